@@ -1,0 +1,1 @@
+"""The SSA program: types, orders, graphs, loop nests, op declarations, passes, printing and parsing."""

@@ -1,0 +1,567 @@
+"""The loop IR: what one kernel computes, read by both back ends.
+
+A *logical* kernel is scalar: nests of `For`, `Let`, `Store`, and `Reduce` statements that carry their order
+by name. A per-target *schedule* rewrites it (vector expressions, masks, parallel or grid axes); the emitters
+then translate node by node. `codegen/interpret.py` evaluates both forms and is the living definition.
+
+Expressions are immutable and compared by identity; sharing one object means computing it once in the block
+where it is first needed. Types are explicit: `Vec(dtype, lanes)`, one lane being a scalar. Index arithmetic
+is int64. Every intrinsic is total: what C leaves undefined is defined in `INTRINSICS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kiln.ir import types as T
+from kiln.ir.types import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Vec:
+    """The type of an expression."""
+
+    dtype: DType
+    lanes: int = 1
+
+    def __str__(self) -> str:
+        return self.dtype.name if self.lanes == 1 else f"{self.dtype.name}x{self.lanes}"
+
+
+INDEX: Final = Vec(T.int64)
+BOOL: Final = Vec(T.bool_)
+
+
+# ---------------------------------------------------------------------------------------- expressions
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Expr:
+    """Base of all expressions."""
+
+    type: Vec
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def lanes(self) -> int:
+        return self.type.lanes
+
+    # Index arithmetic reads better with operators; float code uses the named functions below as well.
+    def __add__(self, other: Expr | int) -> Expr:
+        return add(self, _like(self, other))
+
+    def __sub__(self, other: Expr | int) -> Expr:
+        return sub(self, _like(self, other))
+
+    def __mul__(self, other: Expr | int) -> Expr:
+        return mul(self, _like(self, other))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Const(Expr):
+    """A literal; vector types mean the same value in every lane. Float values are exact for the dtype."""
+
+    value: int | float | bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Var(Expr):
+    """A name bound by a kernel parameter, a loop, a Let or a Reduce."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Apply(Expr):
+    """An intrinsic of `INTRINSICS` applied lane by lane."""
+
+    fn: str
+    args: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Load(Expr):
+    """An element, or with a `Ramp` among the indices a vector, of a buffer. Lanes whose `mask` is false are
+    not read and give zero."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    mask: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ramp(Expr):
+    """base, base + 1, ..., base + lanes - 1 (int64)."""
+
+    base: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Splat(Expr):
+    """A scalar in every lane."""
+
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shuffle(Expr):
+    """Lanes picked from the concatenation of the operands; one picked lane gives a scalar."""
+
+    operands: tuple[Expr, ...]
+    picks: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Warp(Expr):
+    """GPU: the value that the lane whose number is this one's xor `xor` holds (`__shfl_xor_sync`)."""
+
+    value: Expr
+    xor: int
+
+
+# ------------------------------------------------------------------------------------------- buffers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Buffer:
+    """A named piece of memory with a layout. scope: "global" (a kernel parameter), "stack", "workspace",
+    "register", "shared". Shape and strides (in elements) are ints or int64 expressions."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int | Expr, ...]
+    strides: tuple[int | Expr, ...]
+    scope: str = "global"
+
+
+# ----------------------------------------------------------------------------------------- statements
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stmt:
+    """Base of all statements."""
+
+
+Block = tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Let(Stmt):
+    """Names a value for the rest of the block."""
+
+    var: Var
+    value: Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Store(Stmt):
+    """Writes an element or, with a Ramp index, the lanes whose mask is true."""
+
+    buffer: Buffer
+    indices: tuple[Expr, ...]
+    value: Expr
+    mask: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Carry:
+    """A loop-carried value: `var` inside the body starts as `init`, then is `next`; after the loop `result`
+    holds the last one (`init` when the loop ran zero times)."""
+
+    var: Var
+    init: Expr
+    next: Expr
+    result: Var
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class For(Stmt):
+    """for var in range(lo, hi, step). kind: "serial", "parallel" (iterations independent, any order),
+    "vector" (logical only: may be vectorised, iterations independent), "unrolled", or the GPU axes "grid",
+    "block", "lane". Carried values only in serial and unrolled loops. `grain` (parallel only) is the least
+    number of iterations worth a thread: fewer run on the caller."""
+
+    kind: str
+    var: Var
+    lo: Expr
+    hi: Expr
+    body: Block
+    step: int = 1
+    carried: tuple[Carry, ...] = ()
+    grain: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class While(Stmt):
+    """Runs `body` while `test` (over the carried vars) holds; a vector test runs lanes under a mask."""
+
+    test: Expr
+    body: Block
+    carried: tuple[Carry, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class If(Stmt):
+    """Runs one of two blocks; the condition is a scalar."""
+
+    cond: Expr
+    then: Block
+    orelse: Block = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reduce(Stmt):
+    """results = the combination of `values` over all of `axes`, in a named order of `ir/order.py`.
+
+    order: "lanes" (one axis: the last logical dimension) or "serial" (axes flattened row-major). combine:
+    "add", "max", "min", "or", "and", or "argmax" (values: the candidate and its int64 index; results
+    likewise; NaN wins over numbers, the lowest index wins ties). `body` runs per point before `values`.
+    An empty reduction gives the identity (+0.0 for "add")."""
+
+    results: tuple[Var, ...]
+    combine: str
+    order: str
+    axes: tuple[tuple[Var, Expr], ...]
+    body: Block
+    values: tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verify(Stmt):
+    """Unless `ok` (every lane whose mask is true), record error `site` with `value` (int64) and go on."""
+
+    ok: Expr
+    site: int
+    value: Expr
+    mask: Expr | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alloc(Stmt):
+    """Makes a buffer for the rest of the block: "stack", "shared" and "register" of constant size,
+    "workspace" (64-byte aligned, from the context's allocator, freed at the block's end) of any size."""
+
+    buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Barrier(Stmt):
+    """GPU: all threads of the block meet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Invoke(Stmt):
+    """Calls another kernel or function by symbol with buffers (pointers at an offset) and scalars."""
+
+    symbol: str
+    args: tuple[Expr | tuple[Buffer, Expr], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """One function: parameters (global buffers, int64 scalars) and a body."""
+
+    name: str
+    params: tuple[Buffer | Var, ...]
+    body: Block
+
+    def __str__(self) -> str:
+        from kiln.ir.loops_text import print_kernel
+
+        return print_kernel(self)
+
+
+# ---------------------------------------------------------------------------------------- intrinsics
+
+
+@dataclass(frozen=True, slots=True)
+class Intrinsic:
+    """arity and result rule ("same": as the operands, "bool") of an intrinsic, and its definition."""
+
+    arity: int
+    result: str
+    doc: str
+
+
+INTRINSICS: Final[dict[str, Intrinsic]] = {
+    "add": Intrinsic(2, "same", "IEEE, or wrapping integer; on bool: or"),
+    "sub": Intrinsic(2, "same", "IEEE, or wrapping integer"),
+    "mul": Intrinsic(2, "same", "IEEE, or wrapping integer; on bool: and"),
+    "div": Intrinsic(2, "same", "IEEE; integers: C's truncation, x/0 = 0, INT_MIN/-1 = INT_MIN"),
+    "mod": Intrinsic(2, "same", "integers only: C's remainder, x%0 = 0, INT_MIN%-1 = 0"),
+    "neg": Intrinsic(1, "same", "flips the sign bit; integers wrap"),
+    "abs": Intrinsic(1, "same", "clears the sign bit; integers wrap"),
+    "sqrt": Intrinsic(1, "same", "IEEE"),
+    "fma": Intrinsic(3, "same", "a * b + c rounded once"),
+    "rint": Intrinsic(1, "same", "to the nearest integer, ties to even"),
+    "floor": Intrinsic(1, "same", "towards -inf"),
+    "max": Intrinsic(2, "same", "a if a is NaN, else a if a > b, else b"),
+    "min": Intrinsic(2, "same", "a if a is NaN, else a if a < b, else b"),
+    "eq": Intrinsic(2, "bool", "ordered equal"),
+    "ne": Intrinsic(2, "bool", "unordered or unequal"),
+    "lt": Intrinsic(2, "bool", "ordered; signedness by dtype; false < true"),
+    "le": Intrinsic(2, "bool", "ordered"),
+    "gt": Intrinsic(2, "bool", "ordered"),
+    "ge": Intrinsic(2, "bool", "ordered"),
+    "and": Intrinsic(2, "same", "bitwise, or logical on bool"),
+    "or": Intrinsic(2, "same", "bitwise, or logical on bool"),
+    "xor": Intrinsic(2, "same", "bitwise, or logical on bool"),
+    "not": Intrinsic(1, "same", "bitwise, or logical on bool"),
+    "shl": Intrinsic(2, "same", "left shift; amounts are constants below the width"),
+    "shr": Intrinsic(2, "same", "right shift: arithmetic on int, logical on uint; constants below the width"),
+    "select": Intrinsic(3, "second", "args: bool condition, a, b"),
+    "cast": Intrinsic(
+        1,
+        "given",
+        "value conversion: float to integer truncates, NaN and out of range give the minimum; anything to bool "
+        "is != 0; integers wrap; int to float rounds to nearest even",
+    ),
+    "bitcast": Intrinsic(1, "given", "same bits, same width"),
+    # Functions of ir/ops rows, expanded by codegen/mathlib.py into the above (one definition per dtype):
+    "exp": Intrinsic(1, "same", "see mathlib"),
+    "log": Intrinsic(1, "same", "see mathlib"),
+    "tanh": Intrinsic(1, "same", "see mathlib"),
+    "erf": Intrinsic(1, "same", "see mathlib"),
+    "sin": Intrinsic(1, "same", "see mathlib"),
+    "cos": Intrinsic(1, "same", "see mathlib"),
+    "cospi": Intrinsic(1, "same", "see mathlib"),
+    "pow": Intrinsic(2, "same", "see mathlib"),
+}
+
+MATH_FUNCTIONS: Final = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "cospi", "pow"})
+
+
+def const(value: int | float | bool, type: Vec | DType) -> Const:
+    """A literal of `type`; floats are rounded to the dtype."""
+    t = type if isinstance(type, Vec) else Vec(type)
+    if t.dtype.is_floating_point:
+        return Const(t, float(t.dtype.numpy.type(value)))
+    if t.dtype.kind == "bool":
+        return Const(t, bool(value))
+    return Const(t, int(value))
+
+
+def index(value: int) -> Const:
+    """An int64 scalar literal."""
+    return Const(INDEX, value)
+
+
+def as_index(value: int | Expr) -> Expr:
+    return index(value) if isinstance(value, int) else value
+
+
+def _like(e: Expr, other: Expr | int | float) -> Expr:
+    return other if isinstance(other, Expr) else const(other, e.type)
+
+
+def apply(fn: str, *args: Expr, to: Vec | None = None) -> Expr:
+    """Apply intrinsic `fn`; operand types must agree (select: the last two), lanes too. `to` for casts."""
+    info = INTRINSICS[fn]
+    if len(args) != info.arity:
+        raise TypeError(f"{fn} takes {info.arity} arguments, got {len(args)}")
+    typed = args[1:] if fn == "select" else args
+    if any(a.type != typed[0].type for a in typed) or args[0].lanes != typed[0].lanes:
+        raise TypeError(f"{fn} of mixed types {', '.join(str(a.type) for a in args)}")
+    if info.result == "given":
+        if to is None:
+            raise TypeError(f"{fn} needs a target type")
+        return Apply(to, fn, args)
+    result = Vec(T.bool_, args[0].lanes) if info.result == "bool" else typed[0].type
+    return Apply(result, fn, args)
+
+
+def _is_const(e: Expr, value: int) -> bool:
+    return isinstance(e, Const) and not e.dtype.is_floating_point and e.value == value
+
+
+def add(a: Expr, b: Expr) -> Expr:
+    """a + b; integer zeros and literals fold, so that index arithmetic stays readable."""
+    if not a.dtype.is_floating_point and a.dtype.kind != "bool":
+        if _is_const(a, 0):
+            return b
+        if _is_const(b, 0):
+            return a
+        if a.type == INDEX and isinstance(a, Const) and isinstance(b, Const):
+            return index(int(a.value) + int(b.value))
+    return apply("add", a, b)
+
+
+def sub(a: Expr, b: Expr) -> Expr:
+    if a.type == INDEX and isinstance(b, Const):
+        if b.value == 0:
+            return a
+        if isinstance(a, Const):
+            return index(int(a.value) - int(b.value))
+    return apply("sub", a, b)
+
+
+def mul(a: Expr, b: Expr) -> Expr:
+    """a * b; integer ones, zeros and literals fold."""
+    if a.type == INDEX:
+        if _is_const(a, 1) or _is_const(b, 0):
+            return b
+        if _is_const(b, 1) or _is_const(a, 0):
+            return a
+        if isinstance(a, Const) and isinstance(b, Const):
+            return index(int(a.value) * int(b.value))
+    return apply("mul", a, b)
+
+
+def select(cond: Expr, a: Expr, b: Expr) -> Expr:
+    return apply("select", cond, a, b)
+
+
+def cast(e: Expr, dtype: DType) -> Expr:
+    """Value conversion; the same dtype is the expression itself."""
+    return e if e.dtype is dtype else apply("cast", e, to=Vec(dtype, e.lanes))
+
+
+def bitcast(e: Expr, dtype: DType) -> Expr:
+    if e.dtype.bits != dtype.bits:
+        raise TypeError(f"bitcast of {e.dtype} to {dtype}")
+    return e if e.dtype is dtype else apply("bitcast", e, to=Vec(dtype, e.lanes))
+
+
+def load(buffer: Buffer, indices: Sequence[Expr], mask: Expr | None = None) -> Load:
+    """A load; lanes follow from the indices."""
+    lanes = max((i.lanes for i in indices), default=1)
+    if len(indices) != len(buffer.shape):
+        raise TypeError(f"{buffer.name} has {len(buffer.shape)} dimensions, indexed by {len(indices)}")
+    return Load(Vec(buffer.dtype, lanes), buffer, tuple(indices), mask)
+
+
+def ramp(base: Expr, lanes: int) -> Ramp:
+    return Ramp(Vec(T.int64, lanes), base)
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """A scalar in `lanes` lanes; constants stay constants."""
+    if lanes == 1 or value.lanes == lanes:
+        return value
+    if isinstance(value, Const):
+        return Const(Vec(value.dtype, lanes), value.value)
+    return Splat(Vec(value.dtype, lanes), value)
+
+
+def shuffle(operands: Sequence[Expr], picks: Sequence[int]) -> Shuffle:
+    return Shuffle(Vec(operands[0].dtype, len(picks)), tuple(operands), tuple(picks))
+
+
+def identity(combine: str, dtype: DType) -> int | float | bool:
+    """The neutral element of a combine: x `combine` identity is x, bit for bit."""
+    if combine == "add":
+        return -0.0 if dtype.is_floating_point else 0
+    if combine in ("max", "argmax", "min"):
+        sign = 1 if combine == "min" else -1
+        if dtype.is_floating_point:
+            return sign * math.inf
+        if dtype.kind == "bool":
+            return combine == "min"
+        top = dtype.bits - (1 if dtype.kind == "int" else 0)
+        low = -(2**top) if dtype.kind == "int" else 0
+        return 2**top - 1 if combine == "min" else low
+    return {"or": False, "and": True}[combine]
+
+
+# ------------------------------------------------------------------------------------------- walking
+
+
+def expr_children(e: Expr) -> tuple[Expr, ...]:
+    """The direct operands of an expression."""
+    if isinstance(e, Apply):
+        return e.args
+    if isinstance(e, Load):
+        return e.indices if e.mask is None else (*e.indices, e.mask)
+    if isinstance(e, Ramp):
+        return (e.base,)
+    if isinstance(e, Splat | Warp):
+        return (e.value,)
+    if isinstance(e, Shuffle):
+        return e.operands
+    return ()
+
+
+def map_expr(e: Expr, f: Callable[[Expr], Expr], memo: dict[Expr, Expr]) -> Expr:
+    """Rebuild bottom-up: `f` is given each node with its children already mapped, and returns it or another.
+    `memo` keeps sharing; types must be preserved by `f` or handled by it."""
+    found = memo.get(e)
+    if found is not None:
+        return found
+    old = expr_children(e)
+    new = tuple(map_expr(c, f, memo) for c in old)
+    out = e if all(a is b for a, b in zip(old, new, strict=True)) else with_children(e, new)
+    out = f(out)
+    memo[e] = out
+    return out
+
+
+def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
+    """The same node over other operands (of the same types)."""
+    if isinstance(e, Apply):
+        return Apply(e.type, e.fn, new)
+    if isinstance(e, Load):
+        n = len(e.indices)
+        return Load(e.type, e.buffer, new[:n], new[n] if e.mask is not None else None)
+    if isinstance(e, Ramp):
+        return Ramp(e.type, new[0])
+    if isinstance(e, Splat):
+        return Splat(e.type, new[0])
+    if isinstance(e, Warp):
+        return Warp(e.type, new[0], e.xor)
+    if isinstance(e, Shuffle):
+        return Shuffle(e.type, new, e.picks)
+    return e
+
+
+def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions a statement evaluates itself (not those of its blocks)."""
+    match s:
+        case Let():
+            return (s.value,)
+        case Store():
+            return (*s.indices, s.value) if s.mask is None else (*s.indices, s.value, s.mask)
+        case For():
+            grain = () if s.grain is None else (s.grain,)
+            return (s.lo, s.hi, *grain, *(c.init for c in s.carried))
+        case While():
+            return tuple(c.init for c in s.carried)
+        case If():
+            return (s.cond,)
+        case Reduce():
+            return tuple(hi for _, hi in s.axes)
+        case Verify():
+            return (s.ok, s.value) if s.mask is None else (s.ok, s.value, s.mask)
+        case Invoke():
+            return tuple(a[1] if isinstance(a, tuple) else a for a in s.args)
+        case _:
+            return ()
+
+
+def stmt_blocks(s: Stmt) -> tuple[tuple[Block, tuple[Expr, ...]], ...]:
+    """The blocks of a statement, each with the expressions evaluated at its end (carried `next`s, a While's
+    test, a Reduce's values)."""
+    match s:
+        case For():
+            return ((s.body, tuple(c.next for c in s.carried)),)
+        case While():
+            return ((s.body, (s.test, *(c.next for c in s.carried))),)
+        case If():
+            return ((s.then, ()), (s.orelse, ()))
+        case Reduce():
+            return ((s.body, s.values),)
+        case _:
+            return ()
+
+
+def walk(block: Block) -> Iterator[Stmt]:
+    """Every statement, outer before inner."""
+    for s in block:
+        yield s
+        for inner, _ in stmt_blocks(s):
+            yield from walk(inner)

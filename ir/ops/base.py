@@ -1,0 +1,193 @@
+"""How an op is declared: one `OpDef` per op, everything about it in one place.
+
+A primitive is few and dumb: it takes operands of exactly matching dtypes and shapes; broadcasting, type
+promotion and argument sugar live in `frontend/functional.py`, and everything else composes primitives.
+
+The *operand protocol*: an operand (a graph `Value`, an eager `Tensor`) has `ttype: TensorType` and
+`__kiln_bind__(op, operands, attrs) -> results`. `op(...)` asks its operands to do it, so one derivative
+rule serves the eager tape, the captured graph and every higher order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+
+from kiln.ir.graph import Attrs, AttrValue
+from kiln.ir.loops import Expr
+from kiln.ir.types import Shape, TensorType
+
+
+class Operand(Protocol):
+    """Anything an op can be applied to."""
+
+    @property
+    def ttype(self) -> TensorType: ...
+
+    def __kiln_bind__(self, op: Any, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]: ...
+
+
+class OpTypeError(Exception):
+    """An op's type rule was broken. `kind` is "dtype", "shape", "dim" or "value"; the frontend turns it into
+    its own exception tree, with operands and the user's line."""
+
+    def __init__(self, op: str, message: str, kind: str = "shape", fix: str = "") -> None:
+        super().__init__(f"{op}: {message}")
+        self.op, self.message, self.kind, self.fix = op, message, kind, fix
+
+
+class Read(Protocol):
+    """Inside `Dense.element`: the element of operand `k` at `index`; where `where` is false nothing is
+    loaded and the result is unspecified (the caller selects it away)."""
+
+    def __call__(self, k: int, index: tuple[Expr, ...], where: Expr | None = None) -> Expr: ...
+
+
+class Check(Protocol):
+    """Inside `Dense.element`: raise `kind` ("index", "value") with `message` after the kernel unless
+    `ok`; `{value}` in the message is replaced by `value`. Execution goes on with whatever the op clamps to."""
+
+    def __call__(self, ok: Expr, kind: str, message: str, value: Expr) -> None: ...
+
+
+@dataclass(frozen=True)
+class ElementContext:
+    """What `Dense.element` may look at: types (dimensions may be `Sym`), attributes, the dimensions as
+    index expressions, reads and checks."""
+
+    operand_types: tuple[TensorType, ...]
+    result_type: TensorType
+    attrs: Attrs
+    read: Read
+    check: Check
+    extent: Callable[[int | object], Expr]  # a Dim -> int64 scalar expression
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Lowering of every op whose result element is a function of its index and of operand elements.
+
+    `element(ctx, index)` builds the scalar loop expression of the result at `index` (int64 expressions, one
+    per result dimension). `pointwise` says that it reads each operand at exactly `index`."""
+
+    element: Callable[[ElementContext, tuple[Expr, ...]], Expr]
+    pointwise: bool = False
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Lowering of a reduction over `attrs["dims"]` (sorted tuple; reduced dimensions are dropped), in the
+    order of `ir/order.py`. `combine` is "add", "max", "min", "or", "and" or "argmax" (tuple state: value and
+    index; the lowest index wins; over one dimension)."""
+
+    combine: str
+
+
+@dataclass(frozen=True)
+class Template:
+    """Lowering by a named kernel family of codegen ("matmul")."""
+
+    name: str
+
+
+Lowering = Dense | Reduction | Template
+
+ViewRule = Callable[
+    [tuple[int, ...], tuple[int, ...], int, Attrs], "tuple[tuple[int, ...], tuple[int, ...], int] | None"
+]
+"""(shape, strides, offset of the operand, attrs) -> the same of the result, or None when a copy is needed.
+Strides and offset count elements."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One application of an op as its derivative rule sees it."""
+
+    operands: tuple[Any, ...]
+    results: tuple[Any, ...]
+    attrs: Attrs
+    needs: tuple[bool, ...]  # which operands want a gradient
+
+
+Vjp = Callable[..., Sequence[Any]]
+"""vjp(call, *result gradients) -> one gradient (or None) per operand. A result gradient is None when that
+result does not influence the output. Only `saved` operands and results may be read; of the others only `ttype`."""
+
+Jvp = Callable[..., Sequence[Any]]
+"""jvp(call, *operand tangents) -> one tangent per result; a tangent is None where it is zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class OpDef:
+    """The declaration of one op. Identity is the name; see the module docstring for the protocol."""
+
+    name: str
+    doc: str
+    infer: Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]
+    ref: Callable[..., Any]
+    """ref(xp, *arrays, **attrs) -> array or tuple of arrays: the oracle, in NumPy's (or CuPy's) terms."""
+    lower: Lowering
+    vjp: Vjp | None = None
+    jvp: Jvp | None = None
+    view: ViewRule | None = None
+    traits: frozenset[str] = frozenset()
+    """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
+    (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands)."""
+    saved_operands: tuple[int, ...] = ()
+    saved_results: tuple[int, ...] = ()
+    arity: int | None = None  # None: any number of operands
+
+    def infer_types(self, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+        """Result types by the op's own rule; OpTypeError when it is broken."""
+        if self.arity is not None and len(operands) != self.arity:
+            raise OpTypeError(self.name, f"takes {self.arity} operands, got {len(operands)}", "value")
+        return self.infer(operands, attrs)
+
+    def bind(self, operands: Sequence[Any], attrs: Attrs, receiver: Any = None) -> tuple[Any, ...]:
+        """Apply to operands; `receiver` decides where ops without operands go (default: operand 0)."""
+        target = receiver if receiver is not None else operands[0]
+        return cast("tuple[Any, ...]", target.__kiln_bind__(self, operands, attrs))
+
+    def __call__(self, *operands: Any, **attrs: AttrValue) -> Any:
+        """Apply to operands; the single result, or the tuple of results."""
+        results = self.bind(operands, attrs)
+        return results[0] if len(results) == 1 else results
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+OPS: Final[dict[str, OpDef]] = {}
+"""Every op by name; filled by `register` as the family modules of `kiln.ir.ops` are imported."""
+
+
+def register(op: OpDef) -> OpDef:
+    """Add an op to the table; names are unique."""
+    if op.name in OPS:
+        raise ValueError(f"op {op.name!r} is declared twice")
+    OPS[op.name] = op
+    return op
+
+
+def same_types(op: str, operands: Sequence[TensorType], among: Sequence[object] = ()) -> TensorType:
+    """The common type of `operands`; OpTypeError unless they agree (and have a dtype of `among`)."""
+    first = operands[0]
+    for t in operands[1:]:
+        if t.dtype is not first.dtype:
+            raise OpTypeError(op, f"operands have dtypes {first.dtype} and {t.dtype}", "dtype")
+        if t != first:
+            raise OpTypeError(op, f"operands have types {first} and {t}")
+    if among and first.dtype not in among:
+        raise OpTypeError(op, f"is not defined for {first.dtype}", "dtype")
+    return first
+
+
+def shape_attr(attrs: Attrs, key: str) -> Shape:
+    """A shape-valued attribute."""
+    return cast("Shape", attrs[key])
+
+
+def ints_attr(attrs: Attrs, key: str) -> tuple[int, ...]:
+    """An attribute that is a tuple of ints."""
+    return cast("tuple[int, ...]", attrs[key])

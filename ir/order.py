@@ -1,0 +1,146 @@
+"""The orders of floating-point accumulation, written down once (docs/numerics.md gives the reasons).
+
+Eager kernels, fused kernels, every thread count and every CPU follow these orders, so that they agree bit
+for bit; the functions here are the slow, plain statement of each order and the bit oracle of the tests.
+All of them depend on the logical shape alone, never on strides, thread counts or vector width.
+
+*lanes* (the reduced dimension is the last logical one). The run of n elements is cut into blocks of
+`BLOCK`. In a block, element i goes to accumulator i % 64 (`GROUPS` groups of `LANES` lanes), each an
+ascending chain that starts from the identity. Then groups combine as (g0 + g1) + (g2 + g3), then lanes
+as a tree over halves: lane l with lane l + 8, then + 4, + 2, + 1. Block results combine ascending.
+
+*serial* (the reduced dimensions do not include the last one). The reduced index space, flattened
+row-major, is cut into blocks of `ROWS`; a block is one ascending chain from the identity; block results
+combine ascending.
+
+*both*: a reduction over several dimensions that include the last one is, by definition, the lanes
+reduction over the last dimension followed by the serial reduction over the others.
+
+*contraction*: k is cut into blocks of `KBLOCK`; a block is one ascending chain of fused multiply-adds from
++0; block sums are added ascending, the first one standing alone. An empty contraction is +0.
+
+The identity of + is -0.0 (x + -0.0 is x for every x, also -0.0); an empty sum is +0.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+
+LANES: Final = 16
+GROUPS: Final = 4
+BLOCK: Final = 4096
+ROWS: Final = 256
+KBLOCK: Final = 256
+
+Combine = Callable[[Any, Any], Any]
+
+
+def fold_lanes(run: np.ndarray[Any, Any], combine: Combine, identity: object) -> Any:
+    """The lanes order over the last axis of `run` (shape [..., n]); result shape [...]. n = 0 gives the
+    identity: callers state what an empty reduction means."""
+    n = run.shape[-1]
+    total: Any = None
+    for start in range(0, n, BLOCK):
+        block = run[..., start : start + BLOCK]
+        acc = np.full((*run.shape[:-1], GROUPS * LANES), identity, run.dtype)
+        for step in range(0, block.shape[-1], GROUPS * LANES):
+            part = block[..., step : step + GROUPS * LANES]
+            w = part.shape[-1]
+            acc[..., :w] = combine(acc[..., :w], part)
+        g = [acc[..., i * LANES : (i + 1) * LANES] for i in range(GROUPS)]
+        lanes = combine(combine(g[0], g[1]), combine(g[2], g[3]))
+        width = LANES // 2
+        while width:
+            lanes = combine(lanes[..., :width], lanes[..., width : 2 * width])
+            width //= 2
+        total = lanes[..., 0] if total is None else combine(total, lanes[..., 0])
+    return np.full(run.shape[:-1], identity, run.dtype) if total is None else total
+
+
+def fold_serial(rows: np.ndarray[Any, Any], combine: Combine, identity: object) -> Any:
+    """The serial order over the first axis of `rows` (shape [n, ...]); result shape [...]."""
+    total: Any = None
+    for start in range(0, rows.shape[0], ROWS):
+        acc = np.full(rows.shape[1:], identity, rows.dtype)
+        for row in rows[start : start + ROWS]:
+            acc = combine(acc, row)
+        total = acc if total is None else combine(total, acc)
+    return np.full(rows.shape[1:], identity, rows.dtype) if total is None else total
+
+
+def fold(x: np.ndarray[Any, Any], dims: tuple[int, ...], combine: Combine, identity: object) -> Any:
+    """`x` reduced over `dims` (sorted, non-negative) in the contract's order; reduced dims are dropped."""
+    x = np.asarray(x)
+    last = x.ndim - 1
+    rest = tuple(d for d in dims if d != last)
+    if last in dims:
+        x = np.asarray(fold_lanes(x, combine, identity))
+    if rest:
+        moved = np.moveaxis(x, rest, range(len(rest)))
+        n = 1
+        for d in moved.shape[: len(rest)]:
+            n *= d
+        x = np.asarray(fold_serial(moved.reshape(n, *moved.shape[len(rest) :]), combine, identity))
+    return x
+
+
+def fma(a: Any, b: Any, c: Any) -> Any:
+    """a * b + c rounded once, elementwise, for float32 or float64 arrays (slow, exact)."""
+    a, b, c = np.broadcast_arrays(a, b, c)
+    dtype = a.dtype
+    out = np.empty(a.shape, dtype)
+    for i in np.ndindex(a.shape):
+        out[i] = _fma1(a[i], b[i], c[i], dtype)
+    return out
+
+
+def _fma1(a: Any, b: Any, c: Any, dtype: np.dtype[Any]) -> Any:
+    x, y, z = float(a), float(b), float(c)
+    if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+        with np.errstate(all="ignore"):
+            return dtype.type(np.float64(x) * np.float64(y) + np.float64(z))
+    exact = Fraction(x) * Fraction(y) + Fraction(z)
+    if exact == 0:
+        # The sign of an exact zero follows IEEE 754: that of the product and addend if they agree, else +.
+        with np.errstate(all="ignore"):
+            return dtype.type(np.copysign(0.0, x) * np.copysign(1.0, y) + z) if x == 0 or y == 0 else dtype.type(0.0)
+    return round_fraction(exact, dtype)
+
+
+def round_fraction(q: Fraction, dtype: np.dtype[Any]) -> Any:
+    """The float of `dtype` nearest to the rational q, ties to even (subnormals and overflow included)."""
+    if q == 0:
+        return dtype.type(0.0)
+    info = np.finfo(dtype)
+    digits, emin = info.nmant, int(info.minexp)
+    sign, q = (-1, -q) if q < 0 else (1, q)
+    e = q.numerator.bit_length() - q.denominator.bit_length()
+    if q < Fraction(2) ** e:
+        e -= 1
+    scale = max(e, emin) - digits
+    scaled = q / Fraction(2) ** scale
+    whole, rest = divmod(scaled.numerator, scaled.denominator)
+    twice = 2 * rest - scaled.denominator
+    if twice > 0 or (twice == 0 and whole & 1):
+        whole += 1
+    if whole == 0:
+        return dtype.type(sign * 0.0)
+    if whole.bit_length() + scale > info.maxexp:
+        return dtype.type(sign * np.inf)
+    return dtype.type(sign * np.ldexp(float(whole), scale))
+
+
+def contract(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """a [..., M, K] @ b [..., K, N] in the contraction order, equal batch dims; slow and exact."""
+    k = a.shape[-1]
+    out = np.zeros((*a.shape[:-1], b.shape[-1]), a.dtype)
+    for start in range(0, k, KBLOCK):
+        acc = np.zeros_like(out)
+        for j in range(start, min(k, start + KBLOCK)):
+            acc = fma(a[..., :, j : j + 1], b[..., j : j + 1, :], acc)
+        out = acc if start == 0 else out + acc
+    return out

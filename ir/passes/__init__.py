@@ -1,0 +1,1 @@
+"""Exact, target-independent rewrites: each is a function from Graph to Graph."""

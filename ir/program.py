@@ -1,0 +1,89 @@
+"""`Program`: what codegen returns and runtime loads. Plain data: texts, a buffer plan, checks.
+
+The native ABI (docs/architecture.md states it for other languages):
+
+- `i32 entry(ptr ctx, ptr args)` runs a whole program; 0 means success, anything else that the context's
+  error record is filled. `args` is an array of 64-bit slots in the order of `Program.slots`: data pointers
+  (to the first element, offset applied) and int64 sizes or strides.
+- `ctx` points to 64-bit fields, see `CTX_FIELDS`. The functions in it have these signatures:
+  allocate: `ptr (ptr ctx, i64 bytes)`; free: `void (ptr ctx, ptr)`;
+  parallel_for: `i32 (ptr ctx, ptr body, ptr closure, i64 n, i64 grain)` where
+  body: `void (ptr ctx, ptr closure, i64 begin, i64 end)`; host_call: `i32 (ptr ctx, i64 id, ptr args)`.
+- the error record is 4 int64: code (0: none), check number, value, spare. The first error in program order
+  wins: a kernel writes only while code is 0, and `entry` returns after the first kernel that failed.
+- no other external symbols but those of `Module.imports` (other modules' exports), memcpy, memset, libm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Final
+
+from kiln.ir.graph import Constant, SourceLoc
+from kiln.ir.target import Target
+from kiln.ir.types import TensorType
+
+CTX_FIELDS: Final = (
+    "allocate",
+    "free",
+    "parallel_for",
+    "host_call",
+    "error",
+    "interrupt",
+    "threads",
+)
+"""Fields of the context in order, 8 bytes each. `error` points to the record, `interrupt` to an int32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One LLVM module as text. Modules are compiled once per digest and target and shared by programs."""
+
+    name: str
+    text: str
+    exports: tuple[str, ...]
+    imports: tuple[str, ...] = ()
+
+    def digest(self) -> str:
+        """SHA-256 of the text: the module's identity in caches."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena"
+    (bytes the caller provides, 64-byte aligned), or "size" (an int64 named `name`)."""
+
+    kind: str
+    index: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckSite:
+    """What a failed check means: exception kind ("index", "value"), message with {value}, the user's line."""
+
+    kind: str
+    op: str
+    message: str
+    loc: SourceLoc | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled program as text and plans."""
+
+    name: str
+    target: Target
+    modules: tuple[Module, ...]  # in dependency order; the last one holds `entry`
+    entry: str
+    slots: tuple[Slot, ...]
+    input_types: tuple[TensorType, ...]
+    output_types: tuple[TensorType, ...]
+    aliases: tuple[tuple[int, int], ...] = ()  # (output, input): that output is written to that input's memory
+    arena_bytes: int = 0
+    constants: tuple[Constant, ...] = ()
+    checks: tuple[CheckSite, ...] = ()
+    work: int = 0  # estimated scalar operations of one run; 0 when sizes are symbolic
+    stages: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (stage, text) when asked for

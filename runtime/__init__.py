@@ -1,0 +1,1 @@
+"""Text to code to results: targets, memory, threads, loading, caches."""
