@@ -1,0 +1,25 @@
+"""Shared pytest set-up: the --slow flag and an object cache of the run's own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+
+import pytest
+
+# Tests must neither read nor fill the user's cache. Set before kiln reads it; children inherit it.
+os.environ.setdefault("KILN_CACHE_DIR", tempfile.mkdtemp(prefix="kiln-test-cache-"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run exhaustive and long tests")
+    parser.addoption("--update-golden", action="store_true", help="rewrite golden files with what is produced")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    skip = pytest.mark.skip(reason="needs --slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
