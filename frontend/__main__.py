@@ -1,8 +1,8 @@
 """The `kiln` command; `python -m kiln` is the same.
 
-    kiln demo       train a digit classifier eagerly and compiled, and compare
-    kiln classify   classify the held-out digits with saved weights
-    kiln env        what kiln sees of this machine
+kiln demo       train a digit classifier eagerly and compiled, and compare
+kiln classify   classify the held-out digits with saved weights
+kiln env        what kiln sees of this machine
 """
 
 from __future__ import annotations

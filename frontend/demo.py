@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import kiln
+import numpy as np
 from kiln import nn
 from kiln.digits import Digits, draw, load_digits
 

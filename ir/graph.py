@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-
 from kiln.ir.types import DType, TensorType
 
-AttrValue: TypeAlias = "int | float | bool | str | None | DType | Graph | Constant | tuple[AttrValue, ...]"
+AttrValue: TypeAlias = "int | float | bool | str | DType | Graph | Constant | tuple[AttrValue, ...] | None"
 Attrs: TypeAlias = Mapping[str, AttrValue]
 
 
@@ -238,9 +237,7 @@ class GraphBuilder:
 
     def build(self, outputs: Sequence[Value], aliases: Sequence[Alias] = ()) -> Graph:
         """Freeze into a verified Graph; the builder must not be used afterwards."""
-        graph = Graph(
-            self.name, tuple(self._inputs), tuple(self._operations), tuple(outputs), tuple(aliases)
-        ).verify()
+        graph = Graph(self.name, tuple(self._inputs), tuple(self._operations), tuple(outputs), tuple(aliases)).verify()
         for v in graph.values():
             v.builder = None
         return graph

@@ -27,7 +27,21 @@ OUTSIDE = {  # third-party modules each folder may import at all
 ONE_FILE = {"llvmlite": 1, "networkx": 1, "cupy": 1}  # imported in at most this many files
 MACHINE = {"ctypes", "socket", "mmap", "threading"}  # stdlib modules that touch the machine: runtime's
 MACHINE_ELSEWHERE = {"threading": {"frontend"}}  # a lock around capture is the frontend's own
-IR_ORDER = ["types", "order", "target", "graph", "loops", "ops", "printer", "parser", "interpreter", "passes"]
+IR_ORDER = [
+    "types",
+    "order",
+    "target",
+    "graph",
+    "intrinsics",
+    "loops",
+    "loops_walk",
+    "loops_text",
+    "ops",
+    "printer",
+    "parser",
+    "interpreter",
+    "passes",
+]
 
 
 def sources() -> Iterator[tuple[str, Path, str]]:

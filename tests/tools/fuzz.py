@@ -24,9 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
-
 import kiln
+from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
 from kiln.runtime import targets, threads
 
 THREADS = (1, 2, 3, 7)
@@ -293,7 +292,10 @@ def draw(seed: int) -> Program:
 
 
 def describe(program: Program) -> str:
-    lines = [f"  %{i} = input {x.dtype}{list(x.shape)} {how}" for i, (x, how) in enumerate(zip(program.inputs, program.layouts, strict=True))]
+    lines = [
+        f"  %{i} = input {x.dtype}{list(x.shape)} {how}"
+        for i, (x, how) in enumerate(zip(program.inputs, program.layouts, strict=True))
+    ]
     for k, instr in enumerate(program.instrs, len(program.inputs)):
         args = ", ".join(repr(a.value) if isinstance(a, Scalar) else f"%{a}" for a in instr.args)
         d: Dual = program.values[k]
@@ -333,7 +335,11 @@ def fuzz(n: int, seed: int, stop_after: int) -> int:
             break
         if sys.stdout.isatty() or (k + 1) % 100 == 0:
             end = "" if sys.stdout.isatty() else "\n"
-            print(f"\r{k + 1}/{n} programs, {failures} differences, {time.perf_counter() - started:.0f} s", end=end, flush=True)
+            print(
+                f"\r{k + 1}/{n} programs, {failures} differences, {time.perf_counter() - started:.0f} s",
+                end=end,
+                flush=True,
+            )
     for title, table in (("ops", hits), ("views, layouts and writes", views)):
         print(f"\n{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(table.items())))
     rare = [name for table in (hits, views) for name, count in table.items() if count < 20]
@@ -362,7 +368,10 @@ def find_faults(seed: int, limit: int) -> int:
                     found = (k + 1, str(difference).splitlines()[0])
                     break
         missed += found is None
-        print(f"planted fault {name}: " + (f"found by program {found[0]}: {found[1]}" if found else "NOT FOUND"), flush=True)
+        print(
+            f"planted fault {name}: " + (f"found by program {found[0]}: {found[1]}" if found else "NOT FOUND"),
+            flush=True,
+        )
     return missed
 
 

@@ -262,7 +262,11 @@ def step(instr: Instr, values: list[Dual]) -> Dual:
             lp = softmax(first, 1, True)
             rows = np.arange(len(a[1].v))
             n = len(rows)
-            return Dual(np.asarray(-lp.v[rows, a[1].v].sum() / n), np.asarray(-lp.tangent()[rows, a[1].v].sum() / n), first.dtype)
+            return Dual(
+                np.asarray(-lp.v[rows, a[1].v].sum() / n),
+                np.asarray(-lp.tangent()[rows, a[1].v].sum() / n),
+                first.dtype,
+            )
         case op if op in COMPARE:
             return Dual(np.asarray(COMPARE[op](value_of(a[0]), value_of(a[1]))), None, "bool")
         case op:
@@ -309,7 +313,9 @@ class Generator:
             layouts.append(str(rng.choice(["plain", "transposed", "stepped", "offset"], p=[0.55, 0.15, 0.15, 0.15])))
             d = rng.standard_normal(shape) if dtype in FLOATS else np.zeros(shape)
             direction.append(d)
-            self.values.append(Dual(x.astype(np.float64) if dtype in FLOATS else x, d if dtype in FLOATS else None, dtype))
+            self.values.append(
+                Dual(x.astype(np.float64) if dtype in FLOATS else x, d if dtype in FLOATS else None, dtype)
+            )
         tries = 0
         while len(self.instrs) < self.length and tries < 20 * self.length:
             tries += 1
@@ -321,11 +327,13 @@ class Generator:
         rng, n = self.rng, len(inputs)
         floats = [i for i, d in enumerate(self.values) if i >= n and d.dtype in FLOATS]
         rest = [i for i in range(n, len(self.values)) if i not in floats]
-        outputs = floats[-2:] + [i for i in rest[-1:]] or [len(self.values) - 1]
+        outputs = floats[-2:] + list(rest[-1:]) or [len(self.values) - 1]
         writes = []
         for i in range(n):
             same = [
-                j for j in floats if self.values[j].dtype == self.values[i].dtype and self.values[j].shape == inputs[i].shape
+                j
+                for j in floats
+                if self.values[j].dtype == self.values[i].dtype and self.values[j].shape == inputs[i].shape
             ]
             if same and rng.random() < 0.3:
                 writes.append((i, int(rng.choice(same)), str(rng.choice(["copy_", "add_", "slice", "mul_"]))))
@@ -374,9 +382,9 @@ class Generator:
 
     def extend(self) -> None:
         kinds: list[Callable[[], None]] = [
-            self.unary, self.unary, self.binary, self.binary, self.binary, self.compare, self.where, self.reduction,
-            self.reduction, self.rowwise, self.movement, self.movement, self.movement, self.matmul, self.cast, self.joined,
-            self.labels, self.logic,
+            self.unary, self.unary, self.binary, self.binary, self.binary, self.compare, self.where,
+            self.reduction, self.reduction, self.rowwise, self.movement, self.movement, self.movement,
+            self.matmul, self.cast, self.joined, self.labels, self.logic,
         ]  # fmt: skip
         kinds[int(self.rng.integers(len(kinds)))]()
 
@@ -393,7 +401,9 @@ class Generator:
         if i is None:
             return
         v = self.values[i].v
-        if v.size and ((op == "log" and v.min() < 0.05) or (op == "sqrt" and v.min() < 0.05) or (op == "exp" and v.max() > 6)):
+        if v.size and (
+            (op == "log" and v.min() < 0.05) or (op == "sqrt" and v.min() < 0.05) or (op == "exp" and v.max() > 6)
+        ):
             return
         if op in KINKED and self.risky(close(v, np.zeros(()))):
             return
@@ -418,7 +428,11 @@ class Generator:
         other: Any = self.partner(i)
         if self.rng.random() < 0.25:
             other = Scalar([0.5, -1.25, 2, 3, True][int(self.rng.integers(5))])
-        args = (i, other) if self.rng.random() < 0.7 or isinstance(other, Scalar) and op in ("maximum", "minimum") else (other, i)
+        args = (
+            (i, other)
+            if self.rng.random() < 0.7 or (isinstance(other, Scalar) and op in ("maximum", "minimum"))
+            else (other, i)
+        )
         ops = [x if isinstance(x, Scalar) else self.values[x] for x in args]
         if op in ("maximum", "minimum") and any(isinstance(x, Scalar) for x in ops):
             return
@@ -549,9 +563,9 @@ class Generator:
         assert i is not None
         to = str(self.rng.choice(["float32", "float64", "int64", "bool"]))
         v = self.values[i].v
-        if self.values[i].dtype in FLOATS and to in ("int64", "bool"):
-            if self.risky(bool(v.size) and close(v, np.rint(v))):
-                return
+        truncates = self.values[i].dtype in FLOATS and to in ("int64", "bool")
+        if truncates and self.risky(bool(v.size) and close(v, np.rint(v))):
+            return
         self.add(Instr("cast", (i,), (("dtype", to),)))
 
     def joined(self) -> None:
@@ -571,10 +585,14 @@ class Generator:
         k = self.pick(lambda d: d.dtype == "int64" and d.shape == (n,) and bool(np.all((d.v >= 0) & (d.v < c))))
         if k is None:  # make labels out of a comparison: false, true -> 0, 1 (or all 0 with one class)
             self.add(Instr("index", (i,), (("index", ((None, None, None), 0)),), "int"))
-            self.add(Instr("gt", (len(self.values) - 1, Scalar(0.1))) if c > 1 else Instr("lt", (len(self.values) - 1, Scalar(-1e6))))
+            self.add(
+                Instr("gt", (len(self.values) - 1, Scalar(0.1)))
+                if c > 1
+                else Instr("lt", (len(self.values) - 1, Scalar(-1e6)))
+            )
             if self.values[-1].dtype != "bool":
                 return
-            self.fragile = self.fragile or c > 1 and close(self.values[-2].v, np.asarray(0.1))
+            self.fragile = self.fragile or (c > 1 and close(self.values[-2].v, np.asarray(0.1)))
             self.add(Instr("cast", (len(self.values) - 1,), (("dtype", "int64"),)))
             k = len(self.values) - 1
         self.add(Instr("cross_entropy", (i, k)))

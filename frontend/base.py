@@ -1,0 +1,260 @@
+"""What every tensor is made of: the fixed record, its layout, the operator slots, and the thread's modes.
+
+`TensorBase` owns the storage of a tensor and all operator slots, and knows nothing of any op: the functions
+behind the slots are installed once by `kiln.tensor` (so that a native base could take this one's place).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+
+from kiln.ir.graph import Attrs
+from kiln.ir.ops.base import OpDef
+from kiln.ir.types import CPU, DType, TensorType, contiguous_strides
+
+if TYPE_CHECKING:
+    from kiln.autograd import Node
+    from kiln.runtime.memory import Buffer
+    from kiln.tensor import Tensor
+
+REQUIRES_GRAD: Final = 1
+"""Flag: gradients are wanted for this tensor, or flow through it."""
+READONLY: Final = 2
+"""Flag: the memory must not be written (shared constants, read-only NumPy arrays); views inherit it."""
+
+
+class Layout:
+    """dtype, shape and strides (in elements) of a tensor, interned by `layout_of`.
+
+    Tensors of one layout share one object, so that dispatch and guards compare by identity. Two equal
+    layouts may still be two objects after the table was emptied: identity is a fast path, never a proof of
+    difference.
+    """
+
+    __slots__ = ("contiguous", "dtype", "nbytes", "numel", "shape", "strides", "ttype")
+
+    def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.strides = strides
+        self.ttype = TensorType(dtype, shape)
+        numel = 1
+        for d in shape:
+            numel *= d
+        self.numel = numel
+        self.nbytes = numel * dtype.itemsize
+        """Bytes of the elements when stored contiguously."""
+        dense = contiguous_strides(shape)
+        self.contiguous = numel == 0 or all(
+            d == 1 or s == c for d, s, c in zip(shape, strides, dense, strict=True)
+        )
+        """Whether the elements lie row-major without gaps (strides of size-one dimensions do not matter)."""
+
+    def __repr__(self) -> str:
+        return f"<Layout {self.ttype} strides {self.strides}>"
+
+
+_LAYOUTS: dict[tuple[DType, tuple[int, ...], tuple[int, ...]], Layout] = {}
+_MAX_LAYOUTS: Final = 16384
+
+
+def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> Layout:
+    """The interned layout; row-major strides when none are given."""
+    key = (dtype, shape, contiguous_strides(shape) if strides is None else strides)
+    found = _LAYOUTS.get(key)
+    if found is None:
+        if len(_LAYOUTS) >= _MAX_LAYOUTS:
+            _LAYOUTS.clear()
+        found = _LAYOUTS.setdefault(key, Layout(*key))
+    return found
+
+
+class Recorder(Protocol):
+    """What an active capture wants to be told (`kiln.capture.Capture`)."""
+
+    def record(
+        self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]
+    ) -> None:
+        """`op` was executed; views (results sharing an operand's buffer) included."""
+
+    def record_write(self, tensor: Tensor, value: Tensor) -> None:
+        """`tensor`'s memory now holds what the recorded `value` holds."""
+
+    def forbid(self, tensor: Tensor, what: str) -> None:
+        """`what` (like "item()") needs the data of `tensor`: raises CaptureError if it is traced."""
+
+    def grad_read(self, tensor: Tensor) -> None:
+        """`tensor.grad` is about to be read."""
+
+    def grad_write(self, tensor: Tensor, grad: Tensor | None) -> None:
+        """`tensor.grad` was set to `grad`."""
+
+
+class Modes(threading.local):
+    """What holds for the current thread: is the tape recording, is a capture listening."""
+
+    grad_enabled: bool = True
+    recorder: Recorder | None = None
+
+
+MODES: Final = Modes()
+
+
+class View:
+    """Where a tensor comes from that was made by view ops while the tape recorded: `base` (not itself a
+    view), the ops from it, the version of the memory at which this tensor's history is valid. `chain` is None
+    when the view was made with gradients disabled: then its history can't be told to its base."""
+
+    __slots__ = ("base", "chain", "version")
+
+    def __init__(
+        self, base: Tensor, chain: tuple[tuple[OpDef, Attrs], ...] | None, version: int
+    ) -> None:
+        self.base = base
+        self.chain = chain
+        self.version = version
+
+
+Scalar = bool | int | float
+_FOREIGN: Final = (bool, int, float, np.generic, np.ndarray)
+
+
+class TensorBase:
+    """The record behind a tensor. Slots in this order, relied on by native code:
+
+    _ptr     address of the first element
+    _layout  dtype, shape and strides: an interned `Layout`
+    _flags   REQUIRES_GRAD, READONLY
+    _node    the tape node that produced this tensor, None for leaves
+    _index   which result of that node
+    _buffer  the memory, with the version that counts in-place writes
+    _grad    the accumulated gradient of a leaf
+    _view    `View` for differentiable views, else None
+    """
+
+    __slots__ = ("_ptr", "_layout", "_flags", "_node", "_index", "_buffer", "_grad", "_view", "__weakref__")  # noqa: RUF023
+
+    _ptr: int
+    _layout: Layout
+    _flags: int
+    _node: Node | None
+    _index: int
+    _buffer: Buffer
+    _grad: Tensor | None
+    _view: View | None
+
+    __array_priority__ = 1000  # NumPy arrays leave mixed operators to us
+
+    def __init__(self, buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> None:
+        self._ptr = ptr
+        self._layout = layout
+        self._flags = flags
+        self._node = None
+        self._index = 0
+        self._buffer = buffer
+        self._grad = None
+        self._view = None
+
+    @property
+    def ttype(self) -> TensorType:
+        """dtype and shape as the IR's type (the operand protocol)."""
+        return self._layout.ttype
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        return self._layout.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        return self._layout.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self._layout.shape)
+
+    @property
+    def device(self) -> Any:
+        """Where the memory is: the CPU."""
+        return CPU
+
+    @property
+    def _offset(self) -> int:
+        """Elements from the start of the buffer to the first element."""
+        return (self._ptr - self._buffer.ptr) // self._layout.dtype.itemsize
+
+    @property
+    def _version(self) -> int:
+        """How often the memory was written in place; shared by all views of it."""
+        return self._buffer.version
+
+    __hash__ = object.__hash__
+
+    if TYPE_CHECKING:  # installed by `install_operators`
+        Operand = TensorBase | Scalar | np.generic[Any]
+
+        def __add__(self, other: Operand) -> Tensor: ...
+        def __radd__(self, other: Operand) -> Tensor: ...
+        def __sub__(self, other: Operand) -> Tensor: ...
+        def __rsub__(self, other: Operand) -> Tensor: ...
+        def __mul__(self, other: Operand) -> Tensor: ...
+        def __rmul__(self, other: Operand) -> Tensor: ...
+        def __truediv__(self, other: Operand) -> Tensor: ...
+        def __rtruediv__(self, other: Operand) -> Tensor: ...
+        def __pow__(self, other: Operand) -> Tensor: ...
+        def __rpow__(self, other: Operand) -> Tensor: ...
+        def __matmul__(self, other: TensorBase) -> Tensor: ...
+        def __and__(self, other: Operand) -> Tensor: ...
+        def __or__(self, other: Operand) -> Tensor: ...
+        def __lt__(self, other: Operand) -> Tensor: ...
+        def __le__(self, other: Operand) -> Tensor: ...
+        def __gt__(self, other: Operand) -> Tensor: ...
+        def __ge__(self, other: Operand) -> Tensor: ...
+        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
+        def __iadd__(self, other: Operand) -> Tensor: ...
+        def __isub__(self, other: Operand) -> Tensor: ...
+        def __imul__(self, other: Operand) -> Tensor: ...
+        def __itruediv__(self, other: Operand) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __abs__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __bool__(self) -> bool: ...
+        def __int__(self) -> int: ...
+        def __float__(self) -> float: ...
+        def __index__(self) -> int: ...
+        def __len__(self) -> int: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
+        def __contains__(self, item: Operand) -> bool: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Operand) -> None: ...
+
+
+def install_operators(
+    binary: Mapping[str, Callable[[Any, Any], Any]], other: Mapping[str, Callable[..., Any]]
+) -> None:
+    """Fill the operator slots of `TensorBase`.
+
+    A `binary` slot answers NotImplemented to operands that are neither tensors nor numbers, as Python
+    expects; the `other` ones are installed as they are.
+    """
+    for name, function in binary.items():
+        setattr(TensorBase, name, _binary_slot(name, function))
+    for name, function in other.items():
+        setattr(TensorBase, name, function)
+
+
+def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def slot(self: Any, other: Any) -> Any:
+        if isinstance(other, TensorBase) or isinstance(other, _FOREIGN):
+            return function(self, other)
+        return NotImplemented
+
+    slot.__name__ = slot.__qualname__ = name
+    return slot

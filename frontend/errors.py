@@ -1,0 +1,124 @@
+"""Every exception that kiln raises at a user, one documented tree.
+
+Each class also derives from the built-in exception that PyTorch raises in the same place, so that code
+written for it keeps catching what it caught:
+
+    KilnError
+    ├── ShapeError            (RuntimeError)               shapes do not fit
+    ├── DTypeError            (RuntimeError, TypeError)    an op is not defined for these element types
+    ├── ArgumentError         (TypeError)                  an argument of the wrong Python type
+    ├── InvalidValueError     (ValueError)                 an argument of the right type, a wrong value
+    ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
+    ├── GradError             (RuntimeError)               autograd was asked for what it can't give
+    ├── CaptureError          (RuntimeError)               a capture would not be faithful
+    ├── NotYetError           (NotImplementedError)        what this version does not do yet
+    └── LoadError             (ValueError)                 a file or state that can't be taken
+
+A message names the op, the operands' types, the user's line, and a fix where one is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from kiln.ir.graph import SourceLoc
+from kiln.ir.ops.base import OpTypeError
+from kiln.ir.program import CheckSite
+from kiln.ir.types import TensorType
+from kiln.location import source_line, user_location
+
+
+class KilnError(Exception):
+    """Base of all of kiln's exceptions.
+
+    `message` is one sentence; `op`, `operands` (types), `loc` (the user's line, found by itself unless
+    given) and `fix` are kept as attributes and written below it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str = "",
+        operands: Iterable[TensorType] = (),
+        loc: SourceLoc | None = None,
+        fix: str = "",
+    ) -> None:
+        self.message = message
+        self.op = op
+        self.operands = tuple(operands)
+        self.loc = loc if loc is not None else user_location()
+        self.fix = fix
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        head = f"{self.op}: {self.message}" if self.op else self.message
+        lines = [head]
+        if self.operands:
+            lines.append(f"  operands: {', '.join(map(str, self.operands))}")
+        if self.loc is not None:
+            where = f" in {self.loc.function}" if self.loc.function else ""
+            lines.append(f"  at {self.loc}{where}")
+            if text := source_line(self.loc):
+                lines.append(f"    {text}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+class ShapeError(KilnError, RuntimeError):
+    """Shapes do not fit together."""
+
+
+class DTypeError(KilnError, RuntimeError, TypeError):
+    """An op is not defined for these element types."""
+
+
+class ArgumentError(KilnError, TypeError):
+    """An argument has the wrong Python type."""
+
+
+class InvalidValueError(KilnError, ValueError):
+    """An argument has the right type and a wrong value."""
+
+
+class KilnIndexError(KilnError, IndexError):
+    """A dimension, an index or a class label is out of range."""
+
+
+class GradError(KilnError, RuntimeError):
+    """Autograd was asked for what it can't give."""
+
+
+class CaptureError(KilnError, RuntimeError):
+    """What a captured function did could not be replayed faithfully."""
+
+
+class NotYetError(KilnError, NotImplementedError):
+    """This version does not do that yet."""
+
+
+class LoadError(KilnError, ValueError):
+    """A file or a state that can't be loaded as asked."""
+
+
+_KINDS: dict[str, type[KilnError]] = {
+    "shape": ShapeError,
+    "dtype": DTypeError,
+    "dim": KilnIndexError,
+    "index": KilnIndexError,
+    "value": InvalidValueError,
+}
+
+
+def from_type_error(error: OpTypeError, operands: Sequence[Any] = ()) -> KilnError:
+    """The user's exception for a broken type rule; `operands` are whatever the op was applied to."""
+    types = [t.ttype for t in operands]
+    return _KINDS[error.kind](error.message, op=error.op, operands=types, fix=error.fix)
+
+
+def from_check(site: CheckSite, value: int) -> KilnError:
+    """The user's exception for a check that failed while a program ran."""
+    message = site.message.replace("{value}", str(value))
+    return _KINDS[site.kind](message, op=site.op, loc=site.loc)
