@@ -27,6 +27,12 @@ READONLY: Final = 2
 """Flag: the memory must not be written (shared constants, read-only NumPy arrays); views inherit it."""
 
 
+def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether elements lie row-major without gaps (strides of size-one dimensions do not matter)."""
+    dense = contiguous_strides(shape)
+    return 0 in shape or all(d == 1 or s == c for d, s, c in zip(shape, strides, dense, strict=True))
+
+
 class Layout:
     """dtype, shape and strides (in elements) of a tensor, interned by `layout_of`.
 
@@ -48,11 +54,7 @@ class Layout:
         self.numel = numel
         self.nbytes = numel * dtype.itemsize
         """Bytes of the elements when stored contiguously."""
-        dense = contiguous_strides(shape)
-        self.contiguous = numel == 0 or all(
-            d == 1 or s == c for d, s, c in zip(shape, strides, dense, strict=True)
-        )
-        """Whether the elements lie row-major without gaps (strides of size-one dimensions do not matter)."""
+        self.contiguous = is_contiguous(shape, strides)
 
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"

@@ -1,0 +1,332 @@
+"""GPU kernel to CUDA C text, node by node: the sibling of `codegen/llvm/emit.py`.
+
+One `extern "C"` function per kernel: pointers and int64 sizes in the order of the kernel's parameters, then, if
+it has checks, a pointer to the error record. Every expression becomes one named C constant, so the text reads
+like the loop IR and NVRTC sees the sharing that the IR states.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from kiln.codegen.cuda.prelude import HELPERS
+from kiln.codegen.cuda.schedule import Scheduled, schedule
+from kiln.codegen.mathlib import expand
+from kiln.ir import loops as L
+from kiln.ir import types as T
+from kiln.ir.intrinsics import MATH_FUNCTIONS
+from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var
+from kiln.ir.types import DType
+
+C_TYPES: Final[dict[DType, str]] = {
+    T.bool_: "bool",
+    T.int32: "int",
+    T.int64: "long long",
+    T.uint32: "unsigned int",
+    T.uint64: "unsigned long long",
+    T.float32: "float",
+    T.float64: "double",
+}
+INFIX: Final = {
+    "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^",
+    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+}  # fmt: skip
+BITCASTS: Final = {
+    ("float32", "uint32"): "__float_as_uint",
+    ("float32", "int32"): "__float_as_int",
+    ("uint32", "float32"): "__uint_as_float",
+    ("int32", "float32"): "__int_as_float",
+    ("float64", "int64"): "__double_as_longlong",
+    ("int64", "float64"): "__longlong_as_double",
+    ("float64", "uint64"): "(unsigned long long)__double_as_longlong",
+    ("uint64", "float64"): "__longlong_as_double",
+}
+UNSIGNED: Final = {T.int32: "unsigned int", T.int64: "unsigned long long"}
+
+
+@dataclass(frozen=True, slots=True)
+class CudaText:
+    """A kernel as text: `source` for NVRTC (options `OPTIONS`), `threads` per block, and the number of blocks
+    as an expression over the kernel's scalar parameters."""
+
+    name: str
+    source: str
+    threads: int
+    blocks: Expr
+    has_checks: bool
+
+
+OPTIONS: Final = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "--std=c++17")
+"""Compiler options that the numerics contract needs."""
+
+
+def emit_kernel(kernel: Kernel) -> CudaText:
+    """CUDA C for a logical kernel; `schedule.Unsupported` when no GPU schedule covers it."""
+    scheduled = schedule(kernel)
+    return _Emitter(scheduled).emit()
+
+
+class _Emitter:
+    """Walks the blocks once, writing lines; `_names` maps each expression to the C name that holds it."""
+
+    def __init__(self, scheduled: Scheduled) -> None:
+        self._scheduled = scheduled
+        self._lines: list[str] = []
+        self._depth = 1
+        self._count = 0
+        self._names: dict[Expr, str] = {}
+        self._helpers: set[str] = set()
+        self._checks = False
+
+    def emit(self) -> CudaText:
+        kernel = self._scheduled.kernel
+        written = {s.buffer for s in L.walk(kernel.body) if isinstance(s, L.Store)}
+        params = []
+        for p in kernel.params:
+            if isinstance(p, Var):
+                self._names[p] = p.name
+                params.append(f"const long long {p.name}")
+            else:
+                params.append(f"{'' if p in written else 'const '}{C_TYPES[p.dtype]} *{p.name}")
+        self._block(kernel.body)
+        if self._checks:
+            params.append("long long *error")
+        helpers = [HELPERS[name] for name in HELPERS if name in self._helpers]
+        head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads})\n{kernel.name}('
+        text = "\n".join([*helpers, head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
+        return CudaText(kernel.name, text, self._scheduled.threads, self._scheduled.blocks, self._checks)
+
+    # ---------------------------------------------------------------------------------- statements
+
+    def _line(self, text: str) -> None:
+        self._lines.append("    " * self._depth + text)
+
+    def _block(self, block: Block) -> None:
+        """Statements of a nested scope: names made inside are forgotten at its end."""
+        saved = dict(self._names)
+        for s in block:
+            self._stmt(s)
+        self._names = saved
+
+    def _stmt(self, s: Stmt) -> None:
+        match s:
+            case L.Let():
+                self._names[s.var] = self._expr(s.value)
+            case L.Store():
+                if s.mask is not None:
+                    self._line(f"if ({self._expr(s.mask)})")
+                self._line(f"{self._place(s.buffer, s.indices)} = {self._expr(s.value)};")
+            case L.For():
+                self._for(s)
+            case L.If():
+                self._line(f"if ({self._expr(s.cond)}) {{")
+                self._nested(s.then)
+                if s.orelse:
+                    self._line("} else {")
+                    self._nested(s.orelse)
+                self._line("}")
+            case L.Verify():
+                self._verify(s)
+            case L.Alloc():
+                size = math.prod(d for d in s.buffer.shape if isinstance(d, int))
+                scope = "__shared__ " if s.buffer.scope == "shared" else ""
+                self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {s.buffer.name}[{size}];")
+            case L.Barrier():
+                self._line("__syncthreads();")
+                self._forget_loads()
+            case _:
+                raise TypeError(f"no CUDA text for {type(s).__name__}")
+
+    def _nested(self, block: Block) -> None:
+        self._depth += 1
+        self._block(block)
+        self._depth -= 1
+
+    def _for(self, s: L.For) -> None:
+        lo, hi, name = self._expr(s.lo), self._expr(s.hi), s.var.name
+        for c in s.carried:
+            self._line(f"{C_TYPES[c.var.dtype]} {c.result.name} = {self._expr(c.init)};")
+        saved = dict(self._names)
+        if s.kind == "block":
+            self._line(f"const long long {name} = threadIdx.x;")
+            self._names[s.var] = name
+            for inner in s.body:
+                self._stmt(inner)
+            return
+        if s.kind == "grid":
+            points = s.step > 1
+            first = f"(long long)blockIdx.x * {s.step} + threadIdx.x" if points else "blockIdx.x"
+            stride = f"(long long)gridDim.x * {s.step}" if points else "gridDim.x"
+            self._line(f"for (long long {name} = {first}; {name} < {hi}; {name} += {stride}) {{")
+        else:
+            self._line(f"for (long long {name} = {lo}; {name} < {hi}; {name} += {s.step}) {{")
+        self._depth += 1
+        self._names[s.var] = name
+        for c in s.carried:
+            self._names[c.var] = c.result.name
+        self._forget_loads()
+        for inner in s.body:
+            self._stmt(inner)
+        nexts = [self._expr(c.next) for c in s.carried]
+        assigned = {c.result.name for c in s.carried}
+        for k, c in enumerate(s.carried):
+            if nexts[k] in assigned and nexts[k] != c.result.name:  # a value about to be overwritten
+                self._line(f"const {C_TYPES[c.var.dtype]} {c.result.name}_next = {nexts[k]};")
+                nexts[k] = f"{c.result.name}_next"
+        for c, value in zip(s.carried, nexts, strict=True):
+            self._line(f"{c.result.name} = {value};")
+        self._depth -= 1
+        self._line("}")
+        self._names = saved
+        self._forget_loads()
+        for c in s.carried:
+            self._names[c.result] = c.result.name
+
+    def _forget_loads(self) -> None:
+        """Memory may have changed: what was loaded, and what was computed from a carried C variable that is
+        assigned in place, must be read anew."""
+        self._names = {e: n for e, n in self._names.items() if isinstance(e, Var)}
+
+    def _verify(self, s: L.Verify) -> None:
+        self._checks = True
+        self._helpers.add("k_fail")
+        test = f"!{self._expr(s.ok)}"
+        if s.mask is not None:
+            test = f"{self._expr(s.mask)} && {test}"
+        self._line(f"if ({test}) k_fail(error, {s.site}, {self._expr(s.value)});")
+
+    # --------------------------------------------------------------------------------- expressions
+
+    def _place(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str:
+        """`name[linear index]`."""
+        linear: Expr = L.index(0)
+        for i, stride in zip(indices, buffer.strides, strict=True):
+            linear = L.add(linear, L.mul(i, L.as_index(stride)))
+        return f"{buffer.name}[{self._expr(linear)}]"
+
+    def _expr(self, e: Expr) -> str:
+        """The C name or literal that holds `e`, emitting what it needs."""
+        if e.lanes != 1:
+            raise TypeError(f"CUDA text is scalar, got {e.type}")
+        if isinstance(e, Const):
+            return literal(e)
+        found = self._names.get(e)
+        if found is not None:
+            return found
+        if isinstance(e, Var):
+            raise KeyError(f"{e.name} is not bound here")
+        text = self._compute(e)
+        self._count += 1
+        name = f"t{self._count}"
+        self._line(f"const {C_TYPES[e.dtype]} {name} = {text};")
+        self._names[e] = name
+        return name
+
+    def _compute(self, e: Expr) -> str:
+        match e:
+            case L.Load(mask=None):
+                return self._place(e.buffer, e.indices)
+            case L.Load():
+                assert e.mask is not None
+                zero = literal(L.const(0, e.type))
+                return f"{self._expr(e.mask)} ? {self._place(e.buffer, e.indices)} : {zero}"
+            case L.Warp():
+                return f"__shfl_xor_sync(0xffffffffu, {self._expr(e.value)}, {e.xor})"
+            case L.Apply():
+                if e.fn in MATH_FUNCTIONS:
+                    return self._expr(expand(e.fn, e.args))
+                return self._apply(e, [self._expr(a) for a in e.args])
+            case _:
+                raise TypeError(f"no CUDA text for {type(e).__name__}")
+
+    def _apply(self, e: L.Apply, a: list[str]) -> str:
+        dtype = e.args[0].dtype
+        fn, is_float, is_bool = e.fn, dtype.is_floating_point, dtype is T.bool_
+        f = "f" if dtype is T.float32 else ""
+        if fn in ("div", "mod") and not is_float:
+            self._helpers.add(f"k_{fn}_i64")
+            return f"({C_TYPES[dtype]})k_{fn}_i64({a[0]}, {a[1]})"
+        if fn in ("add", "sub", "mul") and dtype in UNSIGNED:  # signed overflow is undefined in C
+            u = UNSIGNED[dtype]
+            return f"({C_TYPES[dtype]})(({u}){a[0]} {INFIX[fn]} ({u}){a[1]})"
+        if fn in INFIX:
+            op = {"add": "|", "mul": "&"}.get(fn, INFIX[fn]) if is_bool else INFIX[fn]
+            return f"{a[0]} {op} {a[1]}"
+        match fn:
+            case "div":
+                return f"{'__fdiv_rn' if f else '__ddiv_rn'}({a[0]}, {a[1]})"
+            case "sqrt":
+                return f"{'__fsqrt_rn' if f else '__dsqrt_rn'}({a[0]})"
+            case "fma" | "rint" | "floor":
+                return f"{fn}{f}({', '.join(a)})"
+            case "neg" if not is_float:
+                return f"({C_TYPES[dtype]})(0 - ({UNSIGNED.get(dtype, C_TYPES[dtype])}){a[0]})"
+            case "neg":
+                return f"-{a[0]}"
+            case "abs" if is_float:
+                return f"fabs{f}({a[0]})"
+            case "abs":
+                return f"{a[0]} < 0 ? ({C_TYPES[dtype]})(0 - ({UNSIGNED.get(dtype, C_TYPES[dtype])}){a[0]}) : {a[0]}"
+            case "max" | "min":
+                nan = f"{a[0]} != {a[0]} || " if is_float else ""
+                return f"{nan}{a[0]} {'>' if fn == 'max' else '<'} {a[1]} ? {a[0]} : {a[1]}"
+            case "not":
+                return f"{'!' if is_bool else '~'}{a[0]}"
+            case "shl":
+                return f"({C_TYPES[dtype]})(({UNSIGNED.get(dtype, C_TYPES[dtype])}){a[0]} << {a[1]})"
+            case "shr":
+                return f"{a[0]} >> {a[1]}"
+            case "select":
+                return f"{a[0]} ? {a[1]} : {a[2]}"
+            case "bitcast":
+                return self._bitcast(dtype, e.dtype, a[0])
+            case "cast":
+                return self._cast(dtype, e.dtype, a[0])
+            case _:
+                raise TypeError(f"no CUDA text for intrinsic {fn}")
+
+    def _bitcast(self, source: DType, to: DType, a: str) -> str:
+        named = BITCASTS.get((source.name, to.name))
+        return f"{named}({a})" if named else f"({C_TYPES[to]}){a}"
+
+    def _cast(self, source: DType, to: DType, a: str) -> str:
+        if to is T.bool_:
+            return f"{a} != 0"
+        if source.is_floating_point and not to.is_floating_point:
+            if to.kind != "int":
+                raise TypeError(f"no CUDA text for a cast of {source} to {to}")
+            helper = f"k_f{source.bits}_to_i{to.bits}"
+            self._helpers.add(helper)
+            return f"{helper}({a})"
+        return f"({C_TYPES[to]}){a}"
+
+
+def literal(c: Const) -> str:
+    """A C literal of exactly this value; floats in hexadecimal."""
+    v = c.value
+    match c.dtype.name:
+        case "bool":
+            return "true" if v else "false"
+        case "int64":
+            return f"{v}ll" if v != -(2**63) else "(-9223372036854775807ll - 1)"
+        case "int32":
+            return str(v) if v != -(2**31) else "(-2147483647 - 1)"
+        case "uint32":
+            return f"{v}u"
+        case "uint64":
+            return f"{v}ull"
+    x, single = float(v), c.dtype is T.float32
+    if math.isnan(x):
+        return "__int_as_float(0x7fc00000)" if single else "__longlong_as_double(0x7ff8000000000000ll)"
+    if math.isinf(x):
+        bits = ("0x7f800000" if x > 0 else "(int)0xff800000u") if single else ""
+        wide = "0x7ff0000000000000ll" if x > 0 else "(long long)0xfff0000000000000ull"
+        return f"__int_as_float({bits})" if single else f"__longlong_as_double({wide})"
+    short = repr(x)
+    if (x == int(x) and abs(x) < 1e6) or len(short) <= 6:
+        text = short
+    else:
+        text = x.hex()
+    return text + ("f" if single else "")

@@ -1,0 +1,281 @@
+"""Logical kernel to GPU kernel: which loop becomes the grid, which the threads of a block.
+
+Two shapes of kernel exist here.
+
+*Points* (no row reduction inside): every point of the outer parallel and vector loops is one thread; the loops
+become one flat index over a grid of blocks of `POINT_THREADS`. Serial reductions run inside the thread, in the
+order of the contract.
+
+*Rows* (a "lanes" reduction inside): one block of `ROW_THREADS` = GROUPS x LANES threads per row, so that thread t
+carries exactly the accumulator t of the contract's lanes order: the groups meet in shared memory, the lanes by
+warp shuffles. A row reduction therefore gives the same bits as on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from kiln.ir import loops as L
+from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, Store, Var
+from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS
+from kiln.ir.types import DType
+
+POINT_THREADS: Final = 256
+ROW_THREADS: Final = GROUPS * LANES
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """A kernel for one launch: `threads` per block, and how many blocks cover it (an int64 expression over
+    the kernel's scalar parameters; more or fewer blocks are right too, the loops stride by the grid)."""
+
+    kernel: Kernel
+    threads: int
+    blocks: Expr
+
+
+class Unsupported(Exception):
+    """The kernel has a form that this schedule does not cover yet."""
+
+
+def schedule(kernel: Kernel) -> Scheduled:
+    """The GPU form of a logical kernel; `Unsupported` says what is missing."""
+    names = _Names()
+    if any(isinstance(s, Reduce) and s.order == "lanes" for s in L.walk(kernel.body)):
+        return _rows(kernel, names)
+    return _points(kernel, names)
+
+
+class _Names:
+    """Fresh variables."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def var(self, stem: str, type: L.Vec = INDEX) -> Var:
+        self._count += 1
+        return Var(type, f"{stem}{self._count}")
+
+
+def _outer_loops(block: Block, kinds: tuple[str, ...]) -> tuple[list[For], Block]:
+    """The perfectly nested loops of these kinds at the top of a block, and what lies inside them."""
+    loops: list[For] = []
+    while len(block) == 1 and isinstance(block[0], For) and block[0].kind in kinds:
+        loop = block[0]
+        if not (isinstance(loop.lo, L.Const) and loop.lo.value == 0 and loop.step == 1):
+            raise Unsupported(f"loop {loop.var.name} does not run from 0 in steps of 1")
+        loops.append(loop)
+        block = loop.body
+    return loops, block
+
+
+def _flatten(loops: list[For], flat: Var, names: _Names) -> Block:
+    """Lets that recover the loop variables from one flat index, last loop fastest."""
+    lets: list[Stmt] = []
+    rest: Expr = flat
+    for loop in reversed(loops[1:]):
+        lets.append(Let(loop.var, L.apply("mod", rest, loop.hi)))
+        quotient = names.var("q")
+        lets.append(Let(quotient, L.apply("div", rest, loop.hi)))
+        rest = quotient
+    if loops:
+        lets.append(Let(loops[0].var, rest))
+    return tuple(lets)
+
+
+def _product(loops: list[For]) -> Expr:
+    total: Expr = L.index(1)
+    for loop in loops:
+        total = L.mul(total, loop.hi)
+    return total
+
+
+def _points(kernel: Kernel, names: _Names) -> Scheduled:
+    loops, inside = _outer_loops(kernel.body, ("parallel", "vector"))
+    point = names.var("point")
+    total = _product(loops)
+    body = (*_flatten(loops, point, names), *_serial(inside, names))
+    grid = For("grid", point, L.index(0), total, body, step=POINT_THREADS)
+    blocks = L.apply("div", L.add(total, L.index(POINT_THREADS - 1)), L.index(POINT_THREADS))
+    return Scheduled(replace(kernel, body=(grid,)), POINT_THREADS, blocks)
+
+
+def _rows(kernel: Kernel, names: _Names) -> Scheduled:
+    loops, inside = _outer_loops(kernel.body, ("parallel",))
+    row, thread = names.var("row"), names.var("thread")
+    total = _product(loops)
+    rows = _Rows(thread, names)
+    body = (*_flatten(loops, row, names), *rows.block(inside))
+    grid = For("grid", row, L.index(0), total, body)
+    block = For("block", thread, L.index(0), L.index(ROW_THREADS), (*rows.shared(), grid))
+    return Scheduled(replace(kernel, body=(block,)), ROW_THREADS, total)
+
+
+def combined(combine: str, a: Expr, b: Expr) -> Expr:
+    """a `combine` b for single-valued reductions."""
+    return L.apply({"add": "add", "max": "max", "min": "min", "or": "or", "and": "and"}[combine], a, b)
+
+
+def combine_state(combine: str, a: tuple[Expr, ...], b: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The combination of two partial states; "argmax" carries (value, index): NaN wins, then the larger
+    value, then the lower index."""
+    if combine != "argmax":
+        return (combined(combine, a[0], b[0]),)
+    (av, ai), (bv, bi) = a, b
+    greater = L.apply("gt", bv, av)
+    if av.dtype.is_floating_point:
+        a_nan, b_nan = L.apply("ne", av, av), L.apply("ne", bv, bv)
+        greater = L.apply("or", greater, L.apply("and", b_nan, L.apply("not", a_nan)))
+        same = L.apply("or", L.apply("eq", av, bv), L.apply("and", a_nan, b_nan))
+    else:
+        same = L.apply("eq", av, bv)
+    take = L.apply("or", greater, L.apply("and", same, L.apply("lt", bi, ai)))
+    return L.select(take, bv, av), L.select(take, bi, ai)
+
+
+def start_state(combine: str, values: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """The neutral state. For "argmax" its index is beyond every other, so that any candidate wins a tie."""
+    first = L.const(L.identity(combine, values[0].dtype), values[0].type)
+    return (first, L.index(2**63 - 1)) if combine == "argmax" else (first,)
+
+
+def _finish(s: Reduce, state: tuple[Expr, ...], count: Expr) -> Block:
+    """Bind the results; an empty floating sum is +0.0."""
+    if s.combine == "add" and state[0].dtype.is_floating_point:
+        empty = L.apply("eq", count, L.index(0))
+        state = (L.select(empty, L.const(0.0, state[0].type), state[0]),)
+    return tuple(Let(var, value) for var, value in zip(s.results, state, strict=True))
+
+
+def _carry(names: _Names, stem: str, init: tuple[Expr, ...]) -> tuple[tuple[Var, ...], tuple[Var, ...]]:
+    """Loop variables and results for a carried state."""
+    return tuple(names.var(stem, e.type) for e in init), tuple(names.var(stem, e.type) for e in init)
+
+
+def _chain(
+    s: Reduce, names: _Names, var: Var, lo: Expr, hi: Expr, step: int, before: Block, body: Block
+) -> tuple[For, tuple[Expr, ...]]:
+    """A serial loop that folds the reduction's values from the identity; returns it and the final state."""
+    init = start_state(s.combine, s.values)
+    inner, results = _carry(names, "acc", init)
+    after = combine_state(s.combine, inner, s.values)
+    carried = tuple(L.Carry(v, i, n, r) for v, i, n, r in zip(inner, init, after, results, strict=True))
+    return For("serial", var, lo, hi, (*before, *body), step=step, carried=carried), results
+
+
+def _blocks(s: Reduce, names: _Names, count: Expr, size: int, inside: tuple[Var, Block, tuple[Expr, ...]]) -> Block:
+    """A serial loop over blocks of `size` whose block results combine ascending, then the results."""
+    start, body, part = inside
+    init = start_state(s.combine, s.values)
+    totals, results = _carry(names, "total", init)
+    after = combine_state(s.combine, totals, part)
+    carried = tuple(L.Carry(v, i, n, r) for v, i, n, r in zip(totals, init, after, results, strict=True))
+    loop = For("serial", start, L.index(0), count, body, step=size, carried=carried)
+    return (loop, *_finish(s, results, count))
+
+
+def _serial(block: Block, names: _Names) -> Block:
+    """A block run by one thread: inner vector loops become serial, reductions become chains."""
+    out: list[Stmt] = []
+    for s in block:
+        if isinstance(s, Reduce):
+            out.extend(_serial_reduce(s, _serial(s.body, names), names))
+        elif isinstance(s, For):
+            kind = "serial" if s.kind in ("vector", "parallel") else s.kind
+            out.append(replace(s, kind=kind, body=_serial(s.body, names)))
+        elif isinstance(s, L.If):
+            out.append(L.If(s.cond, _serial(s.then, names), _serial(s.orelse, names)))
+        else:
+            out.append(s)
+    return tuple(out)
+
+
+def _serial_reduce(s: Reduce, body: Block, names: _Names) -> Block:
+    count: Expr = L.index(1)
+    for _, extent in s.axes:
+        count = L.mul(count, extent)
+    start, point = names.var("start"), names.var("i")
+    loops = [For("serial", var, L.index(0), extent, ()) for var, extent in s.axes]
+    stop = L.apply("min", L.add(start, L.index(ROWS)), count)
+    chain, state = _chain(s, names, point, start, stop, 1, _flatten(loops, point, names), body)
+    return _blocks(s, names, count, ROWS, (start, (chain,), state))
+
+
+class _Rows:
+    """Rewrites the inside of a row for one block of threads."""
+
+    def __init__(self, thread: Var, names: _Names) -> None:
+        self._thread = thread
+        self._names = names
+        self._shared: dict[object, Buffer] = {}
+
+    def shared(self) -> Block:
+        """Allocations of the shared memory that the reductions meet in."""
+        return tuple(L.Alloc(b) for b in self._shared.values())
+
+    def block(self, block: Block) -> Block:
+        out: list[Stmt] = []
+        for s in block:
+            if isinstance(s, Reduce) and s.order == "lanes":
+                out.extend(self._reduce(s))
+            elif isinstance(s, Reduce):
+                out.extend(self._outer_reduce(s))
+            elif isinstance(s, For) and s.kind == "vector":
+                body = _serial(s.body, self._names)
+                out.append(replace(s, kind="serial", lo=L.add(s.lo, self._thread), step=ROW_THREADS, body=body))
+            elif isinstance(s, For):
+                out.append(replace(s, kind="serial", body=self.block(s.body)))
+            elif isinstance(s, Store):
+                out.append(L.If(L.apply("eq", self._thread, L.index(0)), (s,)))
+            else:
+                out.append(s)
+        return tuple(out)
+
+    def _outer_reduce(self, s: Reduce) -> Block:
+        """A serial reduction around row reductions: every thread runs the same chain over rows."""
+        return _serial_reduce(replace(s, body=()), self.block(s.body), self._names)
+
+    def _reduce(self, s: Reduce) -> Block:
+        (var, count), names = s.axes[0], self._names
+        start = names.var("start")
+        stop = L.apply("min", L.add(start, L.index(BLOCK)), count)
+        chain, state = _chain(s, names, var, L.add(start, self._thread), stop, ROW_THREADS, (), _serial(s.body, names))
+        meet, met = self._meet(s, state)
+        return _blocks(s, names, count, BLOCK, (start, (chain, *meet), met))
+
+    def _meet(self, s: Reduce, state: tuple[Expr, ...]) -> tuple[Block, tuple[Expr, ...]]:
+        """Groups through shared memory, lanes through shuffles, the result back to all threads."""
+        slots = [self._buffer(i, e.dtype) for i, e in enumerate(state)]
+        out: list[Stmt] = [L.Store(b, (self._thread,), e) for b, e in zip(slots, state, strict=True)]
+        out.append(L.Barrier())
+        lane = L.apply("mod", self._thread, L.index(LANES))
+
+        def group(g: int) -> tuple[Expr, ...]:
+            return tuple(L.load(b, (L.add(lane, L.index(g * LANES)),)) for b in slots)
+
+        low = combine_state(s.combine, group(0), group(1))
+        value = combine_state(s.combine, low, combine_state(s.combine, group(2), group(3)))
+        value = self._bind(out, value)
+        for xor in (8, 4, 2, 1):
+            other = self._bind(out, tuple(L.Warp(e.type, e, xor) for e in value))
+            value = self._bind(out, combine_state(s.combine, value, other))
+        out.append(L.Barrier())
+        first = L.apply("eq", self._thread, L.index(0))
+        zero = (L.index(0),)
+        out.append(L.If(first, tuple(L.Store(b, zero, e) for b, e in zip(slots, value, strict=True))))
+        out.append(L.Barrier())
+        result = self._bind(out, tuple(L.load(b, zero) for b in slots))
+        out.append(L.Barrier())
+        return tuple(out), result
+
+    def _bind(self, out: list[Stmt], values: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        bound = tuple(self._names.var("v", e.type) for e in values)
+        out.extend(Let(v, e) for v, e in zip(bound, values, strict=True))
+        return bound
+
+    def _buffer(self, i: int, dtype: DType) -> Buffer:
+        key = (i, dtype)
+        if key not in self._shared:
+            self._shared[key] = Buffer(f"meet{len(self._shared)}", dtype, (ROW_THREADS,), (1,), "shared")
+        return self._shared[key]

@@ -1,0 +1,457 @@
+"""Eager execution: from an op and its operands to one native call. The only file that joins codegen and runtime.
+
+An application is looked up by (op, layouts, attributes); what is found is a *launch*: a function that takes
+the operands, allocates the results and runs a kernel (or, for views, only makes new tensor records). A launch
+is cheap to make: it binds sizes and strides to a *kernel*, which is shape-generic and shared by every launch of
+its class (op, dtypes, and per operand which strides are 0, 1, or any). Kernels come from the same pipeline
+as compiled graphs, as graphs of one op with symbolic dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast
+
+import numpy as np
+
+from kiln import errors
+from kiln.base import READONLY, Layout, TensorBase, is_contiguous, layout_of
+from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
+from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, ints_attr
+from kiln.ir.program import Program
+from kiln.ir.target import Target
+from kiln.ir.types import Dim, DType, Sym, TensorType
+from kiln.runtime.executable import Executable, ProgramError
+from kiln.runtime.executable import load as load_program
+from kiln.runtime.memory import Buffer
+from kiln.runtime.targets import host_target
+
+Results: TypeAlias = "tuple[Any, ...]"
+Launch: TypeAlias = Callable[[Sequence[Any]], Results]
+Strides: TypeAlias = "tuple[Dim, ...] | None"
+
+_MAX_LAUNCHES: Final = 16384
+_MAX_CONSTANTS: Final = 4096
+
+_launches: dict[tuple[object, ...], Launch] = {}
+_kernels: dict[tuple[object, ...], Kernel] = {}
+_constants: dict[tuple[object, ...], TensorBase] = {}
+_target: Target | None = None
+_tensor: type[TensorBase] = TensorBase
+
+
+def register_tensor_class(cls: type[TensorBase]) -> None:
+    """Results are made as `cls`; called once by `kiln.tensor`, which lies above this file."""
+    global _tensor
+    _tensor = cls
+
+
+# ------------------------------------------------------------------------------------- whole programs
+
+
+def build(
+    graph: Graph,
+    input_strides: Sequence[Strides],
+    *,
+    name: str = "",
+    stages: bool = False,
+    passes: bool = True,
+) -> Program:
+    """Compile a graph for this machine (`codegen.pipeline.compile_graph`)."""
+    from kiln.codegen.pipeline import compile_graph  # a warm process may never need codegen
+
+    return compile_graph(graph, host_target(), input_strides, name=name, stages=stages, passes=passes)
+
+
+def load(program: Program) -> Executable:
+    """Load a program into this process (`runtime.executable.load`)."""
+    return load_program(program)
+
+
+def execute(executable: Executable, values: Sequence[int]) -> None:
+    """Run a loaded program; a failed check raises the user's exception."""
+    try:
+        executable.run(values)
+    except ProgramError as failure:
+        raise errors.from_check(failure.site, failure.value) from None
+
+
+# ------------------------------------------------------------------------------------------ eager ops
+
+
+def run(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Results:
+    """Execute `op` now. View ops return records on the same memory where their rule allows it."""
+    if host_target() is not _target:
+        _retarget()
+    key = (op, *[t._layout for t in operands], *attrs.items())
+    launch = _launches.get(key)
+    if launch is None:
+        launch = _prepare(op, operands, attrs)
+        if len(_launches) >= _MAX_LAUNCHES:
+            _launches.clear()
+        _launches[key] = launch
+    return launch(operands)
+
+
+def write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> None:
+    """target[...] = op(*operands), elementwise, straight into the memory of `target` (any strides).
+
+    `op` must be pointwise with a result of `target`'s type. Operands may be `target` itself or share its
+    memory; the result is as if all of them were read first. Counts as one in-place write.
+    """
+    if host_target() is not _target:
+        _retarget()
+    operands = [_private(target, t) for t in operands]
+    key = ("write", op, target._layout, *[t is target or t._layout for t in operands], *attrs.items())
+    launch = _launches.get(key)
+    if launch is None:
+        launch = _prepare_write(target, op, operands, attrs)
+        if len(_launches) >= _MAX_LAUNCHES:
+            _launches.clear()
+        _launches[key] = launch
+    launch([target, *operands])
+    target._buffer.version += 1
+
+
+def _private(target: Any, operand: Any) -> Any:
+    """`operand`, or a copy when writing `target` elementwise could change what is still to be read of it."""
+    if operand._buffer is not target._buffer or operand is target:
+        return operand
+    if operand._ptr == target._ptr and operand._layout is target._layout:
+        return target
+    return run(OPS["copy"], (operand,), {})[0]
+
+
+def empty(layout: Layout) -> Any:
+    """A tensor of fresh, uninitialised memory; `layout` must be contiguous."""
+    buffer = Buffer.allocate(layout.nbytes)
+    return _tensor(buffer, buffer.ptr, layout)
+
+
+def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) -> Any:
+    """A read-only tensor with `value` everywhere (strides 0, one element of memory), cached.
+
+    `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.
+    """
+    sign = math.copysign(1.0, value) if value == 0 else 0.0
+    key = (shape, dtype, value if value == value else "nan", sign)
+    found = _constants.get(key)
+    if found is None:
+        with np.errstate(over="ignore"):
+            data = np.full((), value, dtype.numpy)
+        found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
+        if len(_constants) >= _MAX_CONSTANTS:
+            _constants.clear()
+        _constants[key] = found
+    return found
+
+
+def host_array(data: np.ndarray[Any, Any], layout: Layout) -> Any:
+    """A read-only tensor of `layout` over NumPy memory, which is kept alive."""
+    ptr = data.__array_interface__["data"][0]
+    return _tensor(Buffer.wrap(ptr, data.nbytes, data), ptr, layout, READONLY)
+
+
+def _retarget() -> None:
+    """Forget launches made for another target (tests force lower ones)."""
+    global _target
+    _target = host_target()
+    _launches.clear()
+
+
+def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
+    """The launch for operands of these layouts; checks the op's type rule."""
+    try:
+        types = op.infer_types([t.ttype for t in operands], attrs)
+    except OpTypeError as error:
+        raise errors.from_type_error(error, operands) from None
+    results = tuple(layout_of(t.dtype, t.static_shape()) for t in types)
+    layouts = [t._layout for t in operands]
+    if op.view is not None:
+        return _view_launch(op, layouts[0], attrs, results[0])
+    special = _SPECIAL.get(op.name)
+    if special is not None:
+        return special(layouts, attrs, results[0])
+    return _kernel_launch(op, layouts, attrs, results)
+
+
+# ------------------------------------------------------------------------------ views, constants, moves
+
+
+def _view_launch(op: OpDef, layout: Layout, attrs: Attrs, result: Layout) -> Launch:
+    """Same memory under another layout; through a contiguous copy where no strides can express it."""
+    assert op.view is not None
+    if op.name == "reshape" and result.shape == layout.shape:
+        placed: Any = (layout.shape, layout.strides, 0)
+    else:
+        placed = op.view(layout.shape, layout.strides, 0, attrs)
+    if placed is None:
+
+        def through_copy(operands: Sequence[Any]) -> Results:
+            return run(op, run(OPS["copy"], operands, {}), attrs)
+
+        return through_copy
+    shape, strides, offset = placed
+    viewed = layout_of(layout.dtype, shape, strides)
+    assert viewed.shape == result.shape, f"{op.name}: view rule and type rule disagree"
+    delta = offset * layout.dtype.itemsize
+
+    def view(operands: Sequence[Any]) -> Results:
+        t = operands[0]
+        return (_tensor(t._buffer, t._ptr + delta, viewed, t._flags & READONLY),)
+
+    return view
+
+
+def _full(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
+    value = cast("bool | int | float", attrs["value"])
+    made = (constant(result.shape, result.dtype, PYTHON_TYPES[result.dtype.kind](value)),)
+    return lambda operands: made
+
+
+def _iota(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
+    """0, 1, 2, ... along one dimension: one run of memory, stride 0 along the others."""
+    dim = cast("int", attrs["dim"])
+    data = np.arange(result.shape[dim], dtype=np.int64).astype(result.dtype.numpy)
+    strides = tuple(int(d == dim) for d in range(len(result.shape)))
+    made = (host_array(data, layout_of(result.dtype, result.shape, strides)),)
+    return lambda operands: made
+
+
+def _constant(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
+    made = (host_array(cast("Constant", attrs["data"]).data, result),)
+    return lambda operands: made
+
+
+def _cat(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
+    """Each operand is copied to its place, so no kernel depends on how many there are."""
+    dim = cast("int", attrs["dim"])
+    offset, places = 0, []
+    for layout in layouts:
+        size = layout.shape[dim]
+        part = layout_of(result.dtype, layout.shape, result.strides)
+        places.append((part, offset * result.strides[dim] * result.dtype.itemsize))
+        offset += size
+
+    def cat(operands: Sequence[Any]) -> Results:
+        out = empty(result)
+        for t, (part, delta) in zip(operands, places, strict=True):
+            write(_tensor(out._buffer, out._ptr + delta, part), OPS["copy"], (t,), {})
+        out._buffer.version = 0
+        return (out,)
+
+    return cat
+
+
+def _slice_scatter(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
+    """A copy of the base with the value copied over the slice."""
+    region = OPS["slice"].view
+    assert region is not None
+    starts, stops, steps = (ints_attr(attrs, k) for k in ("starts", "stops", "steps"))
+    placed = region(result.shape, result.strides, 0, {"starts": starts, "stops": stops, "steps": steps})
+    assert placed is not None
+    part = layout_of(result.dtype, placed[0], placed[1])
+    delta = placed[2] * result.dtype.itemsize
+
+    def slice_scatter(operands: Sequence[Any]) -> Results:
+        out = empty(result)
+        write(out, OPS["copy"], (operands[0],), {})
+        write(_tensor(out._buffer, out._ptr + delta, part), OPS["copy"], (operands[1],), {})
+        out._buffer.version = 0
+        return (out,)
+
+    return slice_scatter
+
+
+PYTHON_TYPES: Final[Mapping[str, Callable[[Any], bool | int | float]]] = {
+    "bool": bool,
+    "int": int,
+    "uint": int,
+    "float": float,
+}
+"""The Python type of a dtype's numbers, by dtype kind."""
+
+_SPECIAL: Final[dict[str, Callable[[Sequence[Layout], Attrs, Layout], Launch]]] = {
+    "full": _full,
+    "iota": _iota,
+    "constant": _constant,
+    "cat": _cat,
+    "slice_scatter": _slice_scatter,
+}
+"""Ops whose attributes or arity would make a kernel per size: host-made data, or copies to places."""
+
+
+# ---------------------------------------------------------------------------------------------- kernels
+
+
+class Kernel:
+    """A loaded single-op program with symbolic sizes."""
+
+    __slots__ = ("executable", "sizes")
+
+    def __init__(self, program: Program) -> None:
+        self.executable = load(program)
+        self.sizes = tuple(slot.name for slot in program.slots if slot.kind == "size")
+        """Names of the size slots in order."""
+
+    def bind(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        return tuple(sizes[name] for name in self.sizes)
+
+
+def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    if isinstance(op.lower, Dense) and op.lower.pointwise and layouts:
+        shape, strides = collapse(layouts[0].shape, [layout.strides for layout in layouts])
+        operands = [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)]
+    else:
+        operands = [(layout.dtype, layout.shape, layout.strides) for layout in layouts]
+    symbols = _Symbols(op, operands)
+    if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
+        symbols.sizes["n"] = results[0].numel
+        attrs = cast("Attrs", {**attrs, "shape": (Sym("n"),)})
+    key = (_target, op, symbols.key(), *attrs.items())
+    kernel = _kernels.get(key)
+    if kernel is None:
+        builder = GraphBuilder(op.name)
+        inputs = [builder.input(t) for t in symbols.types]
+        outputs = builder.add(op, inputs, attrs)
+        kernel = Kernel(build(builder.build(outputs), symbols.strides, name=op.name))
+        _kernels[key] = kernel
+    sizes = kernel.bind(symbols.sizes)
+    return _allocating_launch(kernel.executable, results, sizes)
+
+
+def _allocating_launch(executable: Executable, results: tuple[Layout, ...], sizes: tuple[int, ...]) -> Launch:
+    """Allocate results, run. Empty results need no run: no op has a check on elements that do not exist."""
+    if all(layout.numel == 0 for layout in results):
+        return lambda operands: tuple(map(empty, results))
+    native, allocate, make = executable.run, Buffer.allocate, _tensor
+    if len(results) > 1:
+
+        def many(operands: Sequence[Any]) -> Results:
+            made = tuple(map(empty, results))
+            execute(executable, [*[t._ptr for t in operands], *[t._ptr for t in made], *sizes])
+            return made
+
+        return many
+    layout = results[0]
+    nbytes = layout.nbytes
+
+    def launch(operands: Sequence[Any]) -> Results:
+        buffer = allocate(nbytes)
+        ptr = buffer.ptr
+        try:
+            native([*[t._ptr for t in operands], ptr, *sizes])
+        except ProgramError as failure:
+            raise errors.from_check(failure.site, failure.value) from None
+        return (make(buffer, ptr, layout),)
+
+    return launch
+
+
+def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
+    """A kernel whose output is declared to alias its first input, which has `target`'s strides."""
+    try:
+        (result,) = op.infer_types([t.ttype for t in operands], attrs)
+    except OpTypeError as error:
+        raise errors.from_type_error(error, operands) from None
+    assert result == target.ttype, f"{op.name}: result {result} written to {target.ttype}"
+    assert isinstance(op.lower, Dense) and op.lower.pointwise
+    if target._layout.numel == 0:
+        return lambda tensors: ()
+    others = [t for t in operands if t is not target]
+    fresh = iter(range(1, 1 + len(others)))
+    positions = tuple(0 if t is target else next(fresh) for t in operands)
+    layouts = [t._layout for t in (target, *others)]
+    shape, strides = collapse(target.shape, [layout.strides for layout in layouts])
+    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)])
+    key = ("write", _target, op, positions, symbols.key(), *attrs.items())
+    kernel = _kernels.get(key)
+    if kernel is None:
+        builder = GraphBuilder(f"{op.name}_")
+        inputs = [builder.input(t) for t in symbols.types]
+        outputs = builder.add(op, [inputs[p] for p in positions], attrs)
+        graph = builder.build(outputs, [Alias(0, 0)])
+        kernel = Kernel(build(graph, symbols.strides, name=f"{op.name}_"))
+        _kernels[key] = kernel
+    executable, sizes = kernel.executable, kernel.bind(symbols.sizes)
+    keep = [0, *[1 + i for i, t in enumerate(operands) if t is not target]]
+
+    def launch(tensors: Sequence[Any]) -> Results:
+        pointers = [tensors[k]._ptr for k in keep]
+        execute(executable, [*pointers, pointers[0], *sizes])
+        return ()
+
+    return launch
+
+
+def collapse(
+    shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]
+) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Fewest dimensions that visit the same elements in the same order: size-one dimensions go, neighbours
+    merge where every operand steps through them evenly. At least one dimension remains.
+
+    >>> collapse((2, 3, 4), [(12, 4, 1), (0, 4, 1)])
+    ((2, 12), [(12, 1), (0, 1)])
+    """
+    sizes: list[int] = []
+    steps: list[list[int]] = []  # per kept dimension the stride of each operand; outermost first
+    for d, size in enumerate(shape):
+        step = [s[d] for s in strides]
+        if size == 1:
+            continue
+        if sizes and all(outer == inner * size for outer, inner in zip(steps[-1], step, strict=True)):
+            sizes[-1] *= size
+            steps[-1] = step
+        else:
+            sizes.append(size)
+            steps.append(step)
+    if not sizes:
+        sizes, steps = [1], [[1] * len(strides)]
+    return tuple(sizes), [tuple(step[k] for step in steps) for k in range(len(strides))]
+
+
+class _Symbols:
+    """Symbolic types and strides for operands of given sizes: what one kernel serves.
+
+    A stride stays a number where code depends on it (0: broadcast, 1 in the last dimension: contiguous
+    runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
+    """
+
+    def __init__(self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]]) -> None:
+        self.sizes: dict[str, int] = {}
+        self.types: list[TensorType] = []
+        self.strides: list[Strides] = []
+        names = _dimension_names(op, [len(shape) for _, shape, _ in operands])
+        for k, (dtype, shape, strides) in enumerate(operands):
+            self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
+            self.strides.append(self._strides(k, shape, strides))
+
+    def _dim(self, name: str, size: int) -> Sym:
+        known = self.sizes.setdefault(name, size)
+        assert known == size, f"dimension {name} is both {known} and {size}"
+        return Sym(name)
+
+    def _strides(self, k: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Strides:
+        if is_contiguous(shape, strides):
+            return None
+        symbolic: list[Dim] = []
+        for d, step in enumerate(strides):
+            if step == 0 or (step == 1 and d == len(strides) - 1):
+                symbolic.append(step)
+            else:
+                name = f"s{k}_{d}"
+                self.sizes[name] = step
+                symbolic.append(Sym(name))
+        return tuple(symbolic)
+
+    def key(self) -> tuple[object, ...]:
+        return (*self.types, *self.strides)
+
+
+def _dimension_names(op: OpDef, ranks: Sequence[int]) -> list[list[str]]:
+    """Names of the operands' dimensions; the op's type rule decides which must be equal."""
+    if op.name == "matmul":
+        batch = [f"n{d}" for d in range(ranks[0] - 2)]
+        return [[*batch, "m", "k"], [*batch, "k", "n"]]
+    return [[f"n{d}" for d in range(rank)] for rank in ranks]
