@@ -20,6 +20,7 @@ from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, View
 from kiln.errors import ArgumentError, GradError, ShapeError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS, Call, OpDef
+from kiln.ir.ops.movement import inverse
 from kiln.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _sequence = itertools.count(1)
 # ------------------------------------------------------------------------------------------ grad modes
 
 
-class set_grad_enabled:  # noqa: N801 - torch's name
+class set_grad_enabled:
     """Turn the tape on or off for this thread: at once, within a `with` block, or around a function."""
 
     def __init__(self, mode: bool) -> None:
@@ -88,7 +89,7 @@ class _GradMode:
         return _decorate(function, self.mode)
 
 
-class no_grad(_GradMode):  # noqa: N801 - torch's name
+class no_grad(_GradMode):
     """`with no_grad():` or `@no_grad()`: ops leave no trace on the tape."""
 
     mode = False
@@ -97,7 +98,7 @@ class no_grad(_GradMode):  # noqa: N801 - torch's name
         super().__init__()
 
 
-class enable_grad(_GradMode):  # noqa: N801 - torch's name
+class enable_grad(_GradMode):
     """`with enable_grad():` or `@enable_grad()`: the tape records again inside a `no_grad` block."""
 
     mode = True
@@ -258,7 +259,7 @@ def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[A
     for t in operands:
         if t._view is not None:
             refresh(t)
-    if any([t._flags & REQUIRES_GRAD for t in operands]):
+    if any(t._flags & REQUIRES_GRAD for t in operands):
         attach(OpNode(op, operands, attrs, results, MODES.recorder is not None), results)
 
 
@@ -269,6 +270,7 @@ def track_view(op: OpDef, operand: Any, attrs: Attrs, result: Any) -> None:
     """Note how `result`, a view on `operand`'s memory, is made, so that in-place writes can be told apart."""
     version = result._buffer.version
     parent: View | None = operand._view
+    chain: tuple[tuple[OpDef, Attrs], ...] | None
     if parent is None:
         chain = ((op, attrs),) if MODES.grad_enabled else None
         result._view = View(operand, chain, version)
@@ -296,8 +298,7 @@ def check_writable(t: Any, name: str) -> None:
     """Raise unless `t` may be written in place now."""
     if t._flags & READONLY:
         raise GradError(f"{name} would write to read-only memory", operands=[t.ttype], fix="write to a clone()")
-    layout = t._layout
-    if any(step == 0 and size > 1 for size, step in zip(layout.shape, layout.strides, strict=True)):
+    if t._layout.expanded:
         raise GradError(
             f"{name} on an expanded tensor: several elements share one place in memory",
             operands=[t.ttype],
@@ -309,7 +310,9 @@ def check_writable(t: Any, name: str) -> None:
     if leaf._flags & REQUIRES_GRAD and leaf._node is None:
         what = "a view of a leaf" if t._view is not None else "a leaf"
         raise GradError(
-            f"{name} on {what} that requires a gradient", operands=[t.ttype], fix="do it inside kiln.no_grad()"
+            f"{name} on {what} that requires a gradient",
+            operands=[t.ttype],
+            fix="do it inside kiln.no_grad()",
         )
 
 
@@ -317,9 +320,7 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     """t[...] = op(*operands): memory, version, tape and capture. `op` is pointwise, its result of t's type;
     `operands` may hold `t` itself."""
     check_writable(t, name)
-    taped = MODES.grad_enabled and any(
-        [x._flags & REQUIRES_GRAD or (x._view is not None and x._view.base._flags & REQUIRES_GRAD) for x in (t, *operands)]
-    )
+    taped = MODES.grad_enabled and any(map(_wants_grad, (t, *operands)))
     if not taped and MODES.recorder is None:
         dispatch.write(t, op, operands, attrs)
         return
@@ -333,6 +334,11 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     dispatch.write(t, OPS["copy"], (new,), {})
     if MODES.recorder is not None:
         MODES.recorder.record_write(t, new)
+
+
+def _wants_grad(t: Any) -> bool:
+    """Whether gradients flow through `t`, or would once the view `t` is brought up to date."""
+    return bool(t._flags & REQUIRES_GRAD or (t._view is not None and t._view.base._flags & REQUIRES_GRAD))
 
 
 def _rebase(t: Any, name: str, new: Any) -> None:
@@ -365,8 +371,7 @@ def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
     if op.name == "reshape":
         return OPS["reshape"](value, shape=base.shape)
     if op.name == "permute":
-        dims = cast("tuple[int, ...]", attrs["dims"])
-        return OPS["permute"](value, dims=tuple(sorted(range(len(dims)), key=dims.__getitem__)))
+        return OPS["permute"](value, dims=inverse(cast("tuple[int, ...]", attrs["dims"])))
     raise GradError(f"no in-place write through {op.name}", fix="write to a clone()")
 
 
@@ -381,7 +386,7 @@ class _Walk:
         self.heap: list[tuple[int, Node]] = []
         self.leaves: dict[Tensor, Any] = {}  # tensors hash by identity
 
-    def get(self, edge: Edge) -> Any:
+    def so_far(self, edge: Edge) -> Any:
         if edge is None:
             return None
         target, index = edge
@@ -390,7 +395,7 @@ class _Walk:
             return None if grads is None else grads[index]
         return self.leaves.get(target)
 
-    def set(self, edge: Edge, grad: Any) -> None:
+    def put(self, edge: Edge, grad: Any) -> None:
         if edge is None or grad is None:
             return
         target, index = edge
@@ -407,8 +412,8 @@ class _Walk:
         """Fold one more use in."""
         if edge is None or grad is None:
             return
-        so_far = self.get(edge)
-        self.set(edge, grad if so_far is None else OPS["add"](so_far, grad))
+        so_far = self.so_far(edge)
+        self.put(edge, grad if so_far is None else OPS["add"](so_far, grad))
 
     def run(self, wanted: dict[Edge, Any], useful: set[Node] | None, retain_graph: bool) -> None:
         """Visit nodes by descending sequence number, only `useful` ones if given; note the gradients of the
@@ -422,9 +427,9 @@ class _Walk:
             if useful is not None and node not in useful:
                 continue
             if node.continues_fold:
-                totals = node.apply(grads, [self.get(e) for e in node.edges])
+                totals = node.apply(grads, [self.so_far(e) for e in node.edges])
                 for edge, total in zip(node.edges, totals, strict=True):
-                    self.set(edge, total)
+                    self.put(edge, total)
             else:
                 for edge, grad in zip(node.edges, node.apply(grads, ()), strict=True):
                     self.add(edge, grad)
@@ -551,14 +556,16 @@ def grad(
             refresh(t)
         if not t._flags & REQUIRES_GRAD:
             raise GradError(
-                "an input of grad() does not require a gradient", operands=[t.ttype], fix="requires_grad_() it first"
+                "an input of grad() does not require a gradient",
+                operands=[t.ttype],
+                fix="requires_grad_() it first",
             )
     edges = [edge_of(t) for t in ins]
     with _GradMode(create_graph):
         walk = _start(outs, given)
         wanted: dict[Edge, Any] = {e: None for e in edges if e is not None and isinstance(e[0], Node)}
         walk.run(wanted, _leading_to(edges, walk.pending), retain)
-        found = [wanted[e] if e in wanted else walk.get(e) for e in edges]
+        found = [wanted[e] if e in wanted else walk.so_far(e) for e in edges]
         for t, g in zip(ins, found, strict=True):
             if g is None and not allow_unused:
                 raise GradError(

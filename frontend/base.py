@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Layout:
     difference.
     """
 
-    __slots__ = ("contiguous", "dtype", "nbytes", "numel", "shape", "strides", "ttype")
+    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.dtype = dtype
@@ -55,6 +55,8 @@ class Layout:
         self.nbytes = numel * dtype.itemsize
         """Bytes of the elements when stored contiguously."""
         self.contiguous = is_contiguous(shape, strides)
+        self.expanded = any(step == 0 and size > 1 for size, step in zip(shape, strides, strict=True))
+        """Whether several elements share one place in memory."""
 
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"
@@ -78,9 +80,7 @@ def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | N
 class Recorder(Protocol):
     """What an active capture wants to be told (`kiln.capture.Capture`)."""
 
-    def record(
-        self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]
-    ) -> None:
+    def record(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]) -> None:
         """`op` was executed; views (results sharing an operand's buffer) included."""
 
     def record_write(self, tensor: Tensor, value: Tensor) -> None:
@@ -113,16 +113,14 @@ class View:
 
     __slots__ = ("base", "chain", "version")
 
-    def __init__(
-        self, base: Tensor, chain: tuple[tuple[OpDef, Attrs], ...] | None, version: int
-    ) -> None:
+    def __init__(self, base: Tensor, chain: tuple[tuple[OpDef, Attrs], ...] | None, version: int) -> None:
         self.base = base
         self.chain = chain
         self.version = version
 
 
-Scalar = bool | int | float
-_FOREIGN: Final = (bool, int, float, np.generic, np.ndarray)
+Operand: TypeAlias = "TensorBase | bool | int | float | np.generic[Any]"
+"""What arithmetic takes: tensors and numbers."""
 
 
 class TensorBase:
@@ -199,7 +197,6 @@ class TensorBase:
     __hash__ = object.__hash__
 
     if TYPE_CHECKING:  # installed by `install_operators`
-        Operand = TensorBase | Scalar | np.generic[Any]
 
         def __add__(self, other: Operand) -> Tensor: ...
         def __radd__(self, other: Operand) -> Tensor: ...
@@ -238,9 +235,10 @@ class TensorBase:
         def __setitem__(self, index: Any, value: Operand) -> None: ...
 
 
-def install_operators(
-    binary: Mapping[str, Callable[[Any, Any], Any]], other: Mapping[str, Callable[..., Any]]
-) -> None:
+_OPERANDS: Final = (TensorBase, int, float, np.generic, np.ndarray)
+
+
+def install_operators(binary: Mapping[str, Callable[[Any, Any], Any]], other: Mapping[str, Callable[..., Any]]) -> None:
     """Fill the operator slots of `TensorBase`.
 
     A `binary` slot answers NotImplemented to operands that are neither tensors nor numbers, as Python
@@ -254,7 +252,7 @@ def install_operators(
 
 def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     def slot(self: Any, other: Any) -> Any:
-        if isinstance(other, TensorBase) or isinstance(other, _FOREIGN):
+        if isinstance(other, _OPERANDS):
             return function(self, other)
         return NotImplemented
 

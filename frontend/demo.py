@@ -47,7 +47,11 @@ class Progress:
     def update(self, done: int, loss: float) -> None:
         if self._live:
             bar = "#" * (24 * done // self._total)
-            print(f"\r{self._label:22} [{bar:24}] epoch {done:3}/{self._total}  loss {loss:.4f}", end="", flush=True)
+            print(
+                f"\r{self._label:22} [{bar:24}] epoch {done:3}/{self._total}  loss {loss:.4f}",
+                end="",
+                flush=True,
+            )
 
     def close(self, summary: str) -> None:
         print(f"\r{self._label:22} {summary:60}" if self._live else f"{self._label:22} {summary}", flush=True)

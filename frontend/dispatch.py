@@ -82,6 +82,8 @@ def execute(executable: Executable, values: Sequence[int]) -> None:
 
 def run(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Results:
     """Execute `op` now. View ops return records on the same memory where their rule allows it."""
+    if not operands:
+        return _host_made(op, attrs)
     if host_target() is not _target:
         _retarget()
     key = (op, *[t._layout for t in operands], *attrs.items())
@@ -147,6 +149,23 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) ->
     return found
 
 
+def _host_made(op: OpDef, attrs: Attrs) -> Results:
+    """The result of an op without operands, as read-only memory of as few elements as will do."""
+    try:
+        (result,) = op.infer_types((), attrs)
+    except OpTypeError as error:
+        raise errors.from_type_error(error) from None
+    dtype, shape = result.dtype, result.static_shape()
+    if op.name == "full":
+        return (constant(shape, dtype, PYTHON_TYPES[dtype.kind](attrs["value"])),)
+    if op.name == "iota":
+        dim = cast("int", attrs["dim"])
+        data = np.arange(shape[dim], dtype=np.int64).astype(dtype.numpy)
+        return (host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape))))),)
+    assert op.name == "constant", f"{op.name} has no operands and no host data"
+    return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)
+
+
 def host_array(data: np.ndarray[Any, Any], layout: Layout) -> Any:
     """A read-only tensor of `layout` over NumPy memory, which is kept alive."""
     ptr = data.__array_interface__["data"][0]
@@ -204,26 +223,6 @@ def _view_launch(op: OpDef, layout: Layout, attrs: Attrs, result: Layout) -> Lau
     return view
 
 
-def _full(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
-    value = cast("bool | int | float", attrs["value"])
-    made = (constant(result.shape, result.dtype, PYTHON_TYPES[result.dtype.kind](value)),)
-    return lambda operands: made
-
-
-def _iota(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
-    """0, 1, 2, ... along one dimension: one run of memory, stride 0 along the others."""
-    dim = cast("int", attrs["dim"])
-    data = np.arange(result.shape[dim], dtype=np.int64).astype(result.dtype.numpy)
-    strides = tuple(int(d == dim) for d in range(len(result.shape)))
-    made = (host_array(data, layout_of(result.dtype, result.shape, strides)),)
-    return lambda operands: made
-
-
-def _constant(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
-    made = (host_array(cast("Constant", attrs["data"]).data, result),)
-    return lambda operands: made
-
-
 def _cat(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
     """Each operand is copied to its place, so no kernel depends on how many there are."""
     dim = cast("int", attrs["dim"])
@@ -273,13 +272,10 @@ PYTHON_TYPES: Final[Mapping[str, Callable[[Any], bool | int | float]]] = {
 """The Python type of a dtype's numbers, by dtype kind."""
 
 _SPECIAL: Final[dict[str, Callable[[Sequence[Layout], Attrs, Layout], Launch]]] = {
-    "full": _full,
-    "iota": _iota,
-    "constant": _constant,
     "cat": _cat,
     "slice_scatter": _slice_scatter,
 }
-"""Ops whose attributes or arity would make a kernel per size: host-made data, or copies to places."""
+"""Ops that would need a kernel per size or arity: they are copies to places."""
 
 
 # ---------------------------------------------------------------------------------------------- kernels

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import linecache
 import sys
+from types import FrameType
 
 from kiln.ir.graph import SourceLoc
 
 
 def user_location() -> SourceLoc | None:
     """File, line and function of the innermost caller outside kiln; None when there is none."""
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module != "kiln" and not module.startswith("kiln."):
-            code = frame.f_code
-            return SourceLoc(code.co_filename, frame.f_lineno, code.co_name)
-        back = frame.f_back
-        if back is None:
-            return None
-        frame = back
+            return SourceLoc(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
     return None
 
 

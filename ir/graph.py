@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from kiln.ir.types import DType, TensorType
+from kiln.ir.types import DType, Sym, TensorType
 
-AttrValue: TypeAlias = "int | float | bool | str | DType | Graph | Constant | tuple[AttrValue, ...] | None"
+AttrValue: TypeAlias = "int | float | bool | str | Sym | DType | Graph | Constant | tuple[AttrValue, ...] | None"
 Attrs: TypeAlias = Mapping[str, AttrValue]
 
 

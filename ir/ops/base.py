@@ -10,9 +10,12 @@ rule serves the eager tape, the captured graph and every higher order.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
+
+import numpy as np
 
 from kiln.ir.graph import Attrs, AttrValue
 from kiln.ir.loops import Expr
@@ -168,6 +171,17 @@ def register(op: OpDef) -> OpDef:
         raise ValueError(f"op {op.name!r} is declared twice")
     OPS[op.name] = op
     return op
+
+
+def quiet(ref: Callable[..., Any]) -> Callable[..., Any]:
+    """`ref` without NumPy's floating-point warnings: division by zero and the like are defined results here."""
+
+    @functools.wraps(ref)
+    def run(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return ref(xp, *arrays, **attrs)
+
+    return run
 
 
 def same_types(op: str, operands: Sequence[TensorType], among: Sequence[object] = ()) -> TensorType:

@@ -1,0 +1,60 @@
+"""Spelling of LLVM IR: types, constants, function attributes."""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Final
+
+from kiln.ir.loops import Vec
+from kiln.ir.target import Target
+from kiln.ir.types import DType
+
+_SCALARS: Final = {"float32": "float", "float64": "double", "bool": "i1"}
+_SUFFIX: Final = {"float": "f32", "double": "f64"}
+
+
+def scalar_type(dtype: DType) -> str:
+    """The register type of one element; bool is i1 in registers and i8 in memory."""
+    return _SCALARS.get(dtype.name) or f"i{dtype.bits}"
+
+
+def llvm_type(vec: Vec) -> str:
+    """`<16 x float>`, or the element type for one lane."""
+    scalar = scalar_type(vec.dtype)
+    return scalar if vec.lanes == 1 else f"<{vec.lanes} x {scalar}>"
+
+
+def memory_type(vec: Vec) -> str:
+    """The type that is loaded and stored."""
+    scalar = "i8" if vec.dtype.kind == "bool" else scalar_type(vec.dtype)
+    return scalar if vec.lanes == 1 else f"<{vec.lanes} x {scalar}>"
+
+
+def mangled(type_text: str) -> str:
+    """A type as intrinsics spell it in their names: `<16 x float>` is v16f32."""
+    if type_text.startswith("<"):
+        lanes, _, element = type_text[1:-1].partition(" x ")
+        return f"v{lanes}{_SUFFIX.get(element, element if element != 'ptr' else 'p0')}"
+    return _SUFFIX.get(type_text, type_text)
+
+
+def constant(vec: Vec, value: int | float | bool) -> str:
+    """A literal of exactly this value."""
+    if vec.lanes > 1:
+        one = Vec(vec.dtype)
+        return f"splat ({scalar_type(vec.dtype)} {constant(one, value)})"
+    if vec.dtype.is_floating_point:
+        if math.isnan(value):
+            return "0x7FF8000000000000"
+        return f"0x{struct.unpack('<Q', struct.pack('<d', float(value)))[0]:016X}"
+    if vec.dtype.kind == "bool":
+        return "true" if value else "false"
+    return str(int(value))
+
+
+def function_attributes(target: Target) -> str:
+    """Attributes of every kernel function."""
+    if target.vector_bits < 512:
+        return "nounwind"
+    return 'nounwind "min-legal-vector-width"="512" "prefer-vector-width"="512"'

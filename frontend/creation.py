@@ -1,0 +1,232 @@
+"""Making tensors: from Python and NumPy data, and filled with constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from kiln import dispatch
+from kiln.base import MODES, READONLY, TensorBase, layout_of
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError
+from kiln.functional import size_tuple
+from kiln.ir import types as T
+from kiln.ir.graph import Attrs, Constant
+from kiln.ir.ops.base import OPS
+from kiln.ir.types import DType, dtype_of_numpy
+from kiln.promotion import dtype_of_number
+from kiln.runtime.memory import Buffer
+from kiln.tensor import Tensor
+
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_numpy", "full", "full_like", "ones", "ones_like",
+    "tensor", "zeros", "zeros_like",
+]  # fmt: skip
+
+
+class _Maker:
+    """Receives ops without operands (the operand protocol): executes them, tells a capture."""
+
+    ttype = T.TensorType(T.bool_, ())
+
+    def __kiln_bind__(self, op: Any, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+        results = dispatch.run(op, operands, attrs)
+        if MODES.recorder is not None:
+            MODES.recorder.record(op, operands, attrs, results)
+        return results
+
+
+_MAKER = _Maker()
+
+
+def _made(op: str, attrs: Attrs, requires_grad: bool) -> Tensor:
+    """The result of an op without operands, in memory of its own."""
+    (shared,) = OPS[op].bind((), attrs, receiver=_MAKER)
+    own = cast("Tensor", OPS["copy"](shared))
+    return own.requires_grad_() if requires_grad else own
+
+
+def _dtype(name: str, dtype: Any, default: DType) -> DType:
+    if dtype is None:
+        return default
+    if not isinstance(dtype, DType):
+        raise ArgumentError(f"dtype must be a kiln dtype, not {dtype!r}", op=name, fix="for example kiln.float32")
+    if dtype not in T.TENSOR_DTYPES:
+        raise DTypeError(f"tensors of {dtype} are not supported", op=name)
+    return dtype
+
+
+def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """A new tensor with a copy of `data`: numbers, nested sequences, NumPy arrays or tensors.
+
+    Without `dtype`: Python floats become float32, ints int64, bools bool; arrays keep theirs. ArgumentError
+    for other data, InvalidValueError for ragged nesting.
+    """
+    if isinstance(data, TensorBase):
+        data = cast("Tensor", data).detach().numpy()
+    if isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+        wanted = _dtype("tensor", dtype, _numpy_dtype(array.dtype))
+    else:
+        array = _array_of(data)
+        wanted = _dtype("tensor", dtype, _default_dtype(array))
+    return _constant(array.astype(wanted.numpy, copy=True), wanted, requires_grad)
+
+
+def _constant(array: np.ndarray[Any, Any], dtype: DType, requires_grad: bool) -> Tensor:
+    """A tensor that owns a fresh array."""
+    if MODES.recorder is not None:
+        return _made("constant", {"data": Constant(array)}, requires_grad)
+    result = from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+    return result.requires_grad_() if requires_grad else result
+
+
+def _array_of(data: Any) -> np.ndarray[Any, Any]:
+    try:
+        array = np.array(_plain(data))
+    except OverflowError as error:
+        raise InvalidValueError(str(error), op="tensor") from None
+    except ValueError:
+        raise InvalidValueError("nested sequences must have equal lengths", op="tensor") from None
+    if array.dtype.kind not in "bif" and array.size:
+        raise ArgumentError(f"no tensor of {type(data).__name__} with {array.dtype} elements", op="tensor")
+    return array
+
+
+def _plain(data: Any) -> Any:
+    """Nested sequences with 0-d tensors read as numbers."""
+    if isinstance(data, (list, tuple)):
+        return [_plain(x) for x in data]
+    if isinstance(data, TensorBase):
+        return cast("Tensor", data).tolist()
+    return data
+
+
+def _default_dtype(array: np.ndarray[Any, Any]) -> DType:
+    if not array.size:
+        return T.float32
+    return {"b": T.bool_, "i": T.int64, "f": T.float32}[array.dtype.kind]
+
+
+def _numpy_dtype(dtype: np.dtype[Any]) -> DType:
+    found = dtype_of_numpy(dtype)
+    if found is None or found not in T.TENSOR_DTYPES:
+        names = ", ".join(str(d) for d in T.TENSOR_DTYPES)
+        raise DTypeError(f"no tensor dtype for NumPy's {dtype}; there are {names}", fix="convert it with .astype()")
+    return found
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on the memory of `array`: writes to one show in the other.
+
+    DTypeError for other dtypes, InvalidValueError for negative or odd strides. The tensor of a read-only
+    array refuses in-place writes.
+    """
+    if not isinstance(array, np.ndarray):
+        raise ArgumentError(f"expected a NumPy array, got {type(array).__name__}", op="from_numpy")
+    dtype = _numpy_dtype(array.dtype)
+    size = dtype.itemsize
+    if (
+        any(s < 0 or s % size for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+        or not array.flags.aligned
+    ):
+        raise InvalidValueError("negative or unaligned strides", op="from_numpy", fix="pass array.copy()")
+    strides = tuple([s // size if n > 1 else 1 for s, n in zip(array.strides, array.shape, strict=True)])
+    layout = layout_of(dtype, array.shape, None if array.flags.c_contiguous else strides)
+    span = 0 if not array.size else size * (1 + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True)))
+    ptr = array.__array_interface__["data"][0]
+    return Tensor(Buffer.wrap(ptr, span, array), ptr, layout, 0 if array.flags.writeable else READONLY)
+
+
+def as_tensor(data: Any, *, dtype: DType | None = None) -> Tensor:
+    """`data` as a tensor, sharing memory where possible (tensors, NumPy arrays of the right dtype)."""
+    if isinstance(data, np.ndarray) and dtype_of_numpy(data.dtype) in T.TENSOR_DTYPES:
+        data = from_numpy(data)
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)
+    return tensor(data, dtype=dtype)
+
+
+def full(
+    size: Any, fill_value: bool | int | float, *, dtype: DType | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Every element `fill_value`; the dtype defaults to that of the number."""
+    shape = _shape("full", (size,) if isinstance(size, int) else size)
+    kind = _dtype("full", dtype, dtype_of_number(fill_value))
+    value = dispatch.PYTHON_TYPES[kind.kind](fill_value)
+    return _made("full", {"shape": shape, "dtype": kind, "value": value}, requires_grad)
+
+
+def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
+    shape = size_tuple(name, sizes)
+    if any(n < 0 for n in shape):
+        raise InvalidValueError(f"negative size in {list(shape)}", op=name)
+    return shape
+
+
+def zeros(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros, float32 by default; sizes as zeros(2, 3) or zeros((2, 3))."""
+    return full(_shape("zeros", size), 0, dtype=_dtype("zeros", dtype, T.float32), requires_grad=requires_grad)
+
+
+def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones, float32 by default."""
+    return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, T.float32), requires_grad=requires_grad)
+
+
+def empty(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros: kiln has no uninitialised tensors, so that programs stay deterministic."""
+    return zeros(*size, dtype=dtype, requires_grad=requires_grad)
+
+
+def zeros_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the shape and dtype of `input`."""
+    return zeros(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the shape and dtype of `input`."""
+    return ones(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """As `zeros_like`."""
+    return zeros_like(input, dtype=dtype, requires_grad=requires_grad)
+
+
+def full_like(
+    input: Tensor, fill_value: bool | int | float, *, dtype: DType | None = None, requires_grad: bool = False
+) -> Tensor:
+    """`fill_value` in the shape and dtype of `input`."""
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad)
+
+
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    *,
+    dtype: DType | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """start, start + step, ... below `end` (arange(end) starts at 0): int64 for ints, else float32.
+
+    Element i is start + i * step, computed in float64 for floats and then rounded.
+    """
+    if end is None:
+        start, end = 0, start
+    if step == 0 or (end - start) / step < 0:
+        raise InvalidValueError(f"no steps of {step} lead from {start} to {end}", op="arange")
+    integral = all(isinstance(x, int) for x in (start, end, step))
+    kind = _dtype("arange", dtype, T.int64 if integral else T.float32)
+    count = -(-(int(end) - int(start)) // int(step)) if integral else math.ceil((end - start) / step)
+    index: np.ndarray[Any, Any] = np.arange(count, dtype=np.int64 if integral else np.float64)
+    return _constant((start + index * step).astype(kind.numpy), kind, requires_grad)
+
+
+def eye(n: int, m: int | None = None, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+    """The n x m matrix (square by default) with ones on the diagonal."""
+    kind = _dtype("eye", dtype, T.float32)
+    return _constant(np.eye(n, m, dtype=kind.numpy), kind, requires_grad)

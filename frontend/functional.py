@@ -1,0 +1,710 @@
+"""The public functions on tensors: broadcasting, type promotion and argument sugar over the primitives.
+
+Every function here is *defined* as the composition of primitives that it is written as, in that order: a
+compiled program fuses it but never reorders it. Names, arguments, promotion and errors follow PyTorch.
+"""
+
+from __future__ import annotations
+
+import builtins
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from kiln.base import Operand, TensorBase
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
+from kiln.ir import types as T
+from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.types import DType
+from kiln.promotion import (
+    apply,
+    binary,
+    broadcast_shapes,
+    broadcast_to,
+    cast_to,
+    floating,
+    full_like_number,
+    number,
+    result_type,
+    tensor_arg,
+    together,
+)
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+Dims: TypeAlias = "int | Sequence[int] | None"
+
+_ADD, _SUB, _MUL, _DIV = OPS["add"], OPS["sub"], OPS["mul"], OPS["div"]
+_COPY = OPS["copy"]
+_RESHAPE, _PERMUTE, _SUM = OPS["reshape"], OPS["permute"], OPS["sum"]
+_WHERE, _PICK, _MATMUL, _CAT = OPS["where"], OPS["pick"], OPS["matmul"], OPS["cat"]
+
+
+# -------------------------------------------------------------------------------------------- arithmetic
+
+
+def add(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
+    """input + alpha * other, broadcast and promoted; for bools logical or."""
+    if alpha != 1:
+        other = mul(other, alpha)
+    if alpha == 1 and isinstance(input, TensorBase) and input.dtype is T.bool_ and _is_bool(other):
+        return logical_or(input, other)
+    return binary(_ADD, input, other)
+
+
+def _is_bool(x: Operand) -> bool:
+    return x._layout.dtype is T.bool_ if isinstance(x, TensorBase) else isinstance(x, (bool, np.bool_))
+
+
+def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
+    """input - alpha * other, broadcast and promoted. DTypeError for two bools."""
+    if _is_bool(input) and _is_bool(other):
+        raise DTypeError("is not defined for bools", op="sub", fix="use logical_xor (!=) or logical_not")
+    if alpha != 1:
+        other = mul(other, alpha)
+    return binary(_SUB, input, other)
+
+
+def mul(input: Operand, other: Operand) -> Tensor:
+    """input * other, broadcast and promoted; for bools logical and."""
+    if isinstance(input, TensorBase) and input.dtype is T.bool_ and _is_bool(other):
+        return logical_and(input, other)
+    return binary(_MUL, input, other)
+
+
+def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other, broadcast; integers and bools are divided as float32. rounding_mode is not there yet."""
+    if rounding_mode is not None:
+        raise NotYetError("rounding_mode is not supported", op="div")
+    a = isinstance(input, TensorBase) and input.dtype.kind == "float"
+    if a and (isinstance(other, (TensorBase, float))):
+        return binary(_DIV, input, other)
+    dtype = result_type(input, other)
+    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else T.float32))
+
+
+def neg(input: TensorBase) -> Tensor:
+    """-input. DTypeError for bools."""
+    return apply(_NEG, tensor_arg("neg", input))
+
+
+def abs(input: TensorBase) -> Tensor:
+    """The absolute value; the gradient at 0 is 0."""
+    return apply(_ABS, tensor_arg("abs", input))
+
+
+_NEG, _ABS = OPS["neg"], OPS["abs"]
+
+
+def pow(input: Operand, exponent: Operand) -> Tensor:
+    """input ** exponent, broadcast and promoted, for floating point results."""
+    return binary(OPS["pow"], input, exponent)
+
+
+def square(input: TensorBase) -> Tensor:
+    """input * input."""
+    return mul(input, input)
+
+
+def reciprocal(input: TensorBase) -> Tensor:
+    """1 / input."""
+    return div(1.0, input)
+
+
+def rsqrt(input: TensorBase) -> Tensor:
+    """1 / sqrt(input)."""
+    return div(1.0, sqrt(input))
+
+
+def maximum(input: Operand, other: Operand) -> Tensor:
+    """The larger one; NaN if either is NaN; at ties each gets half the gradient."""
+    return binary(OPS["maximum"], input, other)
+
+
+def minimum(input: Operand, other: Operand) -> Tensor:
+    """The smaller one; NaN if either is NaN; at ties each gets half the gradient."""
+    return binary(OPS["minimum"], input, other)
+
+
+def clamp(input: TensorBase, min: Operand | None = None, max: Operand | None = None) -> Tensor:
+    """`input` below `max` and above `min`: where(x < min, min, x), then where(x > max, max, x)."""
+    x = tensor_arg("clamp", input)
+    if min is None and max is None:
+        raise InvalidValueError("needs min or max", op="clamp")
+    if min is not None:
+        x = where(lt(x, min), min, x)
+    if max is not None:
+        x = where(gt(x, max), max, x)
+    return x
+
+
+# ------------------------------------------------------------------------------- functions of one element
+
+
+def exp(input: TensorBase) -> Tensor:
+    """e to the power of each element."""
+    return apply(OPS["exp"], floating("exp", input))
+
+
+def log(input: TensorBase) -> Tensor:
+    """Natural logarithm; -inf at 0, NaN below."""
+    return apply(OPS["log"], floating("log", input))
+
+
+def tanh(input: TensorBase) -> Tensor:
+    """Hyperbolic tangent."""
+    return apply(OPS["tanh"], floating("tanh", input))
+
+
+def sqrt(input: TensorBase) -> Tensor:
+    """Square root, correctly rounded."""
+    return apply(OPS["sqrt"], floating("sqrt", input))
+
+
+def erf(input: TensorBase) -> Tensor:
+    """Error function."""
+    return apply(OPS["erf"], floating("erf", input))
+
+
+def sin(input: TensorBase) -> Tensor:
+    """Sine, of radians."""
+    return apply(OPS["sin"], floating("sin", input))
+
+
+def cos(input: TensorBase) -> Tensor:
+    """Cosine, of radians."""
+    return apply(OPS["cos"], floating("cos", input))
+
+
+def sigmoid(input: TensorBase) -> Tensor:
+    """1 / (1 + exp(-input))."""
+    return apply(OPS["sigmoid"], floating("sigmoid", input))
+
+
+def relu(input: TensorBase) -> Tensor:
+    """max(input, 0), NaN for NaN; the gradient at 0 is 0."""
+    return apply(OPS["relu"], tensor_arg("relu", input))
+
+
+def gelu(input: TensorBase, approximate: str = "none") -> Tensor:
+    """input * Phi(input) by erf; with approximate="tanh"
+    0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))."""
+    if approximate == "none":
+        return apply(OPS["gelu"], tensor_arg("gelu", input))
+    if approximate != "tanh":
+        raise InvalidValueError(f'approximate must be "none" or "tanh", got {approximate!r}', op="gelu")
+    x = tensor_arg("gelu", input)
+    inner = mul(add(x, mul(mul(mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
+    return mul(mul(x, 0.5), add(tanh(inner), 1.0))
+
+
+# ---------------------------------------------------------------------------------- comparison and logic
+
+
+def eq(input: Operand, other: Operand) -> Tensor:
+    """input == other, elementwise, as bools."""
+    return binary(OPS["eq"], input, other)
+
+
+def ne(input: Operand, other: Operand) -> Tensor:
+    """input != other, elementwise, as bools."""
+    return binary(OPS["ne"], input, other)
+
+
+def lt(input: Operand, other: Operand) -> Tensor:
+    """input < other, elementwise, as bools."""
+    return binary(OPS["lt"], input, other)
+
+
+def le(input: Operand, other: Operand) -> Tensor:
+    """input <= other, elementwise, as bools."""
+    return binary(OPS["le"], input, other)
+
+
+def gt(input: Operand, other: Operand) -> Tensor:
+    """input > other, elementwise, as bools."""
+    return binary(OPS["gt"], input, other)
+
+
+def ge(input: Operand, other: Operand) -> Tensor:
+    """input >= other, elementwise, as bools."""
+    return binary(OPS["ge"], input, other)
+
+
+def logical_and(input: Operand, other: Operand) -> Tensor:
+    """Both nonzero, as bools (NaN is nonzero)."""
+    return apply(OPS["logical_and"], *together("logical_and", input, other, dtype=T.bool_))
+
+
+def logical_or(input: Operand, other: Operand) -> Tensor:
+    """Either nonzero, as bools (NaN is nonzero)."""
+    return apply(OPS["logical_or"], *together("logical_or", input, other, dtype=T.bool_))
+
+
+def logical_not(input: TensorBase) -> Tensor:
+    """Zero, as bools."""
+    return apply(OPS["logical_not"], cast_to(tensor_arg("logical_not", input), T.bool_))
+
+
+def bitwise_and(input: Operand, other: Operand) -> Tensor:
+    """`&`: logical and of bools; not there yet for integers."""
+    _only_bools("&", input, other)
+    return logical_and(input, other)
+
+
+def bitwise_or(input: Operand, other: Operand) -> Tensor:
+    """`|`: logical or of bools; not there yet for integers."""
+    _only_bools("|", input, other)
+    return logical_or(input, other)
+
+
+def bitwise_not(input: TensorBase) -> Tensor:
+    """`~`: logical not of bools; not there yet for integers."""
+    _only_bools("~", input)
+    return logical_not(input)
+
+
+def _only_bools(name: str, *operands: Operand) -> None:
+    if not builtins.all(map(_is_bool, operands)):
+        raise NotYetError("bitwise operators work on bools only", op=name, fix="compare first, as in (a > 0) & (b > 0)")
+
+
+def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor:
+    """`input` where `condition` (bool) holds, else `other`; all three are broadcast."""
+    c = tensor_arg("where", condition)
+    if c.dtype is not T.bool_:
+        raise DTypeError(f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype])
+    dtype = result_type(input, other)
+    shape = broadcast_shapes("where", *[x for x in (c, input, other) if isinstance(x, TensorBase)])
+    sides = [
+        broadcast_to(cast_to(tensor_arg("where", x), dtype), shape)
+        if isinstance(x, TensorBase)
+        else full_like_number(c, dtype, number(x), shape)
+        for x in (input, other)
+    ]
+    return apply(_WHERE, broadcast_to(c, shape), *sides)
+
+
+# -------------------------------------------------------------------------------------------- reductions
+
+
+def dim_index(name: str, dim: int, rank: int) -> int:
+    """`dim` counted from the front; KilnIndexError out of range. A 0-d tensor counts as one dimension."""
+    span = rank if rank else 1
+    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
+        raise ArgumentError(f"a dimension must be an int, got {type(dim).__name__}", op=name)
+    if not -span <= dim < span:
+        raise KilnIndexError(f"dimension {dim} is out of range [{-span}, {span - 1}]", op=name)
+    return int(dim) % span
+
+
+def dim_tuple(name: str, dim: Dims, rank: int) -> tuple[int, ...]:
+    """Sorted dimensions; all of them for None or (). Repeated ones are an error."""
+    if dim is None or (not isinstance(dim, int) and not len(dim)):
+        return tuple(range(rank))
+    each = [dim] if isinstance(dim, int) else list(dim)
+    dims = sorted(dim_index(name, d, rank) for d in each)
+    if len(set(dims)) != len(dims):
+        raise InvalidValueError(f"dimension {dims} appears twice", op=name)
+    return tuple(dims) if rank else ()
+
+
+def _reduced(x: Tensor, result: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
+    """With `keepdim` the reduced dimensions come back with size 1."""
+    if not keepdim:
+        return result
+    return apply(_RESHAPE, result, shape=tuple(1 if d in dims else n for d, n in enumerate(x.shape)))
+
+
+def _reduce(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    dims = dim_tuple(op.name, dim, x.ndim)
+    result = apply(op, x, dims=dims) if dims else apply(_COPY, x)
+    return _reduced(x, result, dims, keepdim)
+
+
+def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+    """The sum over `dim` (default: all), in the order of docs/numerics.md; bools and integers sum as int64."""
+    x = tensor_arg("sum", input)
+    if dtype is None:
+        dtype = x.dtype if x.dtype.kind == "float" else T.int64
+    return _reduce(_SUM, cast_to(x, dtype), dim, keepdim)
+
+
+def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+    """sum / count over `dim` (default: all). DTypeError for integers and bools without `dtype`."""
+    x = tensor_arg("mean", input)
+    if dtype is not None:
+        x = cast_to(x, dtype)
+    if x.dtype.kind != "float":
+        raise DTypeError(f"is not defined for {x.dtype}", op="mean", operands=[x.ttype], fix="pass dtype=kiln.float32")
+    count = math.prod([x.shape[d] for d in dim_tuple("mean", dim, x.ndim)])
+    return div(sum(x, dim, keepdim), float(count))
+
+
+def amax(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
+    """The maximum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
+    return _reduce(OPS["amax"], tensor_arg("amax", input), dim, keepdim)
+
+
+def amin(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
+    """The minimum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
+    return _reduce(OPS["amin"], tensor_arg("amin", input), dim, keepdim)
+
+
+def all(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether all elements are nonzero."""
+    return _reduce(OPS["all"], cast_to(tensor_arg("all", input), T.bool_), dim, keepdim)
+
+
+def any(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether any element is nonzero."""
+    return _reduce(OPS["any"], cast_to(tensor_arg("any", input), T.bool_), dim, keepdim)
+
+
+def _arg(op: OpDef, input: TensorBase, dim: int | None, keepdim: bool) -> Tensor:
+    x = tensor_arg(op.name, input)
+    if dim is None:
+        flat = apply(op, reshape(x, (-1,)), dims=(0,))
+        return _reduced(x, flat, tuple(range(x.ndim)), keepdim)
+    d = dim_index(op.name, dim, x.ndim)
+    if not x.ndim:
+        return apply(op, reshape(x, (1,)), dims=(0,))
+    return _reduced(x, apply(op, x, dims=(d,)), (d,), keepdim)
+
+
+def argmax(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """int64 index of the maximum along `dim` (default: of the flattened tensor); the first one, NaN wins."""
+    return _arg(OPS["argmax"], input, dim, keepdim)
+
+
+def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """int64 index of the minimum along `dim` (default: of the flattened tensor); the first one, NaN wins. It is
+    the argmax of what reverses the order exactly: -x of floats, -1 - x of integers, not x of bools."""
+    x = tensor_arg("argmin", input).detach()
+    reverse = {"float": neg, "int": lambda v: sub(-1, v), "bool": logical_not}[x.dtype.kind]
+    return _arg(OPS["argmax"], reverse(x), dim, keepdim)
+
+
+class Extremum(NamedTuple):
+    """What max(dim) and min(dim) return."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def max(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
+    """max(input): the largest element (as `amax`). max(input, other): `maximum`. max(input, dim): (values,
+    indices) along one dimension, whose gradient goes to the picked element."""
+    return _extremum(amax, maximum, argmax, input, dim, keepdim)
+
+
+def min(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
+    """As `max`, for the smallest."""
+    return _extremum(amin, minimum, argmin, input, dim, keepdim)
+
+
+def _extremum(whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
+    if dim is None:
+        return whole(input)
+    if isinstance(dim, TensorBase):
+        return pair(input, dim)
+    x = tensor_arg(arg.__name__, input)
+    if not x.ndim:
+        return Extremum(clone(x), arg(x, dim))
+    d = dim_index(arg.__name__, dim, x.ndim)
+    indices = arg(x, d)
+    values = apply(_PICK, _to_last(x, d), indices)
+    return Extremum(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
+
+
+def _to_last(x: Tensor, d: int) -> Tensor:
+    """Dimension `d` moved behind the others."""
+    if d == x.ndim - 1:
+        return x
+    return apply(_PERMUTE, x, dims=(*[i for i in range(x.ndim) if i != d], d))
+
+
+# ---------------------------------------------------------------------------------------------- movement
+
+
+def size_tuple(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
+    """Sizes given as f(2, 3) or f((2, 3)), as a tuple of ints."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = sizes[0]
+    for n in sizes:
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
+            raise ArgumentError(f"sizes must be ints, got {type(n).__name__}", op=name)
+    return tuple([int(n) for n in sizes])
+
+
+def _resolve(name: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` with -1 worked out; ShapeError when the element counts differ."""
+    numel = x._layout.numel
+    known = math.prod([n for n in shape if n != -1])
+    wild = shape.count(-1)
+    if wild == 1 and known > 0 and numel % known == 0:
+        return tuple([numel // known if n == -1 else n for n in shape])
+    if wild or known != numel or builtins.any(n < 0 for n in shape):
+        raise ShapeError(f"{list(shape)} does not fit {numel} elements", op=name, operands=[x.ttype])
+    return shape
+
+
+def reshape(input: TensorBase, *shape: Any) -> Tensor:
+    """The same elements in row-major order under another shape (one size may be -1): a view where strides
+    allow it, else a copy."""
+    x = tensor_arg("reshape", input)
+    return apply(_RESHAPE, x, shape=_resolve("reshape", x, size_tuple("reshape", shape)))
+
+
+def view(input: TensorBase, *shape: Any) -> Tensor:
+    """As `reshape`, but always a view: ShapeError when the strides do not allow it."""
+    x = tensor_arg("view", input)
+    target = _resolve("view", x, size_tuple("view", shape))
+    assert _RESHAPE.view is not None
+    if target != x.shape and _RESHAPE.view(x.shape, x._layout.strides, 0, {"shape": target}) is None:
+        raise ShapeError(
+            f"strides {list(x._layout.strides)} can't be viewed as {list(target)}",
+            op="view",
+            operands=[x.ttype],
+            fix="use reshape(), which copies",
+        )
+    return apply(_RESHAPE, x, shape=target)
+
+
+def flatten(input: TensorBase, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """Dimensions start_dim..end_dim made one."""
+    x = tensor_arg("flatten", input)
+    first, last = (dim_index("flatten", d, x.ndim) for d in (start_dim, end_dim))
+    if not x.ndim:
+        return reshape(x, (1,))
+    if first > last:
+        raise ShapeError(f"start_dim {start_dim} lies behind end_dim {end_dim}", op="flatten", operands=[x.ttype])
+    return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+
+
+def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
+    """Without the size-one dimensions (of those in `dim`, default all); a view."""
+    x = tensor_arg("squeeze", input)
+    dims = dim_tuple("squeeze", dim, x.ndim)
+    return reshape(x, tuple([n for d, n in enumerate(x.shape) if n != 1 or d not in dims]))
+
+
+def unsqueeze(input: TensorBase, dim: int) -> Tensor:
+    """With a new dimension of size one at `dim`; a view."""
+    x = tensor_arg("unsqueeze", input)
+    d = dim_index("unsqueeze", dim, x.ndim + 1)
+    return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
+
+
+def permute(input: TensorBase, *dims: Any) -> Tensor:
+    """Dimensions in another order; a view."""
+    x = tensor_arg("permute", input)
+    order = tuple([dim_index("permute", d, x.ndim) for d in size_tuple("permute", dims)])
+    if sorted(order) != list(range(x.ndim)):
+        raise ShapeError(f"{list(order)} is no order of {x.ndim} dimensions", op="permute", operands=[x.ttype])
+    return apply(_PERMUTE, x, dims=order)
+
+
+def transpose(input: TensorBase, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions exchanged; a view."""
+    x = tensor_arg("transpose", input)
+    a, b = dim_index("transpose", dim0, x.ndim), dim_index("transpose", dim1, x.ndim)
+    order = list(range(x.ndim))
+    if order:
+        order[a], order[b] = b, a
+    return apply(_PERMUTE, x, dims=tuple(order))
+
+
+def t(input: TensorBase) -> Tensor:
+    """The transpose of a matrix; tensors of fewer dimensions as they are. A view."""
+    x = tensor_arg("t", input)
+    if x.ndim > 2:
+        raise ShapeError(f"expects at most 2 dimensions, got {x.ndim}", op="t", operands=[x.ttype], fix="use transpose")
+    return apply(_PERMUTE, x, dims=tuple(reversed(range(x.ndim))))
+
+
+def expand(input: TensorBase, *sizes: Any) -> Tensor:
+    """Size-one dimensions stretched to `sizes` (-1 keeps one) as a view; new ones may be added in front."""
+    x = tensor_arg("expand", input)
+    shape = size_tuple("expand", sizes)
+    new = len(shape) - x.ndim
+    if new < 0:
+        raise ShapeError(f"{list(shape)} has fewer dimensions than the tensor", op="expand", operands=[x.ttype])
+    result = []
+    for d, n in enumerate(shape):
+        old = x.shape[d - new] if d >= new else 1
+        size = old if n == -1 and d >= new else n
+        if size < 0 or (size != old and old != 1):
+            raise ShapeError(f"{list(shape)}: size {old} can't become {n}", op="expand", operands=[x.ttype])
+        result.append(size)
+    return broadcast_to(x, tuple(result))
+
+
+def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
+    """Tensors joined along `dim`; other sizes must agree. dtypes are promoted."""
+    parts = [tensor_arg("cat", x) for x in tensors]
+    if not parts:
+        raise InvalidValueError("needs at least one tensor", op="cat")
+    if not parts[0].ndim:
+        raise ShapeError("0-d tensors can't be joined", op="cat", fix="use stack")
+    dtype = result_type(*parts)
+    return apply(_CAT, *[cast_to(x, dtype) for x in parts], dim=dim_index("cat", dim, parts[0].ndim))
+
+
+def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
+    """Tensors of one shape joined along a new dimension."""
+    parts = [tensor_arg("stack", x) for x in tensors]
+    if not parts:
+        raise InvalidValueError("needs at least one tensor", op="stack")
+    for x in parts[1:]:
+        if x.shape != parts[0].shape:
+            raise ShapeError("tensors must have one shape", op="stack", operands=[parts[0].ttype, x.ttype])
+    return cat([unsqueeze(x, dim) for x in parts], dim_index("stack", dim, parts[0].ndim + 1))
+
+
+def clone(input: TensorBase) -> Tensor:
+    """A contiguous copy; gradients pass through."""
+    return apply(_COPY, tensor_arg("clone", input))
+
+
+def contiguous(input: TensorBase) -> Tensor:
+    """Itself if its elements lie row-major without gaps, else a copy that does."""
+    x = tensor_arg("contiguous", input)
+    return x if x._layout.contiguous else apply(_COPY, x)
+
+
+# ----------------------------------------------------------------------------------------- linear algebra
+
+
+def matmul(input: TensorBase, other: TensorBase) -> Tensor:
+    """Matrix product by the usual rules: vectors become rows and columns, leading dimensions broadcast.
+
+    [..., M, K] @ [K, N] is one product of the rows [... * M, K]; otherwise matrices are multiplied batch by
+    batch. dtypes must agree (DTypeError), as must the inner sizes (ShapeError).
+    """
+    a, b = tensor_arg("matmul", input), tensor_arg("matmul", other)
+    types = [a.ttype, b.ttype]
+    if a.dtype is not b.dtype:
+        raise DTypeError("operands have different dtypes", op="matmul", operands=types, fix="cast one with .to()")
+    if not a.ndim or not b.ndim:
+        raise ShapeError("needs at least one dimension", op="matmul", operands=types, fix="use * for numbers")
+    inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if a.shape[-1] != inner:
+        raise ShapeError(f"inner sizes {a.shape[-1]} and {inner} differ", op="matmul", operands=types)
+    if a.ndim == 2 and b.ndim == 2:
+        return apply(_MATMUL, a, b)
+    if a.ndim == 1:
+        product = matmul(reshape(a, (1, -1)), b if b.ndim > 1 else reshape(b, (-1, 1)))
+        return reshape(product, (*b.shape[:-2], *b.shape[-1:]) if b.ndim > 1 else ())
+    if b.ndim == 1:
+        return reshape(matmul(a, reshape(b, (-1, 1))), a.shape[:-1])
+    if b.ndim == 2:
+        rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
+        return reshape(apply(_MATMUL, rows, b), (*a.shape[:-1], b.shape[-1]))
+    batch = _batch_shape(a, b)
+    return apply(_MATMUL, broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:])))
+
+
+def _batch_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
+    try:
+        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    except ValueError:
+        raise ShapeError("leading dimensions can't be broadcast", op="matmul", operands=[a.ttype, b.ttype]) from None
+
+
+def mm(input: TensorBase, mat2: TensorBase) -> Tensor:
+    """The product of two matrices; ShapeError for other ranks."""
+    a, b = tensor_arg("mm", input), tensor_arg("mm", mat2)
+    if a.ndim != 2 or b.ndim != 2:
+        raise ShapeError("expects two matrices", op="mm", operands=[a.ttype, b.ttype], fix="use matmul")
+    return matmul(a, b)
+
+
+def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
+    """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]."""
+    product = matmul(input, t(weight))
+    return product if bias is None else add(product, bias)
+
+
+# ------------------------------------------------------------------------------------ softmax and losses
+
+
+def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
+    """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
+    e = exp(_centred("softmax", input, dim, dtype))
+    return div(e, sum(e, dim, keepdim=True))
+
+
+def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
+    """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
+    z = _centred("log_softmax", input, dim, dtype)
+    return sub(z, log(sum(exp(z), dim, keepdim=True)))
+
+
+def _centred(name: str, input: TensorBase, dim: int, dtype: DType | None) -> Tensor:
+    x = tensor_arg(name, input)
+    x = cast_to(x, dtype) if dtype is not None else x
+    if x.dtype.kind != "float":
+        raise DTypeError(f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="pass dtype=kiln.float32")
+    d = dim_index(name, dim, x.ndim)
+    if 0 in x.shape:
+        return x
+    return sub(x, amax(x.detach(), d, keepdim=True))
+
+
+def _reduction(name: str, loss: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return mean(loss)
+    if reduction == "sum":
+        return sum(loss)
+    if reduction == "none":
+        return loss
+    raise InvalidValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}', op=name)
+
+
+def mse_loss(input: TensorBase, target: TensorBase, reduction: str = "mean") -> Tensor:
+    """The mean (or sum, or each) of (input - target) squared."""
+    return _reduction("mse_loss", square(sub(input, target)), reduction)
+
+
+def nll_loss(input: TensorBase, target: TensorBase, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
+    """-input[n, target[n]] over log-probabilities [N, C], [C] or [N, C, d...] and int64 classes [N], [] or
+    [N, d...]; classes equal to `ignore_index` count nothing. The mean is over the others.
+
+    KilnIndexError for a class outside [0, C).
+    """
+    return _nll("nll_loss", tensor_arg("nll_loss", input), target, ignore_index, reduction)
+
+
+def _nll(name: str, x: Tensor, target: TensorBase, ignore_index: int, reduction: str) -> Tensor:
+    y = tensor_arg(name, target)
+    if y.dtype is not T.int64:
+        raise DTypeError(f"classes must be int64, not {y.dtype}", op=name, operands=[x.ttype, y.ttype])
+    if not x.ndim:
+        raise ShapeError("expects at least one dimension", op=name, operands=[x.ttype, y.ttype])
+    d = 1 if x.ndim > 1 else 0
+    if y.shape != (*x.shape[:d], *x.shape[d + 1 :]):
+        raise ShapeError(
+            "classes must have the scores' shape without dimension C", op=name, operands=[x.ttype, y.ttype]
+        )
+    counts = ne(y, ignore_index)
+    loss = where(counts, neg(apply(_PICK, _to_last(x, d), where(counts, y, 0))), 0.0)
+    if reduction == "mean":
+        return div(sum(loss), sum(cast_to(counts, x.dtype)))
+    return _reduction(name, loss, reduction)
+
+
+def cross_entropy(
+    input: TensorBase, target: TensorBase, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Tensor:
+    """nll_loss(log_softmax(input)) over the class dimension (1, or 0 of a vector); classes are int64.
+
+    KilnIndexError for a class outside [0, C). Class weights, label smoothing and class probabilities are not
+    there yet.
+    """
+    x = tensor_arg("cross_entropy", input)
+    z = log_softmax(x, 1 if x.ndim > 1 else 0)
+    return _nll("cross_entropy", z, target, ignore_index, reduction)

@@ -1,0 +1,94 @@
+"""Methods that write into their tensor. The result is that of the function without the underscore, cast to the
+tensor's dtype; `autograd.write_in_place` sees to memory, versions, tape and capture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from kiln import functional as F
+from kiln.autograd import write_in_place
+from kiln.base import Operand, TensorBase
+from kiln.errors import DTypeError, ShapeError
+from kiln.ir.ops.base import OPS
+from kiln.promotion import CATEGORY, apply, broadcast_to, cast_to, full_like_number, number, together
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+Self = TypeVar("Self", bound="Tensor")
+
+
+def add_(self: Self, other: Operand, *, alpha: float = 1) -> Self:
+    """self += alpha * other, broadcast to self."""
+    return _write(self, "add", other if alpha == 1 else F.mul(other, alpha))
+
+
+def sub_(self: Self, other: Operand, *, alpha: float = 1) -> Self:
+    """self -= alpha * other, broadcast to self."""
+    return _write(self, "sub", other if alpha == 1 else F.mul(other, alpha))
+
+
+def mul_(self: Self, other: Operand) -> Self:
+    """self *= other, broadcast to self."""
+    return _write(self, "mul", other)
+
+
+def div_(self: Self, other: Operand) -> Self:
+    """self /= other, broadcast to self; DTypeError for integers and bools."""
+    if self.dtype.kind != "float":
+        raise DTypeError(f"a quotient can't be written to {self.dtype}", op="div_", operands=[self.ttype])
+    return _write(self, "div", other)
+
+
+def _write(self: Self, function: str, other: Operand) -> Self:
+    name = f"{function}_"
+    a: Tensor = self
+    if isinstance(other, TensorBase) and other._layout is self._layout:
+        b = cast("Tensor", other)
+    elif other.__class__ is float and self._layout.dtype.kind == "float":
+        b = full_like_number(self, self._layout.dtype, other)
+    else:
+        a, b = together(name, self, other)
+    if a.shape != self.shape:
+        raise ShapeError(f"the result has shape {a.shape}", op=name, operands=[self.ttype, b.ttype])
+    if CATEGORY[a.dtype.kind] > CATEGORY[self.dtype.kind]:
+        raise DTypeError(f"a result of {a.dtype} can't be written to {self.dtype}", op=name)
+    if a is self and self.dtype.kind != "bool":
+        write_in_place(self, name, OPS[function], (a, b), {})
+        return self
+    value = getattr(F, function)(a, b) if a.dtype.kind == "bool" else apply(OPS[function], a, b)
+    write_in_place(self, name, OPS["copy"], (cast_to(value, self.dtype),), {})
+    return self
+
+
+def copy_(self: Self, src: Operand) -> Self:
+    """self[...] = src, broadcast and cast to self's dtype."""
+    if not isinstance(src, TensorBase):
+        return fill_(self, src)
+    if src._buffer is self._buffer and src._ptr == self._ptr and src._layout is self._layout:
+        return self
+    shape = src.shape
+    while len(shape) > self.ndim and shape[0] == 1:  # assignment drops leading dimensions of size one
+        shape = shape[1:]
+    pairs = zip(reversed(shape), reversed(self.shape), strict=False)
+    if len(shape) > self.ndim or any(n not in (1, m) for n, m in pairs):
+        raise ShapeError(f"a {src.ttype} does not fit a {self.ttype}", op="copy_")
+    value = cast_to(cast("Tensor", src), self.dtype)
+    if shape != src.shape:
+        value = F.reshape(value, shape)
+    write_in_place(self, "copy_", OPS["copy"], (broadcast_to(value, self.shape),), {})
+    return self
+
+
+def fill_(self: Self, value: Operand) -> Self:
+    """Every element becomes `value` (a number or a 0-d tensor)."""
+    if isinstance(value, TensorBase):
+        return copy_(self, value)
+    constant = full_like_number(self, self.dtype, number(value))
+    write_in_place(self, "fill_", OPS["copy"], (constant,), {})
+    return self
+
+
+def zero_(self: Self) -> Self:
+    """Every element becomes 0."""
+    return fill_(self, 0)

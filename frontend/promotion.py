@@ -1,0 +1,169 @@
+"""From what users pass to what primitives take: numbers to constants, type promotion, broadcasting.
+
+Promotion is PyTorch's for bool, int64, float32 and float64; every function of `functional.py` goes through here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import numpy as np
+
+from kiln import dispatch
+from kiln.base import MODES, TensorBase
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
+from kiln.ir import types as T
+from kiln.ir.graph import AttrValue
+from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.types import DType
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+_BROADCAST, _CAST = OPS["broadcast"], OPS["cast"]
+CATEGORY: Final = {"bool": 0, "int": 1, "float": 2}
+_ORDER: Final = {T.bool_: 0, T.int64: 1, T.float32: 2, T.float64: 3}
+_NUMBERS: Final = (bool, int, float, np.generic)
+
+
+def apply(op: OpDef, *operands: Any, **attrs: AttrValue) -> Tensor:
+    """Bind `op` to its operands; its first result."""
+    result: Tensor = operands[0].__kiln_bind__(op, operands, attrs)[0]
+    return result
+
+
+def tensor_arg(name: str, x: object) -> Tensor:
+    """`x`, which must be a tensor; ArgumentError otherwise."""
+    if isinstance(x, TensorBase):
+        return cast("Tensor", x)
+    fix = "make a tensor of it with kiln.from_numpy or kiln.tensor" if isinstance(x, np.ndarray) else ""
+    raise ArgumentError(f"expected a tensor, got {type(x).__name__}", op=name, fix=fix)
+
+
+def number(x: Any) -> bool | int | float:
+    value = x.item() if isinstance(x, np.generic) else x
+    if not isinstance(value, (bool, int, float)):
+        raise DTypeError(f"no tensor dtype for {type(x).__name__} numbers")
+    return value
+
+
+def dtype_of_number(value: bool | int | float) -> DType:
+    """bool, int64, or the default float type float32."""
+    return T.bool_ if isinstance(value, bool) else T.int64 if isinstance(value, int) else T.float32
+
+
+def _promote_two(strong: DType, weak: DType) -> DType:
+    """The result dtype when `weak` (of lower priority) may change only the category of `strong`."""
+    return weak if CATEGORY[weak.kind] > CATEGORY[strong.kind] else strong
+
+
+def result_type(*operands: Any) -> DType:
+    """The dtype that operands are brought to: tensors with dimensions decide first, then 0-d tensors, then
+    Python numbers; a lower rank counts only when its category (bool < integer < float) is higher."""
+    best: list[DType | None] = [None, None, None]  # by rank: tensors with dimensions, 0-d tensors, numbers
+    for x in operands:
+        if isinstance(x, TensorBase):
+            rank, dtype = (0 if x._layout.shape else 1), x._layout.dtype
+        else:
+            rank, dtype = 2, dtype_of_number(number(x))
+        known = best[rank]
+        if known is None or _ORDER[dtype] > _ORDER[known]:
+            best[rank] = dtype
+    result: DType | None = None
+    for candidate in best:
+        if candidate is not None:
+            result = candidate if result is None else _promote_two(result, candidate)
+    assert result is not None
+    return result
+
+
+def full_like_number(like: TensorBase, dtype: DType, value: Any, shape: tuple[int, ...] | None = None) -> Tensor:
+    """A number as a constant tensor of `like`'s shape: cached when eager, a `full` op when captured."""
+    shape = like._layout.shape if shape is None else shape
+    try:
+        exact = dispatch.PYTHON_TYPES[dtype.kind](value)
+    except (OverflowError, ValueError) as error:
+        raise InvalidValueError(f"{value!r} can't be converted to {dtype}: {error}") from None
+    if dtype is T.int64 and not -(2**63) <= exact < 2**63:
+        raise InvalidValueError(f"{value!r} does not fit int64")
+    if MODES.recorder is None:
+        return cast("Tensor", dispatch.constant(shape, dtype, exact))
+    (made,) = OPS["full"].bind((), {"shape": shape, "dtype": dtype, "value": exact}, receiver=like)
+    return cast("Tensor", made)
+
+
+def broadcast_shapes(name: str, *operands: TensorBase) -> tuple[int, ...]:
+    """The common shape by the usual rules (right-aligned, 1 stretches); ShapeError naming the dimension."""
+    shapes = [x._layout.shape for x in operands]
+    rank = max(map(len, shapes))
+    result = [1] * rank
+    for shape in shapes:
+        for d, size in enumerate(shape, rank - len(shape)):
+            if size == 1 or size == result[d]:
+                continue
+            if result[d] != 1:
+                raise ShapeError(
+                    f"sizes {result[d]} and {size} of dimension {d} can't be broadcast",
+                    op=name,
+                    operands=[x.ttype for x in operands],
+                    fix="make the sizes equal, or one of them 1 (unsqueeze, reshape)",
+                )
+            result[d] = size
+    return tuple(result)
+
+
+def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
+    """`x` stretched to `shape` as a view (strides 0), which must be possible."""
+    if x._layout.shape == shape:
+        return cast("Tensor", x)
+    rank = len(shape)
+    return apply(_BROADCAST, x, shape=shape, dims=tuple(range(rank - len(x._layout.shape), rank)))
+
+
+def cast_to(x: Tensor, dtype: DType) -> Tensor:
+    """`x` with another element type; itself when it has it."""
+    return x if x._layout.dtype is dtype else apply(_CAST, x, dtype=dtype)
+
+
+def together(name: str, *operands: Any, dtype: DType | None = None) -> tuple[Tensor, ...]:
+    """Operands promoted (or cast to `dtype`), numbers made constants, all broadcast to one shape."""
+    tensors = [x for x in operands if isinstance(x, TensorBase)]
+    if len(tensors) != len(operands):
+        for x in operands:
+            if not isinstance(x, (TensorBase, *_NUMBERS)):
+                tensor_arg(name, x)
+    if not tensors:
+        raise ArgumentError("expected at least one tensor", op=name)
+    if dtype is None:
+        dtype = result_type(*operands)
+    shape = broadcast_shapes(name, *tensors)
+    return tuple(
+        [
+            broadcast_to(cast_to(cast("Tensor", x), dtype), shape)
+            if isinstance(x, TensorBase)
+            else full_like_number(tensors[0], dtype, number(x), shape)
+            for x in operands
+        ]
+    )
+
+
+def binary(op: OpDef, a: Any, b: Any) -> Tensor:
+    """The common case of `together` first: equal types, or a tensor and a number of its own kind."""
+    if isinstance(a, TensorBase):
+        layout = a._layout
+        if isinstance(b, TensorBase):
+            other = b._layout
+            if other is layout:
+                return apply(op, a, b)
+            if other.dtype is layout.dtype:
+                shape = layout.shape if other.shape == layout.shape else broadcast_shapes(op.name, a, b)
+                return apply(op, broadcast_to(a, shape), broadcast_to(b, shape))
+        elif b.__class__ is float and layout.dtype.kind == "float":
+            return apply(op, a, full_like_number(a, layout.dtype, b))
+    return apply(op, *together(op.name, a, b))
+
+
+def floating(name: str, x: object) -> Tensor:
+    """A floating point operand: integers and bools become float32."""
+    t = tensor_arg(name, x)
+    return t if t._layout.dtype.kind == "float" else apply(_CAST, t, dtype=T.float32)

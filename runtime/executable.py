@@ -1,0 +1,91 @@
+"""A loaded program: text became code, and `run` is one native call.
+
+Life of a load: every `Module` of the program is compiled (or fetched from the object cache) and mapped by our own
+loader, once per process; imports are resolved among the program's modules; the entry's address becomes a ctypes
+function. Life of a run: one array of 64-bit slots, one leased arena, one call, one look at the status.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any, Final
+
+from kiln.ir.program import CheckSite, Program
+from kiln.runtime import context
+from kiln.runtime.memory import Buffer
+from kiln.runtime.modules import load_module
+
+KEEP_GIL_BELOW: Final = 20_000
+"""Programs of fewer scalar operations (about 10 µs) keep the interpreter lock: handing it over costs more."""
+
+OUT_OF_MEMORY: Final = 2
+"""Error code of a kernel whose workspace could not be allocated (1 is a failed check)."""
+
+_FIRST_KINDS: Final = ("input", "output", "size")
+
+
+class ProgramError(Exception):
+    """A check of a program failed: `site` says which, `value` is the offending number."""
+
+    def __init__(self, site: CheckSite, value: int) -> None:
+        super().__init__(f"{site.op}: {site.message.replace('{value}', str(value))}")
+        self.site = site
+        self.value = value
+
+
+class Executable:
+    """A program in this process. Thread-safe and re-entrant: each run leases its own arena."""
+
+    __slots__ = ("_arenas", "_array", "_call", "_constants", "_count", "program")
+
+    def __init__(self, program: Program, address: int) -> None:
+        kinds = [slot.kind for slot in program.slots]
+        self._count = sum(kind in _FIRST_KINDS for kind in kinds)
+        if any(kind in _FIRST_KINDS for kind in kinds[self._count :]):
+            raise ValueError(f"program {program.name}: slots are not in the order inputs, outputs, sizes, rest")
+        self.program = program
+        prototype = ctypes.PYFUNCTYPE if 0 < program.work < KEEP_GIL_BELOW else ctypes.CFUNCTYPE
+        self._call: Any = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(address)
+        self._array: Any = ctypes.c_int64 * len(kinds)
+        self._constants = tuple(
+            program.constants[slot.index].data.__array_interface__["data"][0]
+            for slot in program.slots
+            if slot.kind == "constant"
+        )
+        self._arenas: list[Buffer] = []
+
+    def run(self, values: Sequence[int]) -> None:
+        """Run once. `values`: one 64-bit number per slot of kind input, output and size, in slot order
+        (pointers to first elements, and sizes). Raises `ProgramError` when a check fails; then no input has been
+        changed. The caller keeps the memory alive."""
+        if len(values) != self._count:
+            raise ValueError(f"program {self.program.name} takes {self._count} slots, got {len(values)}")
+        ctx = context.current()
+        if self.program.arena_bytes:
+            try:
+                arena = self._arenas.pop()
+            except IndexError:
+                arena = Buffer.allocate(self.program.arena_bytes)
+            status = self._call(ctx.address, self._array(*values, *self._constants, arena.ptr))
+            self._arenas.append(arena)
+        else:
+            status = self._call(ctx.address, self._array(*values, *self._constants))
+        if status:
+            self._fail(ctx)
+
+    def _fail(self, ctx: context.Context) -> None:
+        code, site, value = ctx.take_error()
+        if code == OUT_OF_MEMORY:
+            raise MemoryError(f"program {self.program.name}: the system refused workspace memory")
+        if code != 1:
+            raise RuntimeError(f"program {self.program.name} failed without an error record (code {code})")
+        raise ProgramError(self.program.checks[site], value)
+
+
+def load(program: Program) -> Executable:
+    """Compile what is new, link, and make the program callable."""
+    symbols: dict[str, int] = {}
+    for module in program.modules:
+        symbols.update(load_module(module, program.target, symbols.get))
+    return Executable(program, symbols[program.entry])

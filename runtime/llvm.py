@@ -1,0 +1,66 @@
+"""LLVM IR text to object code: the only file that imports llvmlite.
+
+Kernels come as explicit vectors, so no IR passes are run but those of instruction selection. LLVM's lock is
+global: compiling in several threads at once gains nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+from kiln.ir.target import Target
+
+_lock = threading.Lock()
+
+
+class CompileError(RuntimeError):
+    """LLVM rejected a text: a fault of kiln's own."""
+
+
+@functools.cache
+def _machine(target: Target) -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    made = llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+    )
+    return made
+
+
+def version() -> str:
+    """llvmlite's version, without loading LLVM."""
+    from importlib.metadata import version as installed
+
+    return installed("llvmlite")
+
+
+def compile_object(text: str, target: Target, name: str = "module") -> bytes:
+    """An ELF object of `text` for `target`; CompileError with LLVM's message when it is not valid IR."""
+    import llvmlite.binding as llvm
+
+    with _lock:
+        machine = _machine(target)
+        try:
+            module = llvm.parse_assembly(text)
+            module.triple = target.triple
+            module.data_layout = str(machine.target_data)
+            module.verify()
+        except RuntimeError as error:
+            raise CompileError(f"{name}: {error}") from None
+        return bytes(machine.emit_object(module))
+
+
+def assembly(text: str, target: Target) -> str:
+    """The machine code of `text` as assembly, for reading."""
+    import llvmlite.binding as llvm
+
+    with _lock:
+        machine = _machine(target)
+        module = llvm.parse_assembly(text)
+        module.triple = target.triple
+        module.data_layout = str(machine.target_data)
+        return str(machine.emit_assembly(module))
