@@ -527,11 +527,10 @@ def _accumulate(leaf: Any, grad: Any, taken: set[int], create_graph: bool) -> No
         else:
             write_in_place(before, "backward", OPS["add"], (before, grad), {})
         return
-    if not create_graph:
-        shared = id(grad._buffer) in taken or grad._flags & READONLY or not grad._layout.contiguous
-        if shared:
-            grad = OPS["copy"](grad)
-        taken.add(id(grad._buffer))
+    shared = id(grad._buffer) in taken or not grad._layout.contiguous
+    if grad._flags & READONLY or (shared and not create_graph):
+        grad = OPS["copy"](grad)
+    taken.add(id(grad._buffer))
     leaf.grad = grad
 
 
@@ -573,9 +572,5 @@ def grad(
                     operands=[t.ttype],
                     fix="pass allow_unused=True to get None for it",
                 )
-        return tuple([_own(g, create_graph) for g in found])
-
-
-def _own(g: Any, create_graph: bool) -> Any:
-    """A result for the user: never a shared constant."""
-    return g if g is None or create_graph or not g._flags & READONLY else OPS["copy"](g)
+        # The user may write to a result or set flags on it: never hand out a shared constant.
+        return tuple([g if g is None or not g._flags & READONLY else OPS["copy"](g) for g in found])

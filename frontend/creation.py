@@ -86,10 +86,10 @@ def _constant(array: np.ndarray[Any, Any], dtype: DType, requires_grad: bool) ->
 def _array_of(data: Any) -> np.ndarray[Any, Any]:
     try:
         array = np.array(_plain(data))
-    except OverflowError as error:
-        raise InvalidValueError(str(error), op="tensor") from None
     except ValueError:
         raise InvalidValueError("nested sequences must have equal lengths", op="tensor") from None
+    if array.dtype.kind in "uO" and all(isinstance(x, int) for x in array.flat):
+        raise InvalidValueError("an integer does not fit int64", op="tensor")
     if array.dtype.kind not in "bif" and array.size:
         raise ArgumentError(f"no tensor of {type(data).__name__} with {array.dtype} elements", op="tensor")
     return array

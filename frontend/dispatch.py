@@ -151,13 +151,15 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) ->
 
 def _host_made(op: OpDef, attrs: Attrs) -> Results:
     """The result of an op without operands, as read-only memory of as few elements as will do."""
+    if op.name == "full":  # the hot one: number constants and the seeds of gradients
+        dtype = cast("DType", attrs["dtype"])
+        value = PYTHON_TYPES[dtype.kind](attrs["value"])
+        return (constant(cast("tuple[int, ...]", attrs["shape"]), dtype, value),)
     try:
         (result,) = op.infer_types((), attrs)
     except OpTypeError as error:
         raise errors.from_type_error(error) from None
     dtype, shape = result.dtype, result.static_shape()
-    if op.name == "full":
-        return (constant(shape, dtype, PYTHON_TYPES[dtype.kind](attrs["value"])),)
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
         data = np.arange(shape[dim], dtype=np.int64).astype(dtype.numpy)
@@ -311,7 +313,7 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         builder = GraphBuilder(op.name)
         inputs = [builder.input(t) for t in symbols.types]
         outputs = builder.add(op, inputs, attrs)
-        kernel = Kernel(build(builder.build(outputs), symbols.strides, name=op.name))
+        kernel = Kernel(build(builder.build(outputs), symbols.strides, name=op.name, passes=False))
         _kernels[key] = kernel
     sizes = kernel.bind(symbols.sizes)
     return _allocating_launch(kernel.executable, results, sizes)
@@ -368,7 +370,7 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         inputs = [builder.input(t) for t in symbols.types]
         outputs = builder.add(op, [inputs[p] for p in positions], attrs)
         graph = builder.build(outputs, [Alias(0, 0)])
-        kernel = Kernel(build(graph, symbols.strides, name=f"{op.name}_"))
+        kernel = Kernel(build(graph, symbols.strides, name=f"{op.name}_", passes=False))
         _kernels[key] = kernel
     executable, sizes = kernel.executable, kernel.bind(symbols.sizes)
     keep = [0, *[1 + i for i, t in enumerate(operands) if t is not target]]
@@ -423,7 +425,9 @@ class _Symbols:
             self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
             self.strides.append(self._strides(k, shape, strides))
 
-    def _dim(self, name: str, size: int) -> Sym:
+    def _dim(self, name: str, size: int) -> Dim:
+        if not name:
+            return size
         known = self.sizes.setdefault(name, size)
         assert known == size, f"dimension {name} is both {known} and {size}"
         return Sym(name)
@@ -446,7 +450,9 @@ class _Symbols:
 
 
 def _dimension_names(op: OpDef, ranks: Sequence[int]) -> list[list[str]]:
-    """Names of the operands' dimensions; the op's type rule decides which must be equal."""
+    """Names of the operands' dimensions, "" for fixed ones; the op's type rule decides which must be equal."""
+    if "random" in op.traits:
+        return [[""] * rank for rank in ranks]
     if op.name == "matmul":
         batch = [f"n{d}" for d in range(ranks[0] - 2)]
         return [[*batch, "m", "k"], [*batch, "k", "n"]]

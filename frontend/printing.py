@@ -57,7 +57,8 @@ class _Format:
 
     def __init__(self, data: np.ndarray[Any, Any]) -> None:
         self._spec = "" if data.dtype.kind != "f" else self._float_spec(data)
-        self._width = max(len(self._plain(x)) for x in data.flat)
+        finite = data if data.dtype.kind != "f" else data[np.isfinite(data)]
+        self._width = max((len(self._plain(x)) for x in finite.flat), default=0)
 
     @staticmethod
     def _float_spec(data: np.ndarray[Any, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from kiln import autograd, dispatch, indexing, inplace, printing
 from kiln import functional as F
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, DTypeError, GradError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS, OpDef
@@ -187,6 +187,9 @@ class Tensor(_Casts):
             copied.requires_grad_()
         memo[id(self)] = copied
         return copied
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise NotYetError("tensors can't be pickled", fix="use kiln.save and kiln.load, or .numpy()")
 
     # ----------------------------------------------------------------------------------- shape and type
 

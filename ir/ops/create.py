@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs, Constant
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, quiet, register, shape_attr
@@ -51,7 +53,8 @@ def _full_ref(xp: Any, *, shape: tuple[int, ...], dtype: DType, value: float) ->
 def _full_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
     value = ctx.attrs["value"]
     assert isinstance(value, bool | int | float)
-    return L.const(value, ctx.result_type.dtype)
+    with np.errstate(over="ignore"):  # too large for the dtype is infinity
+        return L.const(value, ctx.result_type.dtype)
 
 
 full: Final[OpDef] = register(

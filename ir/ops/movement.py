@@ -386,24 +386,30 @@ def _cat_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType
 
 
 def _cat_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
-    """Operands from the last to the first, each chosen where the index lies before its end."""
-    dim = _cat_dim(ctx.attrs, ctx.operand_types[0])
-    starts = [0]
-    for t in ctx.operand_types:
-        starts.append(starts[-1] + t.static_shape()[dim] if len(ctx.operand_types) > 1 else 0)
+    """From the last operand to the first: each is chosen where the index lies before its end."""
+    types, dim = ctx.operand_types, _cat_dim(ctx.attrs, ctx.operand_types[0])
+    if len(types) == 1:
+        return ctx.read(0, index)
     i, chosen = index[dim], None
-    for k in reversed(range(len(ctx.operand_types))):
-        if starts[k] == starts[k + 1] and len(ctx.operand_types) > 1:
-            continue  # empty
-        at = (*index[:dim], i - starts[k], *index[dim + 1 :])
-        if chosen is None:
-            mine = L.apply("ge", i, L.index(starts[k])) if starts[k] else None
-            chosen = ctx.read(k, at, mine)
-        else:
-            before = L.apply("lt", i, L.index(starts[k + 1]))
-            mine = L.apply("and", before, L.apply("ge", i, L.index(starts[k]))) if starts[k] else before
-            chosen = L.select(before, ctx.read(k, at, mine), chosen)
-    return chosen if chosen is not None else ctx.read(0, index)
+    end = _static(ctx.result_type.shape[dim])
+    for k in reversed(range(len(types))):
+        start = end - _static(types[k].shape[dim])
+        if start < end:
+            at = (*index[:dim], i - start, *index[dim + 1 :])
+            after = L.apply("ge", i, L.index(start)) if start else None
+            if chosen is None:
+                chosen = ctx.read(k, at, after)
+            else:
+                before = L.apply("lt", i, L.index(end))
+                mine = before if after is None else L.apply("and", before, after)
+                chosen = L.select(before, ctx.read(k, at, mine), chosen)
+        end = start
+    return ctx.read(0, index) if chosen is None else chosen  # all empty: no element is ever computed
+
+
+def _static(n: Dim) -> int:
+    assert isinstance(n, int), "the type rule of cat lets no symbolic size through"
+    return n
 
 
 def _cat_parts(call: Call) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ class TestIndexing:
     @pytest.mark.parametrize(
         "index",
         [
-            0, -1, np.int64(2), (1, 2), (1, 2, 3), ..., (..., 0), (0, ...), (..., None), None, (None, 1, None, ..., None),
+            0, -1, np.int64(2), (1, 2), (1, 2, 3), ..., (..., 0), (0, ...), (..., None), None,
+            (None, 1, None, ..., None),
             slice(None), slice(1, 3), slice(-2, None), slice(None, None, 2), (slice(1, 4, 2), 0, slice(None, 4, 3)),
             (slice(5, 2), 1), (slice(3, 100),), (slice(None), slice(0, 0)), (),
         ],
@@ -306,6 +308,10 @@ class TestPython:
         assert twin["a"].requires_grad and twin["a"].is_leaf
         with pytest.raises(RuntimeError, match="leaves"):
             copy.deepcopy(t * 2.0)
+
+    def test_pickling_is_refused(self) -> None:
+        with pytest.raises(NotImplementedError, match=r"kiln\.save"):
+            pickle.dumps(kiln.zeros(2))
 
     def test_shape_queries(self) -> None:
         t = kiln.zeros(2, 3, 4)

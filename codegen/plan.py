@@ -1,0 +1,138 @@
+"""Which memory every value gets: inputs, outputs, constants, or a place in one arena.
+
+A program is a list of steps in order. Values that are alive at the same time get different places in the arena;
+places are reused, best fit first, largest first. An output that is the new content of an input is written straight
+to that input's memory when nothing can go wrong afterwards (`in_place`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from kiln.codegen.fusion import same_index
+from kiln.codegen.layout import Layout
+from kiln.codegen.lower import Lowered
+from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
+from kiln.ir.program import Module
+from kiln.ir.types import Dim
+
+ALIGN: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """An argument: the memory of `root`, `offset` elements in."""
+
+    root: Value
+    offset: int = 0
+
+
+Argument = Pointer | Dim
+
+
+@dataclass(slots=True)
+class Step:
+    """One call: `symbol` of `module` (the last of `modules`), with pointers and sizes."""
+
+    operation: Operation
+    symbol: str
+    modules: tuple[Module, ...]
+    args: tuple[Argument, ...]
+    lowered: Lowered | None = None  # of generated kernels
+
+    def reads(self) -> set[Value]:
+        written = set(self.operation.results)
+        return {a.root for a in self.args if isinstance(a, Pointer) and a.root not in written}
+
+    @property
+    def may_fail(self) -> bool:
+        return self.lowered is None or self.lowered.checks
+
+
+@dataclass(slots=True)
+class Plan:
+    """Where everything is. `arena` maps values to byte offsets; `targets` maps values to (kind, index)."""
+
+    steps: list[Step]
+    targets: dict[Value, tuple[str, int]] = field(default_factory=dict)
+    arena: dict[Value, int] = field(default_factory=dict)
+    arena_bytes: int = 0
+    constants: list[Constant] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"arena {self.arena_bytes:,} bytes"]
+        names: dict[Value, str] = {}
+        for v, (kind, index) in self.targets.items():
+            names[v] = f"{kind}{index}"
+        for v, offset in self.arena.items():
+            names[v] = f"arena+{offset}"
+        for k, step in enumerate(self.steps):
+            args = ", ".join(
+                names.get(a.root, "?") + (f"[{a.offset}:]" if a.offset else "") if isinstance(a, Pointer) else str(a)
+                for a in step.args
+            )
+            lines.append(f"{k:3} {step.symbol}({args})")
+        return "\n".join(lines)
+
+
+def in_place(
+    graph: Graph, alias: Alias, steps: Sequence[Step], layouts: dict[Value, Layout | None], strides: tuple[Dim, ...] | None
+) -> bool:
+    """Whether the output of `alias` may be computed straight into its input's memory: no later step reads the
+    old content, this step reads it only at the element being written, and no step from here on can fail."""
+    v, source = graph.outputs[alias.output], graph.inputs[alias.input]
+    at = next((k for k, s in enumerate(steps) if v in s.operation.results), None)
+    if at is None or any(s.may_fail for s in steps[at:]) or any(source in s.reads() for s in steps[at + 1 :]):
+        return False
+    step = steps[at]
+    if source not in step.reads():
+        return True
+    lowered = step.lowered
+    if lowered is None:
+        return False
+    written = lowered.writes[step.operation.results.index(v)]
+    for k, operand in enumerate(step.operation.operands):
+        layout = layouts[operand]
+        root = operand if layout is None else layout.root
+        if root is not source:
+            continue
+        if layout is not None and (layout.offset != 0 or layout.strides != strides):
+            return False
+        for index in lowered.reads.get(k, []):
+            if len(index) != len(written) or not all(same_index(a, b) for a, b in zip(index, written, strict=True)):
+                return False
+    return True
+
+
+def allocate(plan: Plan, values: Iterable[Value]) -> None:
+    """Give each value a place in the arena for as long as some step needs it."""
+    born: dict[Value, int] = {}
+    dies: dict[Value, int] = {}
+    wanted = set(values)
+    for k, step in enumerate(plan.steps):
+        for v in step.operation.results:
+            if v in wanted:
+                born[v] = k
+                dies[v] = k
+        for v in step.reads():
+            if v in wanted:
+                dies[v] = k
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, born, dies
+    for v in sorted(born, key=lambda v: -_bytes(v)):
+        size = -(-max(1, _bytes(v)) // ALIGN) * ALIGN
+        busy = sorted((o, e) for o, e, b, d in placed if b <= dies[v] and born[v] <= d)
+        offset, best = 0, None
+        for start, end in busy:
+            if start - offset >= size and (best is None or start - offset < best[1]):
+                best = (offset, start - offset)
+            offset = max(offset, end)
+        at = best[0] if best is not None else offset
+        placed.append((at, at + size, born[v], dies[v]))
+        plan.arena[v] = at
+        plan.arena_bytes = max(plan.arena_bytes, at + size)
+
+
+def _bytes(v: Value) -> int:
+    return v.type.numel() * v.type.dtype.itemsize

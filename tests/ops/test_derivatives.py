@@ -1,0 +1,140 @@
+"""Derivative rules: against finite differences in float64, against each other, and to second order.
+
+All on the references (`ir/interpreter.py`), so these tests hold whatever the compiler does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kiln.ir.graph import Graph
+from kiln.ir.interpreter import evaluate_ref
+from kiln.ir.ops import OPS
+from kiln.ir.ops.base import OpDef
+from kiln.ir.types import TensorType
+from tests import tolerances as tol
+from tests.ops.derive import call_of, difference, gradient, graph_of, tangent
+from tests.ops.samples import Sample, generator, smooth_samples
+
+Array = np.ndarray[Any, Any]
+CALLS = [
+    pytest.param(op, s, id=f"{name}-{s.label}")
+    for name, op in OPS.items()
+    if op.vjp
+    for s in smooth_samples(name)
+]
+
+
+def like(arrays: Sequence[Array], *seed: object) -> list[Array]:
+    """Random directions for the floating-point arrays."""
+    rng = generator("direction", *seed)
+    return [np.asarray(rng.normal(size=x.shape)) for x in arrays if x.dtype.kind == "f"]
+
+
+def near(got: Array, wanted: Array, tolerance: float) -> bool:
+    return bool((np.abs(got - wanted) <= tolerance * (1 + np.abs(wanted))).all())
+
+
+def inner(xs: Sequence[Array], ys: Sequence[Array]) -> float:
+    return float(sum((x * y).sum() for x, y in zip(xs, ys, strict=True)))
+
+
+def test_every_derivative_is_tested() -> None:
+    for name, op in OPS.items():
+        if name != "fusion":
+            assert bool(op.vjp) == bool(smooth_samples(name)), name
+
+
+def setup(op: OpDef, sample: Sample) -> tuple[Graph, list[Array], list[Array], list[Array]]:
+    """The op's graph, its arrays, a direction of the inputs, gradients of the outputs."""
+    graph = graph_of(op, sample.types(), sample.attrs)
+    arrays = [np.array(x) for x in sample.operands]
+    outputs = evaluate_ref(graph, arrays)
+    return graph, arrays, like(arrays, op.name, sample.label), like(outputs, "grad", op.name, sample.label)
+
+
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_gradient_against_differences(op: OpDef, sample: Sample) -> None:
+    graph, arrays, direction, grads = setup(op, sample)
+    numeric = inner(grads, difference(graph, arrays, direction, tol.DIFFERENCE_STEP))
+    analytic = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), direction)
+    assert near(np.asarray(analytic), np.asarray(numeric), tol.DIFFERENCE)
+
+
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_tangent_against_differences(op: OpDef, sample: Sample) -> None:
+    graph, arrays, direction, _ = setup(op, sample)
+    for got, wanted in zip(
+        evaluate_ref(tangent(graph), [*arrays, *direction]),
+        difference(graph, arrays, direction, tol.DIFFERENCE_STEP),
+        strict=True,
+    ):
+        assert near(got, wanted, tol.DIFFERENCE)
+
+
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_gradient_is_the_transposed_tangent(op: OpDef, sample: Sample) -> None:
+    graph, arrays, direction, grads = setup(op, sample)
+    forward = inner(grads, evaluate_ref(tangent(graph), [*arrays, *direction]))
+    backward = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), direction)
+    assert near(np.asarray(backward), np.asarray(forward), tol.TRANSPOSE)
+
+
+@pytest.mark.parametrize(("op", "sample"), CALLS)
+def test_second_order(op: OpDef, sample: Sample) -> None:
+    """The gradient of the gradient, and the tangent of the gradient, against differences of the gradient."""
+    graph, arrays, _, grads = setup(op, sample)
+    first = gradient(graph)
+    inputs = [*arrays, *grads]
+    direction = like(inputs, "second", op.name, sample.label)
+    weights = like(evaluate_ref(first, inputs), "weights", op.name, sample.label)
+    numeric = inner(weights, difference(first, inputs, direction, tol.DIFFERENCE_STEP))
+    reverse = inner(evaluate_ref(gradient(first), [*inputs, *weights]), direction)
+    forward = inner(weights, evaluate_ref(tangent(first), [*inputs, *direction]))
+    assert near(np.asarray(reverse), np.asarray(numeric), tol.SECOND_DIFFERENCE)
+    assert near(np.asarray(forward), np.asarray(reverse), tol.TRANSPOSE)
+
+
+def run_gradient(name: str, *operands: Any, attrs: dict[str, Any] | None = None) -> list[list[float]]:
+    """Gradients of the sum of an op's result."""
+    arrays = [np.asarray(x) for x in operands]
+    graph = graph_of(OPS[name], Sample("", tuple(arrays)).types(), attrs or {})
+    (out,) = evaluate_ref(graph, arrays)
+    return [g.tolist() for g in evaluate_ref(gradient(graph), [*arrays, np.ones_like(out)])]
+
+
+def test_gradients_at_ties_and_kinks_follow_torch() -> None:
+    nan = float("nan")
+    assert run_gradient("maximum", [1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == [[0.5, 0, 1], [0.5, 1, 0]]
+    assert run_gradient("minimum", [1.0, 2.0, 3.0], [1.0, 3.0, 2.0]) == [[0.5, 1, 0], [0.5, 0, 1]]
+    assert run_gradient("maximum", [nan, 1.0], [1.0, nan]) == [[1, 1], [1, 1]]
+    assert run_gradient("abs", [0.0, -0.0, -2.0]) == [[0, 0, -1]]
+    assert run_gradient("relu", [0.0, -0.0, 1.0, -1.0, nan]) == [[0, 0, 1, 0, 1]]
+    assert run_gradient("amax", [[1.0, 3.0, 3.0], [2.0, 0.0, 1.0]], attrs={"dims": (1,)}) == [
+        [[0, 0.5, 0.5], [1, 0, 0]]
+    ]
+    assert run_gradient("pow", [0.0, 0.0, 2.0], [0.0, 2.0, 0.0]) == [[0, 0, 0], [0, 0, np.log(2.0)]]
+
+
+def test_only_what_is_needed_is_computed() -> None:
+    """A rule asked for no operand's gradient computes nothing (constants may be made ahead: they cost nothing)."""
+
+    class Untouchable:
+        def __init__(self, ttype: TensorType) -> None:
+            self.ttype = ttype
+
+        def __kiln_bind__(self, op: Any, operands: Any, attrs: Any) -> Any:
+            assert op.arity == 0, f"{op.name} computed for nobody"
+            return (self,)
+
+    for name in ("add", "mul", "div", "pow", "maximum", "matmul", "where", "cat", "slice_scatter"):
+        sample, op = smooth_samples(name)[0], OPS[name]
+        operation = graph_of(op, sample.types(), sample.attrs).operations[0]
+        known = {v: Untouchable(v.type) for v in (*operation.operands, *operation.results)}
+        call = call_of(operation, known, (False,) * len(operation.operands))
+        assert op.vjp is not None
+        assert all(g is None for g in op.vjp(call, Untouchable(operation.result.type))), name

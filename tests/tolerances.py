@@ -1,0 +1,62 @@
+"""Every tolerance of the tests, in one place, each with its reason. What is not listed is compared bit for bit.
+
+Between eager and compiled code there is no tolerance at all; these are for comparisons with other people's
+arithmetic (NumPy's scalar functions) and with finite differences.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MATH_ULP = 4
+"""Scalar functions against NumPy's, in units of the last place: both are within 1 to 2 of the true value."""
+
+COMPOSED_ULP = {"sigmoid": 6, "gelu": 16, "normal": 32}
+"""Compositions repeat that error: sigmoid has exp, an add and a divide; gelu multiplies an error of erf + 1 (small
+where erf is close to -1, hence also the absolute part below); normal has log, sqrt and cos of a rounded angle."""
+
+COMPOSED_ABS = {"gelu": 8, "normal": 8}
+"""Absolute part in units of epsilon, for results near zero whose relative error cancellation magnifies."""
+
+REASSOCIATED = 4
+"""Sums against NumPy's, in units of epsilon times the sum of magnitudes: the order of addition differs, and the
+error of either order is below that for the lengths tested."""
+
+DIFFERENCE_STEP = 1e-5
+"""Step of central differences in float64: truncation error about step**2, rounding error epsilon / step."""
+
+DIFFERENCE = 2e-6
+"""First derivatives against central differences, relative to 1 + |value|: 1e-10 truncation times third
+derivatives up to some 1e3, plus 1e-11 rounding, with a margin."""
+
+SECOND_DIFFERENCE = 2e-5
+"""Second derivatives against differences of analytic first ones: the same with fourth derivatives."""
+
+TRANSPOSE = 1e-12
+"""<g, J t> against <J^T g, t> in float64: two roundings of short sums, relative to 1 + |value|."""
+
+
+def close(op: str, got: Any, wanted: Any) -> bool:
+    """Whether `got` is within the tolerance of scalar function `op` around `wanted`: NaNs and infinities agree, and
+    finite values within some ulp."""
+    got, wanted = np.asarray(got), np.asarray(wanted)
+    if got.dtype.kind != "f":
+        return bool((got == wanted).all())
+    finite = np.isfinite(wanted)
+    if not (np.isnan(got) == np.isnan(wanted)).all():
+        return False
+    info = np.finfo(got.dtype)
+    with np.errstate(all="ignore"):
+        # The largest finite number may round to infinity, one ulp away.
+        edge = np.abs(wanted) >= info.max * (1 - 8 * info.eps)
+        same = (got == wanted) | np.isnan(wanted) | (edge & (np.abs(got) >= info.max * (1 - 8 * info.eps)))
+        ulp = np.spacing(np.where(finite, np.abs(wanted), 1)).astype(np.float64)
+        allowed = ulp * COMPOSED_ULP.get(op, MATH_ULP) + COMPOSED_ABS.get(op, 0) * float(info.eps)
+        near = (
+            finite
+            & np.isfinite(got)
+            & (np.abs(got.astype(np.float64) - wanted.astype(np.float64)) <= allowed)
+        )
+    return bool((same | near).all())
