@@ -97,8 +97,8 @@ def operand_indices(op: Operation, index: tuple[Expr, ...]) -> list[tuple[int, t
         return [(k, index) for k in range(len(op.operands))]
     reads: list[tuple[int, tuple[Expr, ...]]] = []
 
-    def read(k: int, at: tuple[Expr, ...], where: Expr | None = None) -> Expr:
-        reads.append((k, at))
+    def read(k: int, index: tuple[Expr, ...], where: Expr | None = None) -> Expr:
+        reads.append((k, index))
         return L.Var(Vec(op.operands[k].type.dtype), f"operand{k}")
 
     def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
@@ -228,9 +228,7 @@ class _Partition:
             return False
         free = {id(coords[d]) for d in domain.reduced}
         is_reduction = isinstance(definition(v.producer).lower, Reduction)
-        return all(
-            same_index(a, c) or (id(c) in free and not is_reduction) for a, c in zip(at, canonical, strict=True)
-        )
+        return all(same_index(a, c) or (id(c) in free and not is_reduction) for a, c in zip(at, canonical, strict=True))
 
     def _worthwhile(self, a: Group, b: Group, domain: Domain) -> bool:
         """Column reductions walk memory against its grain: large full results are better left to a kernel of
@@ -309,8 +307,7 @@ class _Partition:
 def coordinates(domain: Domain) -> list[Expr]:
     """One index variable per dimension of the full domain; 0 where the size is one and nothing is reduced."""
     return [
-        L.index(0) if d == 1 and i not in domain.reduced else L.Var(L.INDEX, f"i{i}")
-        for i, d in enumerate(domain.full)
+        L.index(0) if d == 1 and i not in domain.reduced else L.Var(L.INDEX, f"i{i}") for i, d in enumerate(domain.full)
     ]
 
 

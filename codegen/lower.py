@@ -59,9 +59,10 @@ class _Body:
         return found if found is not None or self.outer is None else self.outer.find(key)
 
 
-def lower(
-    body: Graph, strides: Sequence[tuple[Dim, ...] | None], out_strides: Sequence[tuple[Dim, ...] | None], sites: list[CheckSite]
-) -> Lowered:
+Steps = tuple[Dim, ...] | None
+
+
+def lower(body: Graph, strides: Sequence[Steps], out_strides: Sequence[Steps], sites: list[CheckSite]) -> Lowered:
     """Lower a fusion's body. `strides` and `out_strides`: of its inputs and outputs (None: row-major). Checks
     are appended to `sites`."""
     return _Lowering(body, strides, out_strides, sites).run()
@@ -71,8 +72,8 @@ class _Lowering:
     def __init__(
         self,
         body: Graph,
-        strides: Sequence[tuple[Dim, ...] | None],
-        out_strides: Sequence[tuple[Dim, ...] | None],
+        strides: Sequence[Steps],
+        out_strides: Sequence[Steps],
         sites: list[CheckSite],
     ) -> None:
         self.body = body
@@ -81,8 +82,9 @@ class _Lowering:
         self.symbols: dict[str, Var] = {}
         self.domain = _domain(body)
         self.flat = self._is_flat([*strides, *out_strides])
-        self.inputs = {v: self._buffer(f"in{k}", v, s) for k, (v, s) in enumerate(zip(body.inputs, strides, strict=True))}
-        self.outputs = [self._buffer(f"out{k}", v, s) for k, (v, s) in enumerate(zip(body.outputs, out_strides, strict=True))]
+        inputs, outputs = zip(body.inputs, strides, strict=True), zip(body.outputs, out_strides, strict=True)
+        self.inputs = {v: self._buffer(f"in{k}", v, s) for k, (v, s) in enumerate(inputs)}
+        self.outputs = [self._buffer(f"out{k}", v, s) for k, (v, s) in enumerate(outputs)]
         self.position = {v: k for k, v in enumerate(body.inputs)}
         self.reads: dict[int, list[Index]] = {}
         self.writes: list[Index] = []
@@ -91,10 +93,11 @@ class _Lowering:
         self.row = _Body()
         self.kept: dict[Value, Var] = {}
         self.rows_kept: dict[Value, Buffer] = {}
+        self.rows_stored: dict[Value, _Body] = {}  # by which pass
 
     # ------------------------------------------------------------------------------------ set-up
 
-    def _is_flat(self, strides: Sequence[tuple[Dim, ...] | None]) -> bool:
+    def _is_flat(self, strides: Sequence[Steps]) -> bool:
         """Whether the whole domain can be walked as one row: only pointwise operations, and every operand
         row-major or one repeated element."""
         if self.domain.reduced:
@@ -118,7 +121,7 @@ class _Lowering:
         assert isinstance(d, Sym)
         return self.symbols.setdefault(d.name, Var(INDEX, d.name))
 
-    def _buffer(self, name: str, v: Value, strides: tuple[Dim, ...] | None) -> Buffer:
+    def _buffer(self, name: str, v: Value, strides: Steps) -> Buffer:
         shape = v.type.shape
         if self.flat:
             repeated = strides is not None and all(s == 0 for s in strides) and bool(strides)
@@ -152,7 +155,7 @@ class _Lowering:
         else:
             statements = self._row_loops()
         names = tuple(sorted(self.symbols))
-        params = (*self.inputs.values(), *self.outputs, *(self.symbols[n] for n in names))
+        params: tuple[Buffer | Var, ...] = (*self.inputs.values(), *self.outputs, *(self.symbols[n] for n in names))
         kernel = Kernel("kernel", params, tuple(statements))
         size = self._static(self.domain.full)
         work = size * max(1, len(self.body.operations)) if size is not None else 0
@@ -190,10 +193,14 @@ class _Lowering:
         """Loops over the kept domain around one row."""
         domain = self.domain
         self.coords = coordinates(domain)
-        kept = [d for d in range(len(domain.full)) if d not in domain.reduced and not isinstance(self.coords[d], L.Const)]
+        moving = [d for d, c in enumerate(self.coords) if not isinstance(c, L.Const)]
+        kept = [d for d in moving if d not in domain.reduced]
         full = [k for k, v in enumerate(self.body.outputs) if self._is_full(v)]
         rest = [k for k in range(len(self.outputs)) if k not in full]
         self._keep_rows()
+        for op in self.body.operations:  # in program order, so that the first pass over a row comes first
+            if isinstance(definition(op).lower, Reduction):
+                self._reduced(op, self._canonical(op.result))
         if domain.reduced and full:
             self.row.statements.extend(self._full_loop(full))
         else:
@@ -235,12 +242,14 @@ class _Lowering:
         return not is_kept
 
     def _store_all(self, body: _Body, outputs: Sequence[int]) -> None:
+        """All values first, then the stores: an output may lie in the memory of an input."""
+        stores: list[Stmt] = []
         for k in outputs:
             v = self.body.outputs[k]
             index = self._canonical(v)
-            value = self.value(v, index, body)
-            body.statements.append(L.Store(self.outputs[k], index, value))
+            stores.append(L.Store(self.outputs[k], index, self.value(v, index, body)))
             self._note_write(k, index)
+        body.statements.extend(stores)
 
     def _note_write(self, k: int, index: Index) -> None:
         while len(self.writes) <= k:
@@ -315,17 +324,22 @@ class _Lowering:
         lower = definition(op).lower
         assert isinstance(lower, Dense), f"{op.op.name} can't be part of a kernel"
         kept_row = self.rows_kept.get(op.result)
-        if kept_row is not None and op.result in self.kept:
+        if kept_row is not None and self.rows_stored.get(op.result, body) is not body:
             return L.load(kept_row, (self._row_position(index),), where)
 
-        def read(k: int, at: Index, guard: Expr | None = None) -> Expr:
-            both = guard if where is None or guard is None else L.apply("and", where, guard)
-            return self.value(op.operands[k], at, body, where if guard is None else both)
+        outer = where
+
+        def read(k: int, index: Index, where: Expr | None = None) -> Expr:
+            if where is None or outer is None:
+                guard = outer if where is None else where
+            else:
+                guard = L.apply("and", outer, where)
+            return self.value(op.operands[k], index, body, guard)
 
         def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
             self.sites.append(CheckSite(kind, op.op.name, message, op.loc))
-            if where is not None:
-                ok = L.apply("or", ok, L.apply("not", where))
+            if outer is not None:
+                ok = L.apply("or", ok, L.apply("not", outer))
             body.statements.append(L.Verify(ok, len(self.sites) - 1, value))
 
         types = tuple(x.type for x in op.operands)
@@ -395,14 +409,13 @@ class _Lowering:
     def _remember_row(self, v: Value, index: Index, home: _Body, value: Expr) -> None:
         """The first pass over the row that computes a kept value stores it."""
         buffer = self.rows_kept.get(v)
-        if buffer is None or v in self.kept or home is self.row:
+        if buffer is None or v in self.rows_stored or home is self.row:
             return
         canonical = align(v.type.shape, self.domain, self.coords)
         if canonical is None or not all(same_index(a, b) for a, b in zip(index, canonical, strict=True)):
             return
         home.statements.append(L.Store(buffer, (index[-1],), value))
-        assert isinstance(value, Var)
-        self.kept[v] = value
+        self.rows_stored[v] = home
 
 
 def _passes(body: Graph, lowering: _Lowering) -> dict[Value, int]:
@@ -439,7 +452,7 @@ def _domain(body: Graph) -> Domain:
     return Domain(max(shapes, key=len))
 
 
-def _row_major(shape: Shape) -> tuple[Dim, ...] | None:
+def _row_major(shape: Shape) -> Steps:
     static = tuple(d for d in shape if isinstance(d, int))
     return contiguous_strides(static) if len(static) == len(shape) else None
 
@@ -452,4 +465,3 @@ def _plain(e: Expr) -> int | Expr:
 def _identity(e: Expr) -> object:
     """What tells index expressions apart: literals by value, others by identity."""
     return e.value if isinstance(e, L.Const) else e
-

@@ -51,7 +51,7 @@ def compile_graph(
     dimensions do. An output that `graph.aliases` declares is written to its input's memory, with its strides.
     `stages` keeps the printed text of every stage in `Program.stages`.
     """
-    strides = list(input_strides) if input_strides is not None else [None] * len(graph.inputs)
+    strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
     kept: list[tuple[str, str]] = []
     note: Note = (lambda stage, what: kept.append((stage, str(what)))) if stages else (lambda stage, what: None)
     graph.verify()
@@ -266,8 +266,9 @@ def _batched_step(
         for var, s in zip(loops, step[:-3], strict=True):
             at = L.add(at, L.mul(var, size(s)))
         places.append(at)
-    arguments = (*zip(buffers, places, strict=True), *(size(d) for d in sizes))
-    body: L.Block = (L.Invoke(symbol, arguments),)
+    arguments: list[L.Expr | tuple[L.Buffer, L.Expr]] = list(zip(buffers, places, strict=True))
+    arguments += [size(d) for d in sizes]
+    body: L.Block = (L.Invoke(symbol, tuple(arguments)),)
     for var, d in reversed(list(zip(loops, outer, strict=True))):
         body = (L.For("serial", var, L.index(0), size(d), body),)
     names = tuple(sorted(symbols))
@@ -352,4 +353,3 @@ def _place(graph: Graph, made: Plan, strides: Sequence[Strides | None]) -> tuple
         *(Slot("constant", k) for k in range(len(made.constants))),
         *([Slot("arena")] if made.arena_bytes else []),
     )
-

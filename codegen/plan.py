@@ -78,7 +78,11 @@ class Plan:
 
 
 def in_place(
-    graph: Graph, alias: Alias, steps: Sequence[Step], layouts: dict[Value, Layout | None], strides: tuple[Dim, ...] | None
+    graph: Graph,
+    alias: Alias,
+    steps: Sequence[Step],
+    layouts: dict[Value, Layout | None],
+    strides: tuple[Dim, ...] | None,
 ) -> bool:
     """Whether the output of `alias` may be computed straight into its input's memory: no later step reads the
     old content, this step reads it only at the element being written, and no step from here on can fail."""

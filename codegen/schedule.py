@@ -72,7 +72,7 @@ class _Scheduler:
         if lanes == 1 or e.lanes == lanes:
             return L.with_children(e, new)
         if isinstance(e, Load):
-            return _wide_load(e, new, lanes)
+            return _wide_load(e, new, lanes, scope.mask)
         assert isinstance(e, Apply), type(e).__name__
         if e.fn in ("add", "sub") and e.type == INDEX:
             shifted = _shift_ramp(e.fn, *new)
@@ -275,7 +275,10 @@ class _Scheduler:
 
         def values(at: Expr, hi: Expr | None, inner: list[Stmt]) -> State:
             """The candidates of one vector at `at`; lanes from `hi` on hold the identity."""
-            inside, bind = (_Scope(LANES), {var: L.ramp(at, LANES)}) if hi is None else _tail(at, hi, var)
+            bind: dict[Expr, Expr] = {var: L.ramp(at, LANES)}
+            inside = _Scope(LANES)
+            if hi is not None:
+                inside, bind = _tail(at, hi, var)
             body, found = self.instance(s.body, s.values, inside, bind)
             inner.extend(body)
             wide = tuple(L.splat(v, LANES) for v in found)
@@ -393,9 +396,12 @@ def _tail(at: Expr, hi: Expr, var: Var) -> tuple[_Scope, dict[Expr, Expr]]:
     return _Scope(LANES, mask), {var: lanes}
 
 
-def _wide_load(e: Load, new: State, lanes: int) -> Expr:
+def _wide_load(e: Load, new: State, lanes: int, real: Expr | None) -> Expr:
+    """A vector load; lanes that are not `real` (past the end of the loop) are not read."""
     n = len(e.indices)
     indices, mask = new[:n], new[n] if e.mask is not None else None
+    if real is not None:
+        mask = real if mask is None else L.apply("and", L.splat(mask, lanes), real)
     if all(i.lanes == 1 for i in indices):  # a vector mask over one element
         assert mask is not None
         anywhere = Load(Vec(e.dtype), e.buffer, indices, _any_lane(mask))

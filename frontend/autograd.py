@@ -286,12 +286,15 @@ def refresh(t: Any) -> None:
     if view.version == t._buffer.version or view.chain is None:
         return
     view.version = t._buffer.version
-    if view.base._flags & REQUIRES_GRAD and view.base._node is not None:
-        fresh: Any = view.base
-        with enable_grad():
-            for op, attrs in view.chain:
-                (fresh,) = op.bind((fresh,), attrs)
-        attach_one(t, fresh._node, fresh._index)
+    if not view.base._flags & REQUIRES_GRAD:
+        t._node = None
+        t._flags &= ~REQUIRES_GRAD
+        return
+    fresh: Any = view.base
+    with enable_grad():
+        for op, attrs in view.chain:
+            (fresh,) = op.bind((fresh,), attrs)
+    attach_one(t, fresh._node, fresh._index)
 
 
 def check_writable(t: Any, name: str) -> None:
@@ -345,8 +348,7 @@ def _rebase(t: Any, name: str, new: Any) -> None:
     """Give `t` (through its base, when it is a view) the history of `new`."""
     view: View | None = t._view
     if view is None:
-        t._node, t._index = new._node, new._index
-        t._flags |= new._flags & REQUIRES_GRAD
+        _take_history(t, new)
         return
     if view.chain is None:
         raise GradError(
@@ -354,9 +356,13 @@ def _rebase(t: Any, name: str, new: Any) -> None:
             operands=[t.ttype],
             fix="make the view outside no_grad(), or write to the base",
         )
-    updated = _put(view.base, view.chain, new)
-    view.base._node, view.base._index = updated._node, updated._index
-    view.base._flags |= updated._flags & REQUIRES_GRAD
+    _take_history(view.base, _put(view.base, view.chain, new))
+
+
+def _take_history(t: Any, new: Any) -> None:
+    """`t` was overwritten by `new`: its gradient goes where that of `new` goes, and nowhere if that has none."""
+    t._node, t._index = new._node, new._index
+    t._flags = (t._flags & ~REQUIRES_GRAD) | (new._flags & REQUIRES_GRAD)
 
 
 def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kiln.base import REQUIRES_GRAD
 from kiln.ir import types as T
 
 if TYPE_CHECKING:
@@ -24,9 +23,10 @@ def tensor_repr(t: Tensor, data: np.ndarray[Any, Any]) -> str:
         suffix += f", dtype={t.dtype!r}"
     if t.numel() == 0 and t.ndim != 1:
         suffix = f", size={t.shape}" + suffix
-    if t._node is not None:
-        suffix += f", grad_fn=<{t._node.name}>"
-    elif t._flags & REQUIRES_GRAD:
+    node = t.grad_fn
+    if node is not None:
+        suffix += f", grad_fn=<{node.name}>"
+    elif t.requires_grad:
         suffix += ", requires_grad=True"
     if t.numel() == 0:
         return f"tensor([]{suffix})"

@@ -14,6 +14,7 @@ import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
+from kiln.ir.ops import philox
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, register
 from kiln.ir.ops.create import checked_type
 from kiln.ir.ops.elementwise import FLOATS
@@ -34,8 +35,6 @@ def _types(name: str) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorTyp
 
 def _element(distribution: str) -> Callable[[ElementContext, tuple[L.Expr, ...]], L.Expr]:
     def element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
-        from kiln.ir.ops import philox
-
         position: L.Expr = L.index(0)
         for i, n in zip(index, ctx.result_type.shape, strict=True):
             position = L.add(L.mul(position, ctx.extent(n)), i)

@@ -8,10 +8,11 @@ input: x * 1 and x + 0 stay (NaN payloads aside, x + 0.0 turns -0.0 into 0.0).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from kiln.ir.graph import Graph, GraphBuilder, Operation, Value, rebuild
+from kiln.ir.graph import AttrValue, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops.base import OPS, OpDef, ints_attr, shape_attr
 from kiln.ir.types import Sym, TensorType
 
@@ -73,7 +74,8 @@ def _view(op: Operation, first: Value, builder: GraphBuilder) -> Value | None:
 
 def _full(type: TensorType, value: object, op: Operation, builder: GraphBuilder) -> Value:
     assert isinstance(value, bool | int | float)
-    attrs = {"shape": type.shape, "dtype": type.dtype, "value": value}
+    shape: tuple[Any, ...] = type.shape
+    attrs: dict[str, AttrValue] = {"shape": shape, "dtype": type.dtype, "value": value}
     return builder.add(OPS["full"], [], attrs, op.loc)[0]
 
 
@@ -90,6 +92,6 @@ def _constant(op: Operation, operands: Sequence[Value], builder: GraphBuilder) -
     for p in producers:
         assert p is not None
         with np.errstate(over="ignore"):
-            values.append(np.full((), p.attrs["value"], p.result.type.dtype.numpy))  # type: ignore[arg-type]
+            values.append(np.full((), p.attrs["value"], p.result.type.dtype.numpy))
     found = np.asarray(op.op.ref(np, *values, **op.attrs))
     return _full(op.result.type, found.item(), op, builder)

@@ -390,6 +390,17 @@ class TestInPlace:
         with pytest.raises(RuntimeError, match="gradients disabled"):
             v.mul_(2.0)
 
+    def test_overwritten_tensors_have_no_history(self) -> None:
+        x = leaf([3.0])
+        y = x * 1.0
+        part = y[0]
+        y.zero_()
+        assert not y.requires_grad and y.is_leaf
+        assert not part.requires_grad
+        y.add_(x)
+        y.sum().backward()
+        assert x.grad is not None and x.grad.item() == 1
+
     def test_write_to_itself(self) -> None:
         x = leaf([3.0])
         y = x * 1.0
