@@ -169,7 +169,8 @@ class _Partition:
             if producer is None or producer not in self.group:
                 continue
             before, here = self.group[producer], self.group[op]
-            if before is here or isinstance(definition(producer).lower, Template):
+            stays_memory = isinstance(definition(producer).lower, Template) or producer.op.name == "constant"
+            if before is here or stays_memory:
                 continue
             domain = self._unify(before, here)
             if domain is not None and self._worthwhile(before, here, domain) and not self._cyclic(before, here):

@@ -9,7 +9,7 @@ added ascending. Packing, tiling and threads only decide when an element is comp
   place, and there is one per tile shape.
 - *strip* runs tiles down the rows of one panel (as many columns as a full tile has).
 - *pack* copies panels of b to a workspace, so that a panel lies in one run of memory; where b is transposed it
-  turns blocks of lanes x lanes in registers. Another one packs strips of a's rows, when a is transposed.
+  turns blocks of lanes x lanes in registers.
 - *product* cuts the result into panels and blocks of rows, packs where that pays and shares the tiles among threads.
 
 The function that programs call, `kiln_matmul_<dtype>`, only brings the result's rows into unit stride: it exchanges
@@ -25,7 +25,24 @@ from typing import Final
 
 from kiln.codegen.llvm.emit import emit_module
 from kiln.ir import loops as L
-from kiln.ir.loops import INDEX, Block, Buffer, Carry, Expr, For, If, Invoke, Kernel, Let, Stmt, Store, Var, Vec
+from kiln.ir.loops import (
+    INDEX,
+    Alloc,
+    Block,
+    Buffer,
+    Carry,
+    Expr,
+    For,
+    If,
+    Invoke,
+    Kernel,
+    Let,
+    Stmt,
+    Store,
+    Var,
+    Vec,
+)
+from kiln.ir.order import KBLOCK
 from kiln.ir.program import Module
 from kiln.ir.target import Target
 from kiln.ir.types import DType
@@ -41,8 +58,13 @@ WORKSPACE: Final = 1 << 21
 DIRECT_ROWS: Final = 24
 """With no more rows than these (three tiles), b is read in place if its rows are contiguous: it is read too few
 times for packing to pay."""
+FEW_TASKS: Final = 16
+"""A product of fewer tasks is cut finer: into blocks of FEW_ROWS rows and single panels."""
+FEW_ROWS: Final = 32
 GRAIN: Final = 1 << 14
 """Vector multiply-adds that are worth a thread (some microseconds)."""
+PACK_GRAIN: Final = 1 << 15
+"""Elements that are worth a thread's packing."""
 
 TARGET_DTYPES: Final = ("float32", "float64", "int64")
 
@@ -90,8 +112,8 @@ def kernels(dtype: DType, target: Target) -> list[Kernel]:
         *(family.tile(rows, vectors, masked) for rows, vectors, masked in family.tiles()),
         family.strip(),
         family.pack_b(),
-        family.pack_a(),
-        family.product(),
+        _Product(family).tasks(),
+        _Product(family).kernel(),
         family.entry(),
     ]
 
@@ -116,8 +138,8 @@ def _mod(a: Expr, b: Expr | int) -> Expr:
     return L.apply("mod", a, L.as_index(b))
 
 
-def _ceil_div(a: Expr, b: int) -> Expr:
-    return _div(a + (b - 1), b)
+def _ceil_div(a: Expr, b: Expr | int) -> Expr:
+    return _div(L.add(a, L.as_index(b) - 1), b)
 
 
 def _is(a: Expr, b: int) -> Expr:
@@ -137,7 +159,7 @@ def _not(a: Expr) -> Expr:
 
 
 class _Names:
-    """Lets in a row: `names.let("k", e)` adds a Let to `statements` and gives the variable."""
+    """A block being written: `let("k", e)` adds a Let and gives the variable."""
 
     def __init__(self) -> None:
         self.statements: list[Stmt] = []
@@ -146,6 +168,11 @@ class _Names:
         var = Var(value.type, name)
         self.statements.append(Let(var, value))
         return var
+
+    def split(self, t: Expr, n: Expr) -> tuple[Var, Var]:
+        """Quotient and remainder of t by n."""
+        quotient = self.let("quotient", _div(t, n))
+        return quotient, self.let("remainder", L.sub(t, L.mul(quotient, n)))
 
     def add(self, *statements: Stmt) -> None:
         self.statements.extend(statements)
@@ -200,7 +227,9 @@ class _Family:
         for i in range(rows):
             for j in range(vectors):
                 partial, total = Var(vec, f"x{i}_{j}"), Var(vec, f"sum{i}_{j}")
-                carried.append(Carry(partial, L.const(0, vec), self.multiply_add(row[i], column[j], partial), total))
+                carried.append(
+                    Carry(partial, L.const(0, vec), self.multiply_add(row[i], column[j], partial), total)
+                )
                 sums.append((i, j, total))
         walk = For("serial", k, L.index(0), kc, (), carried=tuple(carried))
         again, first = [], []
@@ -220,28 +249,27 @@ class _Family:
     # ------------------------------------------------------------------------------------------ strip
 
     def strip(self) -> Kernel:
-        """Tiles down the m rows of a panel of n columns; a_strip is the distance of a's tiles in memory."""
-        m, n, kc, a_strip, a_m, a_k, b_k, c_m, more = params = _vars("m n kc a_strip a_m a_k b_k c_m more")
+        """Tiles down the m rows of a panel of n columns."""
+        m, n, kc, a_m, a_k, b_k, c_m, more = params = _vars("m n kc a_m a_k b_k c_m more")
         a, b, c = (self.memory(name) for name in "abc")
 
         def tiles(vectors: int, masked: bool) -> Block:
-            def call(rows: int, i: Expr, at: Expr) -> Stmt:
-                where = ((a, at), (b, L.index(0)), (c, L.mul(i, c_m)))
-                return Invoke(self.tile_name(rows, vectors, masked), (*where, n, kc, a_m, a_k, b_k, c_m, more))
+            def call(rows: int, i: Expr) -> Stmt:
+                where = ((a, L.mul(i, a_m)), (b, L.index(0)), (c, L.mul(i, c_m)))
+                return Invoke(
+                    self.tile_name(rows, vectors, masked), (*where, n, kc, a_m, a_k, b_k, c_m, more)
+                )
 
             height = self.shape.rows
             names = _Names()
             i = Var(INDEX, "i")
             left = names.let("left", _mod(m, height))
-            full = names.let("full", L.sub(m, left))
-            tile_at = L.mul(_div(i, height), a_strip)
-            names.add(For("serial", i, L.index(0), full, (call(height, i, tile_at),), height))
-            row, at = full, names.let("at", L.mul(_div(full, height), a_strip))
+            row = names.let("full", L.sub(m, left))
+            names.add(For("serial", i, L.index(0), row, (call(height, i),), height))
             for rows in (4, 2, 1):
-                has = names.let(f"has{rows}", L.apply("ne", L.apply("and", left, L.index(rows)), L.index(0)))
-                names.add(If(has, (call(rows, row, at),)))
-                step = L.select(has, L.index(rows), L.index(0))
-                row, at = names.let(f"row{rows}", row + step), names.let(f"at{rows}", at + L.mul(step, a_m))
+                some = names.let(f"has{rows}", L.apply("and", left, L.index(rows)))
+                names.add(If(_not(_is(some, 0)), (call(rows, row),)))
+                row = names.let(f"row{rows}", L.add(row, some))
             return names.block()
 
         choice = tiles(self.shape.vectors, True)
@@ -275,7 +303,9 @@ class _Family:
         unit = _or(_is(b_n, 1), _is(n, 1))
         otherwise = If(_is(b_k, 1), turned.block(), (rows(L.index(0), scattered),))
         choice = If(unit, (rows(L.index(0), contiguous),), (otherwise,))
-        return Kernel(f"{self.stem}_pack_b", (b, packed, *params), (For("serial", j, L.index(0), n, (choice,), lanes),))
+        return Kernel(
+            f"{self.stem}_pack_b", (b, packed, *params), (For("serial", j, L.index(0), n, (choice,), lanes),)
+        )
 
     def _turn(self, b: Buffer, packed: Buffer, n: Expr, b_n: Expr, j: Expr, whole: Expr) -> list[Stmt]:
         """Lanes columns of b, each contiguous, to rows of `packed`: blocks of lanes x lanes, turned in registers.
@@ -293,33 +323,7 @@ class _Family:
         names.add(For("serial", k, L.index(0), whole, tuple(stores), lanes))
         return names.statements
 
-    def pack_a(self) -> Kernel:
-        """packed[s, k, r] = a[rows * s + r, k]: strips of a tile's rows, side by side for each k. The rows behind
-        the last whole strip are packed for the small tiles: as narrow as they are."""
-        rows = self.shape.rows
-        m, kc, a_m, a_k = params = _vars("m kc a_m a_k")
-        a, packed = self.memory("a"), self.memory("packed")
-        i, k, r = _vars("i k r")
-        height = _min(L.sub(m, i), rows)
-        source = L.add(L.mul(i, a_m), L.mul(k, a_k))
-        here = L.add(L.mul(i, kc), k * rows)
-        one = Store(packed, (L.add(here, r),), L.load(a, (L.add(source, L.mul(r, a_m)),)))
-        scalar = For("serial", r, L.index(0), height, (one,))
-        unit = _and(_is(a_m, 1), _is(height, rows))
-        lanes = rows if rows & (rows - 1) == 0 else 2
-        wide = [
-            Store(packed, (L.ramp(here + e, lanes),), L.load(a, (L.ramp(source + e, lanes),)))
-            for e in range(0, rows, lanes)
-        ]
-        body = If(unit, tuple(wide), (scalar,))
-        loops = For("serial", i, L.index(0), m, (For("serial", k, L.index(0), kc, (body,)),), rows)
-        return Kernel(f"{self.stem}_pack_a", (a, packed, *params), (loops,))
-
     # ---------------------------------------------------------------------------------------- product
-
-    def product(self) -> Kernel:
-        """C = A B for a result whose rows are contiguous (c_n is 1 or N is)."""
-        return _Product(self).kernel()
 
     def entry(self) -> Kernel:
         """`kiln_matmul_<dtype>`: see `matmul_module`."""
@@ -351,41 +355,152 @@ class _Family:
 
 
 class _Product:
-    """The product kernel. All of b that is packed at once is one "slab": up to K_CHUNK rows of some panels, of one
-    matrix or (where matrices are small) of several; the slabs follow one another, their panels and tiles run in
-    parallel."""
+    """The product kernel and that of its tasks. What is packed of b at once is a "slab": up to K_CHUNK rows of some
+    panels, of one matrix or (where matrices are small) of several. Slabs follow one another; a slab's panels are
+    packed in parallel, then its tasks run in parallel: a block of rows times a group of panels each."""
 
     def __init__(self, family: _Family) -> None:
         self.family = family
-        self.stem = family.stem
+        self.rows_of_tile = family.shape.rows
         self.panel = family.shape.panel
         self.a, self.b, self.c = (family.memory(name) for name in "abc")
-        self.sizes = self.batch, self.m, self.n, self.k = _vars("batch m n k")
-        self.strides = _vars("a_batch a_m a_k b_batch b_k b_n c_batch c_m")
-        self.a_batch, self.a_m, self.a_k, self.b_batch, self.b_k, self.b_n, self.c_batch, self.c_m = self.strides
 
     def kernel(self) -> Kernel:
+        """C = A B for a result whose rows are contiguous."""
+        batch, m, n, k, *strides = scalars = _vars("batch m n k a_batch a_m a_k b_batch b_k b_n c_batch c_m")
+        a_batch, a_m, a_k, b_batch, b_k, b_n, c_batch, c_m = strides
         top = _Names()
-        self.panels = top.let("panels", _ceil_div(self.n, self.panel))
-        self.row_block = top.let("row_block", self._rows_per_task())
-        self.row_blocks = top.let("row_blocks", _div(L.add(self.m, self.row_block - 1), self.row_block))
-        direct = _and(_or(_is(self.b_n, 1), _is(self.n, 1)), L.apply("le", self.m, L.index(DIRECT_ROWS)))
-        depth = top.let("depth", _max(_min(self.k, K_CHUNK), 1))
-        most = _max(_div(L.index(WORKSPACE), depth * self.panel), 1)
-        wide = top.let("wide", _max(_min(self.panels, most), 1))  # panels of one matrix in a slab
+        panels = top.let("panels", _ceil_div(n, self.panel))
+        row_block, group = self._task_size(top, batch, m, panels)
+        direct = top.let("direct", _and(_or(_is(b_n, 1), _is(n, 1)), L.apply("le", m, L.index(DIRECT_ROWS))))
+        depth = _max(_min(k, K_CHUNK), 1)
+        most = top.let("most", _max(_div(L.index(WORKSPACE), depth * self.panel), 1))
+        wide = top.let("wide", _max(_min(panels, most), 1))  # panels of one matrix in a slab
         deep = top.let("deep", _max(_div(most, wide), 1))  # matrices in a slab
 
-        self.k0, self.q0, self.j0 = _vars("k0 q0 j0")
+        # The slab: rows from k0, matrices from q0, panels from j0.
+        k0, q0, j0 = _vars("k0 q0 j0")
         slab = _Names()
-        self.rows = slab.let("rows", _min(L.sub(self.k, self.k0), K_CHUNK))
-        self.matrices = slab.let("matrices", _min(L.sub(self.batch, self.q0), deep))
-        self.here = slab.let("here", _min(L.sub(self.panels, self.j0), wide))
-        slab.add(If(direct, self._tasks(None, self.a_packing(False)), self._packed()))
-        # The product's loops over slabs: with k = 0 there is one, of no rows, which stores zeros.
-        body: Block = slab.block()
-        body = (self._stepping(self.j0, self.panels, wide, body),)
-        body = (self._stepping(self.q0, self.batch, deep, body),)
-        body = (For("serial", self.k0, L.index(0), _max(self.k, 1), body, K_CHUNK),)
-        top.add(*body)
-        params = (self.a, self.b, self.c, *self.sizes, *self.strides)
-        return Kernel(f"{self.stem}_product", params, top.block())
+        rows = slab.let("rows", _min(L.sub(k, k0), K_CHUNK))
+        matrices = slab.let("matrices", _min(L.sub(batch, q0), deep))
+        here = slab.let("here", _min(L.sub(panels, j0), wide))
+        first = slab.let("first", j0 * self.panel)
+        columns = slab.let("columns", _min(L.sub(n, first), here * self.panel))
+        a = (self.a, slab.let("a_at", L.add(L.mul(q0, a_batch), L.mul(k0, a_k))))
+        b_at = L.add(L.add(L.mul(q0, b_batch), L.mul(k0, b_k)), L.mul(first, b_n))
+        b = (self.b, slab.let("b_at", b_at))
+        c = (self.c, slab.let("c_at", L.add(L.mul(q0, c_batch), first)))
+
+        def tasks(b: tuple[Buffer, Expr], *b_strides: Expr) -> Stmt:
+            counts = (matrices, m, columns, rows, k0, row_block, group)
+            return Invoke(
+                f"{self.family.stem}_tasks", (a, b, c, *counts, a_batch, a_m, a_k, *b_strides, c_batch, c_m)
+            )
+
+        count = L.mul(matrices, here)
+        step = rows * self.panel
+        packed = Buffer("packed", self.family.dtype, (L.mul(count, step),), (1,), "workspace")
+        whole = (packed, L.index(0))
+        pack = self._pack(b, packed, (count, here, columns, rows), (b_batch, b_k, b_n))
+        in_place = tasks(b, b_batch, L.index(self.panel), b_k)
+        copied = tasks(whole, L.mul(here, step), step, L.index(self.panel))
+        slab.add(If(direct, (in_place,), (Alloc(packed), pack, copied)))
+        across = _steps(j0, panels, wide, slab.block())
+        through = _steps(q0, batch, deep, (across,))
+        # With k = 0 there is one chunk of no rows: it stores zeros.
+        top.add(For("serial", k0, L.index(0), _max(k, 1), (through,), K_CHUNK))
+        return Kernel(f"{self.family.stem}_product", (self.a, self.b, self.c, *scalars), top.block())
+
+    def _task_size(self, top: _Names, batch: Expr, m: Expr, panels: Expr) -> tuple[Expr, Expr]:
+        """Rows and panels of a task: big tasks read the caches less often, small ones leave every thread some."""
+        big, small = (n // self.rows_of_tile * self.rows_of_tile for n in (ROW_BLOCK, FEW_ROWS))
+        tasks = L.mul(batch, L.mul(_ceil_div(m, big), _ceil_div(panels, PANEL_GROUP)))
+        few = top.let("few", L.apply("lt", tasks, L.index(FEW_TASKS)))
+        rows = top.let("row_block", L.select(few, L.index(small), L.index(big)))
+        return rows, top.let("group", L.select(few, L.index(1), L.index(PANEL_GROUP)))
+
+    def _pack(
+        self, b: tuple[Buffer, Expr], packed: Buffer, sizes: tuple[Expr, ...], strides: tuple[Expr, ...]
+    ) -> Stmt:
+        """All panels of the slab to the workspace, one after the other."""
+        count, here, columns, rows = sizes
+        b_batch, b_k, b_n = strides
+        t = Var(INDEX, "t")
+        names = _Names()
+        q, j = names.split(t, here)
+        column = names.let("column", j * self.panel)
+        width = _min(L.sub(columns, column), self.panel)
+        source = L.add(b[1], L.add(L.mul(q, b_batch), L.mul(column, b_n)))
+        target = L.mul(t, rows * self.panel)
+        names.add(
+            Invoke(f"{self.family.stem}_pack_b", ((b[0], source), (packed, target), width, rows, b_k, b_n))
+        )
+        grain = _div(L.index(PACK_GRAIN), _max(rows * self.panel, 1)) + 1
+        return For("parallel", t, L.index(0), count, names.block(), grain=grain)
+
+    def tasks(self) -> Kernel:
+        """The tasks of a slab, in parallel. b's panels lie b_panel apart, wherever they are."""
+        scalars = _vars(
+            "matrices m columns rows k0 row_block group a_batch a_m a_k b_batch b_panel b_k c_batch c_m"
+        )
+        matrices, m, columns, rows, k0, row_block, group, *strides = scalars
+        a_batch, a_m, a_k, b_batch, b_panel, b_k, c_batch, c_m = strides
+        top = _Names()
+        panels = top.let("panels", _ceil_div(columns, self.panel))
+        row_blocks = top.let("row_blocks", _ceil_div(m, row_block))
+        groups = top.let("groups", _ceil_div(panels, group))
+
+        t = Var(INDEX, "t")
+        task = _Names()
+        rest, g = task.split(t, groups)
+        q, r = task.split(rest, row_blocks)
+        row = task.let("row", L.mul(r, row_block))
+        height = task.let("height", _min(L.sub(m, row), row_block))
+        first = task.let("first", L.mul(g, group))
+        stop = task.let("stop", _min(panels, L.add(first, group)))
+        a_at = task.let("a_at", L.add(L.mul(q, a_batch), L.mul(row, a_m)))
+        b_at = task.let("b_at", L.mul(q, b_batch))
+        c_at = task.let("c_at", L.add(L.mul(q, c_batch), L.mul(row, c_m)))
+
+        kb, j = _vars("kb j")
+        block = _Names()
+        kc = block.let("kc", _min(L.sub(rows, kb), KBLOCK))
+        more = block.let("more", L.add(k0, kb))  # all but the first block of k add to what is there
+        a = (self.a, block.let("a_block", L.add(a_at, L.mul(kb, a_k))))
+        b_block = block.let("b_block", L.add(b_at, L.mul(kb, b_k)))
+        column = j * self.panel
+        width = _min(L.sub(columns, column), self.panel)
+        b, c = (self.b, L.add(b_block, L.mul(j, b_panel))), (self.c, L.add(c_at, column))
+        strip = Invoke(f"{self.family.stem}_strip", (a, b, c, height, width, kc, a_m, a_k, b_k, c_m, more))
+        block.add(For("serial", j, first, stop, (strip,)))
+        task.add(For("serial", kb, L.index(0), _max(rows, 1), block.block(), KBLOCK))
+
+        each = L.mul(_min(m, row_block), L.mul(_min(panels, group), rows)) * self.family.shape.vectors
+        grain = _div(L.index(GRAIN), _max(each, 1)) + 1
+        count = L.mul(L.mul(matrices, row_blocks), groups)
+        top.add(For("parallel", t, L.index(0), count, task.block(), grain=grain))
+        return Kernel(f"{self.family.stem}_tasks", (self.a, self.b, self.c, *scalars), top.block())
+
+
+def _steps(var: Var, hi: Expr, step: Expr, body: Block) -> For:
+    """for var in range(0, hi, step), for a step known at run time."""
+    number = Var(INDEX, f"{var.name}_step")
+    return For("serial", number, L.index(0), _ceil_div(hi, step), (Let(var, L.mul(number, step)), *body))
+
+
+def transposed(rows: list[Expr]) -> list[Expr]:
+    """A square block of vectors, turned: result i, lane e is rows[e], lane i. log2(lanes) rounds of exchanges
+    between rows whose numbers differ in one bit."""
+    size = len(rows)
+    bit = 1
+    while bit < size:
+        low = [e if not e & bit else (e ^ bit) + size for e in range(size)]
+        high = [e | bit if not e & bit else e + size for e in range(size)]
+        after = list(rows)
+        for i in range(size):
+            if not i & bit:
+                pair = (rows[i], rows[i | bit])
+                after[i], after[i | bit] = L.shuffle(pair, low), L.shuffle(pair, high)
+        rows = after
+        bit *= 2
+    return rows

@@ -200,7 +200,7 @@ def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Tar
     a, b = op.operands
     rank = a.type.rank
     module = matmul_module(a.type.dtype, target)
-    symbol = module.exports[0]
+    symbol = f"kiln_matmul_{a.type.dtype}"
     pa, pb = layouts[a], layouts[b]
     sa = _matrix_strides(a, pa)
     sb = _matrix_strides(b, pb)

@@ -90,6 +90,8 @@ def in_place(
     at = next((k for k, s in enumerate(steps) if v in s.operation.results), None)
     if at is None or any(s.may_fail for s in steps[at:]) or any(source in s.reads() for s in steps[at + 1 :]):
         return False
+    if strides is not None and any(v in s.reads() for s in steps[at + 1 :]):
+        return False  # later steps were written for a row-major value
     step = steps[at]
     if source not in step.reads():
         return True

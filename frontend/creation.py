@@ -65,7 +65,8 @@ def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False
     for other data, InvalidValueError for ragged nesting.
     """
     if isinstance(data, TensorBase):
-        data = cast("Tensor", data).detach().numpy()
+        copied = cast("Tensor", data).detach().to(_dtype("tensor", dtype, data.dtype), copy=True)
+        return copied.requires_grad_() if requires_grad else copied
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
         wanted = _dtype("tensor", dtype, _numpy_dtype(array.dtype))

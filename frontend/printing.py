@@ -66,9 +66,10 @@ class _Format:
         if not finite.size:
             return ".0f"
         low, high = float(finite.min()), float(finite.max())
+        wide = high / low > 1000.0 or high > 1e8
         if bool(np.all(finite == np.ceil(finite))):
-            return ".4e" if high / low > 1000.0 and high > 1e8 else ".0f"
-        return ".4e" if high / low > 1000.0 or high > 1e8 or low < 1e-4 else ".4f"
+            return ".4e" if wide else ".0f"
+        return ".4e" if wide or low < 1e-4 else ".4f"
 
     def _plain(self, x: Any) -> str:
         text = format(x.item(), self._spec) if self._spec else str(x)

@@ -46,29 +46,27 @@ def _element(distribution: str) -> Callable[[ElementContext, tuple[L.Expr, ...]]
     return element
 
 
-def philox_words(counter: np.ndarray[Any, Any], key: int) -> Words:
-    """Philox4x32-10 in NumPy: four arrays of 32-bit words (held in uint64) for int64 counters."""
-    low = np.uint64(0xFFFFFFFF)
-    c = counter.astype(np.uint64)
-    zero = np.zeros_like(c)
-    x0, x1, x2, x3 = c & low, c >> np.uint64(32), zero, zero
-    k0, k1 = key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF
+def philox_words(counter: Words, key: tuple[int, int]) -> Words:
+    """Philox4x32-10 in NumPy: four arrays of 32-bit words, held in uint64, of four such arrays and two words."""
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    x0, x1, x2, x3 = counter
+    k0, k1 = key
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * x0, np.uint64(0xCD9E8D57) * x2
-        x0, x1, x2, x3 = (
-            (p1 >> np.uint64(32)) ^ x1 ^ np.uint64(k0), p1 & low,
-            (p0 >> np.uint64(32)) ^ x3 ^ np.uint64(k1), p0 & low,
-        )  # fmt: skip
+        x0, x1 = (p1 >> half) ^ x1 ^ np.uint64(k0), p1 & low
+        x2, x3 = (p0 >> half) ^ x3 ^ np.uint64(k1), p0 & low
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return x0, x1, x2, x3
 
 
-def _counters(state: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Words:
+def _words(state: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Words:
+    """The words of every element: counter state[1] + position, key state[0]."""
     count = int(np.prod(shape, dtype=np.int64))
     with np.errstate(over="ignore"):
-        words = philox_words(state[1] + np.arange(count, dtype=np.int64), int(state[0]))
-    w0, w1, w2, w3 = (w.reshape(shape) for w in words)
-    return w0, w1, w2, w3
+        counter = (state[1] + np.arange(count, dtype=np.int64)).astype(np.uint64).reshape(shape)
+    key, zero = int(state[0]), np.zeros_like(counter)
+    words = (counter & np.uint64(0xFFFFFFFF), counter >> np.uint64(32), zero, zero)
+    return philox_words(words, (key & 0xFFFFFFFF, (key >> 32) & 0xFFFFFFFF))
 
 
 def _fraction(high: Any, low: Any, dtype: DType) -> Any:
@@ -79,13 +77,13 @@ def _fraction(high: Any, low: Any, dtype: DType) -> Any:
 
 
 def _uniform_ref(xp: Any, state: Any, *, shape: tuple[int, ...], dtype: DType) -> Any:
-    w0, w1, _, _ = _counters(np.asarray(state), shape)
+    w0, w1, _, _ = _words(np.asarray(state), shape)
     return xp.asarray(_fraction(w0, w1, dtype).astype(dtype.numpy))
 
 
 def _normal_ref(xp: Any, state: Any, *, shape: tuple[int, ...], dtype: DType) -> Any:
     """Box and Muller (1958): sqrt(-2 log u1) * cos(2 pi u2) with u1 in (0, 1]."""
-    w0, w1, w2, w3 = _counters(np.asarray(state), shape)
+    w0, w1, w2, w3 = _words(np.asarray(state), shape)
     first, second = ((w0, w0), (w1, w1)) if dtype.bits == 32 else ((w0, w1), (w2, w3))
     u1 = _fraction(*first, dtype) + (2.0**-24 if dtype.bits == 32 else 2.0**-53)
     u2 = _fraction(*second, dtype)

@@ -36,6 +36,10 @@ class TestCreation:
         same(t, [0.0, 1.0, 2.0])
 
     def test_nested_tensors_and_casts(self) -> None:
+        source = kiln.tensor([1.0], requires_grad=True)
+        twin = kiln.tensor(source, dtype=kiln.float64)
+        assert twin.is_leaf and not twin.requires_grad and twin.dtype is kiln.float64
+        assert kiln.tensor(source).data_ptr() != source.data_ptr()
         same(kiln.tensor([kiln.tensor(1.0), 2.0], dtype=kiln.float64), [1.0, 2.0], np.float64)
         same(kiln.tensor([[1, 0], [2, 3]], dtype=kiln.bool), [[True, False], [True, True]])
 

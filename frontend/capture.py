@@ -1,0 +1,256 @@
+"""Capture is a real call: while a `Capture` listens, ops execute as always *and* are recorded into a graph.
+
+Memory is made functional per *storage*: the tensor that a piece of memory was first met through has a current
+Value; views of it know the chain of view ops from there, and derive their Value anew after a write. A write through a
+view puts its value back into the root's. Written storages of inputs become outputs aliased to those inputs.
+
+Tensors that come from outside are inputs: arguments, tensors that the guards found reachable from the function
+(parameters, closures), and gradients that were there before. Anything else from outside is refused, as is any
+question about tensor data: a compiled call could not ask it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.errors import CaptureError
+from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, Value
+from kiln.ir.ops.base import OPS, OpDef, ints_attr
+from kiln.ir.ops.movement import inverse
+from kiln.location import user_location
+
+Chain = tuple[tuple[OpDef, Attrs], ...]
+
+
+class Storage:
+    """Memory as the graph sees it: the value of its root tensor, and how often it was written."""
+
+    __slots__ = ("input", "root", "stamp", "value", "version")
+
+    def __init__(self, root: TensorBase, value: Value, input: int | None) -> None:
+        self.root = root
+        self.value = value
+        self.input = input
+        self.stamp = 0
+        self.version = root._buffer.version
+
+
+class Entry:
+    """A traced tensor: its storage, the views between, and its value as of a stamp of the storage."""
+
+    __slots__ = ("chain", "stamp", "storage", "tensor", "value")
+
+    def __init__(self, tensor: TensorBase, storage: Storage, chain: Chain, value: Value) -> None:
+        self.tensor = tensor
+        self.storage = storage
+        self.chain = chain
+        self.value = value
+        self.stamp = storage.stamp
+
+
+class GradSlot:
+    """What happened to the `.grad` of one tensor: was the gradient from before seen, and what is left."""
+
+    __slots__ = ("before", "final", "tensor", "written")
+
+    def __init__(self, tensor: TensorBase) -> None:
+        self.tensor = tensor
+        self.before: TensorBase | None = None
+        self.final: TensorBase | None = None
+        self.written = False
+
+
+def current() -> Capture | None:
+    """The capture that listens in this thread."""
+    recorder = MODES.recorder
+    return recorder if isinstance(recorder, Capture) else None
+
+
+class Capture:
+    """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
+
+    def __init__(self, name: str, arguments: Sequence[TensorBase], reachable: dict[int, TensorBase]) -> None:
+        self.builder = GraphBuilder(name, user_location)
+        self.reachable = reachable
+        self.entries: dict[int, Entry] = {}
+        self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
+        self.grads: dict[int, GradSlot] = {}
+        self.taped: set[Operation] = set()
+        self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
+        self.rederived: set[Operation] = set()
+        for t in arguments:
+            if id(t) not in self.entries:
+                self._input("argument", t)
+
+    def __enter__(self) -> Capture:
+        MODES.recorder = self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        MODES.recorder = None
+
+    # ---------------------------------------------------------------------------- what tensors report
+
+    def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
+        """An op was executed."""
+        self._settle()
+        values = [self.value_of(t) for t in operands]
+        made = self.builder.add(op, values, attrs)
+        if made and made[0].producer is not None:
+            self._latest = (made[0].producer, results)
+        for t, v in zip(results, made, strict=True):
+            if op.view is not None and t._buffer is operands[0]._buffer:
+                source = self.entries[id(operands[0])]
+                self.entries[id(t)] = Entry(t, source.storage, (*source.chain, (op, attrs)), v)
+            else:
+                self.entries[id(t)] = Entry(t, Storage(t, v, None), (), v)
+
+    def record_write(self, tensor: TensorBase, value: TensorBase) -> None:
+        """`tensor`'s memory was overwritten with what `value` holds."""
+        self._settle()
+        new = self.value_of(value)
+        entry = self.entries.get(id(tensor)) or self._lift(tensor)
+        storage = entry.storage
+        if storage.root._flags & READONLY:
+            raise CaptureError("an in-place write to read-only memory")
+        storage.value = self._put(storage.value, entry.chain, new)
+        storage.stamp += 1
+        storage.version = tensor._buffer.version
+        if not entry.chain:
+            entry.value, entry.stamp = storage.value, storage.stamp
+
+    def forbid(self, tensor: TensorBase, what: str) -> None:
+        """`what` needs the data of `tensor`."""
+        raise CaptureError(
+            f"{what} asks for tensor data while a function is captured; the compiled program could not ask again",
+            operands=[tensor.ttype],
+            fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
+        )
+
+    def grad_read(self, tensor: TensorBase) -> None:
+        """`.grad` is read: the gradient from before becomes an input when it is used."""
+        slot = self._slot(tensor)
+        if not slot.written and slot.before is not None:
+            self.reachable.setdefault(id(slot.before), slot.before)
+
+    def grad_write(self, tensor: TensorBase, grad: TensorBase | None) -> None:
+        """`.grad` was set."""
+        slot = self._slot(tensor)
+        slot.written, slot.final = True, grad
+
+    def _slot(self, tensor: TensorBase) -> GradSlot:
+        slot = self.grads.get(id(tensor))
+        if slot is None:
+            slot = self.grads[id(tensor)] = GradSlot(tensor)
+            slot.before = slot.final = tensor._grad
+        return slot
+
+    # ---------------------------------------------------------------------------------------- values
+
+    def value_of(self, t: TensorBase) -> Value:
+        """The Value that a tensor holds now."""
+        entry = self.entries.get(id(t)) or self._lift(t)
+        storage = entry.storage
+        if storage.version != t._buffer.version and not storage.root._flags & READONLY:
+            raise CaptureError(
+                "the memory of a traced tensor was changed behind the capture",
+                operands=[t.ttype],
+                fix="change it with kiln's in-place methods",
+            )
+        if entry.stamp != storage.stamp:
+            value = storage.value
+            for op, attrs in entry.chain:
+                (value,) = self.builder.add(op, [value], attrs)
+                assert value.producer is not None
+                self.rederived.add(value.producer)
+            entry.value, entry.stamp = value, storage.stamp
+        return entry.value
+
+    def _put(self, base: Value, chain: Chain, value: Value) -> Value:
+        """`base` with the part that a chain of views shows replaced by `value`."""
+        if not chain:
+            return value
+        (op, attrs), rest = chain[0], chain[1:]
+        if rest:
+            (part,) = self.builder.add(op, [base], attrs)
+            value = self._put(part, rest, value)
+        if op.name == "slice":
+            return self.builder.add(OPS["slice_scatter"], [base, value], attrs)[0]
+        if op.name == "reshape":
+            return self.builder.add(op, [value], {"shape": base.type.shape})[0]
+        if op.name == "permute":
+            return self.builder.add(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})[0]
+        if op.name == "broadcast" and value.type.numel() == base.type.numel():
+            return self.builder.add(OPS["reshape"], [value], {"shape": base.type.shape})[0]
+        raise CaptureError(f"an in-place write through {op.name}", fix="write to a clone()")
+
+    def _lift(self, t: TensorBase) -> Entry:
+        """A tensor from outside becomes an input."""
+        for slot in self.grads.values():
+            if slot.before is t:
+                return self._input("grad", t)
+        if id(t) in self.reachable:
+            return self._input("object", t)
+        raise CaptureError(
+            "a tensor that is neither an argument nor reachable from the function (its closure, globals, modules) "
+            "was used while it is captured; the compiled program would not notice a new one",
+            operands=[t.ttype],
+            fix="pass it as an argument, or make it outside and keep it in a variable that the function reads",
+        )
+
+    def _input(self, kind: str, t: TensorBase) -> Entry:
+        v = self.builder.input(t.ttype)
+        entry = Entry(t, Storage(t, v, len(self.inputs)), (), v)
+        self.entries[id(t)] = entry
+        self.inputs.append((kind, t))
+        return entry
+
+    # ---------------------------------------------------------------------------------------- result
+
+    def storages(self) -> list[Storage]:
+        """Input storages that were written."""
+        seen = {id(e.storage): e.storage for e in self.entries.values()}
+        return [s for s in seen.values() if s.input is not None and s.stamp]
+
+    def check_aliasing(self, written: Sequence[Storage]) -> None:
+        """Refuse inputs that share memory when one of them was written."""
+        buffers: dict[int, int] = {}
+        for _, t in self.inputs:
+            buffers[id(t._buffer)] = buffers.get(id(t._buffer), 0) + 1
+        for s in written:
+            if buffers[id(s.root._buffer)] > 1:
+                raise CaptureError(
+                    "two tensors from outside share memory, and one of them is written in place",
+                    operands=[s.root.ttype],
+                    fix="pass the whole tensor and take the views inside the function",
+                )
+            if s.root._flags & REQUIRES_GRAD and s.root._node is not None:
+                raise CaptureError(
+                    "an in-place write to an input through which gradients flow",
+                    operands=[s.root.ttype],
+                    fix="write to a clone(), and return it",
+                )
+
+    def finish(self, outputs: Sequence[Value]) -> Graph:
+        """Freeze: `outputs`, then the new contents of written inputs, aliased to them."""
+        written = self.storages()
+        self.check_aliasing(written)
+        first = len(outputs)
+        aliases = [Alias(first + k, s.input) for k, s in enumerate(written) if s.input is not None]
+        return self.builder.build([*outputs, *(s.value for s in written)], aliases)
+
+    def _settle(self) -> None:
+        """Note whether the latest operation went on the tape (which happens after it was recorded, and which a
+        later in-place write to its result would hide)."""
+        if self._latest is not None:
+            operation, results = self._latest
+            if any(t._node is not None for t in results):
+                self.taped.add(operation)
+            self._latest = None
+
+    def taped_operations(self) -> frozenset[Operation]:
+        """Operations that are on the tape: gradients flow back through them and through no other."""
+        self._settle()
+        return frozenset(self.taped | self.rederived)

@@ -1,0 +1,64 @@
+"""`kiln.explain`: every stage of a compilation as text, from the captured graph to LLVM IR."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kiln import dispatch
+from kiln.jit import CompiledFunction
+from kiln.region import Region
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Stages by name, in order; `str()` prints them all."""
+
+    name: str
+    reasons: tuple[str, ...]
+    stages: tuple[tuple[str, str], ...]
+
+    def __getitem__(self, stage: str) -> str:
+        """The text of a stage ("captured", "simplified", "fused", "loops ...", "scheduled ...", "llvm ...",
+        "plan", "entry"); the first whose name begins so."""
+        for name, text in self.stages:
+            if name.startswith(stage):
+                return text
+        raise KeyError(f"no stage {stage!r}; there are {', '.join(name for name, _ in self.stages)}")
+
+    def __str__(self) -> str:
+        parts = [f"{self.name}: captured because of {'; '.join(self.reasons)}"]
+        parts += [f"---- {stage} ----\n{text.rstrip()}" for stage, text in self.stages]
+        return "\n\n".join(parts)
+
+
+def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Capture `function` on these arguments and print every stage of its compilation.
+
+    The function runs once, eagerly, as any first call does.
+    """
+    inner = function._function if isinstance(function, CompiledFunction) else function
+    compiled = CompiledFunction(inner)
+    compiled(*args, **kwargs)
+    (region,) = compiled.regions()
+    return Explanation(region.name, tuple(compiled.log), stages_of(region))
+
+
+def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
+    """All stages of a region's forward program."""
+    graph = region.graph if region.plan is None else region.plan.forward
+    return dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+
+
+def dump(region: Region) -> None:
+    """Print what KILN_DUMP asks for: 1 for everything, else stage names separated by commas."""
+    wanted = os.environ.get("KILN_DUMP", "")
+    if not wanted or wanted == "0":
+        return
+    names = None if wanted == "1" else tuple(wanted.split(","))
+    for stage, text in stages_of(region):
+        if names is None or stage.startswith(names):
+            print(f"---- {region.name}: {stage} ----\n{text.rstrip()}\n", file=sys.stderr)
