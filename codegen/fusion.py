@@ -1,9 +1,8 @@
 """Which operations become one kernel.
 
-A *group* has a domain: a full shape F and a set R of its dimensions that its reductions run over (maybe none).
-Each value in it lives on the full domain or on the kept one (F without R). Operations join when every value that one
-reads of the other is read at the very position that is being computed, or, for a full value, anywhere along
-the reduced dimensions of the same row: then one pass over the rows computes all of it. Groups must not form cycles.
+A *group* has a domain (`codegen/domain.py`). Operations join when every value that one reads of the other is read at
+the very position that is being computed, or, for a full value, anywhere along the reduced dimensions of the same
+row: then one pass over the rows computes all of it. Groups must not form cycles.
 
 The result is again a Graph, whose `fusion` operations hold graphs. Views of materialised values stay outside (they
 are layouts); views of members and cheap constants are repeated inside each group that reads them.
@@ -11,120 +10,59 @@ are layouts); views of members and cheap constants are repeated inside each grou
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from typing import Final
 
+from kiln.codegen.domain import (
+    Domain,
+    Index,
+    align,
+    coordinates,
+    definition,
+    domain_of,
+    is_literal,
+    is_reduction,
+    operand_indices,
+    same_index,
+    stripped,
+)
 from kiln.codegen.layout import Layout, is_view
-from kiln.ir import loops as L
-from kiln.ir.graph import Attrs, Constant, Graph, GraphBuilder, Operation, Value, rebuild
-from kiln.ir.loops import Expr, Vec
-from kiln.ir.ops.base import Dense, ElementContext, OpDef, Reduction, Template, ints_attr
+from kiln.ir.graph import Attrs, Graph, GraphBuilder, Operation, Value, rebuild
+from kiln.ir.ops.base import Template
 from kiln.ir.ops.fusion import fusion
-from kiln.ir.types import Shape, Sym
+from kiln.ir.types import Sym
 
 MAX_OPERATIONS: Final = 64
-COLUMN_LIMIT: Final = 1 << 18
-"""Kernels that reduce over columns walk the full domain column by column: only worth it while it stays cached."""
+COLUMN_LIMIT: Final = 1 << 20
+"""Kernels that reduce over columns walk the full domain in narrow strips: full results of more elements than this
+are written faster by a kernel of their own."""
+FEW_ROWS: Final = 4
+"""Row reductions run a row per thread: with so few long rows, full results are better left to other kernels."""
+LONG_ROW: Final = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Domain:
-    """F and R of a group."""
-
-    full: Shape
-    reduced: tuple[int, ...] = ()
-
-    @property
-    def kept(self) -> Shape:
-        return tuple(d for i, d in enumerate(self.full) if i not in self.reduced)
-
-    def by_rows(self) -> bool:
-        """Whether the last logical dimension is reduced."""
-        return bool(self.reduced) and self.reduced[-1] == len(self.full) - 1
-
-
-def stripped(shape: Shape) -> Shape:
-    """A shape without its dimensions of size one."""
-    return tuple(d for d in shape if d != 1)
-
-
-def align(shape: Shape, domain: Domain, coords: Sequence[Expr]) -> tuple[Expr, ...] | None:
-    """The index of a value of `shape` at the point `coords` of the domain; None when it lives on neither the
-    full nor the kept domain."""
-    plain = stripped(shape)
-    if plain == stripped(domain.full):
-        left = iter([c for c, d in zip(coords, domain.full, strict=True) if d != 1])
-    elif domain.reduced and plain == stripped(domain.kept):
-        kept = [(c, d) for i, (c, d) in enumerate(zip(coords, domain.full, strict=True)) if i not in domain.reduced]
-        left = iter([c for c, d in kept if d != 1])
-    else:
-        return None
-    return tuple(L.index(0) if d == 1 else next(left) for d in shape)
-
-
-def same_index(a: Expr, b: Expr) -> bool:
-    """Whether two index expressions are the same object or equal literals."""
-    return a is b or (isinstance(a, L.Const) and isinstance(b, L.Const) and a.value == b.value)
-
-
-def definition(op: Operation) -> OpDef:
-    assert isinstance(op.op, OpDef)
-    return op.op
-
-
-def is_literal(op: Operation) -> bool:
-    """Constants that cost nothing to repeat: fills, counters, single numbers."""
-    if op.op.name == "constant":
-        data = op.attrs["data"]
-        return isinstance(data, Constant) and data.data.size == 1
-    return "constant" in definition(op).traits
-
-
-def domain_of(op: Operation) -> Domain:
-    """The domain of an operation by itself."""
-    if isinstance(definition(op).lower, Reduction):
-        return Domain(op.operands[0].type.shape, ints_attr(op.attrs, "dims"))
-    return Domain(op.result.type.shape)
-
-
-def operand_indices(op: Operation, index: tuple[Expr, ...]) -> list[tuple[int, tuple[Expr, ...]]]:
-    """Where a Dense operation reads its operands when it computes its result at `index`."""
-    lower = definition(op).lower
-    assert isinstance(lower, Dense)
-    if lower.pointwise:
-        return [(k, index) for k in range(len(op.operands))]
-    reads: list[tuple[int, tuple[Expr, ...]]] = []
-
-    def read(k: int, index: tuple[Expr, ...], where: Expr | None = None) -> Expr:
-        reads.append((k, index))
-        return L.Var(Vec(op.operands[k].type.dtype), f"operand{k}")
-
-    def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
-        """Where it reads is all that is asked here."""
-
-    context = ElementContext(
-        tuple(v.type for v in op.operands), op.result.type, op.attrs, read, check, lambda d: extent_of(d)
-    )
-    lower.element(context, index)
-    return reads
-
-
-def extent_of(d: object) -> Expr:
-    """A dimension as an index expression."""
-    return L.index(d) if isinstance(d, int) else L.Var(L.INDEX, str(d))
+def stands_alone(op: Operation) -> bool:
+    """Templates, and constants in memory: never part of a generated kernel."""
+    return isinstance(definition(op).lower, Template) or op.op.name == "constant"
 
 
 class Group:
-    """Operations that will be one kernel."""
+    """Operations that will be one kernel, and the groups whose results they need."""
 
-    __slots__ = ("domain", "operations", "serial")
+    __slots__ = ("ancestors", "bits", "domain", "fallible", "needs", "operations", "serial", "users", "writes")
 
     def __init__(self, op: Operation, serial: int) -> None:
         self.operations = [op]
-        self.domain = domain_of(op) if isinstance(definition(op).lower, Dense | Reduction) else Domain(())
+        self.domain = Domain(()) if stands_alone(op) else domain_of(op)
         self.serial = serial
+        self.bits = 1 << serial
+        self.needs: set[Group] = set()
+        self.users: set[Group] = set()
+        self.ancestors = 0  # the bits of all groups that must run before
+        self.writes = False  # holds the new content of an input
+        self.fallible = False  # something that can fail comes from it
 
 
 class _Partition:
@@ -134,43 +72,114 @@ class _Partition:
         self.graph = graph
         self.layouts = layouts
         self.uses = graph.uses()
-        self.positions = {op: i for i, op in enumerate(graph.operations)}
+        self.serial = {op: i for i, op in enumerate(graph.operations)}
         self.outputs = set(graph.outputs)
         self.group: dict[Operation, Group] = {}
+        self.source: dict[Value, Value] = {v: v for v in graph.inputs}
+        """What each value is a view of."""
+        written = {graph.outputs[a.output] for a in graph.aliases}
+        fallible = self._fallible()
         for serial, op in enumerate(graph.operations):
-            if self.transparent(op) or is_literal(op):
+            view = self.transparent(op)
+            self.source.update({r: self.source[op.operands[0]] if view else r for r in op.results})
+            if view or is_literal(op):
                 continue
-            self.group[op] = Group(op, serial)
-            if fuse and isinstance(definition(op).lower, Dense | Reduction):
+            group = self.group[op] = Group(op, serial)
+            group.writes = any(r in written for r in op.results)
+            group.fallible = op in fallible
+            self._link(group, self.producers(op))
+            if fuse and not stands_alone(op):
                 self._join(op)
 
+    def _fallible(self) -> set[Operation]:
+        """The operations from which a failure can follow: a check, or a template that needs memory."""
+        found: set[Operation] = set()
+        for op in reversed(self.graph.operations):
+            own = isinstance(definition(op).lower, Template) or "check" in definition(op).traits
+            if own or any(user in found for r in op.results for user, _ in self.uses[r]):
+                found.add(op)
+        return found
+
     def transparent(self, op: Operation) -> bool:
-        """A view that is a mere layout, or that groups see through."""
+        """A view that is a mere layout of something materialised, or that groups see through."""
         return is_view(op) and self.layouts[op.result] is not None
 
-    def source(self, v: Value) -> Value:
-        """What a value is a view of."""
-        while v.producer is not None and self.transparent(v.producer):
-            v = v.producer.operands[0]
-        return v
+    def producers(self, op: Operation) -> Iterator[Group]:
+        """The groups whose results an operation reads."""
+        for v in op.operands:
+            producer = self.source[v].producer
+            if producer is not None and producer in self.group:
+                yield self.group[producer]
 
-    def predecessors(self, group: Group) -> Iterator[Group]:
-        for op in group.operations:
-            for v in op.operands:
-                producer = self.source(v).producer
-                if producer is not None and producer in self.group and self.group[producer] is not group:
-                    yield self.group[producer]
+    # ------------------------------------------------------------------------------------ order
 
-    # ------------------------------------------------------------------------------------- joining
+    def _link(self, group: Group, needs: Iterable[Group]) -> None:
+        for before in needs:
+            group.needs.add(before)
+            before.users.add(group)
+            group.ancestors |= before.ancestors | before.bits
+
+    def _cyclic(self, a: Group, b: Group) -> bool:
+        """Whether a path from one to the other leads through a third group."""
+        return any(x is not a and x.ancestors & a.bits for x in b.needs) or any(
+            x is not b and x.ancestors & b.bits for x in a.needs
+        )
+
+    def _merge(self, a: Group, b: Group, domain: Domain) -> None:
+        """`b` becomes part of `a`."""
+        a.operations = sorted([*a.operations, *b.operations], key=self.serial.__getitem__)
+        a.domain = domain
+        a.serial = max(a.serial, b.serial)
+        a.bits |= b.bits
+        a.ancestors = (a.ancestors | b.ancestors) & ~a.bits
+        a.writes |= b.writes
+        a.fallible |= b.fallible
+        for x in b.needs:
+            x.users.discard(b)
+            x.users.add(a)
+        for x in b.users:
+            x.needs.discard(b)
+            x.needs.add(a)
+        a.needs = (a.needs | b.needs) - {a, b}
+        a.users = (a.users | b.users) - {a, b}
+        for op in b.operations:
+            self.group[op] = a
+        pending = list(a.users)
+        while pending:
+            x = pending.pop()
+            more = x.ancestors | a.ancestors | a.bits
+            if more != x.ancestors:
+                x.ancestors = more
+                pending.extend(x.users)
+
+    def ordered(self) -> list[Group]:
+        """Groups such that each comes after what it reads; those that write inputs as late as can be, so that
+        what can fail has come before; otherwise in program order."""
+        groups = set(self.group.values())
+        waiting = {g: len(g.needs) for g in groups}
+        ready = [(g.writes, g.serial, g) for g in groups if not waiting[g]]
+        heapq.heapify(ready)
+        done: list[Group] = []
+        while ready:
+            group = heapq.heappop(ready)[2]
+            done.append(group)
+            for user in group.users:
+                waiting[user] -= 1
+                if not waiting[user]:
+                    heapq.heappush(ready, (user.writes, user.serial, user))
+        assert len(done) == len(groups), "groups form a cycle"
+        return done
+
+    # ---------------------------------------------------------------------------------- joining
 
     def _join(self, op: Operation) -> None:
+        """Merge the group of a new operation with those of its producers, as far as that is right and good."""
         for v in op.operands:
-            producer = self.source(v).producer
+            producer = self.source[v].producer
             if producer is None or producer not in self.group:
                 continue
             before, here = self.group[producer], self.group[op]
-            stays_memory = isinstance(definition(producer).lower, Template) or producer.op.name == "constant"
-            if before is here or stays_memory:
+            if before is here or stands_alone(producer):
                 continue
             domain = self._unify(before, here)
             if domain is not None and self._worthwhile(before, here, domain) and not self._cyclic(before, here):
@@ -197,28 +206,25 @@ class _Partition:
 
     def _legal(self, producers: Group, readers: Group, domain: Domain) -> bool:
         """Whether `readers` read values of `producers` only where the row being computed has them."""
-        coords = coordinates(domain)
+        if producers not in readers.needs:
+            return True
+        coords = tuple(coordinates(domain))
         for op in readers.operations:
-            if isinstance(definition(op).lower, Reduction):
-                reads = [(0, tuple(coords))] if op.operands[0].type.shape == domain.full else []
-                if not reads:
-                    return False
+            if all(g is not producers for g in self.producers(op)):
+                continue
+            if is_reduction(op):
+                reads = [(0, coords)]
             else:
                 index = align(op.result.type.shape, domain, coords)
                 if index is None:
                     return False
-                interesting = [self.source(v).producer for v in op.operands]
-                if not any(p in self.group and self.group[p] is producers for p in interesting if p is not None):
-                    continue
                 reads = operand_indices(op, index)
-            for k, at in reads:
-                if not self._reads_in_row(op.operands[k], at, producers, domain, coords):
-                    return False
+            if not all(self._in_row(op.operands[k], at, producers, domain, coords) for k, at in reads):
+                return False
         return True
 
-    def _reads_in_row(
-        self, v: Value, at: tuple[Expr, ...], producers: Group, domain: Domain, coords: Sequence[Expr]
-    ) -> bool:
+    def _in_row(self, v: Value, at: Index, producers: Group, domain: Domain, coords: Index) -> bool:
+        """Whether reading `v` at `at` while computing the point `coords` is reading what that row has."""
         while v.producer is not None and self.transparent(v.producer):
             ((_, at),) = operand_indices(v.producer, at)
             v = v.producer.operands[0]
@@ -227,23 +233,27 @@ class _Partition:
         canonical = align(v.type.shape, domain, coords)
         if canonical is None:
             return False
-        free = {id(coords[d]) for d in domain.reduced}
-        is_reduction = isinstance(definition(v.producer).lower, Reduction)
-        return all(same_index(a, c) or (id(c) in free and not is_reduction) for a, c in zip(at, canonical, strict=True))
+        free = set() if is_reduction(v.producer) else {id(coords[d]) for d in domain.reduced}
+        return all(same_index(a, c) or id(c) in free for a, c in zip(at, canonical, strict=True))
 
     def _worthwhile(self, a: Group, b: Group, domain: Domain) -> bool:
-        """Column reductions walk memory against its grain: large full results are better left to a kernel of
-        their own."""
-        if not domain.reduced or domain.by_rows():
+        """Whether one kernel is better than two."""
+        for writer, other in ((a, b), (b, a)):
+            if writer.writes and not writer.fallible and other.fallible:
+                return False  # what can fail would come after the write, which then could not be done in place
+        if not domain.reduced:
             return True
         size = math.prod(d for d in domain.full if isinstance(d, int))
-        if size <= COLUMN_LIMIT:
+        if domain.by_rows():
+            rows = math.prod(d for d in domain.kept if isinstance(d, int))
+            narrow = rows <= FEW_ROWS and size > rows * LONG_ROW
+        else:
+            narrow = size > COLUMN_LIMIT
+        if not narrow:
             return True
         members = {*a.operations, *b.operations}
-        for op in members:
-            if stripped(op.result.type.shape) == stripped(domain.full) and self.escapes(op.result, members):
-                return False
-        return True
+        full = stripped(domain.full)
+        return not any(stripped(op.result.type.shape) == full and self.escapes(op.result, members) for op in members)
 
     def escapes(self, v: Value, members: set[Operation]) -> bool:
         """Whether a value, or a view of it, is needed outside."""
@@ -256,80 +266,31 @@ class _Partition:
                 return True
         return False
 
-    def _cyclic(self, a: Group, b: Group) -> bool:
-        """Whether a path from `a` to `b` leads through a third group."""
-        seen: set[int] = set()
-        stack = [g for g in self.predecessors(b) if g is not a]
-        while stack:
-            g = stack.pop()
-            if g is a:
-                return True
-            if id(g) not in seen:
-                seen.add(id(g))
-                stack.extend(self.predecessors(g))
-        seen.clear()
-        stack = [g for g in self.predecessors(a) if g is not b]
-        while stack:
-            g = stack.pop()
-            if g is b:
-                return True
-            if id(g) not in seen:
-                seen.add(id(g))
-                stack.extend(self.predecessors(g))
-        return False
 
-    def _merge(self, a: Group, b: Group, domain: Domain) -> None:
-        a.operations = sorted({*a.operations, *b.operations}, key=self._position)
-        a.domain = domain
-        a.serial = max(a.serial, b.serial)
-        for op in b.operations:
-            self.group[op] = a
-
-    def _position(self, op: Operation) -> int:
-        return self.positions[op]
-
-    # -------------------------------------------------------------------------------------- result
-
-    def ordered(self) -> list[Group]:
-        """Groups such that each comes after what it reads, otherwise as late as their last operation."""
-        groups = list({id(g): g for g in self.group.values()}.values())
-        waiting = {id(g): {id(p) for p in self.predecessors(g)} for g in groups}
-        done: list[Group] = []
-        groups.sort(key=lambda g: g.serial)
-        while groups:
-            ready = next(g for g in groups if not waiting[id(g)])
-            groups.remove(ready)
-            done.append(ready)
-            for needs in waiting.values():
-                needs.discard(id(ready))
-        return done
-
-
-def coordinates(domain: Domain) -> list[Expr]:
-    """One index variable per dimension of the full domain; 0 where the size is one and nothing is reduced."""
-    return [
-        L.index(0) if d == 1 and i not in domain.reduced else L.Var(L.INDEX, f"i{i}") for i, d in enumerate(domain.full)
-    ]
+# ----------------------------------------------------------------------------------- the fused graph
 
 
 def fuse(graph: Graph, layouts: dict[Value, Layout | None], enabled: bool = True) -> Graph:
-    """The fused graph: `fusion` and template operations, constants in memory, and views of materialised values."""
+    """The fused graph: `fusion` and template operations, constants in memory, and views of materialised values.
+
+    `layouts` says which views are mere strides (`layout.assign`). Not `enabled`, or with symbolic dimensions, every
+    operation is a kernel by itself."""
     static = not any(isinstance(d, Sym) for v in graph.values() for d in v.type.shape)
     partition = _Partition(graph, layouts, enabled and static)
     builder, mapped = rebuild(graph)
     for group in partition.ordered():
         _emit(partition, group, builder, mapped)
-    outputs = [_outside(partition, builder, mapped, v) for v in graph.outputs]
+    outputs = [_outside(builder, mapped, v) for v in graph.outputs]
     return builder.build(outputs, graph.aliases)
 
 
-def _outside(partition: _Partition, builder: GraphBuilder, mapped: dict[Value, Value], v: Value) -> Value:
+def _outside(builder: GraphBuilder, mapped: dict[Value, Value], v: Value) -> Value:
     """A value in the fused graph; views and constants are made on demand."""
     found = mapped.get(v)
     if found is None:
         op = v.producer
         assert op is not None
-        operands = [_outside(partition, builder, mapped, x) for x in op.operands]
+        operands = [_outside(builder, mapped, x) for x in op.operands]
         found = mapped[v] = builder.clone(op, operands)[v.index]
     return found
 
@@ -337,8 +298,8 @@ def _outside(partition: _Partition, builder: GraphBuilder, mapped: dict[Value, V
 def _emit(partition: _Partition, group: Group, builder: GraphBuilder, mapped: dict[Value, Value]) -> None:
     """Append one group: templates and memory constants as they are, everything else as a fusion."""
     first = group.operations[0]
-    if isinstance(definition(first).lower, Template) or (first.op.name == "constant" and not is_literal(first)):
-        operands = [_outside(partition, builder, mapped, v) for v in first.operands]
+    if stands_alone(first):
+        operands = [_outside(builder, mapped, v) for v in first.operands]
         mapped.update(zip(first.results, builder.clone(first, operands), strict=True))
         return
     members = set(group.operations)
@@ -351,8 +312,8 @@ def _emit(partition: _Partition, group: Group, builder: GraphBuilder, mapped: di
         found = inside.get(v)
         if found is not None:
             return found
-        root, producer = partition.source(v).producer, v.producer
-        repeated = producer is not None and root is not None and (root in members or is_literal(root))
+        root, producer = partition.source[v].producer, v.producer
+        repeated = root is not None and (root in members or is_literal(root))
         if repeated and producer is not None and producer not in members:
             made = body.clone(producer, [enter(x) for x in producer.operands])[v.index]
         else:
@@ -369,7 +330,7 @@ def _emit(partition: _Partition, group: Group, builder: GraphBuilder, mapped: di
         escaping = [group.operations[-1].result]
     graph = body.build([inside[v] for v in escaping])
     attrs: Attrs = {"body": graph}
-    operands = [_outside(partition, builder, mapped, v) for v in externals]
+    operands = [_outside(builder, mapped, v) for v in externals]
     results = builder.add(fusion, operands, attrs, group.operations[-1].loc)
     mapped.update(zip(escaping, results, strict=True))
 

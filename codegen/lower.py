@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kiln.codegen.fusion import Domain, align, coordinates, definition, domain_of, same_index, stripped
+from kiln.codegen.domain import Domain, align, coordinates, definition, domain_of, same_index, stripped
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.intrinsics import MATH_FUNCTIONS

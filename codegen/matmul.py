@@ -9,7 +9,7 @@ added ascending. Packing, tiling and threads only decide when an element is comp
   place, and there is one per tile shape.
 - *strip* runs tiles down the rows of one panel (as many columns as a full tile has).
 - *pack* copies panels of b to a workspace, so that a panel lies in one run of memory; where b is transposed it
-  turns blocks of lanes x lanes in registers.
+  turns small square blocks in registers.
 - *product* cuts the result into panels and blocks of rows, packs where that pays and shares the tiles among threads.
 
 The function that programs call, `kiln_matmul_<dtype>`, only brings the result's rows into unit stride: it exchanges
@@ -58,15 +58,17 @@ WORKSPACE: Final = 1 << 21
 DIRECT_ROWS: Final = 24
 """With no more rows than these (three tiles), b is read in place if its rows are contiguous: it is read too few
 times for packing to pay."""
+TURN: Final = 8
+"""Side of the blocks that packing a transposed b turns in registers (narrow panels: theirs)."""
 FEW_TASKS: Final = 16
 """A product of fewer tasks is cut finer: into blocks of FEW_ROWS rows and single panels."""
 FEW_ROWS: Final = 32
-GRAIN: Final = 1 << 14
+GRAIN: Final = 1 << 13
 """Vector multiply-adds that are worth a thread (some microseconds)."""
 PACK_GRAIN: Final = 1 << 15
 """Elements that are worth a thread's packing."""
 
-TARGET_DTYPES: Final = ("float32", "float64", "int64")
+DTYPES: Final = ("float32", "float64", "int64")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def matmul_module(dtype: DType, target: Target) -> Module:
 
 def kernels(dtype: DType, target: Target) -> list[Kernel]:
     """The kernels of the module, innermost first; the last one is `kiln_matmul_<dtype>`."""
-    if dtype.name not in TARGET_DTYPES:
+    if dtype.name not in DTYPES:
         raise TypeError(f"no matrix product of {dtype}")
     shape = tile_shape(dtype, target)
     family = _Family(dtype, shape)
@@ -189,6 +191,7 @@ class _Family:
         self.shape = shape
         self.stem = f"kiln_matmul_{dtype.name}"
         self.vec = Vec(dtype, shape.lanes)
+        self.turn = min(TURN, shape.panel)
 
     def memory(self, name: str, scope: str = "global") -> Buffer:
         """Memory that is only passed on, addressed by element."""
@@ -292,36 +295,33 @@ class _Family:
         there = L.mul(k, b_k)
 
         def rows(lo: Expr, source: Expr) -> Stmt:
-            return For("serial", k, lo, kn, (Store(packed, (here,), L.load(b, (source,), mask)),))
+            copy = Store(packed, (here,), L.load(b, (source,), mask))
+            return For("serial", j, L.index(0), n, (For("serial", k, lo, kn, (copy,)),), lanes)
 
         contiguous = L.ramp(L.add(there, j), lanes)
         spread = L.apply("mul", L.ramp(j, lanes), L.splat(b_n, lanes))
         scattered = L.apply("add", L.splat(there, lanes), spread)
-        turned = _Names()
-        whole = turned.let("whole", L.sub(kn, _mod(kn, lanes)))
-        turned.add(*self._turn(b, packed, n, b_n, j, whole), rows(whole, scattered))
+        names = _Names()
+        turns = _and(_is(b_k, 1), L.apply("ge", kn, L.index(self.turn)))
+        whole = names.let("whole", L.select(turns, L.sub(kn, _mod(kn, self.turn)), L.index(0)))
+        names.add(If(turns, (self._turn(b, packed, n, b_n, whole),)), rows(whole, scattered))
         unit = _or(_is(b_n, 1), _is(n, 1))
-        otherwise = If(_is(b_k, 1), turned.block(), (rows(L.index(0), scattered),))
-        choice = If(unit, (rows(L.index(0), contiguous),), (otherwise,))
-        return Kernel(
-            f"{self.stem}_pack_b", (b, packed, *params), (For("serial", j, L.index(0), n, (choice,), lanes),)
-        )
+        choice = If(unit, (rows(L.index(0), contiguous),), names.block())
+        return Kernel(f"{self.stem}_pack_b", (b, packed, *params), (choice,))
 
-    def _turn(self, b: Buffer, packed: Buffer, n: Expr, b_n: Expr, j: Expr, whole: Expr) -> list[Stmt]:
-        """Lanes columns of b, each contiguous, to rows of `packed`: blocks of lanes x lanes, turned in registers.
-        Columns behind the last one repeat it, so that nothing outside b is read; their copies are never used."""
-        lanes = self.shape.lanes
-        k = Var(INDEX, "k")
+    def _turn(self, b: Buffer, packed: Buffer, n: Expr, b_n: Expr, whole: Expr) -> Stmt:
+        """Columns of b, each contiguous, to rows of `packed`: blocks of `turn` x `turn`, turned in registers. Columns
+        behind the last one repeat it, so that nothing outside b is read; their copies are never used."""
+        j, k = _vars("j k")
         names = _Names()
         last = n - 1
-        starts = [names.let(f"column{e}", L.mul(_min(j + e, last), b_n)) for e in range(lanes)]
-        columns: list[Expr] = [L.load(b, (L.ramp(L.add(s, k), lanes),)) for s in starts]
-        stores = [
-            Store(packed, (L.ramp((k + e) * self.shape.panel + j, lanes),), row)
-            for e, row in enumerate(transposed(columns))
-        ]
-        names.add(For("serial", k, L.index(0), whole, tuple(stores), lanes))
-        return names.statements
+        starts = [names.let(f"column{e}", L.mul(_min(j + e, last), b_n)) for e in range(self.turn)]
+        columns: list[Expr] = [L.load(b, (L.ramp(L.add(s, k), self.turn),)) for s in starts]
+        at = L.add(k * self.shape.panel, j)
+        rows = enumerate(transposed(columns))
+        stores = [Store(packed, (L.ramp(at + e * self.shape.panel, self.turn),), row) for e, row in rows]
+        names.add(For("serial", k, L.index(0), whole, tuple(stores), self.turn))
+        return For("serial", j, L.index(0), n, names.block(), self.turn)
 
     # ---------------------------------------------------------------------------------------- product
 

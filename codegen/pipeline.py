@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
-from kiln.codegen.fusion import fuse, is_literal
+from kiln.codegen.domain import is_literal
+from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import lower

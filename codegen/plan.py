@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kiln.codegen.fusion import same_index
+from kiln.codegen.domain import same_index
 from kiln.codegen.layout import Layout
 from kiln.codegen.lower import Lowered
 from kiln.ir.graph import Alias, Constant, Graph, Operation, Value

@@ -15,20 +15,14 @@ import kiln
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="kiln", description="A graph-capturing JIT compiler over an eager frontend."
-    )
+    parser = argparse.ArgumentParser(prog="kiln", description="A graph-capturing JIT compiler over an eager frontend.")
     parser.add_argument("--version", action="version", version=f"kiln {kiln.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser(
-        "demo", help="train on 1,348 real handwritten digits, eagerly and compiled, and compare"
-    )
+    demo = commands.add_parser("demo", help="train on 1,348 real handwritten digits, eagerly and compiled, and compare")
     demo.add_argument("--epochs", type=int, default=30, help="passes over the training rows (default 30)")
     demo.add_argument("--seeds", type=int, default=3, help="number of runs, seeds 0, 1, ... (default 3)")
     demo.add_argument("--out", default="kiln-demo", help="folder for the weights (default kiln-demo)")
-    classify = commands.add_parser(
-        "classify", help="classify the held-out digits with weights that the demo saved"
-    )
+    classify = commands.add_parser("classify", help="classify the held-out digits with weights that the demo saved")
     classify.add_argument("weights", help="a file written by `kiln demo`")
     commands.add_parser("env", help="print versions, CPU features, threads and the cache folder")
     return parser

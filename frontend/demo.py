@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import kiln
 import numpy as np
+
+import kiln
 from kiln import nn
 from kiln.digits import Digits, draw, load_digits
 
@@ -78,7 +79,8 @@ def train(data: Digits, seed: int, epochs: int, compiled: bool) -> Run:
         loss = loss_fn(model(x), y)
         loss.backward()
         optimizer.step()
-        return loss.detach()
+        detached: kiln.Tensor = loss.detach()
+        return detached
 
     run_step: Callable[[kiln.Tensor, kiln.Tensor], Any] = kiln.compile(step) if compiled else step
     rng = np.random.default_rng(seed)

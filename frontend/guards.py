@@ -17,6 +17,7 @@ from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodT
 from typing import Any
 
 from kiln.base import TensorBase
+from kiln.location import is_kiln
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 _OPAQUE = (type, BuiltinFunctionType, CodeType, ModuleType)
@@ -81,7 +82,7 @@ class Guards:
         return fact.objects
 
     def _visit(self, x: Any, path: str) -> None:
-        if isinstance(x, _SCALARS) or isinstance(x, _OPAQUE) or id(x) in self._seen:
+        if isinstance(x, _SCALARS + _OPAQUE) or id(x) in self._seen:
             return
         self._seen[id(x)] = x
         if isinstance(x, TensorBase):
@@ -176,10 +177,10 @@ def _slots(cls: type) -> Iterator[str]:
                 yield name
 
 
-_ROOTS = frozenset({"kiln", "numpy", "builtins", "typing", "collections", "functools"})
+_ROOTS = frozenset({"numpy", "builtins", "typing", "collections", "functools"})
 
 
 def _is_library(module: str | None) -> bool:
     """Modules whose code is not the user's: kiln itself, NumPy, the standard library."""
     root = (module or "").split(".")[0]
-    return root in _ROOTS or root in sys.stdlib_module_names - {"__main__"}
+    return is_kiln(module or "") or root in _ROOTS or root in sys.stdlib_module_names - {"__main__"}

@@ -109,7 +109,12 @@ class CompiledFunction:
         return tuple(key), tensors, objects
 
     def _capture(
-        self, key: tuple[Any, ...], tensors: list[Any], objects: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        key: tuple[Any, ...],
+        tensors: list[Any],
+        objects: list[Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         why = self._reason(key, tensors)
         if self._fixed and self._entries:

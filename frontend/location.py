@@ -9,12 +9,16 @@ from types import FrameType
 from kiln.ir.graph import SourceLoc
 
 
+def is_kiln(module: str) -> bool:
+    """Whether a module is kiln's own machinery; the demo is a user's program like any other."""
+    return (module == "kiln" or module.startswith("kiln.")) and module != "kiln.demo"
+
+
 def user_location() -> SourceLoc | None:
     """File, line and function of the innermost caller outside kiln; None when there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module != "kiln" and not module.startswith("kiln."):
+        if not is_kiln(frame.f_globals.get("__name__", "")):
             return SourceLoc(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None

@@ -64,7 +64,8 @@ class Compiled:
         self.executable = dispatch.load(self.program)
         aliased = {o for o, _ in self.program.aliases}
         self.layouts = [
-            None if i in aliased else layout_of(t.dtype, t.static_shape()) for i, t in enumerate(self.program.output_types)
+            None if i in aliased else layout_of(t.dtype, t.static_shape())
+            for i, t in enumerate(self.program.output_types)
         ]
         self.seconds = time.perf_counter() - started
 
@@ -93,12 +94,17 @@ class Region:
         self._seeds: list[Value] = []
         self.results = [self._result(x, capture) if isinstance(x, TensorBase) else x for x in self.returned]
         self.grads = [
-            (slot.tensor, self.positions.get(id(slot.tensor)), None if slot.final is None else self._result(slot.final, capture))
+            (
+                slot.tensor,
+                self.positions.get(id(slot.tensor)),
+                None if slot.final is None else self._result(slot.final, capture),
+            )
             for slot in capture.grads.values()
             if slot.written and id(slot.tensor) in {id(t) for _, t in capture.inputs}
         ]
         self.guarded_grads = [
-            (slot.tensor, self.positions.get(id(slot.tensor)), slot.before is not None) for slot in capture.grads.values()
+            (slot.tensor, self.positions.get(id(slot.tensor)), slot.before is not None)
+            for slot in capture.grads.values()
         ]
         outputs = self._values
         self.graph = capture.finish(outputs)
@@ -129,7 +135,7 @@ class Region:
         value = capture.value_of(t)
         entry = capture.entries[id(t)]
         seed = None
-        if t._node is not None and any(op in capture.taped for op in [value.producer]) or t._node is not None:
+        if t._node is not None:
             seed = len(self._seeds)
             self._seeds.append(value)
         root = entry.storage.root
@@ -235,7 +241,9 @@ class Region:
     @property
     def seconds(self) -> float:
         """Seconds spent compiling so far."""
-        return sum(c.seconds for c in ([self.forward] if self.forward else []) + [c for _, c in self.backwards.values()])
+        return sum(
+            c.seconds for c in ([self.forward] if self.forward else []) + [c for _, c in self.backwards.values()]
+        )
 
 
 class RegionNode(Node):
@@ -286,8 +294,7 @@ class RegionNode(Node):
         values = [where[s] if s in where else self.inputs[s[1]] for s in plan.saved]
         operands = [t if t._layout.contiguous else dispatch.run(_COPY, (t,), {})[0] for t in [*values, *present]]
         buffers = compiled.run(operands)
-        layouts = compiled.layouts
-        return [region.cls(b, b.ptr, layout) for b, layout in zip(buffers, layouts, strict=True)]
+        return [region.cls(b, b.ptr, layout) for b, layout in zip(buffers, compiled.layouts, strict=True) if layout]
 
     def release(self) -> None:
         self.region = None

@@ -100,7 +100,9 @@ def fma(a: Any, b: Any, c: Any) -> Any:
 
 def _fma1(a: Any, b: Any, c: Any, dtype: np.dtype[Any]) -> Any:
     x, y, z = float(a), float(b), float(c)
-    if not (np.isfinite(x) and np.isfinite(y) and np.isfinite(z)):
+    if np.isfinite(x) and np.isfinite(y) and not np.isfinite(z):
+        return c  # also where the product, rounded by itself, would overflow the other way
+    if not (np.isfinite(x) and np.isfinite(y)):
         with np.errstate(all="ignore"):
             return dtype.type(np.float64(x) * np.float64(y) + np.float64(z))
     exact = Fraction(x) * Fraction(y) + Fraction(z)

@@ -1,0 +1,14 @@
+"""Functions that layers are made of, under PyTorch's names."""
+
+from __future__ import annotations
+
+from kiln.functional import cross_entropy as cross_entropy
+from kiln.functional import gelu as gelu
+from kiln.functional import linear as linear
+from kiln.functional import log_softmax as log_softmax
+from kiln.functional import mse_loss as mse_loss
+from kiln.functional import nll_loss as nll_loss
+from kiln.functional import relu as relu
+from kiln.functional import sigmoid as sigmoid
+from kiln.functional import softmax as softmax
+from kiln.functional import tanh as tanh
