@@ -1,6 +1,7 @@
 """Logical kernel to CPU kernel: explicit 16-lane vectors, masked tails, reductions in the contract's orders.
 
-- `For(kind="vector")` becomes a serial loop over whole vectors and one masked vector for the rest. Every value that
+- `For(kind="vector")` becomes a serial loop over whole vectors and one masked vector for the rest; with a grain, in
+  parallel chunks. Every value that
   depends on the loop variable becomes a vector of `LANES` lanes, whatever its dtype; the others stay scalar.
 - `Reduce(order="lanes")` becomes, per block of `BLOCK` elements, `GROUPS` vector accumulators, then shuffles;
   its masked tail holds the identity. `Reduce(order="serial")` becomes chains over blocks of `ROWS`, run in each lane
@@ -23,6 +24,8 @@ from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS
 from kiln.ir.target import Target
 
 STEP = GROUPS * LANES
+CHUNK = 4096
+"""Elements of a plain vector loop that a thread takes at a time."""
 State = tuple[Expr, ...]
 
 
@@ -177,23 +180,43 @@ class _Scheduler:
     # -------------------------------------------------------------------------------- vector loops
 
     def _vector(self, s: For, scope: _Scope, out: list[Stmt]) -> None:
-        """Whole vectors, then one masked vector."""
+        """A vector loop; one with a grain is cut into chunks for the threads."""
         if scope.lanes > 1:
-            self._for(replace(s, kind="serial"), scope, out)
+            self._for(replace(s, kind="serial", grain=None), scope, out)
             return
         lo, hi = self.expr(s.lo, scope), self.expr(s.hi, scope)
         if not (isinstance(lo, Const) and lo.value == 0 and s.step == 1 and not s.carried):
             raise TypeError("a vector loop runs from 0 in steps of 1 and carries nothing")
-        whole = _round_down(hi, LANES)
-        if not (isinstance(whole, Const) and whole.value == 0):
-            base = self.var(s.var.name)
-            body, _ = self.instance(s.body, (), _Scope(LANES), {s.var: L.ramp(base, LANES)})
-            out.append(For("serial", base, lo, whole, body, LANES))
-        self._when(
-            _positive(L.sub(hi, whole)),
-            lambda: self.instance(s.body, (), *_tail(whole, hi, s.var))[0],
-            out,
-        )
+        # Chains over rows take wide strips of columns: neighbours in memory are read together.
+        strips = any(isinstance(x, Reduce) for x in L.walk(s.body))
+        widths, size = ((STEP, LANES), STEP) if strips else ((LANES,), CHUNK)
+        grain = None if s.grain is None else self.expr(s.grain, scope)
+        least = int(grain.value) if isinstance(grain, Const) else 0
+        if grain is None or (isinstance(hi, Const) and int(hi.value) <= max(size, least)):
+            self._span(s, L.index(0), hi, widths, out)
+            return
+        chunk = self.var("chunk")
+        start, span = L.mul(chunk, L.index(size)), L.index(size)
+        if not (isinstance(hi, Const) and int(hi.value) % size == 0):
+            span = L.apply("min", L.sub(hi, start), span)
+        inner: list[Stmt] = []
+        self._span(s, start, span, widths, inner)
+        count = _quotient(L.add(hi, L.index(size - 1)), size)
+        worth = _quotient(L.add(grain, L.index(size - 1)), size)
+        out.append(For("parallel", chunk, L.index(0), count, tuple(inner), grain=worth))
+
+    def _span(self, s: For, start: Expr, span: Expr, widths: tuple[int, ...], out: list[Stmt]) -> None:
+        """`span` iterations of a vector loop from `start` on: whole vectors, then one masked vector."""
+        at, left = start, span
+        for width in widths:
+            whole = _round_down(left, width)
+            if not (isinstance(whole, Const) and whole.value == 0):
+                base = self.var(s.var.name)
+                body, _ = self.instance(s.body, (), _Scope(width), {s.var: L.ramp(base, width)})
+                out.append(For("serial", base, at, L.add(at, whole), body, width))
+            at, left = L.add(at, whole), L.sub(left, whole)
+        stop = L.add(at, left)
+        self._when(_positive(left), lambda: self.instance(s.body, (), *_tail(at, stop, s.var))[0], out)
 
     def _when(self, test: bool | Expr, make: Callable[[], Block], out: list[Stmt]) -> None:
         """Statements that run if `test`, decided now where it can be."""
@@ -432,6 +455,11 @@ def _round_down(n: Expr, step: int) -> Expr:
     if isinstance(n, Const):
         return L.index(int(n.value) // step * step)
     return L.apply("and", n, L.index(-step))
+
+
+def _quotient(n: Expr, divisor: int) -> Expr:
+    """n / divisor for n >= 0."""
+    return L.index(int(n.value) // divisor) if isinstance(n, Const) else L.apply("div", n, L.index(divisor))
 
 
 def _positive(n: Expr) -> bool | Expr:

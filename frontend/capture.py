@@ -53,12 +53,13 @@ class Entry:
 class GradSlot:
     """What happened to the `.grad` of one tensor: was the gradient from before seen, and what is left."""
 
-    __slots__ = ("before", "final", "tensor", "written")
+    __slots__ = ("before", "final", "read", "tensor", "written")
 
     def __init__(self, tensor: TensorBase) -> None:
         self.tensor = tensor
         self.before: TensorBase | None = None
         self.final: TensorBase | None = None
+        self.read = False  # before it was written: then a warm call must find it as it was
         self.written = False
 
 
@@ -132,8 +133,8 @@ class Capture:
     def grad_read(self, tensor: TensorBase) -> None:
         """`.grad` is read: the gradient from before becomes an input when it is used."""
         slot = self._slot(tensor)
-        if not slot.written and slot.before is not None:
-            self.reachable.setdefault(id(slot.before), slot.before)
+        if not slot.written and not slot.read:
+            slot.read, slot.before = True, tensor._grad
 
     def grad_write(self, tensor: TensorBase, grad: TensorBase | None) -> None:
         """`.grad` was set."""
@@ -141,11 +142,7 @@ class Capture:
         slot.written, slot.final = True, grad
 
     def _slot(self, tensor: TensorBase) -> GradSlot:
-        slot = self.grads.get(id(tensor))
-        if slot is None:
-            slot = self.grads[id(tensor)] = GradSlot(tensor)
-            slot.before = slot.final = tensor._grad
-        return slot
+        return self.grads.setdefault(id(tensor), GradSlot(tensor))
 
     # ---------------------------------------------------------------------------------------- values
 

@@ -105,6 +105,7 @@ class Region:
         self.guarded_grads = [
             (slot.tensor, self.positions.get(id(slot.tensor)), slot.before is not None)
             for slot in capture.grads.values()
+            if slot.read
         ]
         outputs = self._values
         self.graph = capture.finish(outputs)

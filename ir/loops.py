@@ -186,8 +186,9 @@ class Carry:
 class For(Stmt):
     """for var in range(lo, hi, step). kind: "serial", "parallel" (iterations independent, any order),
     "vector" (logical only: may be vectorised, iterations independent), "unrolled", or the GPU axes "grid",
-    "block", "lane". Carried values only in serial and unrolled loops. `grain` (parallel only) is the least
-    number of iterations worth a thread: fewer run on the caller."""
+    "block", "lane". Carried values only in serial and unrolled loops. `grain` (of parallel loops, and of vector
+    loops that may be cut into parallel chunks) is the least number of iterations worth a thread: fewer run on
+    the caller."""
 
     kind: str
     var: Var

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from kiln import functional as F
@@ -46,7 +47,7 @@ class SGD(Optimizer):
                 # `seen` is 0 before the first step, in which the buffer becomes the plain gradient.
                 self.state[p] = {"momentum_buffer": zeros_like(p), "seen": zeros((), dtype=p.dtype)}
 
-    def update(self, group: dict[str, Any], p: Tensor, grad: Tensor) -> None:
+    def update(self, group: dict[str, Any], p: Tensor, grad: Tensor, shared: Sequence[Tensor]) -> None:
         if group["weight_decay"]:
             grad = F.add(grad, F.mul(p, group["weight_decay"]))
         momentum = group["momentum"]
@@ -91,8 +92,8 @@ class Adam(Optimizer):
         for p in group["params"]:
             self.state[p] = {"step": step, "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
 
-    def begin(self, group: dict[str, Any]) -> None:
-        """Count the step, and compute the two numbers that all parameters of the group need."""
+    def begin(self, group: dict[str, Any]) -> Sequence[Tensor]:
+        """Count the step; lr / (1 - b1^t) and sqrt(1 - b2^t)."""
         step = self.state[group["params"][0]]["step"]
         step.add_(1.0)
         t = step.to(float64)
@@ -100,11 +101,10 @@ class Adam(Optimizer):
         for beta in group["betas"]:
             decayed = F.exp(F.mul(t, math.log(beta))) if beta else F.mul(t, 0.0)
             corrections.append(F.sub(1.0, decayed))
-        self._step_size = F.div(group["lr"], corrections[0])
-        self._root = F.sqrt(corrections[1])
+        return F.div(group["lr"], corrections[0]), F.sqrt(corrections[1])
 
-    def update(self, group: dict[str, Any], p: Tensor, grad: Tensor) -> None:
-        beta1, beta2 = group["betas"]
+    def update(self, group: dict[str, Any], p: Tensor, grad: Tensor, shared: Sequence[Tensor]) -> None:
+        (beta1, beta2), (step_size, root) = group["betas"], shared
         decay = group["weight_decay"]
         if decay and self.decoupled:
             p.mul_(1.0 - group["lr"] * decay)
@@ -113,8 +113,8 @@ class Adam(Optimizer):
         mean, square = self.state[p]["exp_avg"], self.state[p]["exp_avg_sq"]
         mean.copy_(F.add(F.mul(mean, beta1), F.mul(grad, 1.0 - beta1)))
         square.copy_(F.add(F.mul(square, beta2), F.mul(F.mul(grad, grad), 1.0 - beta2)))
-        denominator = F.add(F.div(F.sqrt(square), self._root.to(p.dtype)), group["eps"])
-        p.sub_(F.mul(F.div(mean, denominator), self._step_size.to(p.dtype)))
+        denominator = F.add(F.div(F.sqrt(square), root.to(p.dtype)), group["eps"])
+        p.sub_(F.mul(F.div(mean, denominator), step_size.to(p.dtype)))
 
 
 class AdamW(Adam):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kiln.autograd import no_grad
@@ -52,22 +52,23 @@ class Optimizer:
     def init_group(self, group: dict[str, Any]) -> None:
         """Make the state of a group's parameters."""
 
-    def update(self, group: dict[str, Any], p: Tensor, grad: Tensor) -> None:
-        """Update one parameter in place."""
+    def update(self, group: dict[str, Any], p: Tensor, grad: Tensor, shared: Sequence[Tensor]) -> None:
+        """Update one parameter in place; `shared` is what `begin` returned."""
         raise NotImplementedError
 
-    def begin(self, group: dict[str, Any]) -> None:
-        """Called once per group and step, before its parameters are updated."""
+    def begin(self, group: dict[str, Any]) -> Sequence[Tensor]:
+        """Called once per group and step: numbers that the updates of all its parameters share."""
+        return ()
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         with no_grad():
             for group in self.param_groups:
-                self.begin(group)
+                shared = self.begin(group)
                 for p in group["params"]:
                     grad = p.grad
                     if grad is not None:
-                        self.update(group, p, grad)
+                        self.update(group, p, grad, shared)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget (or zero) the gradients of all parameters."""
