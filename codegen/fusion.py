@@ -51,7 +51,19 @@ def stands_alone(op: Operation) -> bool:
 class Group:
     """Operations that will be one kernel, and the groups whose results they need."""
 
-    __slots__ = ("ancestors", "bits", "domain", "fallible", "needs", "operations", "serial", "users", "writes")
+    __slots__ = (
+        "ancestors",
+        "bits",
+        "checks",
+        "domain",
+        "fallible",
+        "gathers",
+        "needs",
+        "operations",
+        "serial",
+        "users",
+        "writes",
+    )
 
     def __init__(self, op: Operation, serial: int) -> None:
         self.operations = [op]
@@ -63,6 +75,8 @@ class Group:
         self.ancestors = 0  # the bits of all groups that must run before
         self.writes = False  # holds the new content of an input
         self.fallible = False  # something that can fail comes from it
+        self.checks = "check" in definition(op).traits
+        self.gathers = False  # a full value in it is read in part only
 
 
 class _Partition:
@@ -75,6 +89,7 @@ class _Partition:
         self.serial = {op: i for i, op in enumerate(graph.operations)}
         self.outputs = set(graph.outputs)
         self.group: dict[Operation, Group] = {}
+        self.gathered = False  # by the merge that is being considered
         self.source: dict[Value, Value] = {v: v for v in graph.inputs}
         """What each value is a view of."""
         written = {graph.outputs[a.output] for a in graph.aliases}
@@ -134,6 +149,8 @@ class _Partition:
         a.ancestors = (a.ancestors | b.ancestors) & ~a.bits
         a.writes |= b.writes
         a.fallible |= b.fallible
+        a.checks |= b.checks
+        a.gathers |= b.gathers or self.gathered
         for x in b.needs:
             x.users.discard(b)
             x.users.add(a)
@@ -200,9 +217,11 @@ class _Partition:
             domain = db
         else:
             domain = None
-        if domain is None or not (self._legal(a, b, domain) and self._legal(b, a, domain)):
+        self.gathered = False
+        # A check must run for every element: what it guards must not be read in part only.
+        if domain is None or (a.gathers and b.checks) or (b.gathers and a.checks):
             return None
-        return domain
+        return domain if self._legal(a, b, domain) and self._legal(b, a, domain) else None
 
     def _legal(self, producers: Group, readers: Group, domain: Domain) -> bool:
         """Whether `readers` read values of `producers` only where the row being computed has them."""
@@ -233,8 +252,13 @@ class _Partition:
         canonical = align(v.type.shape, domain, coords)
         if canonical is None:
             return False
-        free = set() if is_reduction(v.producer) else {id(coords[d]) for d in domain.reduced}
-        return all(same_index(a, c) or id(c) in free for a, c in zip(at, canonical, strict=True))
+        exact = [same_index(a, c) for a, c in zip(at, canonical, strict=True)]
+        if all(exact):
+            return True
+        self.gathered = True
+        free = {id(coords[d]) for d in domain.reduced}
+        whole = is_reduction(v.producer) or producers.checks
+        return not whole and all(same or id(c) in free for same, c in zip(exact, canonical, strict=True))
 
     def _worthwhile(self, a: Group, b: Group, domain: Domain) -> bool:
         """Whether one kernel is better than two."""

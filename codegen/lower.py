@@ -14,7 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from kiln.codegen.domain import Domain, align, coordinates, definition, domain_of, same_index, stripped
+from kiln.codegen.domain import (
+    Domain,
+    Index,
+    align,
+    coordinates,
+    definition,
+    domain_of,
+    is_reduction,
+    same_indices,
+    stripped,
+)
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.intrinsics import MATH_FUNCTIONS
@@ -23,14 +33,14 @@ from kiln.ir.ops.base import Dense, ElementContext, Reduction, ints_attr
 from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Shape, Sym, contiguous_strides
 
-Index = tuple[Expr, ...]
-GRAIN: Final = 1 << 15
-"""Scalar operations worth a thread."""
-CHUNK: Final = 4096
-"""Elements of one parallel chunk of a flat loop."""
-STACK_ROW: Final = 4096
-"""Longest row, in elements, that is kept on the stack."""
+GRAIN: Final = 1 << 16
+"""Scalar operations and memory accesses worth a thread."""
+FEW: Final = 64
+"""An outer loop of fewer iterations is merged with the next ones, so that there is something to share out."""
+STACK_BYTES: Final = 1 << 17
+"""Longest row that is kept on the stack, and at most two of them."""
 COSTLY: Final = MATH_FUNCTIONS | {"sigmoid", "gelu", "uniform", "normal"}
+COSTLIER_THAN_MEMORY: Final = COSTLY | {"div", "sqrt"}
 
 
 @dataclass
@@ -87,7 +97,10 @@ class _Lowering:
         self.outputs = [self._buffer(f"out{k}", v, s) for k, (v, s) in enumerate(outputs)]
         self.position = {v: k for k, v in enumerate(body.inputs)}
         self.reads: dict[int, list[Index]] = {}
-        self.writes: list[Index] = []
+        self.writes: list[Index] = [()] * len(self.outputs)
+        self.pending = set(range(len(self.outputs)))
+        """Outputs that are still to be stored."""
+        self.checked: set[tuple[Operation, str]] = set()
         self.count = 0
         self.coords: list[Expr] = []
         self.row = _Body()
@@ -137,7 +150,7 @@ class _Lowering:
             step = L.mul(step, self.dim(d) if d != 0 else L.index(1))
         return Buffer(name, v.type.dtype, sizes, tuple(reversed(steps)))
 
-    def _product(self, shape: Shape) -> Expr:
+    def _product(self, shape: Sequence[Dim]) -> Expr:
         size: Expr = L.index(1)
         for d in shape:
             size = L.mul(size, self.dim(d))
@@ -150,125 +163,136 @@ class _Lowering:
     # --------------------------------------------------------------------------------- the kernel
 
     def run(self) -> Lowered:
-        if self.flat:
-            statements = self._flat_loops()
-        else:
-            statements = self._row_loops()
+        statements = self._flat_loop() if self.flat else self._row_loops()
         names = tuple(sorted(self.symbols))
         params: tuple[Buffer | Var, ...] = (*self.inputs.values(), *self.outputs, *(self.symbols[n] for n in names))
         kernel = Kernel("kernel", params, tuple(statements))
-        size = self._static(self.domain.full)
-        work = size * max(1, len(self.body.operations)) if size is not None else 0
+        size = self._product(self.domain.full)
+        work = int(size.value) * self._point_work() if isinstance(size, L.Const) else 0
         return Lowered(kernel, names, self.reads, self.writes, len(self.sites) > self.first_site, work)
 
-    def _static(self, shape: Shape) -> int | None:
-        return math.prod(d for d in shape if isinstance(d, int)) if all(isinstance(d, int) for d in shape) else None
-
-    def _flat_loops(self) -> list[Stmt]:
-        """One vector loop, in parallel chunks when it may be long."""
+    def _flat_loop(self) -> list[Stmt]:
+        """One vector loop over everything."""
         n = self._product(self.domain.full)
         if isinstance(n, L.Const) and n.value == 1:
             self.coords = [L.index(0)]
-            self._store_all(self.row, range(len(self.outputs)))
+            self._store_all(self.row)
             return self.row.statements
         i = self.var("i")
-        operations = max(1, sum(8 if op.op.name in COSTLY else 1 for op in self.body.operations))
-        if isinstance(n, L.Const) and int(n.value) * operations <= 2 * GRAIN:
-            self.coords = [i]
-            self.row = _Body()
-            self._store_all(self.row, range(len(self.outputs)))
-            return [For("vector", i, L.index(0), n, tuple(self.row.statements))]
-        chunk = self.var("chunk")
-        self.coords = [L.add(L.mul(chunk, L.index(CHUNK)), i)]
-        self.row = _Body()
-        self._store_all(self.row, range(len(self.outputs)))
-        left = L.sub(n, L.mul(chunk, L.index(CHUNK)))
-        size = L.apply("min", left, L.index(CHUNK))
-        inner = For("vector", i, L.index(0), size, tuple(self.row.statements))
-        chunks = L.apply("div", L.add(n, L.index(CHUNK - 1)), L.index(CHUNK))
-        grain = L.index(max(1, GRAIN // (CHUNK * operations)))
-        return [For("parallel", chunk, L.index(0), chunks, (inner,), grain=grain)]
+        self.coords = [i]
+        self._store_all(self.row)
+        return [For("vector", i, L.index(0), n, tuple(self.row.statements), grain=self._grain(L.index(1)))]
 
     def _row_loops(self) -> list[Stmt]:
-        """Loops over the kept domain around one row."""
+        """Loops over the kept domain around one row. The last kept dimension is the vector loop, unless the
+        row itself is (`by_rows`)."""
         domain = self.domain
         self.coords = coordinates(domain)
         moving = [d for d, c in enumerate(self.coords) if not isinstance(c, L.Const)]
-        kept = [d for d in moving if d not in domain.reduced]
-        full = [k for k, v in enumerate(self.body.outputs) if self._is_full(v)]
-        rest = [k for k in range(len(self.outputs)) if k not in full]
+        outer = [d for d in moving if d not in domain.reduced]
+        vector = outer.pop() if outer and not domain.by_rows() else None
+        first = domain.full[outer[0]] if outer else 0
+        merged = self._merge_loops(outer) if len(outer) > 1 and (not isinstance(first, int) or first < FEW) else None
         self._keep_rows()
         for op in self.body.operations:  # in program order, so that the first pass over a row comes first
-            if isinstance(definition(op).lower, Reduction):
+            if is_reduction(op):
                 self._reduced(op, self._canonical(op.result))
-        if domain.reduced and full:
-            self.row.statements.extend(self._full_loop(full))
-        else:
-            rest = [*full, *rest]
-        self._store_all(self.row, rest)
-        statements: list[Stmt] = self.row.statements
-        vector = kept[-1] if kept and not domain.by_rows() else None
-        inner = self._row_work()
-        for d in reversed(kept):
-            var = self.coords[d]
-            assert isinstance(var, Var)
-            hi = self.dim(domain.full[d])
-            if d == vector and d != kept[0]:
-                statements = [For("vector", var, L.index(0), hi, tuple(statements))]
-                inner = L.mul(inner, hi)
-            elif d == vector:  # the only loop; columns are not split among threads yet
-                statements = [For("vector", var, L.index(0), hi, tuple(statements))]
-            elif d == kept[0]:
-                grain = L.add(L.apply("div", L.index(GRAIN), L.apply("max", inner, L.index(1))), L.index(1))
-                if isinstance(inner, L.Const):
-                    grain = L.index(GRAIN // max(1, int(inner.value)) + 1)
-                statements = [For("parallel", var, L.index(0), hi, tuple(statements), grain=grain)]
-            else:
-                statements = [For("serial", var, L.index(0), hi, tuple(statements))]
-                inner = L.mul(inner, hi)
+        if domain.reduced and any(self._is_full(self.body.outputs[k]) for k in self.pending):
+            self.row.statements.extend(self._full_loop())
+        self._store_all(self.row)
+        statements, inner = self.row.statements, self._product([domain.full[d] for d in domain.reduced])
+        if vector is not None:
+            var, hi = self._loop_var(vector), self.dim(domain.full[vector])
+            grain = None if outer else self._grain(inner)
+            statements = [For("vector", var, L.index(0), hi, tuple(statements), grain=grain)]
+            inner = L.mul(inner, hi)
+        if merged is not None:
+            total = self._product([domain.full[d] for d in outer])
+            return [For("parallel", merged, L.index(0), total, tuple(statements), grain=self._grain(inner))]
+        for d in reversed(outer):
+            var, hi = self._loop_var(d), self.dim(domain.full[d])
+            parallel = d == outer[0]
+            grain = self._grain(inner) if parallel else None
+            kind = "parallel" if parallel else "serial"
+            statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
+            inner = L.mul(inner, hi)
         return statements
 
-    def _row_work(self) -> Expr:
-        """Scalar operations per row (or per element of the vector loop)."""
-        work: Expr = L.index(max(1, sum(8 if op.op.name in COSTLY else 1 for op in self.body.operations)))
-        for d in self.domain.reduced:
-            work = L.mul(work, self.dim(self.domain.full[d]))
-        return work
+    def _loop_var(self, d: int) -> Var:
+        var = self.coords[d]
+        assert isinstance(var, Var)
+        return var
+
+    def _merge_loops(self, dims: Sequence[int]) -> Var:
+        """One loop variable for several dimensions, row-major; theirs are recovered at the start of the row."""
+        merged = self.var("row")
+        rest: Expr = merged
+        for d in reversed(dims[1:]):
+            size = self.dim(self.domain.full[d])
+            outer = self.var("rest")
+            self.row.statements.append(Let(self._loop_var(d), L.apply("mod", rest, size)))
+            self.row.statements.append(Let(outer, L.apply("div", rest, size)))
+            rest = outer
+        self.row.statements.append(Let(self._loop_var(dims[0]), rest))
+        return merged
+
+    def _point_work(self) -> int:
+        """Scalar operations and memory accesses per point of the full domain, roughly."""
+        operations = sum(8 if op.op.name in COSTLY else 1 for op in self.body.operations)
+        return operations + len(self.inputs) + len(self.outputs)
+
+    def _grain(self, points: Expr) -> Expr:
+        """How many iterations of that many points each are worth a thread."""
+        work = L.mul(points, L.index(self._point_work()))
+        if isinstance(work, L.Const):
+            return L.index(GRAIN // max(1, int(work.value)) + 1)
+        return L.add(L.apply("div", L.index(GRAIN), L.apply("max", work, L.index(1))), L.index(1))
 
     def _is_full(self, v: Value) -> bool:
         """Whether a value of a reducing kernel lives on the full domain (and not on the kept one)."""
-        plain = stripped(v.type.shape)
-        is_kept = bool(self.domain.reduced) and plain == stripped(self.domain.kept)
-        return not is_kept
+        return not (self.domain.reduced and stripped(v.type.shape) == stripped(self.domain.kept))
 
-    def _store_all(self, body: _Body, outputs: Sequence[int]) -> None:
-        """All values first, then the stores: an output may lie in the memory of an input."""
-        stores: list[Stmt] = []
+    # ------------------------------------------------------------------------------------- stores
+
+    def _store_all(self, body: _Body, only_full: bool = False) -> None:
+        """Store what is still to be stored. All values come first, then the stores: an output may lie in the
+        memory of an input."""
+        outputs = [k for k in sorted(self.pending) if not only_full or self._is_full(self.body.outputs[k])]
+        found = []
         for k in outputs:
+            index = self._canonical(self.body.outputs[k])
+            found.append((k, index, self.value(self.body.outputs[k], index, body)))
+        for k, index, value in found:
+            self._store(k, index, value, body)
+
+    def _store(self, k: int, index: Index, value: Expr, body: _Body) -> None:
+        body.statements.append(L.Store(self.outputs[k], index, value))
+        self.writes[k] = index
+        self.pending.discard(k)
+
+    def _store_computed(self, inner: _Body) -> None:
+        """At the end of a pass over the row: store the full outputs that it has computed anyway."""
+        for k in sorted(self.pending):
             v = self.body.outputs[k]
             index = self._canonical(v)
-            stores.append(L.Store(self.outputs[k], index, self.value(v, index, body)))
-            self._note_write(k, index)
-        body.statements.extend(stores)
+            value = inner.known.get(_key(v, index, None)) if self._is_full(v) else None
+            if value is not None:
+                self._store(k, index, value, inner)
+                if self.rows_kept.get(v) is self.outputs[k]:
+                    self.rows_stored[v] = inner
 
-    def _note_write(self, k: int, index: Index) -> None:
-        while len(self.writes) <= k:
-            self.writes.append(())
-        self.writes[k] = index
-
-    def _full_loop(self, outputs: Sequence[int]) -> list[Stmt]:
-        """Full values, stored in one pass over the row."""
+    def _full_loop(self) -> list[Stmt]:
+        """The full outputs that no reduction has stored, in one more pass over the row."""
         inner = _Body(self.row)
         saved = list(self.coords)
         for d in self.domain.reduced:
             self.coords[d] = self.var("r")
-        self._store_all(inner, outputs)
+        self._store_all(inner, only_full=True)
         statements: list[Stmt] = inner.statements
-        loops = [(self.coords[d], self.domain.full[d]) for d in self.domain.reduced]
-        for k, (var, size) in enumerate(reversed(loops)):
-            assert isinstance(var, Var)
+        for k, d in enumerate(reversed(self.domain.reduced)):
             kind = "vector" if k == 0 and self.domain.by_rows() else "serial"
-            statements = [For(kind, var, L.index(0), self.dim(size), tuple(statements))]
+            size = self.dim(self.domain.full[d])
+            statements = [For(kind, self._loop_var(d), L.index(0), size, tuple(statements))]
         self.coords = saved
         return statements
 
@@ -290,29 +314,25 @@ class _Lowering:
         assert op is not None
         if isinstance(definition(op).lower, Reduction):
             return self._reduced(op, index)
-        home = self._home(v, index, body)
-        key = (v, where, *(_identity(i) for i in index))
+        here = self.flat or same_indices(index, align(v.type.shape, self.domain, self.coords) or ())
+        if here:
+            where = None  # the point being computed is always in range
+        home = self.row if here and self.domain.reduced and not self._is_full(v) else body
+        key = _key(v, index, where)
         found = home.find(key)
         if found is None:
-            found = self._element(op, index, home, where)
+            found = self._element(op, index, home, where, here)
             if not isinstance(found, L.Const | Var):
                 name = self.var(op.op.name, found.type)
                 home.statements.append(Let(name, found))
                 found = name
             home.known[key] = found
-            self._remember_row(v, index, home, found)
+            if here and home is not self.row:
+                self._remember_row(v, index, home, found)
         return found
 
-    def _home(self, v: Value, index: Index, body: _Body) -> _Body:
-        """Values of the kept domain at the current row are computed in the row's own block."""
-        if body is self.row or not self.domain.reduced or self._is_full(v):
-            return body
-        canonical = align(v.type.shape, self.domain, self.coords)
-        at_row = canonical is not None and all(same_index(a, b) for a, b in zip(index, canonical, strict=True))
-        return self.row if at_row else body
-
     def _load(self, v: Value, index: Index, body: _Body, where: Expr | None) -> Expr:
-        key = (v, where, *(_identity(i) for i in index))
+        key = _key(v, index, where)
         found = body.find(key)
         if found is None:
             at = (self.coords[0],) if self.flat else index
@@ -320,12 +340,12 @@ class _Lowering:
         self.reads.setdefault(self.position[v], []).append(index)
         return found
 
-    def _element(self, op: Operation, index: Index, body: _Body, where: Expr | None) -> Expr:
+    def _element(self, op: Operation, index: Index, body: _Body, where: Expr | None, here: bool) -> Expr:
         lower = definition(op).lower
         assert isinstance(lower, Dense), f"{op.op.name} can't be part of a kernel"
         kept_row = self.rows_kept.get(op.result)
         if kept_row is not None and self.rows_stored.get(op.result, body) is not body:
-            return L.load(kept_row, (self._row_position(index),), where)
+            return L.load(kept_row, index[-1:] if kept_row.scope == "stack" else index, where)
 
         outer = where
 
@@ -337,6 +357,10 @@ class _Lowering:
             return self.value(op.operands[k], index, body, guard)
 
         def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
+            if (op, message) in self.checked:
+                return
+            if here:
+                self.checked.add((op, message))
             self.sites.append(CheckSite(kind, op.op.name, message, op.loc))
             if outer is not None:
                 ok = L.apply("or", ok, L.apply("not", outer))
@@ -352,7 +376,7 @@ class _Lowering:
         found = self.kept.get(op.result)
         if found is None:
             canonical = self._canonical(op.result)
-            assert all(same_index(a, b) for a, b in zip(index, canonical, strict=True)), op.op.name
+            assert same_indices(index, canonical), op.op.name
             found = self.kept[op.result] = self._reduce(op)
         return found
 
@@ -367,6 +391,7 @@ class _Lowering:
             self.coords[d] = var
         inner = _Body(self.row)
         value = self.value(op.operands[0], tuple(self.coords), inner)
+        self._store_computed(inner)
         self.coords = saved
         extent = {d: self.dim(op.operands[0].type.shape[d]) for d in dims}
         values: tuple[Expr, ...] = (value,)
@@ -390,32 +415,29 @@ class _Lowering:
     # --------------------------------------------------------- costly full values, kept on the stack
 
     def _keep_rows(self) -> None:
-        """Choose the costly full values that more than one pass over the row needs."""
+        """Choose the costly full values that more than one pass over the row needs: outputs are read again, for
+        others there is a row on the stack."""
         domain = self.domain
-        if len(domain.reduced) != 1 or not domain.by_rows():
-            return
-        size = domain.full[domain.reduced[0]]
-        if not isinstance(size, int) or not 16 <= size <= STACK_ROW:
-            return
+        single = domain.by_rows() and len(domain.reduced) == 1
+        size = domain.full[-1] if single else None
         for v, passes in _passes(self.body, self).items():
-            if passes > 1 and len(self.rows_kept) < 2:
+            if passes < 2:
+                continue
+            if v in self.body.outputs:
+                self.rows_kept[v] = self.outputs[self.body.outputs.index(v)]
+                continue
+            fits = isinstance(size, int) and 16 <= size and size * v.type.dtype.itemsize <= STACK_BYTES
+            if isinstance(size, int) and fits and sum(b.scope == "stack" for b in self.rows_kept.values()) < 2:
                 buffer = Buffer(f"row{len(self.rows_kept)}", v.type.dtype, (size,), (1,), "stack")
                 self.rows_kept[v] = buffer
                 self.row.statements.append(L.Alloc(buffer))
 
-    def _row_position(self, index: Index) -> Expr:
-        return index[-1]
-
-    def _remember_row(self, v: Value, index: Index, home: _Body, value: Expr) -> None:
+    def _remember_row(self, v: Value, index: Index, inner: _Body, value: Expr) -> None:
         """The first pass over the row that computes a kept value stores it."""
         buffer = self.rows_kept.get(v)
-        if buffer is None or v in self.rows_stored or home is self.row:
-            return
-        canonical = align(v.type.shape, self.domain, self.coords)
-        if canonical is None or not all(same_index(a, b) for a, b in zip(index, canonical, strict=True)):
-            return
-        home.statements.append(L.Store(buffer, (index[-1],), value))
-        self.rows_stored[v] = home
+        if buffer is not None and buffer.scope == "stack" and v not in self.rows_stored:
+            inner.statements.append(L.Store(buffer, index[-1:], value))
+            self.rows_stored[v] = inner
 
 
 def _passes(body: Graph, lowering: _Lowering) -> dict[Value, int]:
@@ -439,7 +461,7 @@ def _passes(body: Graph, lowering: _Lowering) -> dict[Value, int]:
     return {
         v: len(which)
         for v, which in passes.items()
-        if v.producer is not None and v.producer.op.name in COSTLY and v.type.shape == shape
+        if v.producer is not None and v.producer.op.name in COSTLIER_THAN_MEMORY and v.type.shape == shape
     }
 
 
@@ -462,6 +484,6 @@ def _plain(e: Expr) -> int | Expr:
     return int(e.value) if isinstance(e, L.Const) else e
 
 
-def _identity(e: Expr) -> object:
-    """What tells index expressions apart: literals by value, others by identity."""
-    return e.value if isinstance(e, L.Const) else e
+def _key(v: Value, index: Index, where: Expr | None) -> tuple[object, ...]:
+    """What a value at an index is known by: literals count by value, other expressions by identity."""
+    return (v, where, *(e.value if isinstance(e, L.Const) else e for e in index))

@@ -291,8 +291,8 @@ class RegionNode(Node):
         """One native call. The program was compiled for contiguous operands."""
         usual = region.plan
         assert usual is not None
-        where = dict(zip(usual.saved, self.saved, strict=True))
-        values = [where[s] if s in where else self.inputs[s[1]] for s in plan.saved]
+        where = dict(zip(usual.residuals, self.saved, strict=True))
+        values = [where[v] for v in plan.residuals]  # fewer gradients need no more than all of them
         operands = [t if t._layout.contiguous else dispatch.run(_COPY, (t,), {})[0] for t in [*values, *present]]
         buffers = compiled.run(operands)
         return [region.cls(b, b.ptr, layout) for b, layout in zip(buffers, compiled.layouts, strict=True) if layout]

@@ -1,6 +1,4 @@
-"""Functions that layers are made of, under PyTorch's names."""
-
-from __future__ import annotations
+"""Functions that layers are made of, under the names of torch.nn.functional."""
 
 from kiln.functional import cross_entropy as cross_entropy
 from kiln.functional import gelu as gelu

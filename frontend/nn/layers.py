@@ -1,40 +1,46 @@
-"""Layers and containers."""
+"""Layers: Linear, activations, losses, and Sequential to string them together."""
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, overload
 
 from kiln import functional as F
 from kiln.creation import empty
-from kiln.errors import ArgumentError
-from kiln.ir.types import DType, float32
+from kiln.errors import ArgumentError, InvalidValueError, KilnIndexError
+from kiln.ir.types import DType
 from kiln.nn import init
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
 
-class Linear(Module):
-    """x @ weight.T + bias for x [..., in_features]; weight [out_features, in_features].
+class Identity(Module):
+    """Returns its argument."""
 
-    Initial values are PyTorch's: both uniform in +- 1 / sqrt(in_features).
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class Linear(Module):
+    """input @ weight.T + bias: [..., in_features] -> [..., out_features].
+
+    weight [out_features, in_features] and bias [out_features] start uniform in +-1/sqrt(in_features).
     """
 
-    bias: Parameter | None
-
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: DType = float32) -> None:
-        super().__init__()
-        if in_features < 0 or out_features < 0:
-            raise ArgumentError(f"sizes {in_features} and {out_features} can't be negative", op="Linear")
-        self.in_features = in_features
-        self.out_features = out_features
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: DType | None = None
+    ) -> None:
+        for name, n in (("in_features", in_features), ("out_features", out_features)):
+            if not isinstance(n, int) or isinstance(n, bool):
+                raise ArgumentError(f"{name} must be an int, not {type(n).__name__}", op="Linear")
+            if n < 0:
+                raise InvalidValueError(f"{name} is {n}", op="Linear")
+        self.in_features, self.out_features = in_features, out_features
         self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
-        if bias:
-            self.bias = Parameter(empty(out_features, dtype=dtype))
-        else:
-            self.register_parameter("bias", None)
+        self.bias = Parameter(empty(out_features, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -46,104 +52,126 @@ class Linear(Module):
             bound = 1 / math.sqrt(self.in_features)
             init.uniform_(self.bias, -bound, bound)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight, self.bias)
 
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-
-class Sequential(Module):
-    """Modules applied one after another."""
-
-    def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        for k, module in enumerate(modules):
-            if not isinstance(module, Module):
-                raise ArgumentError(f"takes modules, not {type(module).__name__}", op="Sequential")
-            self.add_module(str(k), module)
-
-    def forward(self, x: Any) -> Any:
-        for module in self._modules.values():
-            x = module(x)
-        return x
-
-    def __len__(self) -> int:
-        return len(self._modules)
-
-    def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
-
-    def __getitem__(self, index: int) -> Module:
-        found: Module = list(self._modules.values())[index]
-        return found
+        bias = self.bias is not None
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
 
 
 class ReLU(Module):
-    """max(x, 0); NaN stays."""
+    """max(input, 0)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(input)
 
 
 class GELU(Module):
-    """0.5 x (1 + erf(x / sqrt 2))."""
+    """input * Phi(input); `approximate`: "none" (by erf) or "tanh"."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x)
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise InvalidValueError(f'approximate must be "none" or "tanh", got {approximate!r}', op="GELU")
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.gelu(input, approximate=self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
 
 
 class Tanh(Module):
-    """tanh x."""
+    """Hyperbolic tangent."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.tanh(x)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-input))."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.sigmoid(x)
-
-
-class Identity(Module):
-    """x."""
-
-    def forward(self, x: Any) -> Any:
-        return x
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
 
 
 class Softmax(Module):
-    """Softmax over one dimension."""
+    """softmax along `dim`."""
 
-    def __init__(self, dim: int = -1) -> None:
-        super().__init__()
+    def __init__(self, dim: int) -> None:
         self.dim = dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.softmax(x, self.dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmax(input, self.dim)
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}"
 
 
 class Flatten(Module):
-    """Dimensions start_dim to end_dim as one."""
+    """Dimensions start_dim..end_dim made one."""
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
-        super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
-    def forward(self, x: Tensor) -> Tensor:
-        return F.flatten(x, self.start_dim, self.end_dim)
+    def forward(self, input: Tensor) -> Tensor:
+        return F.flatten(input, self.start_dim, self.end_dim)
+
+    def extra_repr(self) -> str:
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
+
+
+class Sequential(Module):
+    """Modules one after the other, called "0", "1", ... or by the keys of an ordered dict."""
+
+    @overload
+    def __init__(self, modules: OrderedDict[str, Module], /) -> None: ...
+
+    @overload
+    def __init__(self, *modules: Module) -> None: ...
+
+    def __init__(self, *modules: Any) -> None:
+        if len(modules) == 1 and isinstance(modules[0], OrderedDict):
+            named = list(modules[0].items())
+        else:
+            named = [(str(i), module) for i, module in enumerate(modules)]
+        for name, module in named:
+            if module is None:
+                raise ArgumentError("a step of Sequential is None", op="Sequential")
+            self.add_module(name, module)
+
+    def forward(self, input: Any) -> Any:
+        for module in self:
+            input = module(input)
+        return input
+
+    def __iter__(self) -> Iterator[Module]:
+        return (module for _, module in self._children())
+
+    def __len__(self) -> int:
+        return len(list(self._children()))
+
+    def __getitem__(self, index: int | slice) -> Module:
+        """One step, or with a slice a Sequential of the same modules."""
+        steps = list(self._children())
+        if isinstance(index, slice):
+            return Sequential(OrderedDict(steps[index]))
+        if not -len(steps) <= index < len(steps):
+            raise KilnIndexError(f"step {index} of {len(steps)}", op="Sequential")
+        return steps[index][1]
+
+    def append(self, module: Module) -> Sequential:
+        """Add a step at the end."""
+        self.add_module(str(len(self)), module)
+        return self
 
 
 class CrossEntropyLoss(Module):
-    """`functional.cross_entropy` as a module: class indices as targets."""
+    """`nn.functional.cross_entropy` with its options."""
 
     def __init__(self, *, ignore_index: int = -100, reduction: str = "mean") -> None:
-        super().__init__()
+        _check_reduction("CrossEntropyLoss", reduction)
         self.ignore_index, self.reduction = ignore_index, reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -151,11 +179,16 @@ class CrossEntropyLoss(Module):
 
 
 class MSELoss(Module):
-    """`functional.mse_loss` as a module."""
+    """`nn.functional.mse_loss` with its options."""
 
     def __init__(self, reduction: str = "mean") -> None:
-        super().__init__()
+        _check_reduction("MSELoss", reduction)
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.mse_loss(input, target, self.reduction)
+        return F.mse_loss(input, target, reduction=self.reduction)
+
+
+def _check_reduction(op: str, reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise InvalidValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}', op=op)

@@ -1,4 +1,8 @@
-"""`Module`: parameters, buffers and submodules under names, as in PyTorch."""
+"""`Module`: a function with parameters, and the tree that modules form.
+
+A module's parameters, buffers and submodules are its ordinary attributes, found by type, in the order in which they
+were first assigned. There is no hidden registry: what `vars(module)` shows is all there is.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from kiln.autograd import no_grad
-from kiln.errors import ArgumentError, LoadError, NotYetError
+from kiln.base import MODES
+from kiln.errors import ArgumentError, CaptureError, DTypeError, InvalidValueError, LoadError
+from kiln.ir import types as T
 from kiln.ir.types import DType
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
@@ -14,231 +20,261 @@ from kiln.tensor import Tensor
 Self = TypeVar("Self", bound="Module")
 
 
-class KeyReport(NamedTuple):
-    """What `load_state_dict` did not find a partner for."""
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict` did not find, and what it did not know."""
 
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
 class Module:
-    """Base of all layers and models: assign parameters, buffers and modules as attributes, define `forward`."""
+    """Base of layers and models. A subclass assigns parameters (`Parameter`) and submodules to attributes and
+    defines `forward`; calling the module calls it."""
 
-    training: bool
-
-    def __init__(self) -> None:
-        self.__dict__.update(training=True, _parameters={}, _buffers={}, _modules={})
+    training: bool = True
+    _buffers: tuple[str, ...] = ()  # names of tensors that belong to the state but are not trained
+    _transient: tuple[str, ...] = ()  # those of them that are not saved
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What calling the module computes."""
-        raise NotYetError(f"{type(self).__name__} does not define forward", op="Module")
+        """What calling the module computes; subclasses define it."""
+        raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.forward(*args, **kwargs)
 
-    # ------------------------------------------------------------------------------------ attributes
-
-    def _tables(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        own = self.__dict__
-        if "_parameters" not in own:
-            raise ArgumentError(f"call super().__init__() first in {type(self).__name__}.__init__", op="Module")
-        return own["_parameters"], own["_buffers"], own["_modules"]
-
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Parameter | Module) or (
-            "_parameters" in self.__dict__ and any(name in table for table in self._tables())
-        ):
-            self._register(name, value)
-        else:
-            object.__setattr__(self, name, value)
+        if isinstance(value, Tensor) and not isinstance(value, Parameter):
+            if isinstance(vars(self).get(name), Parameter):
+                raise ArgumentError(
+                    f"{name} is a parameter and can't become a plain tensor",
+                    fix="wrap it in nn.Parameter, or copy_() into the parameter inside kiln.no_grad()",
+                )
+        object.__setattr__(self, name, value)
 
-    def _register(self, name: str, value: Any) -> None:
-        parameters, buffers, modules = self._tables()
-        if isinstance(value, Parameter):
-            home = parameters
-        elif isinstance(value, Module):
-            home = modules
-        else:
-            home = next(table for table in (parameters, buffers, modules) if name in table)
-            if value is not None and not (home is buffers and isinstance(value, Tensor)):
-                what = "a Parameter" if home is parameters else "a Tensor" if home is buffers else "a Module"
-                raise ArgumentError(f"{name} takes {what} or None, not {type(value).__name__}", op="Module")
-        for table in (self.__dict__, parameters, buffers, modules):
-            if table is not home:
-                table.pop(name, None)
-        home[name] = value
+    # ------------------------------------------------------------------------------------- registering
 
-    def __getattr__(self, name: str) -> Any:
-        for table in ("_parameters", "_buffers", "_modules"):
-            found = self.__dict__.get(table, {})
-            if name in found:
-                return found[name]
-        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        for table in self._tables():
-            if name in table:
-                del table[name]
-                return
-        object.__delattr__(self, name)
-
-    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
-        """Add a parameter, or the name of one that is absent."""
-        self._tables()[0][name] = parameter
+    def register_parameter(self, name: str, param: Parameter | None) -> None:
+        """Assign a parameter, or None for one that is left out."""
+        if param is not None and not isinstance(param, Parameter):
+            raise ArgumentError(f"{name} must be a Parameter or None, not {type(param).__name__}")
+        setattr(self, _key(name), param)
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Add a tensor that is state but not trained."""
-        if not persistent:
-            raise NotYetError("buffers that state_dict leaves out", op="register_buffer")
-        self._tables()[1][name] = tensor
+        """Assign a tensor that belongs to the module's state but is not trained; `persistent`: it is saved."""
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise ArgumentError(f"{name} must be a tensor or None, not {type(tensor).__name__}")
+        setattr(self, _key(name), tensor)
+        self._buffers = (*[n for n in self._buffers if n != name], name)
+        self._transient = (*[n for n in self._transient if n != name], *([] if persistent else [name]))
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Add a submodule under a name."""
-        self._tables()[2][name] = module
+        """Assign a submodule under any name, also one that is no identifier."""
+        if module is not None and not isinstance(module, Module):
+            raise ArgumentError(f"{name} must be a module or None, not {type(module).__name__}")
+        setattr(self, _key(name), module)
 
-    # --------------------------------------------------------------------------------------- walking
+    # ------------------------------------------------------------------------------------- walking the tree
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it, each once."""
+        """This module ("" or `prefix`) and all below it, with dotted names, each once, parents first."""
         seen: set[int] = set()
 
-        def walk(module: Module, name: str) -> Iterator[tuple[str, Module]]:
-            if id(module) in seen:
-                return
-            seen.add(id(module))
-            yield name, module
-            for child_name, child in module._modules.items():
-                if child is not None:
-                    yield from walk(child, f"{name}.{child_name}" if name else child_name)
+        def walk(module: Module, path: str) -> Iterator[tuple[str, Module]]:
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield path, module
+                for name, child in module._children():
+                    yield from walk(child, f"{path}.{name}" if path else name)
 
-        yield from walk(self, prefix)
+        return walk(self, prefix)
+
+    def _children(self) -> Iterator[tuple[str, Module]]:
+        return ((name, x) for name, x in vars(self).items() if isinstance(x, Module))
 
     def modules(self) -> Iterator[Module]:
-        """This module and all below it."""
-        return (m for _, m in self.named_modules())
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The direct submodules."""
-        return ((k, m) for k, m in self._modules.items() if m is not None)
+        """The modules directly below this one, each once."""
+        unique = {id(x): (name, x) for name, x in reversed(list(self._children()))}
+        return reversed(list(unique.values()))
 
     def children(self) -> Iterator[Module]:
-        """The direct submodules."""
-        return (m for _, m in self.named_children())
+        """The modules directly below this one, each once."""
+        return (child for _, child in self.named_children())
 
-    def _named(self, table: str, prefix: str, recurse: bool) -> Iterator[tuple[str, Any]]:
+    def get_submodule(self, target: str) -> Module:
+        """The module with this dotted name ("" is this one); AttributeError when there is none."""
+        found = self
+        for name in target.split(".") if target else ():
+            child = vars(found).get(name)
+            if not isinstance(child, Module):
+                raise AttributeError(
+                    f"{type(found).__name__} has no submodule {name!r} (looking for {target!r})"
+                )
+            found = child
+        return found
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor, bool]]:
+        """(name, tensor, is it a parameter) of this module alone: its parameters and buffers."""
+        for name, x in vars(self).items():
+            if isinstance(x, Parameter):
+                yield name, x, True
+            elif name in self._buffers and isinstance(x, Tensor):
+                yield name, x, False
+
+    def _named(self, parameters: bool, prefix: str, recurse: bool) -> Iterator[tuple[str, Tensor]]:
         seen: set[int] = set()
-        for name, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
-            for key, value in module.__dict__[table].items():
-                if value is not None and id(value) not in seen:
-                    seen.add(id(value))
-                    yield (f"{name}.{key}" if name else key), value
+        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+            for name, x, is_parameter in module._tensors():
+                if is_parameter == parameters and id(x) not in seen:
+                    seen.add(id(x))
+                    yield f"{path}.{name}" if path else name, x
 
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
-        """All parameters with their dotted names, each once."""
-        return self._named("_parameters", prefix, recurse)
+        """Parameters with dotted names, each once; only this module's own without `recurse`."""
+        return ((name, x) for name, x in self._named(True, prefix, recurse) if isinstance(x, Parameter))
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """All parameters, each once."""
-        return (p for _, p in self.named_parameters(recurse=recurse))
+        """Parameters, each once."""
+        return (x for _, x in self.named_parameters(recurse=recurse))
 
     def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """All buffers with their dotted names, each once."""
-        return self._named("_buffers", prefix, recurse)
+        """Buffers with dotted names, each once."""
+        return self._named(False, prefix, recurse)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """All buffers, each once."""
-        return (b for _, b in self.named_buffers(recurse=recurse))
+        """Buffers, each once."""
+        return (x for _, x in self.named_buffers(recurse=recurse))
 
-    def apply(self: Self, function: Callable[[Module], object]) -> Self:
-        """Call `function` on every module below and on this one; returns self."""
-        for child in self.children():
-            child.apply(function)
-        function(self)
-        return self
+    # ------------------------------------------------------------------------------------- state
 
-    # ----------------------------------------------------------------------------------------- state
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """All parameters and persistent buffers by dotted name, detached, on the module's own memory. Tensors that
+        are shared appear under each of their names."""
+        state = {f"{prefix}{name}": x.detach() for name, x in self._saved()}
+        return state
+
+    def _saved(self) -> Iterator[tuple[str, Tensor]]:
+        for name, x, _ in self._tensors():
+            if name not in self._transient:
+                yield name, x
+        for name, child in self._children():
+            for path, x in child._saved():
+                yield f"{name}.{path}", x
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> IncompatibleKeys:
+        """Copy a `state_dict` into the parameters and buffers.
+
+        LoadError lists every missing, unexpected (both only if `strict`) and unfitting entry, and then nothing was
+        changed. Returns the names of the missing and unexpected ones.
+        """
+        own = dict(self._saved())
+        missing = [name for name in own if name not in state_dict]
+        unexpected = [name for name in state_dict if name not in own]
+        wrong = [
+            f"{name}: shape {list(x.shape)} in the state, {list(own[name].shape)} here"
+            if isinstance(x, Tensor)
+            else f"{name}: not a tensor but {type(x).__name__}"
+            for name, x in state_dict.items()
+            if name in own and (not isinstance(x, Tensor) or x.shape != own[name].shape)
+        ]
+        if strict:
+            wrong += [f"{name}: missing" for name in missing] + [f"{name}: unexpected" for name in unexpected]
+        if wrong:
+            raise LoadError(f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(wrong))
+        with no_grad():
+            for name, x in own.items():
+                if name in state_dict:
+                    x.copy_(state_dict[name])
+        return IncompatibleKeys(missing, unexpected)
+
+    # ------------------------------------------------------------------------------------- changing
 
     def train(self: Self, mode: bool = True) -> Self:
-        """Training mode on (or off) here and below; returns self."""
+        """Set `training` here and below."""
         for module in self.modules():
-            module.training = mode
+            module.training = bool(mode)
         return self
 
     def eval(self: Self) -> Self:
-        """Training mode off; returns self."""
+        """`train(False)`."""
         return self.train(False)
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
-        """Ask for gradients of all parameters, or stop asking; returns self."""
+        """Ask for gradients of all parameters, or stop asking."""
         for p in self.parameters():
             p.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget (or zero) the gradients of all parameters."""
+        """Forget all gradients, or make them zero."""
         for p in self.parameters():
-            if set_to_none or p.grad is None:
+            if set_to_none:
                 p.grad = None
-            else:
-                p.grad.zero_()
+            elif p.grad is not None:
+                p.grad.detach().zero_()
+
+    def apply(self: Self, fn: Callable[[Module], Any]) -> Self:
+        """Call `fn` on all modules, children before parents."""
+        for module in self.children():
+            module.apply(fn)
+        fn(self)
+        return self
 
     def to(self: Self, dtype: DType) -> Self:
-        """Floating point parameters and buffers become `dtype`, in place of the old ones; returns self."""
-        for module in self.modules():
-            for key, p in module._parameters.items():
-                if p is not None and p.is_floating_point() and p.dtype is not dtype:
-                    module._parameters[key] = Parameter(p.detach().to(dtype), p.requires_grad)
-            for key, b in module._buffers.items():
-                if b is not None and b.is_floating_point():
-                    module._buffers[key] = b.to(dtype)
+        """Convert floating point parameters and buffers (and gradients) to `dtype`, keeping the tensor objects.
+
+        DTypeError for other dtypes, CaptureError while a function is captured.
+        """
+        if not isinstance(dtype, DType):
+            raise ArgumentError(f"to() takes a kiln dtype, not {type(dtype).__name__}")
+        if not dtype.is_floating_point:
+            raise DTypeError(f"a module's parameters are floating point, not {dtype}")
+        if MODES.recorder is not None:
+            raise CaptureError("Module.to() can't be captured", fix="convert the module before")
+        for _, x in [*self._named(True, "", True), *self._named(False, "", True)]:
+            if x.dtype.is_floating_point and x.dtype is not dtype:
+                grad = x.grad
+                x.grad = None
+                _move(x, x.detach().to(dtype))
+                x.grad = None if grad is None else grad.to(dtype)
         return self
 
     def float(self: Self) -> Self:
-        """Floating point state as float32; returns self."""
-        from kiln.ir.types import float32
-
-        return self.to(float32)
+        """`to(kiln.float32)`."""
+        return self.to(T.float32)
 
     def double(self: Self) -> Self:
-        """Floating point state as float64; returns self."""
-        from kiln.ir.types import float64
+        """`to(kiln.float64)`."""
+        return self.to(T.float64)
 
-        return self.to(float64)
-
-    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers by dotted name, sharing memory with the module."""
-        state: dict[str, Tensor] = {}
-        for name, module in self.named_modules(prefix.rstrip(".")):
-            for table in ("_parameters", "_buffers"):
-                for key, value in module.__dict__[table].items():
-                    if value is not None:
-                        state[f"{name}.{key}" if name else key] = value.detach()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Tensor], strict: bool = True) -> KeyReport:
-        """Copy tensors of these names into the module. LoadError when shapes differ, or with `strict` when
-        names are missing or unexpected; then nothing was copied."""
-        own = self.state_dict()
-        report = KeyReport([k for k in own if k not in state], [k for k in state if k not in own])
-        problems = [f"missing {k!r}" for k in report.missing_keys] if strict else []
-        problems += [f"unexpected {k!r}" for k in report.unexpected_keys] if strict else []
-        for key, value in own.items():
-            if key in state and state[key].shape != value.shape:
-                problems.append(f"{key!r} has shape {list(state[key].shape)}, the module's {list(value.shape)}")
-        if problems:
-            raise LoadError(f"the state does not fit: {'; '.join(problems)}", op=type(self).__name__)
-        with no_grad():
-            for key, value in own.items():
-                if key in state:
-                    value.copy_(state[key])
-        return report
+    # ------------------------------------------------------------------------------------- showing
 
     def extra_repr(self) -> str:
-        """What `repr` shows between the parentheses."""
+        """What stands between the parentheses of the module's repr."""
         return ""
 
     def __repr__(self) -> str:
-        children = [f"({k}): " + repr(m).replace("\n", "\n  ") for k, m in self._modules.items()]
-        if not children:
-            return f"{type(self).__name__}({self.extra_repr()})"
-        return "\n  ".join([f"{type(self).__name__}({self.extra_repr()}", *children]) + "\n)"
+        lines = [f"({name}): " + repr(child).replace("\n", "\n  ") for name, child in self._children()]
+        extra = self.extra_repr()
+        if not lines:
+            return f"{type(self).__name__}({extra})"
+        body = "\n  ".join([extra, *lines] if extra else lines)
+        return f"{type(self).__name__}(\n  {body}\n)"
+
+
+def _key(name: str) -> str:
+    if not isinstance(name, str) or not name or "." in name:
+        raise InvalidValueError(
+            f"{name!r} can't name a part of a module: a name has no dots and is not empty"
+        )
+    if hasattr(Module, name):
+        raise InvalidValueError(f"{name!r} is a member of Module already")
+    return name
+
+
+def _move(x: Tensor, converted: Tensor) -> None:
+    """`x` becomes a name for the memory of `converted`."""
+    x._buffer, x._ptr, x._layout = converted._buffer, converted._ptr, converted._layout

@@ -34,6 +34,7 @@ class Differentiated:
 
     forward: Graph
     saved: tuple[tuple[bool, int], ...]
+    residuals: tuple[Value, ...]  # of the original graph, as `saved`
     backward: Graph
     joint: Graph  # of the original inputs, output gradients and running gradients: what backward computes
     found: tuple[int | None, ...]
@@ -167,8 +168,9 @@ def _split(
     for op in behind:
         inside.update(zip(op.results, back.clone(op, [get(v) for v in op.operands]), strict=True))
     backward = back.build([get(v) for v in joint.outputs])
-    forward, saved = _with_residuals(graph, [original[v] for v in residuals])
-    return Differentiated(forward, saved, backward, joint, found)
+    kept = [original[v] for v in residuals]
+    forward, saved = _with_residuals(graph, kept)
+    return Differentiated(forward, saved, tuple(kept), backward, joint, found)
 
 
 def _with_residuals(graph: Graph, residuals: Sequence[Value]) -> tuple[Graph, tuple[tuple[bool, int], ...]]:

@@ -3,7 +3,7 @@ finite differences, first and second order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 import kiln
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import OpDef
+from kiln.runtime import targets, threads
 from tests import tolerances as tol
 from tests.ops.samples import Sample, error_samples, generator, samples, smooth_samples
 from tests.ops.test_declarations import same_bits
@@ -73,6 +74,53 @@ def test_compiled_is_eager(name: str) -> None:
     alone = kiln.compile(single)
     for _ in range(2):
         assert same_bits(alone(anything(), *groups[-1]).numpy(), eager[-1])
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = threads.get_num_threads()
+    threads.set_num_threads(3)
+    yield
+    threads.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_targets_and_threads_agree(name: str, three_threads: None) -> None:
+    """Eager on AVX2 with three threads gives the bits of the machine's best target with one."""
+    try:
+        lower = targets.named("avx2")
+    except targets.TargetError as error:
+        pytest.skip(str(error))
+    op, calls = OPS[name], samples(name)
+    threads.set_num_threads(1)
+    wanted = [apply(op, tensors(s), s.attrs, anything()).numpy() for s in calls]
+    threads.set_num_threads(3)
+    with targets.use_target(lower):
+        for sample, bits in zip(calls, wanted, strict=True):
+            assert same_bits(apply(op, tensors(sample), sample.attrs, anything()).numpy(), bits), sample.label
+
+
+def test_no_thread_count_changes_a_bit(three_threads: None) -> None:
+    """Work large enough to be shared out."""
+    rng = generator("large")
+    x, y = (kiln.from_numpy(rng.normal(size=(900, 1100)).astype(np.float32)) for _ in range(2))
+    turned = kiln.from_numpy(np.ascontiguousarray(y.numpy().T))
+
+    def work() -> list[bytes]:
+        results = [OPS["sum"](x, dims=dims) for dims in ((0,), (1,), (0, 1))]
+        results += [OPS["argmax"](x, dims=(d,)) for d in (0, 1)]
+        results += [
+            OPS["exp"](x),
+            OPS["add"](x, OPS["permute"](turned, dims=(1, 0))),
+            OPS["matmul"](x, turned),
+        ]
+        return [r.numpy().tobytes() for r in results]
+
+    threads.set_num_threads(1)
+    wanted = work()
+    for n in (2, 3, 7):
+        threads.set_num_threads(n)
+        assert work() == wanted
 
 
 # `full` is what every Python number becomes: the frontend converts the number itself, and checks nothing twice.
