@@ -33,8 +33,8 @@ from kiln.ir.ops.base import Dense, ElementContext, Reduction, ints_attr
 from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Shape, Sym, contiguous_strides
 
-GRAIN: Final = 1 << 16
-"""Scalar operations and memory accesses worth a thread."""
+GRAIN: Final = 1 << 18
+"""Scalar operations and memory accesses worth a thread: about 10 µs."""
 FEW: Final = 64
 """An outer loop of fewer iterations is merged with the next ones, so that there is something to share out."""
 STACK_BYTES: Final = 1 << 17
@@ -238,7 +238,7 @@ class _Lowering:
 
     def _point_work(self) -> int:
         """Scalar operations and memory accesses per point of the full domain, roughly."""
-        operations = sum(8 if op.op.name in COSTLY else 1 for op in self.body.operations)
+        operations = sum(16 if op.op.name in COSTLY else 1 for op in self.body.operations)
         return operations + len(self.inputs) + len(self.outputs)
 
     def _grain(self, points: Expr) -> Expr:

@@ -60,7 +60,7 @@ def save(obj: Any, path: PathLike) -> None:
     with _replacing(target) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
-            file.write(memoryview(arrays[name].reshape(-1).view(np.uint8)))
+            file.write(arrays[name].reshape(-1).view(np.uint8).data)
 
 
 def load(path: PathLike) -> Any:
@@ -94,7 +94,7 @@ def load(path: PathLike) -> Any:
 
 def _checked_path(op: str, path: Any) -> str:
     try:
-        name = os.fspath(path)
+        name: str | bytes = os.fspath(path)
     except TypeError:
         raise ArgumentError(f"expected a path, got {type(path).__name__}", op=op) from None
     if isinstance(name, bytes):

@@ -43,12 +43,12 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Tensor) and not isinstance(value, Parameter):
-            if isinstance(vars(self).get(name), Parameter):
-                raise ArgumentError(
-                    f"{name} is a parameter and can't become a plain tensor",
-                    fix="wrap it in nn.Parameter, or copy_() into the parameter inside kiln.no_grad()",
-                )
+        plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
+        if plain and isinstance(vars(self).get(name), Parameter):
+            raise ArgumentError(
+                f"{name} is a parameter and can't become a plain tensor",
+                fix="wrap it in nn.Parameter, or copy_() into the parameter inside kiln.no_grad()",
+            )
         object.__setattr__(self, name, value)
 
     # ------------------------------------------------------------------------------------- registering

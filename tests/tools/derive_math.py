@@ -1,8 +1,7 @@
 """Derive the polynomials of `codegen/mathlib.py` and print them as `codegen/math_tables.py`.
 
 Method: Chebyshev interpolation in 40-digit arithmetic (mpmath), which is within a few per cent of the minimax
-polynomial; the coefficients are then rounded to the dtype one by one, lowest degree first, refitting the rest to what
-the rounding left over. Run: python tests/tools/derive_math.py > codegen/math_tables.py
+polynomial; the coefficients are then rounded to the dtype. Run: python tests/tools/derive_math.py > codegen/math_tables.py
 """
 
 from __future__ import annotations
@@ -18,31 +17,18 @@ Function = Callable[[Any], Any]
 
 
 def fit(f: Function, low: Any, high: Any, degree: int, dtype: type[np.floating[Any]]) -> list[float]:
-    """Coefficients, lowest degree first, of a polynomial close to f on [low, high]."""
-    done: list[float] = []
+    """Coefficients, lowest degree first, of a polynomial close to f on [low, high], rounded to dtype.
 
-    def rest(x: Any) -> Any:
-        value = f(x)
-        for k, c in enumerate(done):
-            value -= mpmath.mpf(c) * x**k
-        return value / x ** len(done)
-
-    low, high = mpmath.mpf(low), mpmath.mpf(high)
-    if low == 0:
-        low = high * mpmath.mpf("1e-12")  # the quotients are undefined at 0
-    while len(done) <= degree:
-        best = mpmath.chebyfit(rest, [low, high], degree - len(done) + 1)
-        done.append(float(dtype(float(best[-1]))))
-    return done
+    Quotients like (tanh x - x) / x^3 are undefined at 0: there the value nearby stands in.
+    """
+    near = mpmath.mpf("1e-12")
+    best = mpmath.chebyfit(lambda x: f(x if abs(x) > near else near), [low, high], degree + 1)
+    return [float(dtype(float(c))) for c in reversed(best)]
 
 
 def even(f: Function) -> Function:
     """f as a function of z = x * x."""
     return lambda z: f(mpmath.sqrt(z))
-
-
-def nonzero(f: Function, at_zero: Any) -> Function:
-    return lambda x: f(x) if abs(x) > mpmath.mpf("1e-25") else mpmath.mpf(at_zero)
 
 
 HALF_LN2 = mpmath.log(2) / 2 * mpmath.mpf("1.001")
@@ -94,41 +80,24 @@ def cospi_rest(x: Any) -> Any:
     return (mpmath.cospi(x) - 1) / x**2
 
 
-def symmetric(f: Function, half: Any, degree: int, dtype: type[np.floating[Any]]) -> list[float]:
-    """Coefficients of f on [-half, half], rounded at the end (for functions smooth at 0 and not even)."""
-    safe = nonzero(f, f(mpmath.mpf("1e-20")))
-    best = mpmath.chebyfit(safe, [-half, half], degree + 1)
-    return [float(dtype(float(c))) for c in reversed(best)]
-
-
 def tables() -> dict[str, list[float]]:
     f32, f64 = np.float32, np.float64
+    half, quarter = HALF_LN2, mpmath.mpf(1) / 16
+    low, high = mpmath.sqrt(mpmath.mpf(1) / 2) - 1, mpmath.sqrt(2) - 1
     return {
-        "EXP_F32": symmetric(exp_rest, HALF_LN2, 4, f32),
-        "EXP_F64": symmetric(exp_rest, HALF_LN2, 9, f64),
-        "LOG_F32": [
-            float(f32(float(c)))
-            for c in reversed(
-                mpmath.chebyfit(
-                    nonzero(log_rest, mpmath.mpf(1) / 3), [mpmath.sqrt(mpmath.mpf(1) / 2) - 1, mpmath.sqrt(2) - 1], 9
-                )
-            )
-        ],
+        "EXP_F32": fit(exp_rest, -half, half, 4, f32),
+        "EXP_F64": fit(exp_rest, -half, half, 9, f64),
+        "LOG_F32": fit(log_rest, low, high, 8, f32),
         "LOG_F64": fit(even(atanh_rest), 0, SQRT2_S**2 * mpmath.mpf("1.001"), 6, f64),
         "TANH_F32": fit(even(tanh_rest), 0, mpmath.mpf("0.391"), 5, f32),
         "ERF_SMALL_F32": fit(even(erf_rest), 0, mpmath.mpf("0.85"), 6, f32),
-        "ERF_LARGE_F32": [
-            float(f32(float(c)))
-            for c in reversed(mpmath.chebyfit(log_erfc, [mpmath.mpf("0.92"), mpmath.mpf("4.0")], 8))
-        ],
+        "ERF_LARGE_F32": fit(log_erfc, mpmath.mpf("0.92"), mpmath.mpf(4), 8, f32),
         "ERF_SMALL_F64": fit(even(erf_rest), 0, mpmath.mpf("0.77"), 12, f64),
-        "ERFCX_F64": [
-            float(f64(float(c))) for c in reversed(mpmath.chebyfit(erfcx_of_t, [mpmath.mpf(1) / 4, mpmath.mpf("0.7")], 19))
-        ],
-        "SINPI_F32": fit(even(sinpi_rest), 0, mpmath.mpf(1) / 16, 3, f32),
-        "COSPI_F32": fit(even(cospi_rest), 0, mpmath.mpf(1) / 16, 3, f32),
-        "SINPI_F64": fit(even(sinpi_rest), 0, mpmath.mpf(1) / 16, 6, f64),
-        "COSPI_F64": fit(even(cospi_rest), 0, mpmath.mpf(1) / 16, 6, f64),
+        "ERFCX_F64": fit(erfcx_of_t, mpmath.mpf("0.25"), mpmath.mpf("0.7"), 19, f64),
+        "SINPI_F32": fit(even(sinpi_rest), 0, quarter, 3, f32),
+        "COSPI_F32": fit(even(cospi_rest), 0, quarter, 3, f32),
+        "SINPI_F64": fit(even(sinpi_rest), 0, quarter, 6, f64),
+        "COSPI_F64": fit(even(cospi_rest), 0, quarter, 6, f64),
     }
 
 
