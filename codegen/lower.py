@@ -9,7 +9,6 @@ and cheaper than memory, but for costly functions, whose row is kept on the stac
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -426,7 +425,7 @@ class _Lowering:
             if v in self.body.outputs:
                 self.rows_kept[v] = self.outputs[self.body.outputs.index(v)]
                 continue
-            fits = isinstance(size, int) and 16 <= size and size * v.type.dtype.itemsize <= STACK_BYTES
+            fits = isinstance(size, int) and size >= 16 and size * v.type.dtype.itemsize <= STACK_BYTES
             if isinstance(size, int) and fits and sum(b.scope == "stack" for b in self.rows_kept.values()) < 2:
                 buffer = Buffer(f"row{len(self.rows_kept)}", v.type.dtype, (size,), (1,), "stack")
                 self.rows_kept[v] = buffer

@@ -230,9 +230,7 @@ class _Family:
         for i in range(rows):
             for j in range(vectors):
                 partial, total = Var(vec, f"x{i}_{j}"), Var(vec, f"sum{i}_{j}")
-                carried.append(
-                    Carry(partial, L.const(0, vec), self.multiply_add(row[i], column[j], partial), total)
-                )
+                carried.append(Carry(partial, L.const(0, vec), self.multiply_add(row[i], column[j], partial), total))
                 sums.append((i, j, total))
         walk = For("serial", k, L.index(0), kc, (), carried=tuple(carried))
         again, first = [], []
@@ -259,9 +257,7 @@ class _Family:
         def tiles(vectors: int, masked: bool) -> Block:
             def call(rows: int, i: Expr) -> Stmt:
                 where = ((a, L.mul(i, a_m)), (b, L.index(0)), (c, L.mul(i, c_m)))
-                return Invoke(
-                    self.tile_name(rows, vectors, masked), (*where, n, kc, a_m, a_k, b_k, c_m, more)
-                )
+                return Invoke(self.tile_name(rows, vectors, masked), (*where, n, kc, a_m, a_k, b_k, c_m, more))
 
             height = self.shape.rows
             names = _Names()
@@ -393,9 +389,7 @@ class _Product:
 
         def tasks(b: tuple[Buffer, Expr], *b_strides: Expr) -> Stmt:
             counts = (matrices, m, columns, rows, k0, row_block, group)
-            return Invoke(
-                f"{self.family.stem}_tasks", (a, b, c, *counts, a_batch, a_m, a_k, *b_strides, c_batch, c_m)
-            )
+            return Invoke(f"{self.family.stem}_tasks", (a, b, c, *counts, a_batch, a_m, a_k, *b_strides, c_batch, c_m))
 
         count = L.mul(matrices, here)
         step = rows * self.panel
@@ -419,9 +413,7 @@ class _Product:
         rows = top.let("row_block", L.select(few, L.index(small), L.index(big)))
         return rows, top.let("group", L.select(few, L.index(1), L.index(PANEL_GROUP)))
 
-    def _pack(
-        self, b: tuple[Buffer, Expr], packed: Buffer, sizes: tuple[Expr, ...], strides: tuple[Expr, ...]
-    ) -> Stmt:
+    def _pack(self, b: tuple[Buffer, Expr], packed: Buffer, sizes: tuple[Expr, ...], strides: tuple[Expr, ...]) -> Stmt:
         """All panels of the slab to the workspace, one after the other."""
         count, here, columns, rows = sizes
         b_batch, b_k, b_n = strides
@@ -432,17 +424,13 @@ class _Product:
         width = _min(L.sub(columns, column), self.panel)
         source = L.add(b[1], L.add(L.mul(q, b_batch), L.mul(column, b_n)))
         target = L.mul(t, rows * self.panel)
-        names.add(
-            Invoke(f"{self.family.stem}_pack_b", ((b[0], source), (packed, target), width, rows, b_k, b_n))
-        )
+        names.add(Invoke(f"{self.family.stem}_pack_b", ((b[0], source), (packed, target), width, rows, b_k, b_n)))
         grain = _div(L.index(PACK_GRAIN), _max(rows * self.panel, 1)) + 1
         return For("parallel", t, L.index(0), count, names.block(), grain=grain)
 
     def tasks(self) -> Kernel:
         """The tasks of a slab, in parallel. b's panels lie b_panel apart, wherever they are."""
-        scalars = _vars(
-            "matrices m columns rows k0 row_block group a_batch a_m a_k b_batch b_panel b_k c_batch c_m"
-        )
+        scalars = _vars("matrices m columns rows k0 row_block group a_batch a_m a_k b_batch b_panel b_k c_batch c_m")
         matrices, m, columns, rows, k0, row_block, group, *strides = scalars
         a_batch, a_m, a_k, b_batch, b_panel, b_k, c_batch, c_m = strides
         top = _Names()

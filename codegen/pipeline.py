@@ -5,33 +5,23 @@ Autodiff has already run when a graph comes here: on the raw capture, before any
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
 from kiln.codegen.domain import is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
-from kiln.codegen.llvm.emit import emit_kernel
-from kiln.codegen.lower import lower
-from kiln.codegen.matmul import matmul_module
-from kiln.codegen.plan import Argument, Plan, Pointer, Step
-from kiln.codegen.schedule import schedule
+from kiln.codegen.plan import Plan, Step
+from kiln.codegen.steps import Note, Strides, digest, fusion_step, matmul_work, steps
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
-from kiln.ir.loops import Kernel
 from kiln.ir.ops import OPS
-from kiln.ir.ops.fusion import body_of
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
-from kiln.ir.program import CheckSite, Module, Program, Slot
+from kiln.ir.program import CheckSite, Program, Slot
 from kiln.ir.target import Target
-from kiln.ir.types import Dim, Sym
-
-Strides = tuple[Dim, ...]
-Note = Callable[[str, object], None]
+from kiln.ir.types import Sym
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (fold, cse, dce)
 """Exact, target-independent rewrites, in order."""
@@ -73,15 +63,15 @@ def _generate(
     """The back half: kernels, memory plan, entry."""
     layouts = assign(graph, strides)
     sites: list[CheckSite] = []
-    made = Plan(_steps(graph, layouts, target, sites, note))
+    made = Plan(steps(graph, layouts, target, sites, note))
     graph = _write_back(graph, made, layouts, strides, target, sites, note)
     slots = _place(graph, made, strides)
     note("plan", made)
-    symbol = f"main_{_digest(str(made) + name)}"
+    symbol = f"main_{digest(str(made) + name)}"
     main = entry.emit_entry(symbol, made, slots, target)
     note("entry", main.text)
     modules = {m.name: m for step in made.steps for m in step.modules}
-    work = sum(s.lowered.work if s.lowered is not None else _matmul_work(s.operation) for s in made.steps)
+    work = sum(s.lowered.work if s.lowered is not None else matmul_work(s.operation) for s in made.steps)
     return Program(
         name=name,
         target=target,
@@ -138,151 +128,6 @@ def _source_is_literal(v: Value) -> bool:
     return v.producer is not None and is_literal(v.producer)
 
 
-# ------------------------------------------------------------------------------------------- kernels
-
-
-def _steps(
-    graph: Graph,
-    layouts: dict[Value, Layout | None],
-    target: Target,
-    sites: list[CheckSite],
-    note: Note,
-) -> list[Step]:
-    """One step per computing operation of a fused graph."""
-    steps = []
-    for op in graph.operations:
-        if op.op.name == "fusion":
-            steps.append(_fusion_step(op, layouts, [None] * len(op.results), target, sites, note))
-        elif op.op.name == "matmul":
-            steps.append(_matmul_step(op, layouts, target))
-        elif op.op.name != "constant" and not (is_view(op) and layouts[op.result] is not None):
-            raise TypeError(f"no step for {op.op.name} in a fused graph")
-    return steps
-
-
-def _fusion_step(
-    op: Operation,
-    layouts: dict[Value, Layout | None],
-    out_strides: Sequence[Strides | None],
-    target: Target,
-    sites: list[CheckSite],
-    note: Note,
-) -> Step:
-    body = body_of(op.attrs)
-    places = [layouts[v] for v in op.operands]
-    lowered = lower(body, [None if p is None else p.strides for p in places], out_strides, sites)
-    kernel = Kernel(body.name, lowered.kernel.params, lowered.kernel.body)
-    note(f"loops {body.name}", kernel)
-    scheduled = schedule(kernel, target)
-    note(f"scheduled {body.name}", scheduled)
-    module = _named(emit_kernel(Kernel("kernel", scheduled.params, scheduled.body), target), body.name)
-    note(f"llvm {body.name}", module.text)
-    args: list[Argument] = [
-        Pointer(v, 0) if p is None else Pointer(p.root, p.offset) for v, p in zip(op.operands, places, strict=True)
-    ]
-    args += [Pointer(r) for r in op.results]
-    args += [Sym(s) for s in lowered.symbols]
-    return Step(op, module.exports[0], (module,), tuple(args), lowered)
-
-
-def _named(module: Module, stem: str) -> Module:
-    """A kernel's module under a name made of its content, so that equal kernels are one."""
-    symbol = f"{stem}_{_digest(module.text)}"
-    text = module.text.replace("@kernel(", f"@{symbol}(").replace('@"kernel.body', f'@"{symbol}.body')
-    return Module(symbol, text, (symbol,), module.imports)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Target) -> Step:
-    """[..., M, K] @ [..., K, N]: one call, or a loop over outer batch dimensions around it."""
-    a, b = op.operands
-    rank = a.type.rank
-    module = matmul_module(a.type.dtype, target)
-    symbol = f"kiln_matmul_{a.type.dtype}"
-    pa, pb = layouts[a], layouts[b]
-    sa = _matrix_strides(a, pa)
-    sb = _matrix_strides(b, pb)
-    sc = _matrix_strides(op.result, None)
-    m, k, n = a.type.shape[-2], a.type.shape[-1], b.type.shape[-1]
-    batch: Dim = a.type.shape[-3] if rank > 2 else 1
-    pointers = (
-        Pointer(a) if pa is None else Pointer(pa.root, pa.offset),
-        Pointer(b) if pb is None else Pointer(pb.root, pb.offset),
-        Pointer(op.result),
-    )
-    sizes = (batch, m, n, k, *sa[-3:], *sb[-3:], *sc[-3:])
-    if rank <= 3:
-        return Step(op, symbol, (module,), (*pointers, *sizes))
-    return _batched_step(op, module, symbol, pointers, sizes, (sa, sb, sc), target)
-
-
-def _matrix_strides(v: Value, layout: Layout | None) -> tuple[Dim, ...]:
-    """Strides of a stack of matrices, with a batch stride also where there is none."""
-    if layout is not None:
-        strides = layout.strides
-    elif any(isinstance(d, Sym) for d in v.type.shape):
-        strides = tuple(_symbolic_stride(v, d) for d in range(v.type.rank))
-    else:
-        strides = row_major(v.type.shape)
-    return strides if len(strides) > 2 else (0, *strides)
-
-
-def _symbolic_stride(v: Value, d: int) -> Dim:
-    """The row-major stride of a symbolic shape: 1, or a product of dimensions, which the entry multiplies."""
-    inner = v.type.shape[d + 1 :]
-    return 1 if not inner else Sym("*".join(str(x) for x in inner))
-
-
-def _batched_step(
-    op: Operation,
-    module: Module,
-    symbol: str,
-    pointers: tuple[Pointer, ...],
-    sizes: tuple[Dim, ...],
-    strides: tuple[tuple[Dim, ...], ...],
-    target: Target,
-) -> Step:
-    """A small kernel that loops over the outer batch dimensions of a matmul and calls it."""
-    outer = op.operands[0].type.shape[:-3]
-    dtype = op.result.type.dtype
-    symbols: dict[str, L.Var] = {}
-
-    def size(d: Dim) -> L.Expr:
-        if isinstance(d, int):
-            return L.index(d)
-        total: L.Expr = L.index(1)
-        for factor in d.name.split("*"):
-            literal = L.index(int(factor)) if factor.isdigit() else None
-            total = L.mul(total, literal or symbols.setdefault(factor, L.Var(L.INDEX, factor)))
-        return total
-
-    buffers = tuple(L.Buffer(x, dtype, (), ()) for x in ("a", "b", "c"))
-    loops = [L.Var(L.INDEX, f"b{i}") for i in range(len(outer))]
-    places: list[L.Expr] = []
-    for step in strides:
-        at: L.Expr = L.index(0)
-        for var, s in zip(loops, step[:-3], strict=True):
-            at = L.add(at, L.mul(var, size(s)))
-        places.append(at)
-    arguments: list[L.Expr | tuple[L.Buffer, L.Expr]] = list(zip(buffers, places, strict=True))
-    arguments += [size(d) for d in sizes]
-    body: L.Block = (L.Invoke(symbol, tuple(arguments)),)
-    for var, d in reversed(list(zip(loops, outer, strict=True))):
-        body = (L.For("serial", var, L.index(0), size(d), body),)
-    names = tuple(sorted(symbols))
-    kernel = Kernel("kernel", (*buffers, *(symbols[s] for s in names)), body)
-    wrapper = _named(emit_kernel(kernel, target), "matmul_batches")
-    return Step(op, wrapper.exports[0], (module, wrapper), (*pointers, *(Sym(s) for s in names)))
-
-
-def _matmul_work(op: Operation) -> int:
-    shape = (*op.result.type.shape, op.operands[0].type.shape[-1])
-    return 2 * math.prod(d for d in shape if isinstance(d, int))
-
-
 # --------------------------------------------------------------------------------------- memory plan
 
 
@@ -306,10 +151,10 @@ def _write_back(
                 at = next(k for k, s in enumerate(made.steps) if v in s.operation.results)
                 results = made.steps[at].operation.results
                 wanted = [into if r is v else _stored(made.steps[at], i) for i, r in enumerate(results)]
-                made.steps[at] = _fusion_step(made.steps[at].operation, layouts, wanted, target, sites, note)
+                made.steps[at] = fusion_step(made.steps[at].operation, layouts, wanted, target, sites, note)
             continue
         copied = _copy_of(v)
-        late.append(_fusion_step(copied, {v: None}, [into], target, sites, note))
+        late.append(fusion_step(copied, {v: None}, [into], target, sites, note))
         outputs[a.output] = copied.result
     made.steps.extend(late)
     return Graph(graph.name, graph.inputs, graph.operations, tuple(outputs), graph.aliases)

@@ -20,7 +20,8 @@ from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import INDEX, Apply, Block, Const, Expr, For, Kernel, Let, Load, Ramp, Reduce, Stmt, Var, Vec
-from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS
+from kiln.ir.loops_walk import expr_children, walk, with_children
+from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.target import Target
 
 STEP = GROUPS * LANES
@@ -62,7 +63,7 @@ class _Scheduler:
         """`e` over the rewritten variables, as wide as they make it, functions expanded."""
         found = self._memo.get(e)
         if found is None:
-            old = L.expr_children(e)
+            old = expr_children(e)
             new = tuple(self.expr(c, scope) for c in old)
             found = e if all(a is b for a, b in zip(old, new, strict=True)) else self._rebuild(e, new, scope)
             if isinstance(found, Apply) and found.fn in MATH_FUNCTIONS:
@@ -73,7 +74,7 @@ class _Scheduler:
     def _rebuild(self, e: Expr, new: State, scope: _Scope) -> Expr:
         lanes = max(c.lanes for c in new)
         if lanes == 1 or e.lanes == lanes:
-            return L.with_children(e, new)
+            return with_children(e, new)
         if isinstance(e, Load):
             return _wide_load(e, new, lanes, scope.mask)
         assert isinstance(e, Apply), type(e).__name__
@@ -188,7 +189,7 @@ class _Scheduler:
         if not (isinstance(lo, Const) and lo.value == 0 and s.step == 1 and not s.carried):
             raise TypeError("a vector loop runs from 0 in steps of 1 and carries nothing")
         # Chains over rows take wide strips of columns: neighbours in memory are read together.
-        strips = any(isinstance(x, Reduce) for x in L.walk(s.body))
+        strips = any(isinstance(x, Reduce) for x in walk(s.body))
         widths, size = ((STEP, LANES), STEP) if strips else ((LANES,), CHUNK)
         grain = None if s.grain is None else self.expr(s.grain, scope)
         least = int(grain.value) if isinstance(grain, Const) else 0
@@ -196,7 +197,8 @@ class _Scheduler:
             self._span(s, L.index(0), hi, widths, out)
             return
         chunk = self.var("chunk")
-        start, span = L.mul(chunk, L.index(size)), L.index(size)
+        start = L.mul(chunk, L.index(size))
+        span: Expr = L.index(size)
         if not (isinstance(hi, Const) and int(hi.value) % size == 0):
             span = L.apply("min", L.sub(hi, start), span)
         inner: list[Stmt] = []
@@ -240,7 +242,7 @@ class _Scheduler:
     def _neutral(self, s: Reduce, lanes: int) -> State:
         """The neutral state; an arg-reduction's index is beyond every real one."""
         dtype = s.values[0].dtype
-        first: Expr = L.const(L.identity(s.combine, dtype), Vec(dtype, lanes))
+        first: Expr = L.const(identity(s.combine, dtype), Vec(dtype, lanes))
         return (first, L.const(2**63 - 1, Vec(INDEX.dtype, lanes))) if s.combine == "argmax" else (first,)
 
     def _finish(self, s: Reduce, state: State, count: Expr) -> State:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kiln import dispatch
 from kiln.jit import CompiledFunction
-from kiln.region import Region
+from kiln.region import stages_of
 
 
 @dataclass(frozen=True)
@@ -45,20 +42,3 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     compiled(*args, **kwargs)
     (region,) = compiled.regions()
     return Explanation(region.name, tuple(compiled.log), stages_of(region))
-
-
-def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
-    """All stages of a region's forward program."""
-    graph = region.graph if region.plan is None else region.plan.forward
-    return dispatch.build(graph, region.strides, name=region.name, stages=True).stages
-
-
-def dump(region: Region) -> None:
-    """Print what KILN_DUMP asks for: 1 for everything, else stage names separated by commas."""
-    wanted = os.environ.get("KILN_DUMP", "")
-    if not wanted or wanted == "0":
-        return
-    names = None if wanted == "1" else tuple(wanted.split(","))
-    for stage, text in stages_of(region):
-        if names is None or stage.startswith(names):
-            print(f"---- {region.name}: {stage} ----\n{text.rstrip()}\n", file=sys.stderr)

@@ -7,6 +7,8 @@ gradients of its inputs in eager's order.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -166,6 +168,7 @@ class Region:
         if self.forward is None:
             graph = self.graph if self.plan is None else self.plan.forward
             self.forward = Compiled(graph, self.strides, self.name)
+            dump(self)
         return self.forward
 
     # ------------------------------------------------------------------------------------- warm calls
@@ -314,6 +317,23 @@ def _is_released(node: Any) -> bool:
             return True
         todo += [e[0] for e in n.edges if e is not None]
     return False
+
+
+def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
+    """All stages of a region's forward program."""
+    graph = region.graph if region.plan is None else region.plan.forward
+    return dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+
+
+def dump(region: Region) -> None:
+    """Print what KILN_DUMP asks for: 1 for everything, else stage names separated by commas."""
+    wanted = os.environ.get("KILN_DUMP", "")
+    if not wanted or wanted == "0":
+        return
+    names = None if wanted == "1" else tuple(wanted.split(","))
+    for stage, text in stages_of(region):
+        if names is None or stage.startswith(names):
+            print(f"---- {region.name}: {stage} ----\n{text.rstrip()}\n", file=sys.stderr)
 
 
 def _tensor_class() -> Any:

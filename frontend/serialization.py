@@ -43,9 +43,7 @@ def save(obj: Any, path: PathLike) -> None:
     # Wide elements first keeps every tensor aligned, as the format's own writer does.
     arrays = {name: np.ascontiguousarray(t._read("save()")) for name, t in tensors.items()}
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    header: dict[str, Any] = {
-        "__metadata__": {"kiln": json.dumps(structure, ensure_ascii=False, allow_nan=False)}
-    }
+    header: dict[str, Any] = {"__metadata__": {"kiln": json.dumps(structure, ensure_ascii=False, allow_nan=False)}}
     end = 0
     for name in order:
         begin, end = end, end + arrays[name].nbytes
@@ -54,9 +52,7 @@ def save(obj: Any, path: PathLike) -> None:
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > _HEADER_LIMIT:
-        raise ArgumentError(
-            f"the names and the structure take {len(text):,} bytes, too many for a file", op="save"
-        )
+        raise ArgumentError(f"the names and the structure take {len(text):,} bytes, too many for a file", op="save")
     with _replacing(target) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
@@ -132,9 +128,7 @@ def _encode(x: Any, place: str, tensors: dict[str, Tensor]) -> Any:
     raise ArgumentError(
         f"{where} a {kind.__qualname__}: only tensors and plain Python data can be saved",
         op="save",
-        fix="save module.state_dict()"
-        if hasattr(x, "state_dict")
-        else "convert it to numbers, strings or tensors",
+        fix="save module.state_dict()" if hasattr(x, "state_dict") else "convert it to numbers, strings or tensors",
     )
 
 

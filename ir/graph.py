@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+
 from kiln.ir.types import DType, Sym, TensorType
 
 AttrValue: TypeAlias = "int | float | bool | str | Sym | DType | Graph | Constant | tuple[AttrValue, ...] | None"

@@ -63,9 +63,7 @@ def evaluate_ref(graph: Graph, arrays: Sequence[Any]) -> list[Array]:
         for array, value in zip(arrays, operation.results, strict=True):
             wanted = value.type
             if array.dtype != wanted.dtype.numpy or array.shape != wanted.shape:
-                raise InterpretError(
-                    f"ref of {op.name} gave {array.dtype}{list(array.shape)}, its rule says {wanted}"
-                )
+                raise InterpretError(f"ref of {op.name} gave {array.dtype}{list(array.shape)}, its rule says {wanted}")
         return arrays
 
     return walk(graph, [np.asarray(a) for a in arrays], apply)

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from kiln.ir import loops as L
 from kiln.ir.loops import Block, Buffer, Expr, Kernel, Stmt
+from kiln.ir.loops_walk import expr_children, stmt_exprs
 
 _INFIX = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%", "eq": "==", "ne": "!=", "lt": "<", "le": "<=",
@@ -31,7 +32,7 @@ class _Printer:
         self.names: dict[Expr, str] = {}
         self.taken: dict[str, int] = {}
         self.lines: list[str] = []
-        self.depth = 1
+        self.depth = 0
 
     def kernel(self, kernel: Kernel) -> list[str]:
         params = ", ".join(self.buffer(p) if isinstance(p, Buffer) else self.bind(p) for p in kernel.params)
@@ -94,9 +95,8 @@ class _Printer:
             case L.Reduce():
                 self.reduce(s, shared)
             case L.Verify():
-                self.line(
-                    f"verify {self.expr(s.ok, shared)} site {s.site} value {self.expr(s.value, shared)}{self.mask(s.mask)}"
-                )
+                ok, value = self.expr(s.ok, shared), self.expr(s.value, shared)
+                self.line(f"verify {ok} site {s.site} value {value}{self.mask(s.mask)}")
             case L.Alloc():
                 self.line(f"{s.buffer.scope} {self.buffer(s.buffer)}")
             case L.Barrier():
@@ -180,7 +180,7 @@ class _Printer:
         return text
 
     def compute(self, e: Expr, shared: set[Expr] | None) -> str:
-        sub = [self.expr(c, shared) for c in L.expr_children(e)]
+        sub = [self.expr(c, shared) for c in expr_children(e)]
         match e:
             case L.Load():
                 inside = ", ".join(sub[: len(e.indices)])
@@ -212,11 +212,11 @@ def _shared(block: Block, ends: tuple[Expr, ...]) -> set[Expr]:
             return
         counts[e] = counts.get(e, 0) + 1
         if counts[e] == 1:
-            for c in L.expr_children(e):
+            for c in expr_children(e):
                 visit(c)
 
     for s in block:
-        for e in L.stmt_exprs(s):
+        for e in stmt_exprs(s):
             visit(e)
     for e in ends:
         visit(e)

@@ -24,11 +24,14 @@ The identity of + is -0.0 (x + -0.0 is x for every x, also -0.0); an empty sum i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
 import numpy as np
+
+from kiln.ir.types import DType
 
 LANES: Final = 16
 GROUPS: Final = 4
@@ -37,6 +40,22 @@ ROWS: Final = 256
 KBLOCK: Final = 256
 
 Combine = Callable[[Any, Any], Any]
+
+
+def identity(combine: str, dtype: DType) -> int | float | bool:
+    """The neutral element of a combine: x `combine` identity is x, bit for bit."""
+    if combine == "add":
+        return -0.0 if dtype.is_floating_point else 0
+    if combine in ("max", "argmax", "min"):
+        sign = 1 if combine == "min" else -1
+        if dtype.is_floating_point:
+            return sign * math.inf
+        if dtype.kind == "bool":
+            return combine == "min"
+        top = dtype.bits - (1 if dtype.kind == "int" else 0)
+        low = -(2**top) if dtype.kind == "int" else 0
+        return 2**top - 1 if combine == "min" else low
+    return {"or": False, "and": True}[combine]
 
 
 def fold_lanes(run: np.ndarray[Any, Any], combine: Combine, identity: object) -> Any:

@@ -54,9 +54,5 @@ def close(op: str, got: Any, wanted: Any) -> bool:
         same = (got == wanted) | np.isnan(wanted) | (edge & (np.abs(got) >= info.max * (1 - 8 * info.eps)))
         ulp = np.spacing(np.where(finite, np.abs(wanted), 1)).astype(np.float64)
         allowed = ulp * COMPOSED_ULP.get(op, MATH_ULP) + COMPOSED_ABS.get(op, 0) * float(info.eps)
-        near = (
-            finite
-            & np.isfinite(got)
-            & (np.abs(got.astype(np.float64) - wanted.astype(np.float64)) <= allowed)
-        )
+        near = finite & np.isfinite(got) & (np.abs(got.astype(np.float64) - wanted.astype(np.float64)) <= allowed)
     return bool((same | near).all())

@@ -18,6 +18,7 @@ from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var
+from kiln.ir.loops_walk import walk
 from kiln.ir.types import DType
 
 C_TYPES: Final[dict[DType, str]] = {
@@ -82,7 +83,7 @@ class _Emitter:
 
     def emit(self) -> CudaText:
         kernel = self._scheduled.kernel
-        written = {s.buffer for s in L.walk(kernel.body) if isinstance(s, L.Store)}
+        written = {s.buffer for s in walk(kernel.body) if isinstance(s, L.Store)}
         params = []
         for p in kernel.params:
             if isinstance(p, Var):

@@ -18,7 +18,8 @@ from typing import Final
 
 from kiln.ir import loops as L
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, Store, Var
-from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS
+from kiln.ir.loops_walk import walk
+from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.types import DType
 
 POINT_THREADS: Final = 256
@@ -42,7 +43,7 @@ class Unsupported(Exception):
 def schedule(kernel: Kernel) -> Scheduled:
     """The GPU form of a logical kernel; `Unsupported` says what is missing."""
     names = _Names()
-    if any(isinstance(s, Reduce) and s.order == "lanes" for s in L.walk(kernel.body)):
+    if any(isinstance(s, Reduce) and s.order == "lanes" for s in walk(kernel.body)):
         return _rows(kernel, names)
     return _points(kernel, names)
 
@@ -136,7 +137,7 @@ def combine_state(combine: str, a: tuple[Expr, ...], b: tuple[Expr, ...]) -> tup
 
 def start_state(combine: str, values: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """The neutral state. For "argmax" its index is beyond every other, so that any candidate wins a tie."""
-    first = L.const(L.identity(combine, values[0].dtype), values[0].type)
+    first = L.const(identity(combine, values[0].dtype), values[0].type)
     return (first, L.index(2**63 - 1)) if combine == "argmax" else (first,)
 
 

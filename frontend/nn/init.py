@@ -26,25 +26,19 @@ _GAINS = {
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """By how much the standard deviation should be scaled before this function; `param`: leaky_relu's slope (0.01)."""
     if nonlinearity not in _GAINS:
-        raise InvalidValueError(
-            f"no gain known for {nonlinearity!r}; known: {', '.join(_GAINS)}", op="calculate_gain"
-        )
+        raise InvalidValueError(f"no gain known for {nonlinearity!r}; known: {', '.join(_GAINS)}", op="calculate_gain")
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
     return _GAINS[nonlinearity]
 
 
-def uniform_(
-    tensor: AnyTensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None
-) -> AnyTensor:
+def uniform_(tensor: AnyTensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> AnyTensor:
     """Uniform in [a, b)."""
     with no_grad():
         return random.uniform_(tensor, a, b, generator)
 
 
-def normal_(
-    tensor: AnyTensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None
-) -> AnyTensor:
+def normal_(tensor: AnyTensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> AnyTensor:
     """Normal with this mean and standard deviation."""
     with no_grad():
         return random.normal_(tensor, mean, std, generator)

@@ -30,9 +30,7 @@ class Linear(Module):
     weight [out_features, in_features] and bias [out_features] start uniform in +-1/sqrt(in_features).
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, *, dtype: DType | None = None
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, dtype: DType | None = None) -> None:
         for name, n in (("in_features", in_features), ("out_features", out_features)):
             if not isinstance(n, int) or isinstance(n, bool):
                 raise ArgumentError(f"{name} must be an int, not {type(n).__name__}", op="Linear")

@@ -110,9 +110,7 @@ class Module:
         for name in target.split(".") if target else ():
             child = vars(found).get(name)
             if not isinstance(child, Module):
-                raise AttributeError(
-                    f"{type(found).__name__} has no submodule {name!r} (looking for {target!r})"
-                )
+                raise AttributeError(f"{type(found).__name__} has no submodule {name!r} (looking for {target!r})")
             found = child
         return found
 
@@ -267,9 +265,7 @@ class Module:
 
 def _key(name: str) -> str:
     if not isinstance(name, str) or not name or "." in name:
-        raise InvalidValueError(
-            f"{name!r} can't name a part of a module: a name has no dots and is not empty"
-        )
+        raise InvalidValueError(f"{name!r} can't name a part of a module: a name has no dots and is not empty")
     if hasattr(Module, name):
         raise InvalidValueError(f"{name!r} is a member of Module already")
     return name

@@ -111,9 +111,7 @@ class Optimizer:
         """{"state": {number: {name: tensor}}, "param_groups": [options, with "params" as numbers]}; parameters are
         numbered in order. The tensors are the optimiser's own."""
         number = {id(p): i for i, p in enumerate(self._order())}
-        groups = [
-            {**group, "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups
-        ]
+        groups = [{**group, "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {
             "state": {number[id(p)]: dict(state) for p, state in self.state.items()},
             "param_groups": groups,
@@ -137,9 +135,7 @@ class Optimizer:
             for name, value in loaded.items():
                 if not isinstance(value, Tensor) or value.shape != own[name].shape:
                     what = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                    raise LoadError(
-                        f"{name} of parameter {n}: {what}, expected shape {list(own[name].shape)}"
-                    )
+                    raise LoadError(f"{name} of parameter {n}: {what}, expected shape {list(own[name].shape)}")
                 copies.append((own[name], value))
         for group, loaded_group in zip(self.param_groups, groups, strict=True):
             self.check({**group, **{k: v for k, v in loaded_group.items() if k in self.defaults}})

@@ -140,9 +140,7 @@ def _constant_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
     data = ctx.attrs["data"]
     assert isinstance(data, Constant)
     if data.data.size != 1:
-        raise OpTypeError(
-            "constant", "data of several elements lives in memory and is bound, not computed", "value"
-        )
+        raise OpTypeError("constant", "data of several elements lives in memory and is bound, not computed", "value")
     return L.const(data.data.item(), ctx.result_type.dtype)
 
 

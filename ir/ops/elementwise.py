@@ -57,9 +57,7 @@ def _row(
         return expr(*(ctx.read(k, index) for k in range(arity)))
 
     lower, all_traits = Dense(element, pointwise=True), frozenset({"elementwise", *traits.split()})
-    return register(
-        OpDef(name, doc, infer or rule, quiet(ref), lower, traits=all_traits, arity=arity, **rest)
-    )
+    return register(OpDef(name, doc, infer or rule, quiet(ref), lower, traits=all_traits, arity=arity, **rest))
 
 
 def _unary(

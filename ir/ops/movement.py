@@ -36,9 +36,7 @@ View = tuple[tuple[int, ...], tuple[int, ...], int]
 
 def _size(shape: Shape) -> tuple[int, list[str]]:
     """The number of elements: a known factor and the sorted names of the symbolic ones."""
-    return math.prod(d for d in shape if isinstance(d, int)), sorted(
-        d.name for d in shape if isinstance(d, Sym)
-    )
+    return math.prod(d for d in shape if isinstance(d, int)), sorted(d.name for d in shape if isinstance(d, Sym))
 
 
 def _reshape_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -168,9 +166,7 @@ def _broadcast_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[Tens
     (t,), shape, dims = operands, shape_attr(attrs, "shape"), ints_attr(attrs, "dims")
     check_shape("broadcast", shape)
     if len(dims) != t.rank or list(dims) != sorted(set(dims)) or any(not 0 <= d < len(shape) for d in dims):
-        raise OpTypeError(
-            "broadcast", f"{dims} does not place the dimensions of {t} in shape {list(shape)}", "dim"
-        )
+        raise OpTypeError("broadcast", f"{dims} does not place the dimensions of {t} in shape {list(shape)}", "dim")
     for n, d in zip(t.shape, dims, strict=True):
         if n not in (1, shape[d]):
             raise OpTypeError("broadcast", f"dimension {n} of {t} can't become {shape[d]}")
@@ -293,9 +289,7 @@ def _scatter_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[Tensor
         raise OpTypeError("slice_scatter", f"operands have dtypes {base.dtype} and {value.dtype}", "dtype")
     region = _region("slice_scatter", base, attrs)
     if region != value.shape:
-        raise OpTypeError(
-            "slice_scatter", f"the slice of {base} has shape {list(region)}, the value is {value}"
-        )
+        raise OpTypeError("slice_scatter", f"the slice of {base} has shape {list(region)}, the value is {value}")
     return (base,)
 
 
@@ -426,18 +420,14 @@ def _cat_parts(call: Call) -> list[dict[str, Any]]:
 
 
 def _cat_vjp(call: Call, g: Any) -> Sequence[Any]:
-    return tuple(
-        slice_(g, **part) if need else None for part, need in zip(_cat_parts(call), call.needs, strict=True)
-    )
+    return tuple(slice_(g, **part) if need else None for part, need in zip(_cat_parts(call), call.needs, strict=True))
 
 
 def _cat_jvp(call: Call, *tangents: Any) -> Sequence[Any]:
     known = next((t for t in tangents if t is not None), None)
     if known is None:
         return (None,)
-    filled = [
-        zeros_of(x.ttype, known) if t is None else t for x, t in zip(call.operands, tangents, strict=True)
-    ]
+    filled = [zeros_of(x.ttype, known) if t is None else t for x, t in zip(call.operands, tangents, strict=True)]
     return (cat(*filled, **call.attrs),)
 
 
@@ -488,9 +478,7 @@ def _pick_vjp(call: Call, g: Any) -> Sequence[Any]:
     t: TensorType = call.operands[0].ttype
     lead = tuple(range(t.rank - 1))
     position: dict[str, Any] = {"shape": t.shape, "dtype": int64, "dim": t.rank - 1}
-    picked = eq(
-        OPS["iota"].bind((), position, receiver=g)[0], broadcast(call.operands[1], shape=t.shape, dims=lead)
-    )
+    picked = eq(OPS["iota"].bind((), position, receiver=g)[0], broadcast(call.operands[1], shape=t.shape, dims=lead))
     return (where(picked, broadcast(g, shape=t.shape, dims=lead), zeros_of(t, g)), None)
 
 

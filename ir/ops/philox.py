@@ -56,9 +56,7 @@ def _fraction(high: Expr, low: Expr, dtype: DType) -> Expr:
         top = L.apply("shr", high, L.const(8, high.type))
         return L.apply("mul", L.cast(top, dtype), L.const(2.0**-24, Vec(dtype, high.lanes)))
     wide, rest = L.cast(high, uint64), L.cast(low, uint64)
-    joined = L.apply(
-        "or", L.apply("shl", wide, L.const(21, wide.type)), L.apply("shr", rest, L.const(11, rest.type))
-    )
+    joined = L.apply("or", L.apply("shl", wide, L.const(21, wide.type)), L.apply("shr", rest, L.const(11, rest.type)))
     return L.apply("mul", L.cast(joined, dtype), L.const(2.0**-53, Vec(dtype, high.lanes)))
 
 

@@ -91,9 +91,7 @@ def _normal_ref(xp: Any, state: Any, *, shape: tuple[int, ...], dtype: DType) ->
 
 
 def _random(name: str, doc: str, ref: Callable[..., Any]) -> OpDef:
-    return register(
-        OpDef(name, doc, _types(name), ref, Dense(_element(name)), traits=frozenset({"random"}), arity=1)
-    )
+    return register(OpDef(name, doc, _types(name), ref, Dense(_element(name)), traits=frozenset({"random"}), arity=1))
 
 
 uniform: Final[OpDef] = _random(

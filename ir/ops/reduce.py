@@ -12,7 +12,6 @@ import numpy as np
 
 from kiln.ir import order
 from kiln.ir.graph import Attrs
-from kiln.ir.loops import identity
 from kiln.ir.ops.base import Call, OpDef, OpTypeError, Reduction, ints_attr, quiet, register
 from kiln.ir.ops.create import full_like
 from kiln.ir.ops.elementwise import ANY, BOOL, NUMERIC, cast, div, eq, where
@@ -98,7 +97,7 @@ def _extremum_ref(combine: str) -> Callable[..., Any]:
     def ref(xp: Any, x: Any, *, dims: tuple[int, ...]) -> Any:
         dtype = dtype_of_numpy(x.dtype)
         assert dtype is not None
-        return order.fold(x, dims, wins, identity(combine, dtype))
+        return order.fold(x, dims, wins, order.identity(combine, dtype))
 
     return ref
 

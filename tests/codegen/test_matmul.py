@@ -19,18 +19,14 @@ from kiln.runtime.threads import get_num_threads, set_num_threads
 
 Array = np.ndarray[Any, Any]
 HOST = targets.detect()
-TARGETS = [
-    name for name, t in targets.LEVELS.items() if t.arch == HOST.arch and t.vector_bits <= HOST.vector_bits
-]
+TARGETS = [name for name, t in targets.LEVELS.items() if t.arch == HOST.arch and t.vector_bits <= HOST.vector_bits]
 DTYPES = [T.float32, T.float64, T.int64]
 
 
 @functools.cache
 def function(dtype: DType, level: str) -> Any:
     target = targets.LEVELS[level]
-    address = load_module(matmul.matmul_module(dtype, target), target, lambda name: None)[
-        f"kiln_matmul_{dtype}"
-    ]
+    address = load_module(matmul.matmul_module(dtype, target), target, lambda name: None)[f"kiln_matmul_{dtype}"]
     return ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 13)(address)
 
 
@@ -188,9 +184,7 @@ def test_broadcast_operands(dtype: DType) -> None:
 def test_empty(level: str, dtype: DType) -> None:
     rng = np.random.default_rng(6)
     for batch, m, n, k in [(0, 3, 3, 3), (1, 0, 4, 4), (1, 4, 0, 4), (2, 30, 70, 0), (1, 3, 3, 0)]:
-        c = product(
-            small_integers(rng, (batch, m, k), dtype), small_integers(rng, (batch, k, n), dtype), level
-        )
+        c = product(small_integers(rng, (batch, m, k), dtype), small_integers(rng, (batch, k, n), dtype), level)
         assert not c.any() and not (dtype.is_floating_point and np.signbit(c).any())
 
 
@@ -201,9 +195,7 @@ def test_integers_wrap(level: str) -> None:
     assert (product(a, b, level) == np.matmul(a, b)).all()
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 30, 600, 4096), (1, 5, 7, 9000), (1, 40, 60, 9000), (700, 26, 65, 100)], ids=str
-)
+@pytest.mark.parametrize("shape", [(1, 30, 600, 4096), (1, 5, 7, 9000), (1, 40, 60, 9000), (700, 26, 65, 100)], ids=str)
 def test_more_than_one_slab(shape: tuple[int, int, int, int]) -> None:
     batch, m, n, k = shape
     assert k > matmul.K_CHUNK or batch * n * k > matmul.WORKSPACE

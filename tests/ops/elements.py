@@ -123,8 +123,7 @@ def evaluate_element(
     size = int(np.prod(shape, dtype=np.int64))
     run = Evaluation(size, positions, {f"x{k}": x for k, x in enumerate(operands)})
     buffers = [
-        L.Buffer(f"x{k}", t.dtype, x.shape, (0,) * x.ndim)
-        for k, (t, x) in enumerate(zip(types, operands, strict=True))
+        L.Buffer(f"x{k}", t.dtype, x.shape, (0,) * x.ndim) for k, (t, x) in enumerate(zip(types, operands, strict=True))
     ]
     index = tuple(L.Var(L.INDEX, f"i{d}") for d in range(len(shape)))
 

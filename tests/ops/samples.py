@@ -204,9 +204,7 @@ def _reduction(name: str) -> list[Sample]:
             found.append(Sample(f"{dtype}-{label}", (draw(rng, shape, dtype),), {"dims": dims}))
         turned = draw(rng, (40, 6), dtype).T
         found.append(Sample(f"{dtype}-transposed", (turned,), {"dims": (1,)}))
-        found.append(
-            Sample(f"{dtype}-strided", (draw(rng, (8, 100), dtype)[::2, ::-3][:, ::-1],), {"dims": (0,)})
-        )
+        found.append(Sample(f"{dtype}-strided", (draw(rng, (8, 100), dtype)[::2, ::-3][:, ::-1],), {"dims": (0,)}))
         ties = np.repeat(draw(rng, (4, 5), dtype), 3, axis=1)
         found.append(Sample(f"{dtype}-ties", (ties,), {"dims": (1,)}))
         special = specials(dtype)
@@ -218,9 +216,7 @@ def _reduction(name: str) -> list[Sample]:
                 ("empty-first", (0, 3), (0,)),
                 ("empty-all", (3, 0), (0, 1)),
             ]
-            found += [
-                Sample(f"{dtype}-{label}", (draw(rng, s, dtype),), {"dims": d}) for label, s, d in empty
-            ]
+            found += [Sample(f"{dtype}-{label}", (draw(rng, s, dtype),), {"dims": d}) for label, s, d in empty]
     if name in ("sum", "amax"):
         for dtype in FLOATS:
             rng = generator(name, dtype, "long")
@@ -320,11 +316,7 @@ def _slice_scatter() -> list[Sample]:
     found = []
     for cut in _slice():
         (base,) = cut.operands
-        region = (
-            base[tuple(map(slice, *(cut.attrs[k] for k in ("starts", "stops", "steps"))))]
-            if base.ndim
-            else base
-        )
+        region = base[tuple(map(slice, *(cut.attrs[k] for k in ("starts", "stops", "steps"))))] if base.ndim else base
         value = draw(generator("scatter", cut.label), np.shape(region), base.dtype.name)
         found.append(Sample(cut.label, (base, value), cut.attrs))
     return found
@@ -383,16 +375,12 @@ def _matmul() -> list[Sample]:
         left, right = draw(rng, (5, 4), dtype), draw(rng, (6, 5), dtype)
         found.append(Sample(f"{dtype}-transposed", (left.T, right.T)))
         found.append(
-            Sample(
-                f"{dtype}-strided", (draw(rng, (8, 10), dtype)[::2, ::2], draw(rng, (5, 9), dtype)[:, 1::3])
-            )
+            Sample(f"{dtype}-strided", (draw(rng, (8, 10), dtype)[::2, ::2], draw(rng, (5, 9), dtype)[:, 1::3]))
         )
         repeated = np.broadcast_to(draw(rng, (1, 3, 4), dtype), (2, 3, 4))
         found.append(Sample(f"{dtype}-repeated", (repeated, draw(rng, (2, 4, 2), dtype))))
     special = specials("float32")
-    found.append(
-        Sample("float32-special", (np.stack([special, special[::-1]]), np.stack([special, special]).T))
-    )
+    found.append(Sample("float32-special", (np.stack([special, special[::-1]]), np.stack([special, special]).T)))
     return found
 
 
@@ -509,14 +497,8 @@ def smooth_samples(name: str) -> list[Sample]:
         x = rng.normal(size=(2, 3, 4))
         return [Sample(str(dims), (x,), {"dims": dims}) for dims in ((0,), (2,), (1, 2), (0, 1, 2))]
     if name in ("reshape", "permute", "broadcast", "slice", "slice_scatter", "cat", "pick"):
-        small = [
-            s
-            for s in samples(name)
-            if all(x.size < 150 for x in s.operands) and s.operands[0].dtype.kind == "f"
-        ]
-        as_double = [
-            tuple(x.astype(np.float64) if x.dtype.kind == "f" else x for x in s.operands) for s in small
-        ]
+        small = [s for s in samples(name) if all(x.size < 150 for x in s.operands) and s.operands[0].dtype.kind == "f"]
+        as_double = [tuple(x.astype(np.float64) if x.dtype.kind == "f" else x for x in s.operands) for s in small]
         return [Sample(s.label, x, s.attrs) for s, x in zip(small, as_double, strict=True)]
     return []
 

@@ -146,9 +146,7 @@ def test_symbolic_sizes_give_the_same(name: str) -> None:
     """One kernel serves all sizes: types with symbols for sizes must give the same type and the same elements."""
     op = OPS[name]
     for s in samples(name):
-        sizes = {
-            f"n{n}": n for x in (*s.operands, np.empty(s.attrs.get("shape", ()))) for n in x.shape if n > 1
-        }
+        sizes = {f"n{n}": n for x in (*s.operands, np.empty(s.attrs.get("shape", ()))) for n in x.shape if n > 1}
 
         def symbolic(shape: tuple[int, ...]) -> tuple[Any, ...]:
             return tuple(Sym(f"n{n}") if n > 1 else n for n in shape)

@@ -22,10 +22,7 @@ from tests.ops.samples import Sample, generator, smooth_samples
 
 Array = np.ndarray[Any, Any]
 CALLS = [
-    pytest.param(op, s, id=f"{name}-{s.label}")
-    for name, op in OPS.items()
-    if op.vjp
-    for s in smooth_samples(name)
+    pytest.param(op, s, id=f"{name}-{s.label}") for name, op in OPS.items() if op.vjp for s in smooth_samples(name)
 ]
 
 

@@ -28,9 +28,7 @@ def tensors(sample: Sample) -> list[kiln.Tensor]:
     return [kiln.from_numpy(x) for x in sample.operands]
 
 
-def apply(
-    op: OpDef, operands: Sequence[kiln.Tensor], attrs: dict[str, Any], receiver: kiln.Tensor
-) -> kiln.Tensor:
+def apply(op: OpDef, operands: Sequence[kiln.Tensor], attrs: dict[str, Any], receiver: kiln.Tensor) -> kiln.Tensor:
     """The op's only result. (No assert here: captured code would drag pytest's state into its guards.)"""
     result: kiln.Tensor = op.bind(operands, attrs, receiver=receiver)[0]
     return result
@@ -186,9 +184,7 @@ def weighted(op: OpDef, sample: Sample) -> Function:
     return run
 
 
-def gradients(
-    run: Function, operands: Sequence[kiln.Tensor], create_graph: bool = False
-) -> list[kiln.Tensor | None]:
+def gradients(run: Function, operands: Sequence[kiln.Tensor], create_graph: bool = False) -> list[kiln.Tensor | None]:
     value = run(operands)
     if not value.requires_grad:
         return [None for _ in leaves(operands)]
@@ -209,9 +205,7 @@ def dot(grads: Sequence[kiln.Tensor | None], direction: Sequence[Array]) -> floa
     return float(sum((g.numpy() * d).sum() for g, d in zip(grads, direction, strict=True) if g is not None))
 
 
-SMOOTH = [
-    pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED for s in smooth_samples(name)
-]
+SMOOTH = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED for s in smooth_samples(name)]
 
 
 @pytest.mark.parametrize(("op", "sample"), SMOOTH)

@@ -1,7 +1,8 @@
 """Derive the polynomials of `codegen/mathlib.py` and print them as `codegen/math_tables.py`.
 
 Method: Chebyshev interpolation in 40-digit arithmetic (mpmath), which is within a few per cent of the minimax
-polynomial; the coefficients are then rounded to the dtype. Run: python tests/tools/derive_math.py > codegen/math_tables.py
+polynomial; the coefficients are then rounded to the dtype.
+Run: python tests/tools/derive_math.py > codegen/math_tables.py
 """
 
 from __future__ import annotations

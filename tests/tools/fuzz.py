@@ -24,8 +24,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import kiln
 from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
+
+import kiln
 from kiln.runtime import targets, threads
 
 THREADS = (1, 2, 3, 7)

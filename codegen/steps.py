@@ -1,0 +1,203 @@
+"""The computing operations of a fused graph as steps: one call each, of a generated kernel or of a template.
+
+Kernels are named after what they compute and the hash of their text, so equal ones are one module, whichever program
+they are in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+
+from kiln.codegen.layout import Layout, is_view, row_major
+from kiln.codegen.llvm.emit import emit_kernel
+from kiln.codegen.lower import Lowered, lower
+from kiln.codegen.matmul import matmul_module
+from kiln.codegen.plan import Argument, Pointer, Step
+from kiln.codegen.schedule import schedule
+from kiln.ir import loops as L
+from kiln.ir.graph import Graph, Operation, Value
+from kiln.ir.loops import Kernel
+from kiln.ir.ops.fusion import body_of
+from kiln.ir.program import CheckSite, Module
+from kiln.ir.target import Target
+from kiln.ir.types import Dim, Sym
+
+Strides = tuple[Dim, ...]
+Note = Callable[[str, object], None]
+"""note(stage, what): keeps the printed form of a stage, when someone asked for it."""
+
+
+def steps(
+    graph: Graph,
+    layouts: dict[Value, Layout | None],
+    target: Target,
+    sites: list[CheckSite],
+    note: Note,
+) -> list[Step]:
+    """One step per computing operation of a fused graph; equal kernels are made once."""
+    steps = []
+    made: dict[object, Step] = {}
+    for op in graph.operations:
+        if op.op.name == "fusion":
+            key = (
+                _body_key(body_of(op.attrs)),
+                *(None if p is None else p.strides for p in map(layouts.get, op.operands)),
+            )
+            known = made.get(key)
+            if known is None or known.may_fail:  # a check names its own line
+                step = made[key] = fusion_step(op, layouts, [None] * len(op.results), target, sites, note)
+            else:
+                step = _same_step(known, op, layouts)
+            steps.append(step)
+        elif op.op.name == "matmul":
+            steps.append(_matmul_step(op, layouts, target))
+        elif op.op.name != "constant" and not (is_view(op) and layouts[op.result] is not None):
+            raise TypeError(f"no step for {op.op.name} in a fused graph")
+    return steps
+
+
+def _body_key(body: Graph) -> object:
+    """What two equal bodies have in common: operations over numbered values, and types."""
+    numbers = {v: k for k, v in enumerate(body.values())}
+    operations = [
+        (op.op, tuple(numbers[v] for v in op.operands), tuple((k, type(x), repr(x)) for k, x in op.attrs.items()))
+        for op in body.operations
+    ]
+    # `repr` tells -0.0 from 0.0, and one Constant from another.
+    return tuple(operations), tuple(v.type for v in body.inputs), tuple(numbers[v] for v in body.outputs)
+
+
+def fusion_step(
+    op: Operation,
+    layouts: dict[Value, Layout | None],
+    out_strides: Sequence[Strides | None],
+    target: Target,
+    sites: list[CheckSite],
+    note: Note,
+) -> Step:
+    """Lower, schedule and emit a fusion."""
+    body = body_of(op.attrs)
+    strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
+    lowered = lower(body, strides, out_strides, sites)
+    kernel = Kernel(body.name, lowered.kernel.params, lowered.kernel.body)
+    note(f"loops {body.name}", kernel)
+    scheduled = schedule(kernel, target)
+    note(f"scheduled {body.name}", scheduled)
+    module = _named(emit_kernel(Kernel("kernel", scheduled.params, scheduled.body), target), body.name)
+    note(f"llvm {body.name}", module.text)
+    return Step(op, module.exports[0], (module,), _arguments(op, layouts, lowered), lowered)
+
+
+def _same_step(known: Step, op: Operation, layouts: dict[Value, Layout | None]) -> Step:
+    """A call of a kernel that another operation has made."""
+    assert known.lowered is not None
+    return Step(op, known.symbol, known.modules, _arguments(op, layouts, known.lowered), known.lowered)
+
+
+def _arguments(op: Operation, layouts: dict[Value, Layout | None], lowered: Lowered) -> tuple[Argument, ...]:
+    """Pointers to the operands and results, then sizes."""
+    places = [layouts[v] for v in op.operands]
+    pointers = [
+        Pointer(v) if p is None else Pointer(p.root, p.offset) for v, p in zip(op.operands, places, strict=True)
+    ]
+    return (*pointers, *(Pointer(r) for r in op.results), *(Sym(s) for s in lowered.symbols))
+
+
+def _named(module: Module, stem: str) -> Module:
+    """A kernel's module under a name made of its content, so that equal kernels are one."""
+    symbol = f"{stem}_{digest(module.text)}"
+    text = module.text.replace("@kernel(", f"@{symbol}(").replace('@"kernel.body', f'@"{symbol}.body')
+    return Module(symbol, text, (symbol,), module.imports)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Target) -> Step:
+    """[..., M, K] @ [..., K, N]: one call, or a loop over outer batch dimensions around it."""
+    a, b = op.operands
+    rank = a.type.rank
+    module = matmul_module(a.type.dtype, target)
+    symbol = f"kiln_matmul_{a.type.dtype}"
+    pa, pb = layouts[a], layouts[b]
+    sa = _matrix_strides(a, pa)
+    sb = _matrix_strides(b, pb)
+    sc = _matrix_strides(op.result, None)
+    m, k, n = a.type.shape[-2], a.type.shape[-1], b.type.shape[-1]
+    batch: Dim = a.type.shape[-3] if rank > 2 else 1
+    pointers = (
+        Pointer(a) if pa is None else Pointer(pa.root, pa.offset),
+        Pointer(b) if pb is None else Pointer(pb.root, pb.offset),
+        Pointer(op.result),
+    )
+    sizes = (batch, m, n, k, *sa[-3:], *sb[-3:], *sc[-3:])
+    if rank <= 3:
+        return Step(op, symbol, (module,), (*pointers, *sizes))
+    return _batched_step(op, module, symbol, pointers, sizes, (sa, sb, sc), target)
+
+
+def _matrix_strides(v: Value, layout: Layout | None) -> tuple[Dim, ...]:
+    """Strides of a stack of matrices, with a batch stride also where there is none."""
+    if layout is not None:
+        strides = layout.strides
+    elif any(isinstance(d, Sym) for d in v.type.shape):
+        strides = tuple(_symbolic_stride(v, d) for d in range(v.type.rank))
+    else:
+        strides = row_major(v.type.shape)
+    return strides if len(strides) > 2 else (0, *strides)
+
+
+def _symbolic_stride(v: Value, d: int) -> Dim:
+    """The row-major stride of a symbolic shape: 1, or a product of dimensions, which the entry multiplies."""
+    inner = v.type.shape[d + 1 :]
+    return 1 if not inner else Sym("*".join(str(x) for x in inner))
+
+
+def _batched_step(
+    op: Operation,
+    module: Module,
+    symbol: str,
+    pointers: tuple[Pointer, ...],
+    sizes: tuple[Dim, ...],
+    strides: tuple[tuple[Dim, ...], ...],
+    target: Target,
+) -> Step:
+    """A small kernel that loops over the outer batch dimensions of a matmul and calls it."""
+    outer = op.operands[0].type.shape[:-3]
+    dtype = op.result.type.dtype
+    symbols: dict[str, L.Var] = {}
+
+    def size(d: Dim) -> L.Expr:
+        if isinstance(d, int):
+            return L.index(d)
+        total: L.Expr = L.index(1)
+        for factor in d.name.split("*"):
+            literal = L.index(int(factor)) if factor.isdigit() else None
+            total = L.mul(total, literal or symbols.setdefault(factor, L.Var(L.INDEX, factor)))
+        return total
+
+    buffers = tuple(L.Buffer(x, dtype, (), ()) for x in ("a", "b", "c"))
+    loops = [L.Var(L.INDEX, f"b{i}") for i in range(len(outer))]
+    places: list[L.Expr] = []
+    for step in strides:
+        at: L.Expr = L.index(0)
+        for var, s in zip(loops, step[:-3], strict=True):
+            at = L.add(at, L.mul(var, size(s)))
+        places.append(at)
+    arguments: list[L.Expr | tuple[L.Buffer, L.Expr]] = list(zip(buffers, places, strict=True))
+    arguments += [size(d) for d in sizes]
+    body: L.Block = (L.Invoke(symbol, tuple(arguments)),)
+    for var, d in reversed(list(zip(loops, outer, strict=True))):
+        body = (L.For("serial", var, L.index(0), size(d), body),)
+    names = tuple(sorted(symbols))
+    kernel = Kernel("kernel", (*buffers, *(symbols[s] for s in names)), body)
+    wrapper = _named(emit_kernel(kernel, target), "matmul_batches")
+    return Step(op, wrapper.exports[0], (module, wrapper), (*pointers, *(Sym(s) for s in names)))
+
+
+def matmul_work(op: Operation) -> int:
+    shape = (*op.result.type.shape, op.operands[0].type.shape[-1])
+    return 2 * math.prod(d for d in shape if isinstance(d, int))

@@ -1,0 +1,120 @@
+"""Walking loop kernels: the children of expressions and statements, rebuilding, iterating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from kiln.ir.loops import (
+    Apply,
+    Block,
+    Expr,
+    For,
+    If,
+    Invoke,
+    Let,
+    Load,
+    Ramp,
+    Reduce,
+    Shuffle,
+    Splat,
+    Stmt,
+    Store,
+    Verify,
+    Warp,
+    While,
+)
+
+
+def expr_children(e: Expr) -> tuple[Expr, ...]:
+    """The direct operands of an expression."""
+    if isinstance(e, Apply):
+        return e.args
+    if isinstance(e, Load):
+        return e.indices if e.mask is None else (*e.indices, e.mask)
+    if isinstance(e, Ramp):
+        return (e.base,)
+    if isinstance(e, Splat | Warp):
+        return (e.value,)
+    if isinstance(e, Shuffle):
+        return e.operands
+    return ()
+
+
+def map_expr(e: Expr, f: Callable[[Expr], Expr], memo: dict[Expr, Expr]) -> Expr:
+    """Rebuild bottom-up: `f` is given each node with its children already mapped, and returns it or another.
+    `memo` keeps sharing; types must be preserved by `f` or handled by it."""
+    found = memo.get(e)
+    if found is not None:
+        return found
+    old = expr_children(e)
+    new = tuple(map_expr(c, f, memo) for c in old)
+    out = e if all(a is b for a, b in zip(old, new, strict=True)) else with_children(e, new)
+    out = f(out)
+    memo[e] = out
+    return out
+
+
+def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
+    """The same node over other operands (of the same types)."""
+    if isinstance(e, Apply):
+        return Apply(e.type, e.fn, new)
+    if isinstance(e, Load):
+        n = len(e.indices)
+        return Load(e.type, e.buffer, new[:n], new[n] if e.mask is not None else None)
+    if isinstance(e, Ramp):
+        return Ramp(e.type, new[0])
+    if isinstance(e, Splat):
+        return Splat(e.type, new[0])
+    if isinstance(e, Warp):
+        return Warp(e.type, new[0], e.xor)
+    if isinstance(e, Shuffle):
+        return Shuffle(e.type, new, e.picks)
+    return e
+
+
+def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
+    """The expressions a statement evaluates itself (not those of its blocks)."""
+    match s:
+        case Let():
+            return (s.value,)
+        case Store():
+            return (*s.indices, s.value) if s.mask is None else (*s.indices, s.value, s.mask)
+        case For():
+            grain = () if s.grain is None else (s.grain,)
+            return (s.lo, s.hi, *grain, *(c.init for c in s.carried))
+        case While():
+            return tuple(c.init for c in s.carried)
+        case If():
+            return (s.cond,)
+        case Reduce():
+            return tuple(hi for _, hi in s.axes)
+        case Verify():
+            return (s.ok, s.value) if s.mask is None else (s.ok, s.value, s.mask)
+        case Invoke():
+            return tuple(a[1] if isinstance(a, tuple) else a for a in s.args)
+        case _:
+            return ()
+
+
+def stmt_blocks(s: Stmt) -> tuple[tuple[Block, tuple[Expr, ...]], ...]:
+    """The blocks of a statement, each with the expressions evaluated at its end (carried `next`s, a While's
+    test, a Reduce's values)."""
+    match s:
+        case For():
+            return ((s.body, tuple(c.next for c in s.carried)),)
+        case While():
+            return ((s.body, (s.test, *(c.next for c in s.carried))),)
+        case If():
+            return ((s.then, ()), (s.orelse, ()))
+        case Reduce():
+            return ((s.body, s.values),)
+        case _:
+            return ()
+
+
+def walk(block: Block) -> Iterator[Stmt]:
+    """Every statement, outer before inner."""
+    for s in block:
+        yield s
+        for inner, _ in stmt_blocks(s):
+            yield from walk(inner)
