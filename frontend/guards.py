@@ -11,6 +11,7 @@ call could not repeat.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -180,7 +181,12 @@ def _slots(cls: type) -> Iterator[str]:
 _ROOTS = frozenset({"numpy", "builtins", "typing", "collections", "functools"})
 
 
+@functools.cache
 def _is_library(module: str | None) -> bool:
-    """Modules whose code is not the user's: kiln itself, NumPy, the standard library."""
-    root = (module or "").split(".")[0]
-    return is_kiln(module or "") or root in _ROOTS or root in sys.stdlib_module_names - {"__main__"}
+    """Modules whose code is not the user's: kiln itself, NumPy, the standard library, installed packages."""
+    name = module or ""
+    root = name.split(".")[0]
+    if is_kiln(name) or root in _ROOTS or root in sys.stdlib_module_names - {"__main__"}:
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None) or ""
+    return "site-packages" in file or "dist-packages" in file

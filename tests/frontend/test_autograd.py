@@ -69,7 +69,7 @@ class TestGradients:
             lambda a: a.sum(0), lambda a: a.mean(), lambda a: a.mean((0, 1), keepdim=True), lambda a: a.amax(1),
             lambda a: a.max(0).values, lambda a: a.min(1, keepdim=True).values, lambda a: F.log_softmax(a, 0),
             lambda a: F.gelu(a), lambda a: F.tanh(a), lambda a: F.sigmoid(a), lambda a: F.erf(a), lambda a: F.exp(a),
-            lambda a: F.log(a * a + 1.0), lambda a: F.sqrt(a * a + 1.0), lambda a: F.sin(a) * F.cos(a),
+            lambda a: F.log(a * a + 1.0), lambda a: F.sqrt(a * a + 1.0), lambda a: F.tanh(a) * F.exp(a),
             lambda a: abs(a), lambda a: F.relu(a), lambda a: F.clamp(a, -0.5, 0.5),
             lambda a: a.unsqueeze(1).expand(3, 2, 4), lambda a: F.cross_entropy(a, kiln.tensor([0, 3, 1])),
             lambda a: a.to(kiln.float64) * 1.0,
@@ -85,7 +85,7 @@ class TestGradients:
 
     def test_second_derivatives(self) -> None:
         def slope(a: Any) -> Any:
-            (g,) = kiln.grad((F.exp(a) * F.sin(a)).sum(), a, create_graph=True)
+            (g,) = kiln.grad((F.exp(a) * a).sum(), a, create_graph=True)
             return g
 
         def hessian_vector(a: Any, f: Any) -> Any:
@@ -98,7 +98,7 @@ class TestGradients:
         (second,) = kiln.grad(slope(a).sum(), a)
         x = a.detach().numpy()
         assert second is not None
-        np.testing.assert_allclose(second.numpy(), 2 * np.exp(x) * np.cos(x), rtol=1e-10)
+        np.testing.assert_allclose(second.numpy(), np.exp(x) * (2 + x), rtol=1e-10)
         for f in (lambda v: F.softmax(v, 0)[0], lambda v: F.tanh(v).sum(), lambda v: F.gelu(v).mean()):
             check(lambda v, f=f: hessian_vector(v, f), normal(3), tolerance=1e-5)
 

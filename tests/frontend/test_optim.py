@@ -74,9 +74,7 @@ def steps(
 def test_sgd(options: dict[str, Any], dtype: Any) -> None:
     start, end, grads = steps(lambda p: optim.SGD(p, lr=0.1, **options), dtype)
     full = {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False, **options}
-    wanted = sgd(
-        start, grads, 0.1, full["momentum"], full["dampening"], full["weight_decay"], full["nesterov"]
-    )
+    wanted = sgd(start, grads, 0.1, full["momentum"], full["dampening"], full["weight_decay"], full["nesterov"])
     assert np.abs(end - wanted).max() < 64 * np.finfo(dtype.numpy).eps
 
 

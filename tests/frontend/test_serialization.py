@@ -28,9 +28,7 @@ def file_of(path: Path, header: Any, data: bytes = b"") -> Path:
 def test_tensors_come_back_bit_for_bit(tmp_path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     array = (
-        rng.integers(0, 2, shape).astype(bool)
-        if dtype == "bool"
-        else (rng.standard_normal(shape) * 9).astype(dtype)
+        rng.integers(0, 2, shape).astype(bool) if dtype == "bool" else (rng.standard_normal(shape) * 9).astype(dtype)
     )
     if array.size and dtype.startswith("float"):
         array.reshape(-1)[0] = np.nan
@@ -139,9 +137,7 @@ def test_the_data_is_on_disk_before_the_name(tmp_path: Path, monkeypatch: pytest
     events: list[str] = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(serialization.os, "fsync", lambda fd: (events.append("fsync"), fsync(fd))[1])
-    monkeypatch.setattr(
-        serialization.os, "replace", lambda a, b: (events.append("replace"), replace(a, b))[1]
-    )
+    monkeypatch.setattr(serialization.os, "replace", lambda a, b: (events.append("replace"), replace(a, b))[1])
     kiln.save(kiln.ones(2), tmp_path / "x")
     assert events == ["fsync", "replace", "fsync"]
 

@@ -51,6 +51,11 @@ def atanh_rest(s: Any) -> Any:
     return (2 * mpmath.atanh(s) - 2 * s) / s**3
 
 
+def atanh_tail(s: Any) -> Any:
+    """(log((1 + s) / (1 - s)) - 2 s - 2/3 s^3) / s^5."""
+    return (2 * mpmath.atanh(s) - 2 * s - 2 * s**3 / 3) / s**5
+
+
 def tanh_rest(x: Any) -> Any:
     """(tanh x - x) / x^3."""
     return (mpmath.tanh(x) - x) / x**3
@@ -90,6 +95,7 @@ def tables() -> dict[str, list[float]]:
         "EXP_F64": fit(exp_rest, -half, half, 9, f64),
         "LOG_F32": fit(log_rest, low, high, 8, f32),
         "LOG_F64": fit(even(atanh_rest), 0, SQRT2_S**2 * mpmath.mpf("1.001"), 6, f64),
+        "POW_F64": fit(even(atanh_tail), 0, SQRT2_S**2 * mpmath.mpf("1.001"), 7, f64),
         "TANH_F32": fit(even(tanh_rest), 0, mpmath.mpf("0.391"), 5, f32),
         "ERF_SMALL_F32": fit(even(erf_rest), 0, mpmath.mpf("0.85"), 6, f32),
         "ERF_LARGE_F32": fit(log_erfc, mpmath.mpf("0.92"), mpmath.mpf(4), 8, f32),
