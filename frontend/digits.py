@@ -47,7 +47,7 @@ def draw(image: np.ndarray[Any, np.dtype[np.float32]]) -> str:
         ::@@..  %%**
         ::%%    ****
         ::**    ****
-        ::**    %%**
+        ::%%    %%**
         ..@@::##%%
           ++%%##
     """

@@ -115,11 +115,11 @@ def bodies(fused: Graph) -> list[list[str]]:
 def floats(seed: int, *shape: int, dtype: str = "float32", special: bool = False) -> Array:
     """Normal numbers; with `special`, a quarter are zeros, infinities, NaNs and denormals."""
     rng = np.random.default_rng(seed)
-    x = rng.standard_normal(shape)
+    x = np.asarray(rng.standard_normal(shape))
     if special:
         odd = rng.choice([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-42], shape)
         x = np.where(rng.random(shape) < 0.25, odd, x)
-    return x.astype(dtype)
+    return np.asarray(x, dtype)
 
 
 def check_golden(name: str, text: str, update: bool) -> None:

@@ -74,7 +74,7 @@ def apply(instr: Instr, values: list[Any]) -> Any:
 def lay_out(x: Array, layout: str) -> Any:
     """A kiln tensor equal to x whose memory is laid out as asked."""
     if layout == "transposed" and x.ndim >= 2:
-        return kiln.from_numpy(np.ascontiguousarray(np.swapaxes(x, 0, -1))).transpose(0, -1)
+        return kiln.from_numpy(np.swapaxes(x, 0, -1).copy()).transpose(0, -1)
     if layout == "stepped" and x.ndim >= 1:
         wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
         wide[..., ::2] = x
@@ -83,7 +83,7 @@ def lay_out(x: Array, layout: str) -> Any:
         tall = np.zeros((x.shape[0] + 3, *x.shape[1:]), x.dtype)
         tall[2 : 2 + x.shape[0]] = x
         return kiln.from_numpy(tall)[2 : 2 + x.shape[0]]
-    return kiln.from_numpy(x.copy())
+    return kiln.from_numpy(np.array(x))
 
 
 def fresh_inputs(program: Program, grads: bool) -> list[Any]:
@@ -285,7 +285,12 @@ def check(program: Program, turn: int, modes: list[Callable[[Program], Iterator[
     for k, level in enumerate(levels()):
         with targets.use_target(level):
             threads.set_num_threads(THREADS[(turn + k) % 4])
-            eager = run_eager(program)
+            try:
+                eager = run_eager(program)
+            except kiln.KilnIndexError:
+                if program.special:  # an infinity made a label that is no class: an error is the right answer
+                    return
+                raise
             if want is None:
                 want = eager
                 if not program.special and not program.fragile:

@@ -356,10 +356,10 @@ class Generator:
 
     def array(self, shape: tuple[int, ...], dtype: str) -> Array:
         if dtype == "bool":
-            return self.rng.random(shape) < 0.5
+            return np.asarray(self.rng.random(shape) < 0.5)
         if dtype == "int64":
-            return self.rng.integers(-4, 5, shape)
-        return self.rng.standard_normal(shape).astype(dtype)
+            return np.asarray(self.rng.integers(-4, 5, shape))
+        return np.asarray(self.rng.standard_normal(shape), dtype)
 
     def pick(self, want: Callable[[Dual], bool] = lambda d: True) -> int | None:
         """A value, later ones more likely."""

@@ -1,0 +1,163 @@
+"""What the benchmarks share: paired timing, the peers that are installed, and this machine's floors.
+
+Machines are shared and clocks wander, so candidates are never timed one after the other: each round runs every
+candidate once, in a new order, and medians over the rounds are compared. Nothing here asserts a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import random
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Run = Callable[[], Any]
+SAMPLE = 2e-3
+"""Seconds that one sample should take: short candidates are repeated within it."""
+
+
+def arguments(about: str) -> argparse.Namespace:
+    """The options that every benchmark takes; thread counts are set before any library starts its threads."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="for kiln and the peers")
+    parser.add_argument("--rounds", type=int, default=25, help="samples per candidate")
+    parser.add_argument("--only", default="", help="run the cases whose name contains this")
+    options = parser.parse_args()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KILN_NUM_THREADS"):
+        os.environ[name] = str(options.threads)
+    if options.threads == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    return options
+
+
+# ------------------------------------------------------------------------------------------------ peers
+
+
+@functools.cache
+def torch() -> Any:
+    """The torch module with its threads set, or None; says so once when it is missing."""
+    try:
+        import torch
+    except ImportError:
+        print("torch is not installed: left out", file=sys.stderr)
+        return None
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    return torch
+
+
+@functools.cache
+def torch_compiles() -> bool:
+    """Whether torch.compile can work here: it needs a C++ compiler."""
+    if torch() is None:
+        return False
+    if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        print("no C++ compiler: torch.compile is left out", file=sys.stderr)
+        return False
+    return True
+
+
+@functools.cache
+def jax() -> Any:
+    """The jax module on the CPU, or None; says so once when it is missing."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    try:
+        import jax
+    except ImportError:
+        print("jax is not installed: left out", file=sys.stderr)
+        return None
+    return jax
+
+
+# ------------------------------------------------------------------------------------------------ timing
+
+
+def paired(candidates: dict[str, Run], rounds: int) -> dict[str, float]:
+    """Median seconds of one call of each candidate, interleaved."""
+    repeats = {}
+    for name, run in candidates.items():
+        run()  # compiles, fills caches
+        started = time.perf_counter()
+        run()
+        repeats[name] = max(1, round(SAMPLE / max(time.perf_counter() - started, 1e-9)))
+    samples: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates)
+    for _ in range(rounds):
+        random.shuffle(order)
+        for name in order:
+            run, n = candidates[name], repeats[name]
+            started = time.perf_counter()
+            for _ in range(n):
+                run()
+            samples[name].append((time.perf_counter() - started) / n)
+    return {name: statistics.median(times) for name, times in samples.items()}
+
+
+@dataclass
+class Case:
+    """One workload: candidates that compute the same, and the work they cannot avoid."""
+
+    name: str
+    candidates: dict[str, Run]
+    flops: float = 0.0
+    bytes: float = 0.0
+    result: Callable[[Any], Any] = field(default=lambda x: x)
+    tolerance: float = 1e-4
+
+
+def check(case: Case) -> None:
+    """Raise unless all candidates give about the same numbers: a wrong answer is not timed."""
+    results = {name: np.asarray(case.result(run()), np.float64) for name, run in case.candidates.items()}
+    reference, wanted = next(iter(results.items()))
+    for name, got in results.items():
+        scale = np.abs(wanted).max() + 1e-30
+        if got.shape != wanted.shape or not np.abs(got - wanted).max() <= case.tolerance * scale:
+            raise AssertionError(f"{case.name}: {name} and {reference} differ")
+
+
+def report(case: Case, rounds: int, floors: Floors | None = None) -> dict[str, float]:
+    """Time a case and print a line per candidate: microseconds, ratio to the first (kiln's best), GF/s."""
+    check(case)
+    times = paired(case.candidates, rounds)
+    base = next(iter(times.values()))
+    print(f"\n{case.name}")
+    for name, seconds in times.items():
+        rate = f"{case.flops / seconds / 1e9:8.1f} GF/s" if case.flops else ""
+        speed = f"{case.bytes / seconds / 1e9:8.1f} GB/s" if case.bytes else ""
+        print(f"  {name:22}{seconds * 1e6:12.1f} us {seconds / base:7.2f}x {rate}{speed}")
+    if floors is not None:
+        floor = max(case.flops / floors.flops, case.bytes / floors.bandwidth)
+        print(f"  {'floor of this machine':22}{floor * 1e6:12.1f} us {floor / base:7.2f}x")
+    return times
+
+
+# ------------------------------------------------------------------------------------------------ floors
+
+
+@dataclass
+class Floors:
+    """What this machine can do at best, with the threads of this run."""
+
+    flops: float  # float32 operations per second, a multiply-add being two
+    bandwidth: float  # bytes per second, read and written, of a copy larger than the caches
+
+
+def floors(threads: int) -> Floors:
+    """Measured now: matrix products of data that stays in the first-level caches, and a copy of 256 MB."""
+    import kiln
+
+    n = 96
+    a, b = kiln.ones(64 * threads, n, n), kiln.ones(64 * threads, n, n)
+    source, target = kiln.zeros(1 << 25), kiln.zeros(1 << 25)
+    times = paired({"product": lambda: a @ b, "copy": lambda: target.copy_(source)}, 15)
+    best = Floors(2 * 64 * threads * n**3 / times["product"], 2 * 4 * source.numel() / times["copy"])
+    print(f"{threads} thread(s): {best.flops / 1e9:.0f} GF/s float32, copy {best.bandwidth / 1e9:.1f} GB/s")
+    return best
