@@ -347,16 +347,17 @@ def _emit(partition: _Partition, group: Group, builder: GraphBuilder, mapped: di
         return made
 
     for op in group.operations:
-        results = body.clone(op, [enter(v) for v in op.operands])
-        inside.update(zip(op.results, results, strict=True))
-    escaping = [r for op in group.operations for r in op.results if partition.escapes(r, members)]
-    if not escaping:  # kept for its checks alone
-        escaping = [group.operations[-1].result]
+        made = body.clone(op, [enter(v) for v in op.operands])
+        inside.update(zip(op.results, made, strict=True))
+    # What nothing uses is there for its check (dead code has been dropped): it must be computed too.
+    results = [r for op in group.operations for r in op.results]
+    escaping = [r for r in results if partition.escapes(r, members) or not partition.uses[r]]
+    if not escaping:  # only views that nothing uses
+        escaping = results[-1:]
     graph = body.build([inside[v] for v in escaping])
     attrs: Attrs = {"body": graph}
     operands = [_outside(builder, mapped, v) for v in externals]
-    results = builder.add(fusion, operands, attrs, group.operations[-1].loc)
-    mapped.update(zip(escaping, results, strict=True))
+    mapped.update(zip(escaping, builder.add(fusion, operands, attrs, group.operations[-1].loc), strict=True))
 
 
 def _name(operations: Iterable[Operation]) -> str:

@@ -54,10 +54,14 @@ PANEL_GROUP: Final = 4
 K_CHUNK: Final = 4096
 """Most rows of b that are packed at once, a multiple of KBLOCK."""
 WORKSPACE: Final = 1 << 21
-"""Most elements that b's packed panels take at once."""
+"""Most elements that packed panels of one matrix take at once."""
+NEAR_WORKSPACE: Final = 1 << 17
+"""The same for panels of several matrices: these should still be in the second-level cache when they are used."""
 DIRECT_ROWS: Final = 24
 """With no more rows than these (three tiles), b is read in place if its rows are contiguous: it is read too few
 times for packing to pay."""
+DIRECT_BYTES: Final = 1 << 18
+"""So is a b that fits the second-level cache well."""
 TURN: Final = 8
 """Side of the blocks that packing a transposed b turns in registers (narrow panels: theirs)."""
 FEW_TASKS: Final = 16
@@ -368,11 +372,14 @@ class _Product:
         top = _Names()
         panels = top.let("panels", _ceil_div(n, self.panel))
         row_block, group = self._task_size(top, batch, m, panels)
-        direct = top.let("direct", _and(_or(_is(b_n, 1), _is(n, 1)), L.apply("le", m, L.index(DIRECT_ROWS))))
+        small = L.apply("le", L.mul(k, n), L.index(DIRECT_BYTES // self.family.dtype.itemsize))
+        little = _or(small, L.apply("le", m, L.index(DIRECT_ROWS)))
+        direct = top.let("direct", _and(_or(_is(b_n, 1), _is(n, 1)), little))
         depth = _max(_min(k, K_CHUNK), 1)
         most = top.let("most", _max(_div(L.index(WORKSPACE), depth * self.panel), 1))
         wide = top.let("wide", _max(_min(panels, most), 1))  # panels of one matrix in a slab
-        deep = top.let("deep", _max(_div(most, wide), 1))  # matrices in a slab
+        near = _div(L.index(NEAR_WORKSPACE), depth * self.panel)
+        deep = top.let("deep", _max(_div(near, wide), 1))  # matrices in a slab
 
         # The slab: rows from k0, matrices from q0, panels from j0.
         k0, q0, j0 = _vars("k0 q0 j0")

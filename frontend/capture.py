@@ -116,6 +116,8 @@ class Capture:
         storage = entry.storage
         if storage.root._flags & READONLY:
             raise CaptureError("an in-place write to read-only memory")
+        if storage.input is not None:
+            self.check_aliasing([storage])
         storage.value = self._put(storage.value, entry.chain, new)
         storage.stamp += 1
         storage.version = tensor._buffer.version

@@ -17,6 +17,7 @@ from kiln.capture import Capture
 from kiln.errors import ArgumentError, CaptureError
 from kiln.guards import Guards
 from kiln.pytree import Tree, flatten
+from kiln.random import default_generator
 from kiln.region import Region
 
 MAX_REGIONS = 64
@@ -125,7 +126,9 @@ class CompiledFunction:
         guards = Guards(self._function, tuple(objects))
         name = getattr(self._function, "__name__", type(self._function).__name__)
         modes = MODES.grad_enabled
-        with Capture(name if name.isidentifier() else "main", tensors, dict(guards.tensors)) as capture:
+        state = default_generator.state  # every function reaches it, through kiln.rand and its like
+        reachable = {**guards.tensors, id(state): state}
+        with Capture(name if name.isidentifier() else "main", tensors, reachable) as capture:
             returned = self._function(*args, **kwargs)
             changed = guards.broken()
             if changed:

@@ -23,3 +23,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def captured_graphs_parse_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every graph that any test captures prints to text that parses back to an equal graph."""
+    from kiln.capture import Capture
+    from kiln.ir.graph import Graph, Value
+    from kiln.ir.parser import parse_graph
+    from kiln.ir.printer import print_graph
+
+    finish = Capture.finish
+
+    def checked(self: Capture, outputs: list[Value]) -> Graph:
+        graph = finish(self, outputs)
+        text = print_graph(graph, locations=False)
+        assert print_graph(parse_graph(text), locations=False) == text
+        assert print_graph(parse_graph(print_graph(graph)), locations=False) == text
+        return graph
+
+    monkeypatch.setattr(Capture, "finish", checked)

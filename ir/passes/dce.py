@@ -1,4 +1,4 @@
-"""Dead code: operations whose results nothing needs are dropped. Operations that can fail (trait "checked") stay,
+"""Dead code: operations whose results nothing needs are dropped. Operations that can fail (trait "check") stay,
 since eager execution would have raised. State advances (of random generators) are outputs, so they stay too."""
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from kiln.ir.ops.base import OpDef
 
 def can_fail(op: Operation) -> bool:
     """Whether running the operation may raise at the user."""
-    return isinstance(op.op, OpDef) and "checked" in op.op.traits
+    return isinstance(op.op, OpDef) and "check" in op.op.traits
 
 
 def dce(graph: Graph) -> Graph:

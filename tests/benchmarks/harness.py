@@ -1,12 +1,15 @@
 """What the benchmarks share: paired timing, the peers that are installed, and this machine's floors.
 
 Machines are shared and clocks wander, so candidates are never timed one after the other: each round runs every
-candidate once, in a new order, and medians over the rounds are compared. Nothing here asserts a time.
+candidate once, in a new order, and medians over the rounds are compared. Before each sample there is a short rest,
+so that the threads of the library before, which spin for a while, are asleep. Nothing here asserts a time.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import ctypes
 import functools
 import os
 import random
@@ -23,6 +26,8 @@ import numpy as np
 Run = Callable[[], Any]
 SAMPLE = 2e-3
 """Seconds that one sample should take: short candidates are repeated within it."""
+REST = 10e-3
+"""Seconds of rest before a sample."""
 
 
 def arguments(about: str) -> argparse.Namespace:
@@ -94,6 +99,8 @@ def paired(candidates: dict[str, Run], rounds: int) -> dict[str, float]:
         random.shuffle(order)
         for name in order:
             run, n = candidates[name], repeats[name]
+            time.sleep(REST)
+            run()  # wakes the threads, warms the caches
             started = time.perf_counter()
             for _ in range(n):
                 run()
@@ -151,13 +158,40 @@ class Floors:
 
 
 def floors(threads: int) -> Floors:
-    """Measured now: matrix products of data that stays in the first-level caches, and a copy of 256 MB."""
+    """Measured now: multiply-adds in registers, by the innermost kernel of the matrix product, on every thread at
+    once; and a copy of 128 MB."""
     import kiln
 
-    n = 96
-    a, b = kiln.ones(64 * threads, n, n), kiln.ones(64 * threads, n, n)
     source, target = kiln.zeros(1 << 25), kiln.zeros(1 << 25)
-    times = paired({"product": lambda: a @ b, "copy": lambda: target.copy_(source)}, 15)
-    best = Floors(2 * 64 * threads * n**3 / times["product"], 2 * 4 * source.numel() / times["copy"])
+    copy = paired({"copy": lambda: target.copy_(source)}, 15)["copy"]
+    best = Floors(threads * _multiply_adds(threads), 2 * 4 * source.numel() / copy)
     print(f"{threads} thread(s): {best.flops / 1e9:.0f} GF/s float32, copy {best.bandwidth / 1e9:.1f} GB/s")
     return best
+
+
+def _multiply_adds(threads: int) -> float:
+    """float32 operations per second and thread. With strides of 0 the tile stays on one row and column."""
+    from kiln.codegen.matmul import matmul_module, tile_shape
+    from kiln.ir.types import float32
+    from kiln.runtime.modules import load_module
+    from kiln.runtime.targets import host_target
+
+    target = host_target()
+    shape = tile_shape(float32, target)
+    name = f"kiln_matmul_float32_tile{shape.rows}x{shape.vectors}"
+    address = load_module(matmul_module(float32, target), target, lambda symbol: None)[name]
+    tile = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 7)(address)
+    a, steps = np.zeros(shape.panel, np.float32), 200_000
+
+    def run(_: int) -> float:
+        c = np.zeros((shape.rows, shape.panel), np.float32)
+        pointers = [x.__array_interface__["data"][0] for x in (a, a, c)]
+        best = float("inf")
+        for _ in range(20):
+            started = time.perf_counter()
+            tile(None, *pointers, shape.panel, steps, 0, 0, 0, shape.panel, 0)
+            best = min(best, time.perf_counter() - started)
+        return 2 * steps * shape.rows * shape.panel / best
+
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        return statistics.median(pool.map(run, range(threads)))

@@ -257,3 +257,15 @@ def test_stages_are_kept_when_asked_for() -> None:
     program = compiled(m.build(m.exp(m.input(4))), stages=True)
     names = [name.split()[0] for name, _ in program.stages]
     assert names == ["captured", "simplified", "fused", "loops", "scheduled", "llvm", "plan", "entry"]
+
+
+def test_a_check_runs_although_nothing_needs_its_result() -> None:
+    m = Maker()
+    x, i = m.input(3, 4), m.input(3, dtype=int64)
+    y = m.softmax(x)
+    m.pick(y, i)
+    program = compiled(m.build(y))
+    assert len(program.modules) == 2
+    execute(program, [floats(1, 3, 4), np.array([0, 1, 2])])
+    with pytest.raises(ProgramError, match="index 4"):
+        execute(program, [floats(1, 3, 4), np.array([0, 1, 4])])

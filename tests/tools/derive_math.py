@@ -1,6 +1,6 @@
 """Derive the polynomials of `codegen/mathlib.py` and print them as `codegen/math_tables.py`.
 
-Method: Chebyshev interpolation in 40-digit arithmetic (mpmath), which is within a few per cent of the minimax
+Method: Chebyshev interpolation in 60-digit arithmetic (mpmath), which is within a few per cent of the minimax
 polynomial; the coefficients are then rounded to the dtype.
 Run: python tests/tools/derive_math.py > codegen/math_tables.py
 """
@@ -86,9 +86,32 @@ def cospi_rest(x: Any) -> Any:
     return (mpmath.cospi(x) - 1) / x**2
 
 
+def sin_rest(r: Any) -> Any:
+    """(sin r - r) / r^3."""
+    return (mpmath.sin(r) - r) / r**3
+
+
+def cos_rest(r: Any) -> Any:
+    """(cos r - 1 + r^2 / 2) / r^4."""
+    return (mpmath.cos(r) - 1 + r * r / 2) / r**4
+
+
+def chunks(value: Callable[[], Any], bits: int, count: int) -> list[float]:
+    """The binary digits of a number in [0, 1): `count` groups of `bits`, each as a number in [0, 1)."""
+    with mpmath.workprec(bits * count + 64):
+        whole = int(mpmath.floor(mpmath.ldexp(value(), bits * count)))
+    mask = (1 << bits) - 1
+    return [(whole >> bits * k & mask) / 2.0**bits for k in reversed(range(count))]
+
+
+def two_over_pi() -> Any:
+    return 2 / mpmath.pi
+
+
 def tables() -> dict[str, list[float]]:
     f32, f64 = np.float32, np.float64
     half, quarter = HALF_LN2, mpmath.mpf(1) / 16
+    eighth = (mpmath.pi / 4) ** 2 * mpmath.mpf("1.001")
     low, high = mpmath.sqrt(mpmath.mpf(1) / 2) - 1, mpmath.sqrt(2) - 1
     return {
         "EXP_F32": fit(exp_rest, -half, half, 4, f32),
@@ -105,6 +128,13 @@ def tables() -> dict[str, list[float]]:
         "COSPI_F32": fit(even(cospi_rest), 0, quarter, 3, f32),
         "SINPI_F64": fit(even(sinpi_rest), 0, quarter, 6, f64),
         "COSPI_F64": fit(even(cospi_rest), 0, quarter, 6, f64),
+        # For float32, the reduction leaves a float64.
+        "SIN_F32": fit(even(sin_rest), 0, eighth, 3, f64),
+        "COS_F32": fit(even(cos_rest), 0, eighth, 2, f64),
+        "SIN_F64": fit(even(sin_rest), 0, eighth, 5, f64),
+        "COS_F64": fit(even(cos_rest), 0, eighth, 5, f64),
+        "TWO_OVER_PI_F32": chunks(two_over_pi, 29, 7),
+        "TWO_OVER_PI_F64": chunks(two_over_pi, 53, 23),
     }
 
 
