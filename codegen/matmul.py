@@ -67,8 +67,8 @@ TURN: Final = 8
 FEW_TASKS: Final = 16
 """A product of fewer tasks is cut finer: into blocks of FEW_ROWS rows and single panels."""
 FEW_ROWS: Final = 32
-GRAIN: Final = 1 << 13
-"""Vector multiply-adds that are worth a thread (some microseconds)."""
+GRAIN: Final = 1 << 16
+"""Vector multiply-adds that are worth a thread (ten to twenty microseconds: waking one takes some)."""
 PACK_GRAIN: Final = 1 << 15
 """Elements that are worth a thread's packing."""
 
@@ -375,11 +375,15 @@ class _Product:
         small = L.apply("le", L.mul(k, n), L.index(DIRECT_BYTES // self.family.dtype.itemsize))
         little = _or(small, L.apply("le", m, L.index(DIRECT_ROWS)))
         direct = top.let("direct", _and(_or(_is(b_n, 1), _is(n, 1)), little))
+        # A panel that one task alone uses is packed by that task, just before it is used.
+        alone = top.let("alone", L.apply("le", m, row_block))
+        in_place = top.let("in_place", _or(direct, alone))
         depth = _max(_min(k, K_CHUNK), 1)
         most = top.let("most", _max(_div(L.index(WORKSPACE), depth * self.panel), 1))
-        wide = top.let("wide", _max(_min(panels, most), 1))  # panels of one matrix in a slab
+        some = top.let("some", _max(_min(panels, most), 1))
         near = _div(L.index(NEAR_WORKSPACE), depth * self.panel)
-        deep = top.let("deep", _max(_div(near, wide), 1))  # matrices in a slab
+        wide = top.let("wide", _max(L.select(in_place, panels, some), 1))  # panels of one matrix in a slab
+        deep = top.let("deep", _max(L.select(in_place, batch, _div(near, some)), 1))  # matrices in a slab
 
         # The slab: rows from k0, matrices from q0, panels from j0.
         k0, q0, j0 = _vars("k0 q0 j0")
@@ -394,8 +398,8 @@ class _Product:
         b = (self.b, slab.let("b_at", b_at))
         c = (self.c, slab.let("c_at", L.add(L.mul(q0, c_batch), first)))
 
-        def tasks(b: tuple[Buffer, Expr], *b_strides: Expr) -> Stmt:
-            counts = (matrices, m, columns, rows, k0, row_block, group)
+        def tasks(b: tuple[Buffer, Expr], packs: Expr, *b_strides: Expr) -> Stmt:
+            counts = (matrices, m, columns, rows, k0, row_block, group, packs)
             return Invoke(f"{self.family.stem}_tasks", (a, b, c, *counts, a_batch, a_m, a_k, *b_strides, c_batch, c_m))
 
         count = L.mul(matrices, here)
@@ -403,9 +407,10 @@ class _Product:
         packed = Buffer("packed", self.family.dtype, (L.mul(count, step),), (1,), "workspace")
         whole = (packed, L.index(0))
         pack = self._pack(b, packed, (count, here, columns, rows), (b_batch, b_k, b_n))
-        in_place = tasks(b, b_batch, L.index(self.panel), b_k)
-        copied = tasks(whole, L.mul(here, step), step, L.index(self.panel))
-        slab.add(If(direct, (in_place,), (Alloc(packed), pack, copied)))
+        packs = L.select(direct, L.index(0), L.index(1))
+        from_b = tasks(b, packs, b_batch, b_n * self.panel, b_k, b_n)
+        from_slab = tasks(whole, L.index(0), L.mul(here, step), step, L.index(self.panel), L.index(1))
+        slab.add(If(in_place, (from_b,), (Alloc(packed), pack, from_slab)))
         across = _steps(j0, panels, wide, slab.block())
         through = _steps(q0, batch, deep, (across,))
         # With k = 0 there is one chunk of no rows: it stores zeros.
@@ -436,10 +441,13 @@ class _Product:
         return For("parallel", t, L.index(0), count, names.block(), grain=grain)
 
     def tasks(self) -> Kernel:
-        """The tasks of a slab, in parallel. b's panels lie b_panel apart, wherever they are."""
-        scalars = _vars("matrices m columns rows k0 row_block group a_batch a_m a_k b_batch b_panel b_k c_batch c_m")
-        matrices, m, columns, rows, k0, row_block, group, *strides = scalars
-        a_batch, a_m, a_k, b_batch, b_panel, b_k, c_batch, c_m = strides
+        """The tasks of a slab, in parallel. b's panels lie b_panel apart, wherever they are; with `packs` a task
+        copies each block of a panel before it uses it."""
+        scalars = _vars(
+            "matrices m columns rows k0 row_block group packs a_batch a_m a_k b_batch b_panel b_k b_n c_batch c_m"
+        )
+        matrices, m, columns, rows, k0, row_block, group, packs, *strides = scalars
+        a_batch, a_m, a_k, b_batch, b_panel, b_k, b_n, c_batch, c_m = strides
         top = _Names()
         panels = top.let("panels", _ceil_div(columns, self.panel))
         row_blocks = top.let("row_blocks", _ceil_div(m, row_block))
@@ -466,8 +474,15 @@ class _Product:
         column = j * self.panel
         width = _min(L.sub(columns, column), self.panel)
         b, c = (self.b, L.add(b_block, L.mul(j, b_panel))), (self.c, L.add(c_at, column))
-        strip = Invoke(f"{self.family.stem}_strip", (a, b, c, height, width, kc, a_m, a_k, b_k, c_m, more))
-        block.add(For("serial", j, first, stop, (strip,)))
+
+        def strip(b: tuple[Buffer, Expr], b_k: Expr) -> Stmt:
+            return Invoke(f"{self.family.stem}_strip", (a, b, c, height, width, kc, a_m, a_k, b_k, c_m, more))
+
+        packed = Buffer("packed", self.family.dtype, (KBLOCK * self.panel,), (1,), "workspace")
+        start = (packed, L.index(0))
+        pack = Invoke(f"{self.family.stem}_pack_b", (b, start, width, kc, b_k, b_n))
+        packing = (Alloc(packed), pack, strip(start, L.index(self.panel)))
+        block.add(For("serial", j, first, stop, (If(_is(packs, 0), (strip(b, b_k),), packing),)))
         task.add(For("serial", kb, L.index(0), _max(rows, 1), block.block(), KBLOCK))
 
         each = L.mul(_min(m, row_block), L.mul(_min(panels, group), rows)) * self.family.shape.vectors

@@ -20,7 +20,7 @@ from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import INDEX, Apply, Block, Const, Expr, For, Kernel, Let, Load, Ramp, Reduce, Stmt, Var, Vec
-from kiln.ir.loops_walk import expr_children, walk, with_children
+from kiln.ir.loops_walk import expr_children, stmt_exprs, walk, with_children
 from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.target import Target
 
@@ -122,6 +122,8 @@ class _Scheduler:
                 self._reduce(s, scope, out)
             case For(kind="vector"):
                 self._vector(s, scope, out)
+            case For(body=(For(kind="vector") as inner,)) if scope.lanes == 1 and _strided(inner):
+                self._tiles(s, inner, out)
             case For():
                 self._for(s, scope, out)
             case L.If():
@@ -219,6 +221,28 @@ class _Scheduler:
             at, left = L.add(at, whole), L.sub(left, whole)
         stop = L.add(at, left)
         self._when(_positive(left), lambda: self.instance(s.body, (), *_tail(at, stop, s.var))[0], out)
+
+    def _tiles(self, s: For, inner: For, out: list[Stmt]) -> None:
+        """Rows whose elements lie far apart, as in a transposed operand: `LANES` columns of `LANES` rows at a time,
+        so that what a row's gathers fetch beside its own elements serves the next rows."""
+        hi, width = self.expr(s.hi, _Scope()), self.expr(inner.hi, _Scope())
+        tile, whole = self.var("tile"), _round_down(width, LANES)
+        first = L.mul(tile, L.index(LANES))
+        stop = L.apply("min", hi, L.add(first, L.index(LANES)))
+
+        def rows(scope: _Scope, bind: dict[Expr, Expr]) -> Block:
+            row = self.var(s.var.name)
+            body, _ = self.instance(inner.body, (), scope, {s.var: row, **bind})
+            return (For("serial", row, first, stop, body),)
+
+        body: list[Stmt] = []
+        base = self.var(inner.var.name)
+        columns = rows(_Scope(LANES), {inner.var: L.ramp(base, LANES)})
+        body.append(For("serial", base, L.index(0), whole, columns, LANES))
+        self._when(_positive(L.sub(width, whole)), lambda: rows(*_tail(whole, width, inner.var)), body)
+        grain = None if s.grain is None else _quotient(L.add(self.expr(s.grain, _Scope()), L.index(LANES - 1)), LANES)
+        count = _quotient(L.add(hi, L.index(LANES - 1)), LANES)
+        out.append(For(s.kind, tile, L.index(0), count, tuple(body), grain=grain))
 
     def _when(self, test: bool | Expr, make: Callable[[], Block], out: list[Stmt]) -> None:
         """Statements that run if `test`, decided now where it can be."""
@@ -457,6 +481,25 @@ def _round_down(n: Expr, step: int) -> Expr:
     if isinstance(n, Const):
         return L.index(int(n.value) // step * step)
     return L.apply("and", n, L.index(-step))
+
+
+def _strided(loop: For) -> bool:
+    """Whether a plain vector loop reads elements that are not neighbours in memory."""
+    if loop.grain is not None or any(isinstance(x, Reduce | For) for x in walk(loop.body)):
+        return False
+    pending = [e for x in loop.body for e in stmt_exprs(x)]
+    seen: set[Expr] = set()
+    while pending:
+        e = pending.pop()
+        if e in seen:
+            continue
+        seen.add(e)
+        pending.extend(expr_children(e))
+        if isinstance(e, Load):
+            steps = [s for i, s in zip(e.indices, e.buffer.strides, strict=True) if i is loop.var]
+            if any(not isinstance(s, int) or s not in (0, 1) for s in steps):
+                return True
+    return False
 
 
 def _quotient(n: Expr, divisor: int) -> Expr:

@@ -1,192 +1,199 @@
 """Guards: the Python state that a captured function can reach, and whether it is still the same.
 
-From the function we follow closure cells, the globals that its code (and the code of functions it reaches) names,
-bound instances, and the attributes and items of what lies there: modules of parameters, optimisers, lists, dicts,
-plain objects. Every container on the way becomes a fact: which objects it held. Checking a fact is one comparison of
-object identities; numbers and strings that were replaced by equal ones still count as equal.
+`reach.py` walks from the function to everything it could read, and notes here what each container, attribute and
+global held. A call may be answered by a compiled region only while all of that is so: the same objects, where numbers
+and strings that were replaced by equal ones still count as the same. The same notes, looked at right after a capture,
+show whether the captured call changed Python state, which a compiled call could not repeat.
 
-The same facts, checked right after a capture, show whether the captured call changed Python state, which a compiled
-call could not repeat.
+Checking is a few passes of C functions over flat tuples, some 20 ns an object; only when one fails are the
+facts looked at one by one.
 """
 
 from __future__ import annotations
 
-import functools
-import sys
-from collections.abc import Callable, Iterator
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, repeat
+from operator import attrgetter, call, is_
+from typing import Any, Final
 
-from kiln.base import TensorBase
-from kiln.location import is_kiln
+import numpy as np
 
-_SCALARS = (bool, int, float, complex, str, bytes, type(None))
-_OPAQUE = (type, BuiltinFunctionType, CodeType, ModuleType)
-_MAX_FACTS = 20000
+from kiln.autograd import refresh
+from kiln.base import READONLY, REQUIRES_GRAD, TensorBase
+
+SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
+"""Values that are guarded by what they are, not by which object they are."""
+
+MISSING: Final = object()
+"""Stands for an attribute or a global that is not there."""
+
+_layout_of = attrgetter("_layout")
+_flags_of = attrgetter("_flags")
 
 
 class Fact:
-    """What one container held: `read` gives its objects now."""
+    """What one place held: `read` gives its objects now, `path` names it to the user."""
 
-    __slots__ = ("ids", "objects", "path", "read")
+    __slots__ = ("objects", "path", "read")
 
     def __init__(self, path: str, read: Callable[[], tuple[Any, ...]]) -> None:
         self.path = path
         self.read = read
         self.objects = read()
-        self.ids = tuple(map(id, self.objects))
 
     def holds(self) -> bool:
-        """Whether the container holds the same objects, or equal numbers and strings."""
+        """Whether the same objects are there, or equal numbers and strings (which are then noted instead)."""
         now = self.read()
-        if tuple(map(id, now)) == self.ids:
-            return True
-        if len(now) != len(self.objects):
+        if len(now) != len(self.objects) or not all(map(same, self.objects, now)):
             return False
-        for a, b in zip(self.objects, now, strict=True):
-            if a is not b and not (type(a) is type(b) and isinstance(a, _SCALARS) and _same_number(a, b)):
-                return False
-        self.objects, self.ids = now, tuple(map(id, now))
+        self.objects = now
         return True
 
 
-def _same_number(a: Any, b: Any) -> bool:
-    return repr(a) == repr(b)  # tells 0.0 from -0.0, and takes NaN for NaN
+def same(a: Any, b: Any) -> bool:
+    """The same object, or equal scalars of one type; 0.0 is not -0.0, and NaN is NaN."""
+    return a is b or (type(a) is type(b) and isinstance(a, SCALARS) and repr(a) == repr(b))
 
 
 class Guards:
-    """All facts about what a function reaches, and the tensors found on the way."""
+    """Facts about Python state. `reach.reach` fills them in; then `freeze` makes them quick to check.
 
-    def __init__(self, function: Callable[..., Any], extra: tuple[Any, ...] = ()) -> None:
+    Each kind of place has its own pair of lists: where to look, and the fact that says what was there.
+    """
+
+    def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
-        self._seen: dict[int, Any] = {}
-        self._visit(function, getattr(function, "__name__", type(function).__name__))
-        for k, x in enumerate(extra):
-            self._visit(x, f"argument {k}")
+        """Every tensor that was found, by id."""
+        self._iterables: list[Iterable[Any]] = []
+        self._members: list[Fact] = []
+        self._values: list[Callable[[], Iterable[Any]]] = []
+        self._held: list[Fact] = []
+        self._owners: list[tuple[Any, str]] = []
+        self._attributes: list[Fact] = []
+        self._spaces: list[tuple[dict[str, Any], str]] = []
+        self._globals: list[Fact] = []
+        self._slow: list[Fact] = []
+        self._contents: list[tuple[Any, bytes]] = []
+
+    # -------------------------------------------------------------------------------------- noting
+
+    def _note(self, kind: list[Fact], path: str, read: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+        fact = Fact(path, read)
+        self.facts.append(fact)
+        kind.append(fact)
+        return fact.objects
+
+    def items(self, path: str, container: Any) -> tuple[Any, ...]:
+        """What a list, tuple, set or deque holds; of a mapping, its keys."""
+        iterate = type(container).__iter__ if isinstance(container, dict) else None
+        if iterate is not None and iterate is not dict.__iter__:  # a subclass with an order of its own
+            return self._note(self._slow, path, lambda: tuple(dict.__iter__(container)))
+        self._iterables.append(container)
+        return self._note(self._members, path, lambda: tuple(container))
+
+    def mapping(self, path: str, mapping: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Keys and values of a dict or of the attributes of a class."""
+        keys = self.items(f"the keys of {path}", mapping)
+        values = (lambda: dict.values(mapping)) if isinstance(mapping, dict) else mapping.values
+        if type(mapping) is dict:
+            values = mapping.values
+        self._values.append(values)
+        return keys, self._note(self._held, path, lambda: tuple(values()))
+
+    def attribute(self, path: str, owner: Any, name: str) -> Any:
+        """An attribute; MISSING when it is not there."""
+
+        def read() -> tuple[Any, ...]:
+            try:
+                return (getattr(owner, name, MISSING),)
+            except ValueError:  # a closure cell that is not bound yet
+                return (MISSING,)
+
+        self._owners.append((owner, name))
+        return self._note(self._attributes, path, read)[0]
+
+    def entry(self, path: str, space: dict[str, Any], name: str) -> Any:
+        """One name of a module's name space; MISSING when it is not there."""
+        self._spaces.append((space, name))
+        return self._note(self._globals, path, lambda: (space.get(name, MISSING),))[0]
+
+    def referent(self, path: str, read: Callable[[], Any]) -> Any:
+        """What a call gives (a weak reference)."""
+        return self._note(self._slow, path, lambda: (read(),))[0]
+
+    def array(self, path: str, x: np.ndarray[Any, Any]) -> None:
+        """The contents of a NumPy array: compared on every call."""
+        self._note(self._slow, path, lambda: (x.dtype.str, x.shape, x.tobytes()))
+
+    # ------------------------------------------------------------------------------------ checking
+
+    def freeze(self) -> None:
+        """Lay the facts out flat. Call when all are noted, and before the call that is captured."""
+        self._owner, self._name = _unzip(self._owners)
+        self._space, self._key = _unzip(self._spaces)
+        self._tensor = tuple(self.tensors.values())
+        for t in self._tensor:
+            if t._view is not None:
+                refresh(t)
+        self._layouts = tuple(map(_layout_of, self._tensor))
+        self._flags = tuple(map(_flags_of, self._tensor))
+        self._views = tuple(t for t in self._tensor if t._view is not None)
+        self._flatten()
+
+    def _flatten(self) -> None:
+        self._lengths = tuple(len(f.objects) for f in self._members)
+        self._flat = (
+            _joined(self._members),
+            _joined(self._held),
+            _joined(self._attributes),
+            _joined(self._globals),
+        )
 
     def hold(self) -> bool:
         """Whether everything is as it was."""
-        return all(map(Fact.holds, self.facts))
+        if self._tensors_changed():
+            return False
+        members, held, attributes, bound = self._flat
+        try:
+            if (
+                tuple(map(len, self._iterables)) == self._lengths  # type: ignore[arg-type]
+                and all(map(is_, chain.from_iterable(self._iterables), members))
+                and all(map(is_, chain.from_iterable(map(call, self._values)), held))
+                and all(map(is_, map(getattr, self._owner, self._name, repeat(MISSING)), attributes))
+                and all(map(is_, map(dict.get, self._space, self._key, repeat(MISSING)), bound))
+                and all(map(Fact.holds, self._slow))
+            ):
+                return True
+        except (ValueError, RuntimeError):  # an unbound cell; a container that another thread is changing
+            pass
+        if not all(map(Fact.holds, self.facts)):
+            return False
+        self._flatten()
+        return True
+
+    def _tensors_changed(self) -> bool:
+        for t in self._views:
+            refresh(t)
+        return tuple(map(_flags_of, self._tensor)) != self._flags or not all(
+            map(is_, map(_layout_of, self._tensor), self._layouts)
+        )
 
     def broken(self) -> str:
-        """The path of the first container that changed; empty when none did."""
+        """What changed first, in words; empty when nothing did."""
+        for t, layout, flags in zip(self._tensor, self._layouts, self._flags, strict=True):
+            if t._layout is not layout:
+                return f"the dtype or shape of a tensor (it was {layout.ttype})"
+            if (t._flags ^ flags) & REQUIRES_GRAD:
+                return f"requires_grad of a tensor ({layout.ttype})"
+            if (t._flags ^ flags) & READONLY:
+                return f"whether a tensor ({layout.ttype}) may be written"
         return next((fact.path for fact in self.facts if not fact.holds()), "")
 
-    # ------------------------------------------------------------------------------------- walking
 
-    def _fact(self, path: str, read: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
-        if len(self.facts) >= _MAX_FACTS:
-            raise RecursionError(f"more than {_MAX_FACTS} containers are reachable from the captured function")
-        fact = Fact(path, read)
-        self.facts.append(fact)
-        return fact.objects
-
-    def _visit(self, x: Any, path: str) -> None:
-        if isinstance(x, _SCALARS + _OPAQUE) or id(x) in self._seen:
-            return
-        self._seen[id(x)] = x
-        if isinstance(x, TensorBase):
-            self.tensors[id(x)] = x
-        elif isinstance(x, FunctionType):
-            self._function(x, path)
-        elif isinstance(x, MethodType):
-            self._visit(x.__self__, f"{path}.__self__")
-            self._visit(x.__func__, path)
-        elif isinstance(x, dict):
-            keys = self._fact(f"the keys of {path}", lambda: tuple(x))
-            for k, v in zip(keys, self._fact(path, lambda: tuple(x.values())), strict=True):
-                if not isinstance(k, _SCALARS):
-                    self._visit(k, f"a key of {path}")
-                self._visit(v, f"{path}[{k!r}]" if isinstance(k, _SCALARS) else f"{path}[...]")
-        elif isinstance(x, list | tuple):
-            for k, v in enumerate(self._fact(path, lambda: tuple(x))):
-                self._visit(v, f"{path}[{k}]")
-        elif isinstance(x, CellType):
-            self._cell(x, path)
-        else:
-            self._object(x, path)
-
-    def _object(self, x: Any, path: str) -> None:
-        """Attributes of an instance; code of its class when that is the user's."""
-        attributes = getattr(x, "__dict__", None)
-        if isinstance(attributes, dict):
-            keys = self._fact(f"the attributes of {path}", lambda: tuple(attributes))
-            for k, v in zip(keys, self._fact(path, lambda: tuple(attributes.values())), strict=True):
-                self._visit(v, f"{path}.{k}")
-        for name in _slots(type(x)):
-            self._fact(f"{path}.{name}", lambda name=name: (getattr(x, name, None),))  # type: ignore[misc]
-            self._visit(getattr(x, name, None), f"{path}.{name}")
-        if not _is_library(type(x).__module__):
-            for cls in type(x).__mro__:
-                if not _is_library(cls.__module__):
-                    for v in vars(cls).values():
-                        if isinstance(v, FunctionType):
-                            self._visit(v, v.__qualname__)
-
-    def _function(self, f: FunctionType, path: str) -> None:
-        if _is_library(f.__module__):
-            return
-        for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
-            self._cell(cell, name)
-        if f.__defaults__:
-            self._visit(f.__defaults__, f"the defaults of {path}")
-        if f.__kwdefaults__:
-            self._visit(f.__kwdefaults__, f"the defaults of {path}")
-        space = f.__globals__
-        for name in _names(f.__code__):
-            if name in space:
-                self._fact(f"the global {name}", lambda name=name: (space.get(name),))  # type: ignore[misc]
-                self._global(space[name], name, f.__code__)
-
-    def _global(self, x: Any, name: str, code: CodeType) -> None:
-        """A global; of a module of the user's, the attributes that the code may read."""
-        if isinstance(x, ModuleType):
-            if not _is_library(x.__name__):
-                for attribute in _names(code):
-                    if attribute in vars(x):
-                        read = lambda a=attribute: (vars(x).get(a),)  # noqa: E731
-                        self._fact(f"{name}.{attribute}", read)
-                        self._visit(vars(x)[attribute], f"{name}.{attribute}")
-            return
-        self._visit(x, name)
-
-    def _cell(self, cell: CellType, name: str) -> None:
-        def read() -> tuple[Any, ...]:
-            try:
-                return (cell.cell_contents,)
-            except ValueError:  # not bound yet
-                return ()
-
-        for x in self._fact(name, read):
-            self._visit(x, name)
+def _unzip(pairs: Sequence[tuple[Any, str]]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
 
 
-def _names(code: CodeType) -> Iterator[str]:
-    """Global and attribute names that a code object, or one nested in it, mentions."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _names(constant)
-
-
-def _slots(cls: type) -> Iterator[str]:
-    for c in cls.__mro__:
-        slots = c.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            if name not in ("__dict__", "__weakref__") and not _is_library(c.__module__):
-                yield name
-
-
-_ROOTS = frozenset({"numpy", "builtins", "typing", "collections", "functools"})
-
-
-@functools.cache
-def _is_library(module: str | None) -> bool:
-    """Modules whose code is not the user's: kiln itself, NumPy, the standard library, installed packages."""
-    name = module or ""
-    root = name.split(".")[0]
-    if is_kiln(name) or root in _ROOTS or root in sys.stdlib_module_names - {"__main__"}:
-        return True
-    file = getattr(sys.modules.get(name), "__file__", None) or ""
-    return "site-packages" in file or "dist-packages" in file
+def _joined(facts: Iterable[Fact]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(f.objects for f in facts))

@@ -57,8 +57,10 @@ INTRINSICS: Final[dict[str, Intrinsic]] = {
     "log": Intrinsic(1, "same", "see mathlib"),
     "tanh": Intrinsic(1, "same", "see mathlib"),
     "erf": Intrinsic(1, "same", "see mathlib"),
+    "sin": Intrinsic(1, "same", "see mathlib"),
+    "cos": Intrinsic(1, "same", "see mathlib"),
     "cospi": Intrinsic(1, "same", "see mathlib"),
     "pow": Intrinsic(2, "same", "see mathlib"),
 }
 
-MATH_FUNCTIONS: Final = frozenset({"exp", "log", "tanh", "erf", "cospi", "pow"})
+MATH_FUNCTIONS: Final = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "cospi", "pow"})

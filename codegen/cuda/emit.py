@@ -132,7 +132,8 @@ class _Emitter:
                 self._verify(s)
             case L.Alloc():
                 size = math.prod(d for d in s.buffer.shape if isinstance(d, int))
-                scope = "__shared__ " if s.buffer.scope == "shared" else ""
+                shared = s.buffer.scope == "shared" or self._scheduled.rows
+                scope = "__shared__ " if shared else ""
                 self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {s.buffer.name}[{size}];")
             case L.Barrier():
                 self._line("__syncthreads();")

@@ -8,7 +8,8 @@ order of the contract.
 
 *Rows* (a "lanes" reduction inside): one block of `ROW_THREADS` = GROUPS x LANES threads per row, so that thread t
 carries exactly the accumulator t of the contract's lanes order: the groups meet in shared memory, the lanes by
-warp shuffles. A row reduction therefore gives the same bits as on a CPU.
+warp shuffles. A row reduction therefore gives the same bits as on a CPU. A row that a CPU keeps on its stack lies in
+shared memory.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ ROW_THREADS: Final = GROUPS * LANES
 @dataclass(frozen=True, slots=True)
 class Scheduled:
     """A kernel for one launch: `threads` per block, and how many blocks cover it (an int64 expression over
-    the kernel's scalar parameters; more or fewer blocks are right too, the loops stride by the grid)."""
+    the kernel's scalar parameters; more or fewer blocks are right too, the loops stride by the grid). With `rows`,
+    the threads of a block share what a CPU would keep on its stack."""
 
     kernel: Kernel
     threads: int
     blocks: Expr
+    rows: bool = False
 
 
 class Unsupported(Exception):
@@ -98,7 +101,9 @@ def _points(kernel: Kernel, names: _Names) -> Scheduled:
     total = _product(loops)
     body = (*_flatten(loops, point, names), *_serial(inside, names))
     grid = For("grid", point, L.index(0), total, body, step=POINT_THREADS)
-    blocks = L.apply("div", L.add(total, L.index(POINT_THREADS - 1)), L.index(POINT_THREADS))
+    blocks: Expr = L.apply("div", L.add(total, L.index(POINT_THREADS - 1)), L.index(POINT_THREADS))
+    if isinstance(total, L.Const):
+        blocks = L.index(-(-int(total.value) // POINT_THREADS))
     return Scheduled(replace(kernel, body=(grid,)), POINT_THREADS, blocks)
 
 
@@ -107,10 +112,12 @@ def _rows(kernel: Kernel, names: _Names) -> Scheduled:
     row, thread = names.var("row"), names.var("thread")
     total = _product(loops)
     rows = _Rows(thread, names)
-    body = (*_flatten(loops, row, names), *rows.block(inside))
+    body: Block = (*_flatten(loops, row, names), *rows.block(inside))
+    if any(isinstance(s, L.Alloc) for s in inside):
+        body = (*body, L.Barrier())  # nobody starts the next row while this one's is still read
     grid = For("grid", row, L.index(0), total, body)
     block = For("block", thread, L.index(0), L.index(ROW_THREADS), (*rows.shared(), grid))
-    return Scheduled(replace(kernel, body=(block,)), ROW_THREADS, total)
+    return Scheduled(replace(kernel, body=(block,)), ROW_THREADS, total, True)
 
 
 def combined(combine: str, a: Expr, b: Expr) -> Expr:

@@ -5,13 +5,13 @@ python tests/benchmarks/bench_ops.py [--threads 1] [--only matmul]
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import harness
 import numpy as np
-
-SCALE = np.float32(0.7978846)
 
 
 def chain(x: Any, tanh: Callable[[Any], Any]) -> Any:
@@ -73,20 +73,17 @@ def products(rng: np.random.Generator) -> list[Workload]:
     sizes = [(64, 64, 64), (64, 64, 128), (256, 256, 256), (1024, 1024, 1024), (8, 768, 3072), (128, 768, 3072)]
     made = []
     for m, k, n in sizes:
-        a, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32)
-        for kind, b in (("", np.ascontiguousarray(w.T)), (" transposed", w.T)):
-            made.append(
-                Workload(
-                    f"matmul {m}x{k}x{n}{kind}",
-                    [a, b],
-                    lambda a, b: a @ b,
-                    lambda torch: lambda a, b: a @ b,
-                    lambda jax: lambda a, b: a @ b,
-                    flops=2 * m * k * n,
-                    numpy=np.matmul,
-                )
-            )
+        left, w = rng.standard_normal((m, k), np.float32), rng.standard_normal((n, k), np.float32)
+        for kind, right in (("", np.ascontiguousarray(w.T)), (" transposed", w.T)):
+            name, arrays = f"matmul {m}x{k}x{n}{kind}", [left, right]
+            work = 2.0 * m * k * n
+            same = _in_every_library(operator.matmul)
+            made.append(Workload(name, arrays, operator.matmul, same, same, flops=work, numpy=np.matmul))
     return made
+
+
+def _in_every_library(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    return lambda library: function
 
 
 def elementwise_and_rows(rng: np.random.Generator) -> list[Workload]:
@@ -103,9 +100,9 @@ def elementwise_and_rows(rng: np.random.Generator) -> list[Workload]:
             Workload(
                 f"gelu chain {n}",
                 [x],
-                lambda x: chain(x, kiln.tanh),
-                lambda torch: lambda x: chain(x, torch.tanh),
-                lambda jax: lambda x: chain(x, jax.numpy.tanh),
+                partial(chain, tanh=kiln.tanh),
+                lambda torch: partial(chain, tanh=torch.tanh),
+                lambda jax: partial(chain, tanh=jax.numpy.tanh),
                 moved=8 * n,
             )
         )
@@ -130,28 +127,12 @@ def elementwise_and_rows(rng: np.random.Generator) -> list[Workload]:
             moved=2 * rows.nbytes,
         )
     )
-    for dim in (0, 1):
-        made.append(
-            Workload(
-                f"sum over dimension {dim} of 4096x1024",
-                [rows],
-                lambda x, dim=dim: x.sum(dim),
-                lambda torch, dim=dim: lambda x: x.sum(dim),
-                lambda jax, dim=dim: lambda x: x.sum(dim),
-                moved=rows.nbytes,
-            )
-        )
+    for dim, total in enumerate((lambda x: x.sum(0), lambda x: x.sum(1))):
+        name, same = f"sum over dimension {dim} of 4096x1024", _in_every_library(total)
+        made.append(Workload(name, [rows], total, same, same, moved=rows.nbytes))
     small = [rng.standard_normal((4, 4), np.float32) for _ in range(2)]
-    made.append(
-        Workload(
-            "add 4x4 (the cost of a call)",
-            small,
-            lambda a, b: a + b,
-            lambda torch: lambda a, b: a + b,
-            lambda jax: lambda a, b: a + b,
-            numpy=np.add,
-        )
-    )
+    same = _in_every_library(operator.add)
+    made.append(Workload("add 4x4 (the cost of a call)", small, operator.add, same, same, numpy=np.add))
     return made
 
 

@@ -37,10 +37,13 @@ def arguments(about: str) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=25, help="samples per candidate")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     options = parser.parse_args()
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KILN_NUM_THREADS"):
-        os.environ[name] = str(options.threads)
-    if options.threads == 1:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    if os.environ.get("KILN_NUM_THREADS") != str(options.threads):
+        # Libraries read these when they are imported, so this process starts anew. JAX knows no such variable:
+        # it takes as many threads as there are CPUs to run on.
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KILN_NUM_THREADS"):
+            os.environ[name] = str(options.threads)
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     return options
 
 

@@ -15,6 +15,7 @@ from kiln.ir import loops as L
 from kiln.ir import loops_walk as W
 from kiln.ir.graph import Graph, Value
 from kiln.ir.interpreter import evaluate_ref
+from kiln.ir.types import DTYPES, TensorType
 from tests.codegen.graphs import Array, Maker, compiled, execute, floats, fused_equals_unfused, same_bits
 
 
@@ -177,3 +178,15 @@ def test_empty_shapes(shape: tuple[int, int]) -> None:
     a = floats(1, *shape)
     for got, wanted in zip(execute(compiled(graph), [a]), evaluate_ref(graph, [a]), strict=True):
         assert same_bits(got, wanted)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (16, 16), (33, 50), (100, 3), (2, 40, 40)])
+def test_transposed_operands(shape: tuple[int, ...]) -> None:
+    """Tiles of rows and columns, whole and partial, on every rank and dtype."""
+    for dtype in ("float32", "float64"):
+        m = Maker()
+        x = m.builder.input(TensorType(DTYPES[dtype], shape[::-1]))
+        y = m.builder.input(TensorType(DTYPES[dtype], shape))
+        graph = m.build(m.sub(m.permute(x, dims=tuple(reversed(range(len(shape))))), y))
+        a, b = floats(1, *shape[::-1], dtype=dtype), floats(2, *shape, dtype=dtype)
+        assert same_bits(execute(compiled(graph), [a, b])[0], a.T - b)

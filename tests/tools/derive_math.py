@@ -1,7 +1,7 @@
-"""Derive the polynomials of `codegen/mathlib.py` and print them as `codegen/math_tables.py`.
+"""Derive the coefficients of `codegen/mathlib.py` and print them as `codegen/math_tables.py`.
 
-Method: Chebyshev interpolation in 60-digit arithmetic (mpmath), which is within a few per cent of the minimax
-polynomial; the coefficients are then rounded to the dtype.
+Method: minimax polynomials by Remez' exchange in 60-digit arithmetic (mpmath), weighted so that the largest relative
+error of the function's *result* is least; the coefficients are then rounded to the dtype.
 Run: python tests/tools/derive_math.py > codegen/math_tables.py
 """
 
@@ -15,16 +15,45 @@ import numpy as np
 
 mpmath.mp.dps = 60
 Function = Callable[[Any], Any]
+GRID = 600
 
 
-def fit(f: Function, low: Any, high: Any, degree: int, dtype: type[np.floating[Any]]) -> list[float]:
-    """Coefficients, lowest degree first, of a polynomial close to f on [low, high], rounded to dtype.
+def fit(f: Function, weight: Function, low: Any, high: Any, degree: int) -> list[float]:
+    """Coefficients, lowest degree first, of the polynomial p with the least max |weight (f - p)| on [low, high].
 
-    Quotients like (tanh x - x) / x^3 are undefined at 0: there the value nearby stands in.
+    The weight is positive but where it is 0: a quotient like (tanh x - x) / x^3 is undefined there, and the points
+    keep clear of it.
     """
-    near = mpmath.mpf("1e-12")
-    best = mpmath.chebyfit(lambda x: f(x if abs(x) > near else near), [low, high], degree + 1)
-    return [float(dtype(float(c))) for c in reversed(best)]
+    grid = [(low + high) / 2 - (high - low) / 2 * mpmath.cospi((mpmath.mpf(k) + 0.5) / GRID) for k in range(GRID)]
+    values, weights = [f(x) for x in grid], [weight(x) for x in grid]
+    points = [int((k + 0.5) * GRID / (degree + 2)) for k in range(degree + 2)]
+    for _ in range(50):
+        rows = [[*(grid[i] ** j for j in range(degree + 1)), (-1) ** k / weights[i]] for k, i in enumerate(points)]
+        solution = mpmath.lu_solve(mpmath.matrix(rows), mpmath.matrix([values[i] for i in points]))
+        p = list(solution[: degree + 1])
+        errors = [w * (v - mpmath.polyval(p[::-1], x)) for x, v, w in zip(grid, values, weights, strict=True)]
+        if max(map(abs, errors)) < abs(solution[degree + 1]) * mpmath.mpf("1.01"):
+            return [float(c) for c in p]
+        points = exchange(errors, degree + 2)
+    raise ArithmeticError("Remez' exchange did not converge")
+
+
+def exchange(errors: list[Any], count: int) -> list[int]:
+    """`count` places where the error is extreme, with alternating signs."""
+    runs: list[int] = []  # the extremum of each run of one sign
+    for i, e in enumerate(errors):
+        if runs and (errors[runs[-1]] > 0) == (e > 0):
+            runs[-1] = max(runs[-1], i, key=lambda k: abs(errors[k]))
+        else:
+            runs.append(i)
+    while len(runs) > count:  # drop the lesser end, or the least extremum with its lesser neighbour
+        k = min(range(len(runs)), key=lambda k: abs(errors[runs[k]]))
+        if k in (0, len(runs) - 1) or len(runs) == count + 1:
+            del runs[0 if abs(errors[runs[0]]) < abs(errors[runs[-1]]) else -1]
+        else:
+            first = k if abs(errors[runs[k - 1]]) > abs(errors[runs[k + 1]]) else k - 1
+            del runs[first : first + 2]
+    return runs
 
 
 def even(f: Function) -> Function:
@@ -32,38 +61,16 @@ def even(f: Function) -> Function:
     return lambda z: f(mpmath.sqrt(z))
 
 
-HALF_LN2 = mpmath.log(2) / 2 * mpmath.mpf("1.001")
-SQRT2_S = (mpmath.sqrt(2) - 1) / (mpmath.sqrt(2) + 1)
-
-
-def exp_rest(r: Any) -> Any:
-    """(e^r - 1 - r) / r^2."""
-    return (mpmath.expm1(r) - r) / r**2
+def chunks(value: Any, bits: int, count: int) -> list[float]:
+    """The binary digits of a number in [0, 1): `count` groups of `bits`, each as a number in [0, 1)."""
+    whole = int(mpmath.floor(mpmath.ldexp(value, bits * count)))
+    mask = (1 << bits) - 1
+    return [(whole >> bits * k & mask) / 2.0**bits for k in reversed(range(count))]
 
 
 def log_rest(f: Any) -> Any:
     """(log(1 + f) - f + f^2 / 2) / f^3."""
     return (mpmath.log1p(f) - f + f * f / 2) / f**3
-
-
-def atanh_rest(s: Any) -> Any:
-    """(log((1 + s) / (1 - s)) - 2 s) / (s z) with z = s^2, so that R = z * poly(z)."""
-    return (2 * mpmath.atanh(s) - 2 * s) / s**3
-
-
-def atanh_tail(s: Any) -> Any:
-    """(log((1 + s) / (1 - s)) - 2 s - 2/3 s^3) / s^5."""
-    return (2 * mpmath.atanh(s) - 2 * s - 2 * s**3 / 3) / s**5
-
-
-def tanh_rest(x: Any) -> Any:
-    """(tanh x - x) / x^3."""
-    return (mpmath.tanh(x) - x) / x**3
-
-
-def erf_rest(x: Any) -> Any:
-    """erf(x) / x - 1."""
-    return mpmath.erf(x) / x - 1
 
 
 def erfcx_of_t(t: Any) -> Any:
@@ -72,76 +79,86 @@ def erfcx_of_t(t: Any) -> Any:
     return mpmath.exp(x * x) * mpmath.erfc(x)
 
 
-def log_erfc(x: Any) -> Any:
-    return mpmath.log(mpmath.erfc(x))
-
-
-def sinpi_rest(x: Any) -> Any:
-    """(sin(pi x) / x - pi) / x^2."""
-    return (mpmath.sinpi(x) / x - mpmath.pi) / x**2
-
-
-def cospi_rest(x: Any) -> Any:
-    """(cos(pi x) - 1) / x^2."""
-    return (mpmath.cospi(x) - 1) / x**2
-
-
-def sin_rest(r: Any) -> Any:
-    """(sin r - r) / r^3."""
-    return (mpmath.sin(r) - r) / r**3
-
-
-def cos_rest(r: Any) -> Any:
-    """(cos r - 1 + r^2 / 2) / r^4."""
-    return (mpmath.cos(r) - 1 + r * r / 2) / r**4
-
-
-def chunks(value: Callable[[], Any], bits: int, count: int) -> list[float]:
-    """The binary digits of a number in [0, 1): `count` groups of `bits`, each as a number in [0, 1)."""
-    with mpmath.workprec(bits * count + 64):
-        whole = int(mpmath.floor(mpmath.ldexp(value(), bits * count)))
-    mask = (1 << bits) - 1
-    return [(whole >> bits * k & mask) / 2.0**bits for k in reversed(range(count))]
-
-
-def two_over_pi() -> Any:
-    return 2 / mpmath.pi
-
-
 def tables() -> dict[str, list[float]]:
-    f32, f64 = np.float32, np.float64
-    half, quarter = HALF_LN2, mpmath.mpf(1) / 16
-    eighth = (mpmath.pi / 4) ** 2 * mpmath.mpf("1.001")
-    low, high = mpmath.sqrt(mpmath.mpf(1) / 2) - 1, mpmath.sqrt(2) - 1
+    mp, one = mpmath, mpmath.mpf(1)
+    half = mp.log(2) / 2 * mp.mpf("1.001")
+    low, high = mp.sqrt(one / 2) - 1, mp.sqrt(2) - 1
+    s2 = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * mp.mpf("1.001")
+    eighth = (mp.pi / 4) ** 2 * mp.mpf("1.001")
+    sixteenth = one / 16
+
+    def exp(degree: int) -> list[float]:
+        """e^r = 1 + r + r^2 p(r)."""
+        return fit(lambda r: (mp.expm1(r) - r) / r**2, lambda r: r**2 / mp.exp(r), -half, half, degree)
+
+    def tanh(top: str, degree: int) -> list[float]:
+        """tanh x = x + x^3 p(x^2)."""
+        rest, weight = even(lambda x: (mp.tanh(x) - x) / x**3), even(lambda x: x**3 / mp.tanh(x))
+        return fit(rest, weight, mp.mpf(0), mp.mpf(top) ** 2, degree)
+
+    def erf(top: str, degree: int) -> list[float]:
+        """erf x = x + x p(x^2)."""
+        rest, weight = even(lambda x: mp.erf(x) / x - 1), even(lambda x: x / mp.erf(x))
+        return fit(rest, weight, mp.mpf(0), mp.mpf(top) ** 2, degree)
+
+    def sinpi(degree: int) -> list[float]:
+        """sin(pi x) = pi x + x^3 p(x^2)."""
+        rest, weight = even(lambda x: (mp.sinpi(x) / x - mp.pi) / x**2), even(lambda x: x**3 / mp.sinpi(x))
+        return fit(rest, weight, mp.mpf(0), sixteenth, degree)
+
+    def cospi(degree: int) -> list[float]:
+        """cos(pi x) = 1 + x^2 p(x^2)."""
+        return fit(even(lambda x: (mp.cospi(x) - 1) / x**2), lambda z: z, mp.mpf(0), sixteenth, degree)
+
+    def sin(degree: int) -> list[float]:
+        """sin r = r + r^3 p(r^2)."""
+        rest, weight = even(lambda r: (mp.sin(r) - r) / r**3), even(lambda r: r**3 / mp.sin(r))
+        return fit(rest, weight, mp.mpf(0), eighth, degree)
+
+    def cos(degree: int) -> list[float]:
+        """cos r = 1 - r^2 / 2 + r^4 p(r^2)."""
+        rest = even(lambda r: (mp.cos(r) - 1 + r * r / 2) / r**4)
+        return fit(rest, lambda z: z**2 / mp.cos(mp.sqrt(z)), mp.mpf(0), eighth, degree)
+
     return {
-        "EXP_F32": fit(exp_rest, -half, half, 4, f32),
-        "EXP_F64": fit(exp_rest, -half, half, 9, f64),
-        "LOG_F32": fit(log_rest, low, high, 8, f32),
-        "LOG_F64": fit(even(atanh_rest), 0, SQRT2_S**2 * mpmath.mpf("1.001"), 6, f64),
-        "POW_F64": fit(even(atanh_tail), 0, SQRT2_S**2 * mpmath.mpf("1.001"), 7, f64),
-        "TANH_F32": fit(even(tanh_rest), 0, mpmath.mpf("0.391"), 5, f32),
-        "ERF_SMALL_F32": fit(even(erf_rest), 0, mpmath.mpf("0.85"), 6, f32),
-        "ERF_LARGE_F32": fit(log_erfc, mpmath.mpf("0.92"), mpmath.mpf(4), 8, f32),
-        "ERF_SMALL_F64": fit(even(erf_rest), 0, mpmath.mpf("0.77"), 12, f64),
-        "ERFCX_F64": fit(erfcx_of_t, mpmath.mpf("0.25"), mpmath.mpf("0.7"), 19, f64),
-        "SINPI_F32": fit(even(sinpi_rest), 0, quarter, 3, f32),
-        "COSPI_F32": fit(even(cospi_rest), 0, quarter, 3, f32),
-        "SINPI_F64": fit(even(sinpi_rest), 0, quarter, 6, f64),
-        "COSPI_F64": fit(even(cospi_rest), 0, quarter, 6, f64),
-        # For float32, the reduction leaves a float64.
-        "SIN_F32": fit(even(sin_rest), 0, eighth, 3, f64),
-        "COS_F32": fit(even(cos_rest), 0, eighth, 2, f64),
-        "SIN_F64": fit(even(sin_rest), 0, eighth, 5, f64),
-        "COS_F64": fit(even(cos_rest), 0, eighth, 5, f64),
-        "TWO_OVER_PI_F32": chunks(two_over_pi, 29, 7),
-        "TWO_OVER_PI_F64": chunks(two_over_pi, 53, 23),
+        "EXP_F32": exp(4),
+        "EXP_F64": exp(9),
+        "LOG_F32": fit(log_rest, lambda f: abs(f**3 / mp.log1p(f)), low, high, 8),
+        # log((1 + s) / (1 - s)) = 2 s + s z p(z) with z = s^2, and with 2 s + 2/3 s z + s z^2 p(z).
+        "LOG_F64": fit(even(lambda s: (2 * mp.atanh(s) - 2 * s) / s**3), lambda z: z, mp.mpf(0), s2, 6),
+        "POW_F64": fit(
+            even(lambda s: (2 * mp.atanh(s) - 2 * s - 2 * s**3 / 3) / s**5), lambda z: z**2, mp.mpf(0), s2, 7
+        ),
+        "TANH_F32": tanh("0.8001", 6),
+        "TANH_F64": tanh("0.6251", 11),
+        "ERF_SMALL_F32": erf("0.9201", 6),
+        # Here the error of log erfc is one of erfc relative to itself, not to erf.
+        "ERF_LARGE_F32": fit(lambda x: mp.log(mp.erfc(x)), lambda x: mp.erfc(x), mp.mpf("0.92"), mp.mpf(4), 8),
+        "ERF_SMALL_F64": erf("0.8751", 12),
+        "ERFCX_F64": fit(erfcx_of_t, lambda t: mp.exp(-((2 / t - 2) ** 2)), mp.mpf("0.25"), mp.mpf("0.6957"), 17),
+        "SINPI_F32": sinpi(3),
+        "COSPI_F32": cospi(3),
+        "SINPI_F64": sinpi(6),
+        "COSPI_F64": cospi(6),
+        # For float32 the reduction leaves a float64, and the result is rounded once more.
+        "SIN_F32": sin(3),
+        "COS_F32": cos(3),
+        "SIN_F64": sin(5),
+        "COS_F64": cos(5),
     }
 
 
 def main() -> None:
     print('"""Coefficients of `mathlib.py`, lowest degree first. Made by tests/tools/derive_math.py: do not edit."""')
     print("\nfrom __future__ import annotations\n\nfrom typing import Final\n")
-    for name, coefficients in tables().items():
+    made = {
+        name: [float(np.float32(c)) for c in p] if name.endswith("_F32") and name not in ("SIN_F32", "COS_F32") else p
+        for name, p in tables().items()
+    }
+    with mpmath.workprec(23 * 53 + 64):
+        made["TWO_OVER_PI_F32"] = chunks(2 / mpmath.pi, 29, 7)
+        made["TWO_OVER_PI_F64"] = chunks(2 / mpmath.pi, 53, 23)
+    for name, coefficients in made.items():
         inside = "".join(f"    {c!r},\n" for c in coefficients)
         print(f"{name}: Final = (\n{inside})")
 

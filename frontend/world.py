@@ -1,0 +1,146 @@
+"""The closed world: what code a captured call may run.
+
+A compiled call repeats what was done to tensors, and nothing else. So while a call is captured, every Python function
+and every C function that it calls is looked at (through `sys.setprofile`): kiln's own are recorded or refused by
+themselves; code that the guards walked is the user's; of everything else only what is listed here as pure may run.
+A clock, a file, `print`, a random number from elsewhere: refused at the line that asks for it, before it happens.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import re
+import sys
+from collections.abc import Callable, Set
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, MappingProxyType, ModuleType
+from typing import Any, Final
+
+import numpy as np
+
+from kiln.base import TensorBase
+from kiln.errors import CaptureError
+from kiln.location import is_kiln
+from kiln.reach import is_library
+
+_BUILTINS: Final = frozenset(
+    "__build_class__ __import__ abs all any ascii bin callable chr delattr divmod format getattr hasattr hash hex id "
+    "isinstance issubclass iter len max min next oct ord pow repr round setattr sorted sum aiter anext".split()
+)
+_C_MODULES: Final = frozenset(
+    "math cmath _operator itertools _functools _collections _collections_abc _bisect _heapq _struct _abc _stat "
+    "_statistics _string _sre _typing _weakref numpy unicodedata copyreg".split()
+)
+_PYTHON_MODULES: Final = frozenset(
+    "abc bisect collections _collections_abc contextlib copy copyreg dataclasses enum fractions functools heapq "
+    "importlib inspect itertools keyword math numbers numpy operator re reprlib statistics string types typing "
+    "weakref _weakrefset".split()
+)
+_TYPES: Final = (
+    *(str, bytes, bytearray, int, float, complex, bool, type(None), list, dict, tuple, set, frozenset, range, slice),
+    *(collections.deque, MappingProxyType, GeneratorType, FunctionType, property, functools.partial, BaseException),
+    *(re.Pattern, re.Match, np.ndarray, np.generic, np.dtype, np.ufunc, TensorBase),
+)
+"""Instances of these may be used: they are the function's own, or guarded."""
+
+_EFFECTS: Final = frozenset({"time", "posix", "nt", "_random", "_socket", "_io", "io", "_thread", "_signal"})
+"""C modules that pure library code must not reach."""
+
+Profile = Callable[[FrameType, str, Any], object]
+
+
+class Audit:
+    """Watches this thread's calls inside a `with` block. `known` is the code that may run.
+
+    The first refusal is raised where it happens and kept in `refused`, in case the user's code catches it.
+    """
+
+    def __init__(self, known: Set[CodeType]) -> None:
+        self.known = known
+        self.refused: CaptureError | None = None
+        self._before: Profile | None = None
+
+    def __enter__(self) -> Audit:
+        self._before = sys.getprofile()
+        sys.setprofile(self._watch)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+    def _watch(self, frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            self._python(frame)
+        elif event == "c_call":
+            self._native(frame, argument)
+
+    def _python(self, frame: FrameType) -> None:
+        """A Python function is entered."""
+        code = frame.f_code
+        if code in self.known:
+            return
+        module = frame.f_globals.get("__name__") or ""
+        if is_kiln(module) or code.co_name == "__del__":
+            return
+        if is_library(module):
+            if _of_user(frame.f_back) and module.split(".")[0] not in _PYTHON_MODULES:
+                self._refuse(f"{module}.{code.co_name}")
+            if module.startswith("numpy.random"):
+                self._refuse(f"{module}.{code.co_name}")
+        elif not is_made_code(code):
+            self._refuse(f"{module}.{code.co_name}", unseen=True)
+
+    def _native(self, frame: FrameType, function: BuiltinFunctionType) -> None:
+        """A C function is about to be called from `frame`."""
+        caller = frame.f_globals.get("__name__") or ""
+        if is_kiln(caller):
+            return
+        owner = getattr(function, "__self__", None)
+        name = function.__name__
+        module = owner.__name__ if isinstance(owner, ModuleType) else (function.__module__ or "")
+        if is_library(caller):
+            effect = module in _EFFECTS or (module == "builtins" and name in ("open", "print", "input"))
+            if effect and _of_user(frame):
+                self._refuse(f"{module}.{name}")
+        elif owner is None or isinstance(owner, ModuleType):
+            pure = name in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
+            if not pure or module.startswith("numpy.random"):
+                self._refuse(name if module == "builtins" else f"{module}.{name}")
+        elif isinstance(owner, type):
+            if is_library(owner.__module__) and not issubclass(owner, _TYPES) and owner is not object:
+                self._refuse(f"{owner.__qualname__}.{name}")
+        elif not isinstance(owner, _TYPES) and is_library(type(owner).__module__):
+            self._refuse(f"{type(owner).__qualname__}.{name}")
+
+    def _refuse(self, what: str, unseen: bool = False) -> None:
+        reason = (
+            "runs code that could not be seen beforehand; what it reads would not be noticed when it changes"
+            if unseen
+            else "does or reads something besides tensors, which a compiled call could not repeat"
+        )
+        fix = (
+            "import it at the top of the file, and call it by name"
+            if unseen
+            else "call it outside the compiled function, and pass what it gives as an argument"
+        )
+        error = CaptureError(f"{what}() {reason}", fix=fix)
+        if self.refused is None:
+            self.refused = error
+        raise error
+
+
+def is_made_code(code: CodeType) -> bool:
+    """Code that the standard library made from text, for dataclasses and named tuples."""
+    return code.co_filename.startswith("<") and code.co_name.startswith("__")
+
+
+def _of_user(frame: FrameType | None) -> bool:
+    """Whether library code at `frame` works for the user's function, not for kiln."""
+    while frame is not None:
+        module = frame.f_globals.get("__name__") or ""
+        if is_kiln(module):
+            return False
+        if not is_library(module):
+            return True
+        frame = frame.f_back
+    return False

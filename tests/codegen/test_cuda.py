@@ -1,0 +1,113 @@
+"""CUDA text from the same loop nests: golden files, and the places where C would be undefined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kiln.codegen.cuda.emit import CudaText, emit_kernel
+from kiln.codegen.cuda.schedule import ROW_THREADS, Unsupported
+from kiln.codegen.lower import lower
+from kiln.ir import loops as L
+from kiln.ir.loops import INDEX, Buffer, For, Kernel, Store, Var
+from kiln.ir.parser import parse_graph
+from kiln.ir.types import float32, int64
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "cuda"
+
+GRAPHS = {
+    "gelu": """graph gelu(%0: float32[1000]) {
+      %1 = gelu(%0) : float32[1000]
+      return %1 }""",
+    "bias_relu": """graph bias_relu(%0: float32[32, 20], %1: float32[20]) {
+      %2 = broadcast(%1) {dims=(1,), shape=(32, 20)} : float32[32, 20]
+      %3 = add(%0, %2) : float32[32, 20]
+      %4 = relu(%3) : float32[32, 20]
+      return %4 }""",
+    "softmax": """graph softmax(%0: float32[6, 1000]) {
+      %1 = amax(%0) {dims=(1,)} : float32[6]
+      %2 = broadcast(%1) {dims=(0,), shape=(6, 1000)} : float32[6, 1000]
+      %3 = sub(%0, %2) : float32[6, 1000]
+      %4 = exp(%3) : float32[6, 1000]
+      %5 = sum(%4) {dims=(1,)} : float32[6]
+      %6 = broadcast(%5) {dims=(0,), shape=(6, 1000)} : float32[6, 1000]
+      %7 = div(%4, %6) : float32[6, 1000]
+      return %7 }""",
+    "long_rows": """graph long_rows(%0: float32[3, 9001]) {
+      %1 = sum(%0) {dims=(1,)} : float32[3]
+      return %1 }""",
+    "columns": """graph columns(%0: float64[700, 40]) {
+      %1 = sum(%0) {dims=(0,)} : float64[40]
+      return %1 }""",
+    "argmax": """graph argmax(%0: float32[5, 77]) {
+      %1 = argmax(%0) {dims=(1,)} : int64[5]
+      return %1 }""",
+    "labels": """graph labels(%0: float32[9, 10], %1: int64[9]) {
+      %2 = pick(%0, %1) : float32[9]
+      return %2 }""",
+    "truncate": """graph truncate(%0: float64[50]) {
+      %1 = cast(%0) {dtype=int64} : int64[50]
+      %2 = mul(%1, %1) : int64[50]
+      return %2 }""",
+}
+
+
+def text_of(name: str) -> CudaText:
+    body = parse_graph(GRAPHS[name])
+    lowered = lower(body, [None] * len(body.inputs), [None] * len(body.outputs), [])
+    return emit_kernel(Kernel(f"k_{name}", lowered.kernel.params, lowered.kernel.body))
+
+
+@pytest.mark.parametrize("name", sorted(GRAPHS))
+def test_golden(name: str, request: pytest.FixtureRequest) -> None:
+    text = text_of(name)
+    path = GOLDEN / f"{name}.cu"
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.source)
+    assert path.read_text() == text.source
+
+
+def test_rows_run_one_block_of_the_contract_lanes_each() -> None:
+    text = text_of("softmax")
+    assert text.threads == ROW_THREADS == 64
+    assert isinstance(text.blocks, L.Const)
+    assert text.blocks.value == 6
+    assert "__shfl_xor_sync" in text.source
+    assert text.source.count("__syncthreads") == 2 * 4 + 1  # four per reduction, one per row
+
+
+def test_undefined_c_is_never_written() -> None:
+    source = text_of("truncate").source
+    assert "k_f64_to_i64" in source
+    assert "(unsigned long long)" in source  # signed overflow is undefined in C
+
+
+def test_checks_take_an_error_record() -> None:
+    text = text_of("labels")
+    assert text.has_checks
+    assert "long long *error)" in text.source
+    assert "k_fail(error, 0" in text.source
+
+
+def test_carried_values_may_be_exchanged() -> None:
+    out = Buffer("out", float32, (2,), (1,))
+    a, b, i = Var(L.Vec(float32), "a"), Var(L.Vec(float32), "b"), Var(INDEX, "i")
+    ra, rb = Var(L.Vec(float32), "ra"), Var(L.Vec(float32), "rb")
+    carried = (
+        L.Carry(a, L.const(1.0, float32), b, ra),
+        L.Carry(b, L.const(2.0, float32), a, rb),
+    )
+    loop = For("serial", i, L.index(0), L.index(3), (), carried=carried)
+    body = (loop, Store(out, (L.index(0),), ra), Store(out, (L.index(1),), rb))
+    source = emit_kernel(Kernel("swap", (out,), body)).source
+    assert "ra = ra_next" in source.replace("rb = rb_next", "ra = ra_next")
+    assert "_next = " in source
+
+
+def test_a_form_without_a_schedule_is_refused() -> None:
+    out, i = Buffer("out", int64, (4,), (1,)), Var(INDEX, "i")
+    body = (For("vector", i, L.index(1), L.index(4), (Store(out, (i,), i),)),)
+    with pytest.raises(Unsupported, match="does not run from 0"):
+        emit_kernel(Kernel("late", (out,), body))

@@ -1,0 +1,144 @@
+__device__ __forceinline__ long long k_mod_i64(long long a, long long b)
+{ return b == 0 || b == -1 ? 0 : a % b; }
+__device__ __forceinline__ int k_f32_to_i32(float a)
+{ return a >= -0x1p31f && a < 0x1p31f ? (int)a : (int)0x80000000u; }
+extern "C" __global__ void __launch_bounds__(64)
+k_softmax(const float *in0, float *out0)
+{
+    const long long thread2 = threadIdx.x;
+    __shared__ float meet0[64];
+    for (long long row1 = blockIdx.x; row1 < 6ll; row1 += gridDim.x) {
+        __shared__ float row0[1000];
+        float total17 = __int_as_float((int)0xff800000u);
+        for (long long start3 = 0ll; start3 < 1000ll; start3 += 4096) {
+            const long long t1 = (long long)((unsigned long long)start3 + (unsigned long long)thread2);
+            const long long t2 = (long long)((unsigned long long)start3 + (unsigned long long)4096ll);
+            const long long t3 = t2 < 1000ll ? t2 : 1000ll;
+            float acc5 = __int_as_float((int)0xff800000u);
+            for (long long r_1 = t1; r_1 < t3; r_1 += 64) {
+                const long long t4 = (long long)((unsigned long long)row1 * (unsigned long long)1000ll);
+                const long long t5 = (long long)((unsigned long long)t4 + (unsigned long long)r_1);
+                const float t6 = in0[t5];
+                const float t7 = acc5 != acc5 || acc5 > t6 ? acc5 : t6;
+                acc5 = t7;
+            }
+            meet0[thread2] = acc5;
+            __syncthreads();
+            const long long t8 = (long long)k_mod_i64(thread2, 16ll);
+            const float t9 = meet0[t8];
+            const long long t10 = (long long)((unsigned long long)t8 + (unsigned long long)16ll);
+            const float t11 = meet0[t10];
+            const float t12 = t9 != t9 || t9 > t11 ? t9 : t11;
+            const long long t13 = (long long)((unsigned long long)t8 + (unsigned long long)32ll);
+            const float t14 = meet0[t13];
+            const long long t15 = (long long)((unsigned long long)t8 + (unsigned long long)48ll);
+            const float t16 = meet0[t15];
+            const float t17 = t14 != t14 || t14 > t16 ? t14 : t16;
+            const float t18 = t12 != t12 || t12 > t17 ? t12 : t17;
+            const float t19 = __shfl_xor_sync(0xffffffffu, t18, 8);
+            const float t20 = t18 != t18 || t18 > t19 ? t18 : t19;
+            const float t21 = __shfl_xor_sync(0xffffffffu, t20, 4);
+            const float t22 = t20 != t20 || t20 > t21 ? t20 : t21;
+            const float t23 = __shfl_xor_sync(0xffffffffu, t22, 2);
+            const float t24 = t22 != t22 || t22 > t23 ? t22 : t23;
+            const float t25 = __shfl_xor_sync(0xffffffffu, t24, 1);
+            const float t26 = t24 != t24 || t24 > t25 ? t24 : t25;
+            __syncthreads();
+            const bool t27 = thread2 == 0ll;
+            if (t27) {
+                meet0[0ll] = t26;
+            }
+            __syncthreads();
+            const float t28 = meet0[0ll];
+            __syncthreads();
+            const float t29 = total17 != total17 || total17 > t28 ? total17 : t28;
+            total17 = t29;
+        }
+        float total32 = -0.0f;
+        for (long long start18 = 0ll; start18 < 1000ll; start18 += 4096) {
+            const long long t30 = (long long)((unsigned long long)start18 + (unsigned long long)thread2);
+            const long long t31 = (long long)((unsigned long long)start18 + (unsigned long long)4096ll);
+            const long long t32 = t31 < 1000ll ? t31 : 1000ll;
+            float acc20 = -0.0f;
+            for (long long r_3 = t30; r_3 < t32; r_3 += 64) {
+                const long long t33 = (long long)((unsigned long long)row1 * (unsigned long long)1000ll);
+                const long long t34 = (long long)((unsigned long long)t33 + (unsigned long long)r_3);
+                const float t35 = in0[t34];
+                const float t36 = t35 - total17;
+                const bool t37 = t36 != t36;
+                const bool t38 = t36 < -104.5f;
+                const bool t39 = t36 > 89.0f;
+                const float t40 = t39 ? 89.0f : t36;
+                const float t41 = t38 ? -104.5f : t40;
+                const float t42 = t41 * 0x1.7154760000000p+0f;
+                const float t43 = rintf(t42);
+                const float t44 = fmaf(t43, -0x1.62e4000000000p-1f, t41);
+                const float t45 = fmaf(t43, -0x1.7f7d1c0000000p-20f, t44);
+                const float t46 = t45 * t45;
+                const float t47 = fmaf(0x1.6d117e0000000p-10f, t45, 0x1.120be20000000p-7f);
+                const float t48 = fmaf(t47, t45, 0x1.5555180000000p-5f);
+                const float t49 = fmaf(t48, t45, 0x1.5554dc0000000p-3f);
+                const float t50 = fmaf(t49, t45, 0.5f);
+                const float t51 = fmaf(t46, t50, t45);
+                const float t52 = t51 + 1.0f;
+                const int t53 = k_f32_to_i32(t43);
+                const int t54 = t53 >> 1;
+                const int t55 = (int)((unsigned int)t54 + (unsigned int)127);
+                const int t56 = (int)((unsigned int)t55 << 23);
+                const float t57 = __int_as_float(t56);
+                const float t58 = t52 * t57;
+                const int t59 = (int)((unsigned int)t53 - (unsigned int)t54);
+                const int t60 = (int)((unsigned int)t59 + (unsigned int)127);
+                const int t61 = (int)((unsigned int)t60 << 23);
+                const float t62 = __int_as_float(t61);
+                const float t63 = t58 * t62;
+                const float t64 = t37 ? t36 : t63;
+                const float t65 = t64;
+                row0[r_3] = t65;
+                const float t66 = acc20 + t65;
+                acc20 = t66;
+            }
+            meet0[thread2] = acc20;
+            __syncthreads();
+            const long long t67 = (long long)k_mod_i64(thread2, 16ll);
+            const float t68 = meet0[t67];
+            const long long t69 = (long long)((unsigned long long)t67 + (unsigned long long)16ll);
+            const float t70 = meet0[t69];
+            const float t71 = t68 + t70;
+            const long long t72 = (long long)((unsigned long long)t67 + (unsigned long long)32ll);
+            const float t73 = meet0[t72];
+            const long long t74 = (long long)((unsigned long long)t67 + (unsigned long long)48ll);
+            const float t75 = meet0[t74];
+            const float t76 = t73 + t75;
+            const float t77 = t71 + t76;
+            const float t78 = __shfl_xor_sync(0xffffffffu, t77, 8);
+            const float t79 = t77 + t78;
+            const float t80 = __shfl_xor_sync(0xffffffffu, t79, 4);
+            const float t81 = t79 + t80;
+            const float t82 = __shfl_xor_sync(0xffffffffu, t81, 2);
+            const float t83 = t81 + t82;
+            const float t84 = __shfl_xor_sync(0xffffffffu, t83, 1);
+            const float t85 = t83 + t84;
+            __syncthreads();
+            const bool t86 = thread2 == 0ll;
+            if (t86) {
+                meet0[0ll] = t85;
+            }
+            __syncthreads();
+            const float t87 = meet0[0ll];
+            __syncthreads();
+            const float t88 = total32 + t87;
+            total32 = t88;
+        }
+        const bool t89 = 1000ll == 0ll;
+        const float t90 = t89 ? 0.0f : total32;
+        for (long long r_7 = thread2; r_7 < 1000ll; r_7 += 64) {
+            const float t91 = row0[r_7];
+            const float t92 = __fdiv_rn(t91, t90);
+            const long long t93 = (long long)((unsigned long long)row1 * (unsigned long long)1000ll);
+            const long long t94 = (long long)((unsigned long long)t93 + (unsigned long long)r_7);
+            out0[t94] = t92;
+        }
+        __syncthreads();
+    }
+}
