@@ -78,9 +78,7 @@ class _Run:
 
     # ---------------------------------------------------------------------------------- statements
 
-    def block(
-        self, block: Block, then: tuple[Expr, ...] = (), bind: Mapping[Expr, Array] | None = None
-    ) -> list[Array]:
+    def block(self, block: Block, then: tuple[Expr, ...] = (), bind: Mapping[Expr, Array] | None = None) -> list[Array]:
         """A scope in which `bind` holds; the values of `then` at its end."""
         self.scopes.append(dict(bind or {}))
         for s in block:
@@ -195,9 +193,7 @@ class _Run:
     def mask(self, mask: Expr | None) -> Array:
         return np.array([True]) if mask is None else self.value(mask)
 
-    def places(
-        self, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None, lanes: int
-    ) -> tuple[Array, Array]:
+    def places(self, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None, lanes: int) -> tuple[Array, Array]:
         """(offset, whether it is accessed) for each lane; offsets that are accessed lie inside the buffer."""
         offset = np.zeros(lanes, np.int64)
         for i, stride in zip(indices, buffer.strides, strict=True):
@@ -206,9 +202,7 @@ class _Run:
         size = self.memory_of(buffer).size
         outside = live & ((offset < 0) | (offset >= size))
         if outside.any():
-            raise EvaluationError(
-                f"{buffer.name} has {size} elements, offset {int(offset[outside][0])} is accessed"
-            )
+            raise EvaluationError(f"{buffer.name} has {size} elements, offset {int(offset[outside][0])} is accessed")
         return offset, live
 
     def load(self, e: L.Load) -> Array:
@@ -238,9 +232,7 @@ class _Run:
                 return found
         value = self.compute(e)
         if value.shape != (e.lanes,) or value.dtype != e.dtype.numpy:
-            raise EvaluationError(
-                f"{type(e).__name__} of type {e.type} gave {value.dtype}{list(value.shape)}"
-            )
+            raise EvaluationError(f"{type(e).__name__} of type {e.type} gave {value.dtype}{list(value.shape)}")
         self.scopes[-1][e] = value
         return value
 

@@ -1,4 +1,4 @@
-"""The matrix product: four small kernels that are written once and shared by every program, eager or compiled.
+"""The matrix product: a few small kernels that are written once and shared by every program, eager or compiled.
 
 Sizes and strides are run-time numbers. Whatever path they lead to, an element of the result is the same chain of
 fused multiply-adds (`ir/order.py`, "contraction"): blocks of `KBLOCK` along k, each ascending from +0, block sums
@@ -10,7 +10,9 @@ added ascending. Packing, tiling and threads only decide when an element is comp
 - *strip* runs tiles down the rows of one panel (as many columns as a full tile has).
 - *pack* copies panels of b to a workspace, so that a panel lies in one run of memory; where b is transposed it
   turns small square blocks in registers.
-- *product* cuts the result into panels and blocks of rows, packs where that pays and shares the tiles among threads.
+- *tasks* shares blocks of rows times groups of panels among threads; each task walks down k, block by block.
+- *product* decides: how big tasks are, and whether b is read in place, packed panel by panel by the tasks, or packed
+  beforehand for all of them.
 
 The function that programs call, `kiln_matmul_<dtype>`, only brings the result's rows into unit stride: it exchanges
 the roles of a and b if the columns lie contiguous instead, or copies. The method is that of Goto and van de Geijn,
@@ -290,23 +292,31 @@ class _Family:
         n, kn, b_k, b_n = params = _vars("n kn b_k b_n")
         b, packed = self.memory("b"), self.memory("packed")
         j, k = _vars("j k")
-        mask = L.apply("lt", L.ramp(j, lanes), L.splat(n, lanes))
-        here = L.ramp(k * self.shape.panel + j, lanes)
-        there = L.mul(k, b_k)
+        here, there = k * self.shape.panel, L.mul(k, b_k)
 
-        def rows(lo: Expr, source: Expr) -> Stmt:
-            copy = Store(packed, (here,), L.load(b, (source,), mask))
-            return For("serial", j, L.index(0), n, (For("serial", k, lo, kn, (copy,)),), lanes)
+        # Contiguous rows: the whole width, row by row.
+        names = _Names()
+        copies = []
+        for v in range(self.shape.vectors):
+            column = L.ramp(L.index(v * lanes), lanes)
+            mask = names.let(f"mask{v}", L.apply("lt", column, L.splat(n, lanes)))
+            source = L.ramp(L.add(there, L.index(v * lanes)), lanes)
+            copies.append(Store(packed, (L.ramp(here + v * lanes, lanes),), L.load(b, (source,), mask)))
+        names.add(For("serial", k, L.index(0), kn, tuple(copies)))
+        contiguous = names.block()
 
-        contiguous = L.ramp(L.add(there, j), lanes)
+        # Any strides: gathers, a vector's width at a time.
+        inside = L.apply("lt", L.ramp(j, lanes), L.splat(n, lanes))
         spread = L.apply("mul", L.ramp(j, lanes), L.splat(b_n, lanes))
-        scattered = L.apply("add", L.splat(there, lanes), spread)
+        gather = L.load(b, (L.apply("add", L.splat(there, lanes), spread),), inside)
+        move = Store(packed, (L.ramp(L.add(here, j), lanes),), gather)
+
         names = _Names()
         turns = _and(_is(b_k, 1), L.apply("ge", kn, L.index(self.turn)))
         whole = names.let("whole", L.select(turns, L.sub(kn, _mod(kn, self.turn)), L.index(0)))
-        names.add(If(turns, (self._turn(b, packed, n, b_n, whole),)), rows(whole, scattered))
-        unit = _or(_is(b_n, 1), _is(n, 1))
-        choice = If(unit, (rows(L.index(0), contiguous),), names.block())
+        names.add(If(turns, (self._turn(b, packed, n, b_n, whole),)))
+        names.add(For("serial", j, L.index(0), n, (For("serial", k, whole, kn, (move,)),), lanes))
+        choice = If(_or(_is(b_n, 1), _is(n, 1)), contiguous, names.block())
         return Kernel(f"{self.stem}_pack_b", (b, packed, *params), (choice,))
 
     def _turn(self, b: Buffer, packed: Buffer, n: Expr, b_n: Expr, whole: Expr) -> Stmt:

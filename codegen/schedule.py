@@ -19,7 +19,22 @@ from dataclasses import dataclass, replace
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir.intrinsics import MATH_FUNCTIONS
-from kiln.ir.loops import INDEX, Apply, Block, Const, Expr, For, Kernel, Let, Load, Ramp, Reduce, Stmt, Var, Vec
+from kiln.ir.loops import (
+    INDEX,
+    Apply,
+    Block,
+    Const,
+    Expr,
+    For,
+    Kernel,
+    Let,
+    Load,
+    Ramp,
+    Reduce,
+    Stmt,
+    Var,
+    Vec,
+)
 from kiln.ir.loops_walk import expr_children, stmt_exprs, walk, with_children
 from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.target import Target
@@ -122,7 +137,7 @@ class _Scheduler:
                 self._reduce(s, scope, out)
             case For(kind="vector"):
                 self._vector(s, scope, out)
-            case For(body=(For(kind="vector") as inner,)) if scope.lanes == 1 and _strided(inner):
+            case For(body=(For(kind="vector") as inner,)) if scope.lanes == 1 and _tileable(s, inner):
                 self._tiles(s, inner, out)
             case For():
                 self._for(s, scope, out)
@@ -136,6 +151,8 @@ class _Scheduler:
                     (a[0], self.expr(a[1], scope)) if isinstance(a, tuple) else self.expr(a, scope) for a in s.args
                 )
                 out.append(L.Invoke(s.symbol, args))
+            case L.While():
+                self._while(s, scope, out)
             case L.Alloc():
                 out.append(s)
             case _:
@@ -166,6 +183,8 @@ class _Scheduler:
     def _for(self, s: For, scope: _Scope, out: list[Stmt]) -> None:
         """A loop that stays one; carried values become as wide as what they carry."""
         lo, hi = self.expr(s.lo, scope), self.expr(s.hi, scope)
+        if lo.lanes > 1 or hi.lanes > 1:
+            raise TypeError("a loop's bounds differ between the lanes of a vector loop")
         grain = None if s.grain is None else self.expr(s.grain, scope)
         var = self.var(s.var.name)
         lanes = scope.lanes if s.carried else 1
@@ -179,6 +198,21 @@ class _Scheduler:
             self._memo[c.result] = result
             carried.append(L.Carry(name, init, L.splat(after, lanes), result))
         out.append(For(s.kind, var, lo, hi, body, s.step, tuple(carried), grain))
+
+    def _while(self, s: L.While, scope: _Scope, out: list[Stmt]) -> None:
+        """A scalar loop that stays one."""
+        if scope.lanes > 1:
+            raise TypeError("a While inside a vector loop has no CPU schedule yet")
+        inits = [self.expr(c.init, scope) for c in s.carried]
+        names = [self.var(c.var.name, c.var.type) for c in s.carried]
+        bind: dict[Expr, Expr] = {c.var: n for c, n in zip(s.carried, names, strict=True)}
+        body, (test, *nexts) = self.instance(s.body, (s.test, *(c.next for c in s.carried)), scope, bind)
+        carried = []
+        for c, name, init, after in zip(s.carried, names, inits, nexts, strict=True):
+            result = self.var(c.result.name, c.var.type)
+            self._memo[c.result] = result
+            carried.append(L.Carry(name, init, after, result))
+        out.append(L.While(test, body, tuple(carried)))
 
     # -------------------------------------------------------------------------------- vector loops
 
@@ -483,23 +517,38 @@ def _round_down(n: Expr, step: int) -> Expr:
     return L.apply("and", n, L.index(-step))
 
 
-def _strided(loop: For) -> bool:
-    """Whether a plain vector loop reads elements that are not neighbours in memory."""
-    if loop.grain is not None or any(isinstance(x, Reduce | For) for x in walk(loop.body)):
+def _tileable(rows: For, loop: For) -> bool:
+    """Whether rows of a plain vector loop read elements that are not neighbours in memory, and may be visited in
+    another order: they are independent by their kind, or because nothing that they write is read or written by
+    another row."""
+    from_zero = all(isinstance(x.lo, Const) and x.lo.value == 0 and x.step == 1 and not x.carried for x in (rows, loop))
+    if not from_zero or rows.kind not in ("parallel", "serial") or loop.grain is not None:
         return False
-    pending = [e for x in loop.body for e in stmt_exprs(x)]
+    if any(isinstance(x, Reduce | For | L.While | L.Invoke | L.Verify) for x in walk(loop.body)):
+        return False
+    if rows.var in _reachable([loop.hi]):
+        return False
+    loads = [e for e in _reachable([e for x in walk(loop.body) for e in stmt_exprs(x)]) if isinstance(e, Load)]
+    if rows.kind == "serial":
+        stores = [x for x in walk(loop.body) if isinstance(x, L.Store)]
+        if {x.buffer for x in stores} & {e.buffer for e in loads}:
+            return False
+        if any(rows.var not in x.indices or loop.var not in x.indices for x in stores):
+            return False
+    steps = [s for e in loads for i, s in zip(e.indices, e.buffer.strides, strict=True) if i is loop.var]
+    return any(not isinstance(s, int) or s not in (0, 1) for s in steps)
+
+
+def _reachable(roots: list[Expr]) -> set[Expr]:
+    """The expressions and everything they are made of."""
     seen: set[Expr] = set()
+    pending = list(roots)
     while pending:
         e = pending.pop()
-        if e in seen:
-            continue
-        seen.add(e)
-        pending.extend(expr_children(e))
-        if isinstance(e, Load):
-            steps = [s for i, s in zip(e.indices, e.buffer.strides, strict=True) if i is loop.var]
-            if any(not isinstance(s, int) or s not in (0, 1) for s in steps):
-                return True
-    return False
+        if e not in seen:
+            seen.add(e)
+            pending.extend(expr_children(e))
+    return seen
 
 
 def _quotient(n: Expr, divisor: int) -> Expr:

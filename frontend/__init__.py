@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from kiln.functional import cat as cat
     from kiln.functional import clamp as clamp
     from kiln.functional import clone as clone
+    from kiln.functional import cos as cos
     from kiln.functional import div as div
     from kiln.functional import div as true_divide  # noqa: F401
     from kiln.functional import eq as eq
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from kiln.functional import reshape as reshape
     from kiln.functional import rsqrt as rsqrt
     from kiln.functional import sigmoid as sigmoid
+    from kiln.functional import sin as sin
     from kiln.functional import softmax as softmax
     from kiln.functional import sqrt as sqrt
     from kiln.functional import square as square
@@ -132,9 +134,9 @@ _NAMES = {
     ),
     "kiln.explain": "explain",
     "kiln.functional": (
-        "abs add all amax amin any argmax argmin cat clamp clone div true_divide=div eq erf exp "
+        "abs add all amax amin any argmax argmin cat clamp clone cos div true_divide=div eq erf exp "
         "expand flatten ge gelu gt le linear log log_softmax logical_and logical_not logical_or lt matmul "
-        "max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape rsqrt sigmoid "
+        "max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape rsqrt sigmoid sin "
         "softmax sqrt square squeeze stack sub sum t tanh transpose unsqueeze where"
     ),
     "kiln.ir.types": "dtype=DType bool=bool_ float32 float64 int64",

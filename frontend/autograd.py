@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_sequence = itertools.count(1)
+_sequence = itertools.count(1 << 20, 1 << 20)
+"""Numbers of tape nodes. Between two of them there is room for the nodes that one node expands to."""
 
 
 # ------------------------------------------------------------------------------------------ grad modes
@@ -122,7 +123,7 @@ Edge: TypeAlias = "tuple[Node | Tensor, int] | None"
 class Node:
     """One entry of the tape. Subclasses say how gradients of results become gradients of inputs."""
 
-    __slots__ = ("edges", "results", "sequence")
+    __slots__ = ("edges", "expansion", "results", "sequence")
 
     continues_fold = False
     """True: `apply` gets the running gradients of its inputs and returns them with its own uses folded in."""
@@ -131,6 +132,11 @@ class Node:
         self.sequence = next(_sequence)
         self.edges = tuple(edges)
         self.results = tuple(results)
+        self.expansion: tuple[Edge, ...] | None = None
+        """Where gradients of the results go instead, once `expand` put finer nodes on the tape."""
+
+    def expand(self) -> None:
+        """Called before derivatives of gradients are computed: a node that stands for many may set `expansion`."""
 
     @property
     def name(self) -> str:
@@ -154,6 +160,13 @@ def edge_of(tensor: TensorBase) -> Edge:
     if tensor._node is not None:
         return (tensor._node, tensor._index)
     return (cast("Tensor", tensor), 0) if tensor._flags & REQUIRES_GRAD else None
+
+
+def resolved(edge: Edge) -> Edge:
+    """`edge`, or where it leads when its node was expanded."""
+    while edge is not None and isinstance(edge[0], Node) and edge[0].expansion is not None:
+        edge = edge[0].expansion[edge[1]]
+    return edge
 
 
 def attach(node: Node, results: Sequence[TensorBase]) -> None:
@@ -393,6 +406,7 @@ class _Walk:
         self.leaves: dict[Tensor, Any] = {}  # tensors hash by identity
 
     def so_far(self, edge: Edge) -> Any:
+        edge = resolved(edge)
         if edge is None:
             return None
         target, index = edge
@@ -402,6 +416,7 @@ class _Walk:
         return self.leaves.get(target)
 
     def put(self, edge: Edge, grad: Any) -> None:
+        edge = resolved(edge)
         if edge is None or grad is None:
             return
         target, index = edge
@@ -452,10 +467,10 @@ def _leading_to(edges: Sequence[Edge], starts: Iterable[Node]) -> set[Node]:
         node = todo.pop()
         if node not in reached:
             reached[node] = None
-            todo.extend(e[0] for e in node.edges if e is not None and isinstance(e[0], Node))
+            todo.extend(e[0] for e in map(resolved, node.edges) if e is not None and isinstance(e[0], Node))
     useful: set[Node] = set()
     for node in sorted(reached, key=lambda n: n.sequence):  # producers first
-        for e in node.edges:
+        for e in map(resolved, node.edges):
             if e is not None and ((id(e[0]), e[1]) in goals or e[0] in useful):
                 useful.add(node)
     return useful
@@ -463,6 +478,18 @@ def _leading_to(edges: Sequence[Edge], starts: Iterable[Node]) -> set[Node]:
 
 Tensors: TypeAlias = "Tensor | Sequence[Tensor]"
 Gradients: TypeAlias = "Tensor | Sequence[Tensor | None] | None"
+
+
+def _expand(outputs: Sequence[Any]) -> None:
+    """Expand every node behind `outputs` that can be."""
+    todo = [edge_of(t) for t in outputs if isinstance(t, TensorBase)]
+    seen: set[Node] = set()
+    while todo:
+        edge = resolved(todo.pop())
+        if edge is not None and isinstance(edge[0], Node) and edge[0] not in seen:
+            seen.add(edge[0])
+            edge[0].expand()
+            todo.extend([edge] if edge[0].expansion is not None else edge[0].edges)
 
 
 def _tuple(x: Any) -> tuple[Any, ...]:
@@ -515,6 +542,8 @@ def backward(
     outputs = _tuple(tensors)
     given = _tuple(grad_tensors) if grad_tensors is not None else (None,) * len(outputs)
     retain = create_graph if retain_graph is None else retain_graph
+    if create_graph:
+        _expand(outputs)
     with _GradMode(create_graph):
         walk = _start(outputs, given)
         walk.run({}, None, retain)
@@ -565,7 +594,9 @@ def grad(
                 operands=[t.ttype],
                 fix="requires_grad_() it first",
             )
-    edges = [edge_of(t) for t in ins]
+    if create_graph:
+        _expand(outs)
+    edges = [resolved(edge_of(t)) for t in ins]
     with _GradMode(create_graph):
         walk = _start(outs, given)
         wanted: dict[Edge, Any] = {e: None for e in edges if e is not None and isinstance(e[0], Node)}

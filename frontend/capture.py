@@ -12,13 +12,14 @@ question about tensor data: a compiled call could not ask it again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
+from kiln.ir.types import TensorType
 from kiln.location import user_location
 
 Chain = tuple[tuple[OpDef, Attrs], ...]
@@ -63,6 +64,23 @@ class GradSlot:
         self.written = False
 
 
+def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None:
+    """CaptureError if an input that is written shares memory with another one: the graph takes them for apart."""
+    starts = [t._buffer.ptr for t in inputs]
+    if len(set(starts)) == len(starts) and all(t._buffer.owner is None for t in inputs):
+        return  # blocks of our allocator never overlap
+    for k in written:
+        memory = inputs[k]._buffer
+        for i, t in enumerate(inputs):
+            other = t._buffer
+            if i != k and memory.ptr < other.ptr + other.nbytes and other.ptr < memory.ptr + memory.nbytes:
+                raise CaptureError(
+                    "two tensors from outside share memory, and one of them is written in place",
+                    operands=[inputs[k].ttype, t.ttype],
+                    fix="pass the whole tensor and take the views inside the function",
+                )
+
+
 def current() -> Capture | None:
     """The capture that listens in this thread."""
     recorder = MODES.recorder
@@ -81,6 +99,8 @@ class Capture:
         self.taped: set[Operation] = set()
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
+        self.refused: CaptureError | None = None
+        """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
             if id(t) not in self.entries:
                 self._input("argument", t)
@@ -91,6 +111,13 @@ class Capture:
 
     def __exit__(self, *_: object) -> None:
         MODES.recorder = None
+
+    def refuse(self, message: str, *, operands: Sequence[TensorType] = (), fix: str = "") -> NoReturn:
+        """Raise CaptureError, and remember it."""
+        error = CaptureError(message, operands=operands, fix=fix)
+        if self.refused is None:
+            self.refused = error
+        raise error
 
     # ---------------------------------------------------------------------------- what tensors report
 
@@ -109,24 +136,28 @@ class Capture:
                 self.entries[id(t)] = Entry(t, Storage(t, v, None), (), v)
 
     def record_write(self, tensor: TensorBase, value: TensorBase) -> None:
-        """`tensor`'s memory was overwritten with what `value` holds."""
+        """`tensor`'s memory was overwritten once, with what `value` held before."""
         self._settle()
-        new = self.value_of(value)
-        entry = self.entries.get(id(tensor)) or self._lift(tensor)
+        entry = self.entries.get(id(tensor))
+        if entry is None:
+            entry = self._lift(tensor)
+        else:
+            entry.storage.version += 1  # this write, so that `value` may share the memory
         storage = entry.storage
         if storage.root._flags & READONLY:
-            raise CaptureError("an in-place write to read-only memory")
+            self.refuse("an in-place write to read-only memory")
+        new = self.value_of(value)
+        self._check_version(entry)
         if storage.input is not None:
             self.check_aliasing([storage])
         storage.value = self._put(storage.value, entry.chain, new)
         storage.stamp += 1
-        storage.version = tensor._buffer.version
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
 
     def forbid(self, tensor: TensorBase, what: str) -> None:
         """`what` needs the data of `tensor`."""
-        raise CaptureError(
+        self.refuse(
             f"{what} asks for tensor data while a function is captured; the compiled program could not ask again",
             operands=[tensor.ttype],
             fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
@@ -152,12 +183,7 @@ class Capture:
         """The Value that a tensor holds now."""
         entry = self.entries.get(id(t)) or self._lift(t)
         storage = entry.storage
-        if storage.version != t._buffer.version and not storage.root._flags & READONLY:
-            raise CaptureError(
-                "the memory of a traced tensor was changed behind the capture",
-                operands=[t.ttype],
-                fix="change it with kiln's in-place methods",
-            )
+        self._check_version(entry)
         if entry.stamp != storage.stamp:
             value = storage.value
             for op, attrs in entry.chain:
@@ -166,6 +192,15 @@ class Capture:
                 self.rederived.add(value.producer)
             entry.value, entry.stamp = value, storage.stamp
         return entry.value
+
+    def _check_version(self, entry: Entry) -> None:
+        storage = entry.storage
+        if storage.version != entry.tensor._buffer.version and not storage.root._flags & READONLY:
+            self.refuse(
+                "the memory of a traced tensor was changed behind the capture",
+                operands=[entry.tensor.ttype],
+                fix="change it with kiln's in-place methods",
+            )
 
     def _put(self, base: Value, chain: Chain, value: Value) -> Value:
         """`base` with the part that a chain of views shows replaced by `value`."""
@@ -183,16 +218,18 @@ class Capture:
             return self.builder.add(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})[0]
         if op.name == "broadcast" and value.type.numel() == base.type.numel():
             return self.builder.add(OPS["reshape"], [value], {"shape": base.type.shape})[0]
-        raise CaptureError(f"an in-place write through {op.name}", fix="write to a clone()")
+        self.refuse(f"an in-place write through {op.name}", fix="write to a clone()")
 
     def _lift(self, t: TensorBase) -> Entry:
         """A tensor from outside becomes an input."""
-        for slot in self.grads.values():
-            if slot.before is t:
-                return self._input("grad", t)
+        owners = [slot for slot in self.grads.values() if slot.before is t]
+        if len(owners) > 1:
+            self.refuse("two tensors share one gradient", operands=[t.ttype], fix="clone() one of them")
+        if owners:
+            return self._input("grad", t)
         if id(t) in self.reachable:
             return self._input("object", t)
-        raise CaptureError(
+        self.refuse(
             "a tensor that is neither an argument nor reachable from the function (its closure, globals, modules) "
             "was used while it is captured; the compiled program would not notice a new one",
             operands=[t.ttype],
@@ -215,18 +252,10 @@ class Capture:
 
     def check_aliasing(self, written: Sequence[Storage]) -> None:
         """Refuse inputs that share memory when one of them was written."""
-        buffers: dict[int, int] = {}
-        for _, t in self.inputs:
-            buffers[id(t._buffer)] = buffers.get(id(t._buffer), 0) + 1
+        check_separate([t for _, t in self.inputs], [s.input for s in written if s.input is not None])
         for s in written:
-            if buffers[id(s.root._buffer)] > 1:
-                raise CaptureError(
-                    "two tensors from outside share memory, and one of them is written in place",
-                    operands=[s.root.ttype],
-                    fix="pass the whole tensor and take the views inside the function",
-                )
             if s.root._flags & REQUIRES_GRAD and s.root._node is not None:
-                raise CaptureError(
+                self.refuse(
                     "an in-place write to an input through which gradients flow",
                     operands=[s.root.ttype],
                     fix="write to a clone(), and return it",

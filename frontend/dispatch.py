@@ -47,6 +47,11 @@ def register_tensor_class(cls: type[TensorBase]) -> None:
     _tensor = cls
 
 
+def tensor_class() -> Any:
+    """The class that results are made as."""
+    return _tensor
+
+
 # ------------------------------------------------------------------------------------- whole programs
 
 

@@ -169,6 +169,16 @@ def erf(input: TensorBase) -> Tensor:
     return apply(OPS["erf"], floating("erf", input))
 
 
+def sin(input: TensorBase) -> Tensor:
+    """Sine, of radians."""
+    return apply(OPS["sin"], floating("sin", input))
+
+
+def cos(input: TensorBase) -> Tensor:
+    """Cosine, of radians."""
+    return apply(OPS["cos"], floating("cos", input))
+
+
 def sigmoid(input: TensorBase) -> Tensor:
     """1 / (1 + exp(-input))."""
     return apply(OPS["sigmoid"], floating("sigmoid", input))

@@ -74,7 +74,6 @@ class Guards:
         self._spaces: list[tuple[dict[str, Any], str]] = []
         self._globals: list[Fact] = []
         self._slow: list[Fact] = []
-        self._contents: list[tuple[Any, bytes]] = []
 
     # -------------------------------------------------------------------------------------- noting
 
@@ -124,7 +123,7 @@ class Guards:
 
     def array(self, path: str, x: np.ndarray[Any, Any]) -> None:
         """The contents of a NumPy array: compared on every call."""
-        self._note(self._slow, path, lambda: (x.dtype.str, x.shape, x.tobytes()))
+        self._note(self._slow, path, lambda: (f"{x.dtype.str}{x.shape}", x.tobytes()))
 
     # ------------------------------------------------------------------------------------ checking
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from operator import is_
 from typing import Any
 
+import numpy as np
+
+from kiln.autograd import refresh
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.capture import Capture
 from kiln.errors import ArgumentError, CaptureError
-from kiln.guards import Guards
-from kiln.pytree import Tree, flatten
-from kiln.random import default_generator
+from kiln.guards import SCALARS, Guards
+from kiln.pytree import Tree, containers, flatten
+from kiln.reach import reach
 from kiln.region import Region
+from kiln.world import Audit
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
-
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
 class _Entry:
@@ -49,18 +52,20 @@ class CompiledFunction:
         self._function = function
         self._fixed = fixed
         self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
-        self._lock = threading.RLock()
         self.log: list[str] = []
         """Why each capture happened, in order."""
+        self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if MODES.recorder is not None:  # inside another capture: part of it
             return self._function(*args, **kwargs)
         leaves, tree = flatten((args, kwargs))
-        key, tensors, objects = self._signature(leaves, tree)
+        key, tensors, objects = _signature(leaves, tree)
         for entry in self._entries.get(key, ()):
-            if entry.guards.hold() and entry.region.matches(tensors):
-                return entry.region.run(tensors)
+            if entry.guards.hold():
+                inputs = entry.region.gather(tensors)
+                if inputs is not None:
+                    return entry.region.run(inputs, tensors)
         with self._lock:
             return self._capture(key, tensors, objects, args, kwargs)
 
@@ -72,6 +77,18 @@ class CompiledFunction:
         if name.startswith("__") or "_function" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self._function, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Attributes go to the wrapped function or module, but for this object's own."""
+        own = "_lock" not in self.__dict__ or name in self.__dict__
+        if own or name.startswith("__"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._function, name, value)
+
+    def __kiln_reach__(self) -> tuple[Any, ...]:
+        """What guards of other captured functions look at."""
+        return (self._function,)
 
     def __repr__(self) -> str:
         count = sum(map(len, self._entries.values()))
@@ -88,27 +105,6 @@ class CompiledFunction:
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _signature(self, leaves: Sequence[Any], tree: Tree) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
-        """(key, tensor arguments without repetition, other objects to guard)."""
-        key: list[Any] = [tree, MODES.grad_enabled]
-        tensors: list[Any] = []
-        objects: list[Any] = []
-        known: dict[int, int] = {}
-        buffers: dict[int, int] = {}
-        for x in leaves:
-            if isinstance(x, TensorBase):
-                position = known.setdefault(id(x), len(tensors))
-                if position == len(tensors):
-                    tensors.append(x)
-                shared = buffers.setdefault(id(x._buffer), position)
-                key.append((x._layout.dtype, x._layout.shape, x._layout.strides, x._flags, position, shared))
-            elif isinstance(x, _PLAIN):
-                key.append((type(x), repr(x) if isinstance(x, float | complex) else x))
-            else:
-                key.append(id(x))
-                objects.append(x)
-        return tuple(key), tensors, objects
-
     def _capture(
         self,
         key: tuple[Any, ...],
@@ -117,20 +113,31 @@ class CompiledFunction:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        why = self._reason(key, tensors)
+        """Run the function for real, recorded, and keep what was recorded. Its results are the call's."""
+        why = self._reason(key)
         if self._fixed and self._entries:
             raise CaptureError(
                 f"a traced function was called in a way its example did not show: {why}",
                 fix="trace it with such an example, or use kiln.compile",
             )
-        guards = Guards(self._function, tuple(objects))
         name = getattr(self._function, "__name__", type(self._function).__name__)
+        name = name if name.isidentifier() else "main"
+        leaves, tree = flatten((args, kwargs))
+        reached = reach(self._function, tuple(objects))
         modes = MODES.grad_enabled
-        state = default_generator.state  # every function reaches it, through kiln.rand and its like
-        reachable = {**guards.tensors, id(state): state}
-        with Capture(name if name.isidentifier() else "main", tensors, reachable) as capture:
-            returned = self._function(*args, **kwargs)
-            changed = guards.broken()
+        with Capture(name, tensors, dict(reached.guards.tensors)) as capture:
+            audit = Audit(reached.code)
+            try:
+                with audit:
+                    returned = self._function(*args, **kwargs)
+            except Exception:
+                self._check_refused(audit, capture)
+                raise
+            self._check_refused(audit, capture)
+            changed = reached.guards.broken()
+            after, tree_after = flatten((args, kwargs))
+            if tree_after != tree or not all(map(is_, leaves, after)):
+                changed = "a list or dict among the arguments"
             if changed:
                 raise CaptureError(
                     f"the call changed Python state: {changed}; a compiled call could not repeat that",
@@ -138,11 +145,18 @@ class CompiledFunction:
                 )
             if MODES.grad_enabled != modes:
                 raise CaptureError("the call left gradients switched on or off", fix="use a with block")
-            region = Region(capture, tensors, returned, capture.builder.name)
+            _check_containers(returned, (args, kwargs), reached.seen)
+            region = Region(capture, tensors, returned, reached.seen, name)
         region.compile()
-        self._keep(key, _Entry(guards, region))
+        self._keep(key, _Entry(reached.guards, region))
         self.log.append(why)
         return returned
+
+    def _check_refused(self, audit: Audit, capture: Capture) -> None:
+        """Raise a refusal that the function's own code caught: it went a way that it does not go outside a capture."""
+        refused = audit.refused or capture.refused
+        if refused is not None:
+            raise refused
 
     def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
         entries = self._entries.pop(key, [])
@@ -150,7 +164,7 @@ class CompiledFunction:
         while len(self._entries) > MAX_REGIONS:
             del self._entries[next(iter(self._entries))]
 
-    def _reason(self, key: tuple[Any, ...], tensors: Sequence[Any]) -> str:
+    def _reason(self, key: tuple[Any, ...]) -> str:
         """Why no region fits, for `explain` and for errors."""
         if not self._entries:
             return "first call"
@@ -166,12 +180,51 @@ class CompiledFunction:
         return "gradients are switched on or off" if known[1] != key[1] else "the arguments differ"
 
 
+def _signature(leaves: Sequence[Any], tree: Tree) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
+    """(key, tensor arguments without repetition, other objects to guard)."""
+    key: list[Any] = [tree, MODES.grad_enabled]
+    tensors: list[Any] = []
+    objects: list[Any] = []
+    known: dict[int, int] = {}
+    buffers: dict[int, int] = {}
+    for x in leaves:
+        if isinstance(x, TensorBase):
+            position = known.setdefault(id(x), len(tensors))
+            if position == len(tensors):
+                tensors.append(x)
+            shared = buffers.setdefault(id(x._buffer), position)
+            tied = False
+            if x._view is not None:
+                refresh(x)
+                tied = bool(x._view.base._flags & REQUIRES_GRAD)
+            key.append((x._layout, x._flags, x._node is None, tied, position, shared))
+        elif isinstance(x, SCALARS):
+            key.append((type(x), repr(x) if isinstance(x, float | complex | np.generic) else x))
+        else:
+            key.append(id(x))
+            objects.append(x)
+    return tuple(key), tensors, objects
+
+
+def _check_containers(returned: Any, arguments: Any, owned: Container[int]) -> None:
+    """Refuse a returned list or dict that was there before: a warm call makes new ones."""
+    before = {id(x) for x in containers(arguments)}
+    for x in containers(returned):
+        if id(x) in before or id(x) in owned:
+            raise CaptureError(
+                f"the call returned a {type(x).__name__} that it was given or found outside",
+                fix="return a new one, or its items",
+            )
+
+
 def _told(part: Any) -> str:
     """A part of a signature in words."""
     if isinstance(part, tuple) and len(part) == 6:
-        dtype, shape, strides, flags = part[:4]
-        grad = ", requires grad" if flags & REQUIRES_GRAD else ""
-        return f"{dtype}{list(shape)} with strides {list(strides)}{grad}{', read-only' if flags & READONLY else ''}"
+        layout, flags, leaf = part[:3]
+        words = f"{layout.ttype} with strides {list(layout.strides)}"
+        if flags & REQUIRES_GRAD:
+            words += ", requires grad" if leaf else ", computed with gradients"
+        return words + (", read-only" if flags & READONLY else "")
     if isinstance(part, tuple):
         return f"{part[0].__name__} {part[1]}"
     return "another object"

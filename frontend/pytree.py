@@ -55,6 +55,19 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     return tree.kind(*items)
 
 
+def containers(tree: Any) -> Iterator[Any]:
+    """Every list and dict in it, itself included."""
+    if type(tree) is dict:
+        yield tree
+        for v in tree.values():
+            yield from containers(v)
+    elif isinstance(tree, (list, tuple)):
+        if type(tree) is list:
+            yield tree
+        for v in tree:
+            yield from containers(v)
+
+
 def map_tree(f: Callable[[Any], Any], tree: Any) -> Any:
     """The same container with `f` applied to every leaf."""
     leaves, shape = flatten(tree)

@@ -48,9 +48,11 @@ from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import Device, DType, Sym
 from kiln.location import is_kiln
+from kiln.random import default_generator
 
 _MAX_FACTS: Final = 20_000
 
+_FIELD: Final = type(vars(collections.namedtuple("_Example", "x"))["x"])
 _FIXED: Final = (
     *SCALARS,
     *(range, slice, type(...), type(NotImplemented), CodeType, np.dtype, np.ufunc, enum.Enum, re.Pattern),
@@ -58,7 +60,7 @@ _FIXED: Final = (
     *(DType, Device, Sym, OpDef, Constant, Layout),
     *(type(threading.Lock()), type(threading.RLock())),
     *(MethodDescriptorType, WrapperDescriptorType, ClassMethodDescriptorType),
-    *(GetSetDescriptorType, MemberDescriptorType, type(collections.namedtuple("_", "x").x)),
+    *(GetSetDescriptorType, MemberDescriptorType, _FIELD),
     *(operator.attrgetter, operator.itemgetter, operator.methodcaller),
 )
 """Kinds that never change what they are; which object it is has been noted where it was found."""
@@ -73,10 +75,12 @@ _CODE: Final = (FunctionType, staticmethod, classmethod, property)
 
 @dataclass(frozen=True)
 class Reached:
-    """Guards on all state, and all code that the function can run as far as this walk can see."""
+    """Guards on all state, all code that the function can run as far as this walk can see, and every object that was
+    met, by id (kept alive with it)."""
 
     guards: Guards
     code: frozenset[CodeType]
+    seen: dict[int, Any]
 
 
 def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reached:
@@ -85,18 +89,21 @@ def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reache
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
-    random = sys.modules.get("kiln.random")
-    if random is not None:
-        walk.visit(random.default_generator, "the default generator")
+    walk.visit(default_generator, "the default generator")  # through kiln.rand and its like
     walk.look_into_modules()
     walk.guards.freeze()
-    return Reached(walk.guards, frozenset(walk.code))
+    return Reached(walk.guards, frozenset(walk.code), walk.seen)
+
+
+_DEPENDENCIES: Final = frozenset(
+    {"numpy", "llvmlite", "ml_dtypes", "networkx", "safetensors", "platformdirs", "filelock"}
+)
 
 
 def is_library(module: str | None) -> bool:
-    """Modules whose code is not the user's: kiln itself, NumPy, the standard library."""
+    """Modules whose code is not the user's: kiln itself, what it needs, the standard library."""
     root = (module or "").split(".")[0]
-    return is_kiln(module or "") or root == "numpy" or (root in sys.stdlib_module_names and root != "__main__")
+    return is_kiln(module or "") or root in _DEPENDENCIES or (root in sys.stdlib_module_names and root != "__main__")
 
 
 class _Walk:
@@ -163,11 +170,7 @@ class _Walk:
         elif hasattr(kind, "__kiln_reach__"):
             for part in x.__kiln_reach__():
                 self.visit(part, path)
-        elif kind.__module__.split(".")[0] in _PURE_MODULES:
-            return
-        elif kind.__module__.split(".")[0] == "numpy" and callable(x) and not _draws(x):
-            return
-        else:
+        elif not _taken_as_it_is(x):
             self._object(x, path)
 
     def _builtin(self, x: Any, path: str) -> None:
@@ -289,6 +292,12 @@ def _bound(cell: CellType) -> bool:
         return False
 
 
+def _taken_as_it_is(x: Any) -> bool:
+    """Loggers and such, and NumPy's functions."""
+    root = type(x).__module__.split(".")[0]
+    return root in _PURE_MODULES or (root == "numpy" and callable(x) and not _draws(x))
+
+
 def _draws(x: Any) -> bool:
     """Whether a callable belongs to NumPy's random numbers."""
     return str(getattr(x, "__module__", "") or "").startswith("numpy.random")
@@ -353,7 +362,8 @@ def _uses(code: CodeType) -> _Uses:
     imports: set[tuple[str, int]] = set()
     attributes: set[str] = set()
     for part in _nested(code):
-        kind, chain, level = "", (), 0
+        kind, level = "", 0
+        chain: tuple[str, ...] = ()
         for instruction in dis.get_instructions(part):
             name, argument = instruction.opname, instruction.argval
             if name in _ATTRIBUTE:

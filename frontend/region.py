@@ -2,35 +2,44 @@
 
 A warm call gathers the input tensors, runs one program, and then makes the world look as after the eager call: outputs
 (with their aliasing), in-place writes, `.grad`, and, when outputs require gradients, one tape node that continues the
-gradients of its inputs in eager's order.
+gradients of its inputs in eager's order (`region_node.py`).
 """
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from kiln import autograd, dispatch
-from kiln.autograd import Node, edge_of
-from kiln.base import MODES, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
-from kiln.capture import Capture, Chain
+from kiln.autograd import Node
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
+from kiln.capture import Capture, Chain, GradSlot, check_separate
 from kiln.errors import CaptureError, GradError
-from kiln.ir import interpreter
-from kiln.ir.graph import Graph, Operation, Value
+from kiln.guards import SCALARS
+from kiln.ir.graph import Graph, Value
 from kiln.ir.passes.autodiff import Differentiated, NoDerivative, differentiate
 from kiln.ir.program import Program
-from kiln.pytree import Tree, flatten, unflatten
+from kiln.ir.types import Device, DType
+from kiln.pytree import flatten, unflatten
 from kiln.runtime.memory import Buffer
+from kiln.runtime.targets import host_target
+
+_KEPT: Final = (*SCALARS, type, enum.Enum, DType, Device, np.dtype, range, type(...))
+"""What a captured function may return besides tensors and containers of them: these can't change."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a warm call rebuilds one tensor: memory of input `input`, or of output `output`; `delta` bytes in,
-    with a layout. `seed`: its position among the values that gradients come in for."""
+    """How a warm call makes one tensor: on the memory of input `input`, or else of output `output`; `delta` bytes in,
+    with a layout. `seed`: its position among the values that gradients come in for. `base`: which result it is a
+    view of, by `chain` (of an input: of that)."""
 
     input: int | None
     output: int
@@ -38,21 +47,36 @@ class Result:
     layout: Layout
     flags: int
     seed: int | None
-    chain: Chain
+    base: int | None
+    chain: Chain | None
     same: bool  # the very input tensor
 
-    def build(self, inputs: Sequence[Any], buffers: Sequence[Any], cls: Any) -> Any:
-        if self.same:
-            assert self.input is not None
-            return inputs[self.input]
+    def build(self, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any], cls: Any) -> Any:
         if self.input is None:
             buffer = buffers[self.output]
-            return cls(buffer, buffer.ptr + self.delta, self.layout, self.flags)
-        t = inputs[self.input]
-        made = cls(t._buffer, t._ptr + self.delta, self.layout, self.flags)
-        base, chain = (t, ()) if t._view is None else (t._view.base, t._view.chain)
-        made._view = View(base, None if chain is None else (*chain, *self.chain), t._buffer.version)
-        return made
+            t = cls(buffer, buffer.ptr + self.delta, self.layout, self.flags)
+            if self.base is not None:
+                t._view = View(made[self.base], self.chain, buffer.version)
+            return t
+        source = inputs[self.input]
+        if self.same:
+            return source
+        t = cls(source._buffer, source._ptr + self.delta, self.layout, self.flags | source._flags & READONLY)
+        base, chain = (source, ()) if source._view is None else (source._view.base, source._view.chain)
+        whole = None if chain is None or self.chain is None else (*chain, *self.chain)
+        t._view = View(base, whole, source._buffer.version)
+        return t
+
+
+@dataclass(frozen=True)
+class GradWrite:
+    """A `.grad` that the call sets: of argument `argument`, of result `result`, or of `tensor`; to result `value`,
+    or None."""
+
+    tensor: Any
+    argument: int | None
+    result: int | None
+    value: int | None
 
 
 class Compiled:
@@ -73,99 +97,168 @@ class Compiled:
 
     def run(self, inputs: Sequence[TensorBase]) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
-        buffers = [None if layout is None else Buffer.allocate(layout.nbytes) for layout in self.layouts]
-        pointers = [t._ptr for t in inputs]
-        values = [*pointers, *(0 if b is None else b.ptr for b in buffers)]
+        allocate = Buffer.allocate
+        buffers = [None if layout is None else allocate(layout.nbytes) for layout in self.layouts]
+        values = [t._ptr for t in inputs]
+        count = len(values)
+        values += [0 if b is None else b.ptr for b in buffers]
         for o, i in self.program.aliases:
-            values[len(pointers) + o] = pointers[i]
+            values[count + o] = values[i]
         dispatch.execute(self.executable, values)
         return buffers
 
 
 class Region:
-    """One capture, ready for warm calls."""
+    """One capture, ready for warm calls. Made while the capture still listens.
 
-    def __init__(self, capture: Capture, arguments: Sequence[TensorBase], returned: Any, name: str) -> None:
+    `arguments` are the tensor arguments, `owned` the ids of objects that outlive the call (those that guards watch).
+    """
+
+    def __init__(
+        self,
+        capture: Capture,
+        arguments: Sequence[TensorBase],
+        returned: Any,
+        owned: Container[int],
+        name: str,
+    ) -> None:
         self.name = name
-        self.returned, self.tree = flatten(returned)
-        self.cls = type(arguments[0]) if arguments else _tensor_class()
-        self.inputs = capture.inputs
-        self.positions = {id(t): k for k, t in enumerate(arguments)}
-        self.sources = [self._source(kind, t, capture) for kind, t in capture.inputs]
+        self.cls = dispatch.tensor_class()
+        self._positions = {id(t): k for k, t in enumerate(arguments)}
         self._values: list[Value] = []
-        self._seeds: list[Value] = []
-        self.results = [self._result(x, capture) if isinstance(x, TensorBase) else x for x in self.returned]
+        self._indices: dict[int, int] = {}
+        self._kept: list[TensorBase] = []  # while results are described, so that ids stay theirs
+        self.seeds: list[Value] = []
+        self.results: list[Result] = []
+        leaves, self.tree = flatten(returned)
+        self.leaves = [self._leaf(x, capture, owned) for x in leaves]
         self.grads = [
-            (
-                slot.tensor,
-                self.positions.get(id(slot.tensor)),
-                None if slot.final is None else self._result(slot.final, capture),
-            )
-            for slot in capture.grads.values()
-            if slot.written and id(slot.tensor) in {id(t) for _, t in capture.inputs}
+            write
+            for slot in list(capture.grads.values())
+            if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
         self.guarded_grads = [
-            (slot.tensor, self.positions.get(id(slot.tensor)), slot.before is not None)
+            (slot.tensor, self._positions.get(id(slot.tensor)), slot.before is not None)
             for slot in capture.grads.values()
             if slot.read
         ]
-        outputs = self._values
-        self.graph = capture.finish(outputs)
+        self.graph = capture.finish(self._values)
         self.taped = capture.taped_operations()
-        self.strides = [t._layout.strides if not t._layout.contiguous else None for _, t in capture.inputs]
+        self.strides = [None if t._layout.contiguous else t._layout.strides for _, t in capture.inputs]
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
-        self.released = any(_is_released(x._node) for x in self.returned if isinstance(x, TensorBase) and x._node)
-        del self.returned
+        self.released = any(_is_released(t._node) for t in self._kept if t._node is not None)
+        self._find_inputs(capture)
+        del self._positions, self._values, self._indices, self._kept
         self.forward: Compiled | None = None
-        self.backwards: dict[tuple[tuple[bool, ...], tuple[bool, ...]], tuple[Differentiated, Compiled]] = {}
-        self.plan = self._differentiate() if self._seeds and self.wanted else None
+        self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
+        self.plan = self._differentiate() if self.seeds and self.wanted else None
 
     # -------------------------------------------------------------------------------- after a capture
 
-    def _source(self, kind: str, t: TensorBase, capture: Capture) -> Callable[[Sequence[Any]], Any]:
-        """How a warm call finds an input."""
-        if kind == "argument":
-            k = self.positions[id(t)]
-            return lambda arguments: arguments[k]
-        if kind == "object":
-            return lambda arguments: t
-        owner = next(s.tensor for s in capture.grads.values() if s.before is t)
-        k = self.positions.get(id(owner), -1)
-        return lambda arguments: (arguments[k] if k >= 0 else owner)._grad
+    def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
+        """A leaf of what was returned: (position among results, None), or (-1, the object itself)."""
+        if isinstance(x, TensorBase):
+            return self._result(x, capture), None
+        if not isinstance(x, _KEPT) and id(x) not in owned:
+            raise CaptureError(
+                f"the call returned a new {type(x).__module__}.{type(x).__qualname__}, "
+                "which a compiled call could not make again",
+                fix="return tensors, numbers and strings, in tuples, lists and dicts",
+            )
+        return -1, x
 
-    def _result(self, t: TensorBase, capture: Capture) -> Result:
+    def _result(self, t: TensorBase, capture: Capture) -> int:
+        """Describe a tensor; its position among the results."""
+        known = self._indices.get(id(t))
+        if known is not None:
+            return known
+        if t._view is not None:
+            autograd.refresh(t)
         value = capture.value_of(t)
+        storage = capture.entries[id(t)].storage
+        if storage.input is not None:
+            made = self._on_input(t, value, capture)
+        else:
+            base = None if t._view is None else self._result(t._view.base, capture)
+            made = self._on_output(t, value, capture, base)
+        self._kept.append(t)
+        self._indices[id(t)] = len(self.results)
+        self.results.append(made)
+        return len(self.results) - 1
+
+    def _seed(self, t: TensorBase, value: Value) -> int | None:
+        if t._node is None:
+            return None
+        self.seeds.append(value)
+        return len(self.seeds) - 1
+
+    def _on_input(self, t: TensorBase, value: Value, capture: Capture) -> Result:
         entry = capture.entries[id(t)]
-        seed = None
-        if t._node is not None:
-            seed = len(self._seeds)
-            self._seeds.append(value)
-        root = entry.storage.root
+        same = t is entry.storage.root
+        seed = None if same else self._seed(t, value)
         flags = 0 if seed is not None else t._flags & REQUIRES_GRAD
-        if entry.storage.input is not None:
-            delta = t._ptr - root._ptr
-            same = t is root
-            return Result(entry.storage.input, 0, delta, t._layout, flags, None if same else seed, entry.chain, same)
+        chain = None if t._view is not None and t._view.chain is None else entry.chain
+        delta = t._ptr - entry.storage.root._ptr
+        return Result(entry.storage.input, 0, delta, t._layout, flags, seed, None, chain, same)
+
+    def _on_output(self, t: TensorBase, value: Value, capture: Capture, base: int | None) -> Result:
+        storage = capture.entries[id(t)].storage
+        root = storage.root
+        seed = self._seed(t, value)
+        flags = 0 if seed is not None else t._flags & REQUIRES_GRAD
         if root._layout.contiguous:
-            base, delta, layout = entry.storage.value, t._ptr - root._ptr, t._layout
-        else:  # a shared constant: one element in memory; a warm call makes it whole
-            base, delta, layout = value, 0, layout_of(t._layout.dtype, t._layout.shape)
-        if base not in self._values:
-            self._values.append(base)
-        return Result(None, self._values.index(base), delta, layout, flags, seed, (), False)
+            whole, delta, layout = storage.value, t._ptr - root._ptr, t._layout
+        else:  # a shared constant: one element in memory, and read-only; a warm call makes it whole
+            whole, delta, layout = value, 0, layout_of(t._layout.dtype, t._layout.shape)
+        if whole not in self._values:
+            self._values.append(whole)
+        chain = None if t._view is None else t._view.chain
+        return Result(None, self._values.index(whole), delta, layout, flags, seed, base, chain, False)
+
+    def _grad_write(self, slot: GradSlot, capture: Capture, owned: Container[int]) -> GradWrite | None:
+        """What a warm call does about a gradient that was set; None when its tensor was the call's own."""
+        t = slot.tensor
+        argument, result = self._positions.get(id(t)), self._indices.get(id(t))
+        entry = capture.entries.get(id(t))
+        if argument is None and result is None and id(t) not in owned:
+            if entry is None or entry.storage.input is not None:
+                raise CaptureError(
+                    "a gradient went to a tensor that is neither an argument nor reachable from the function",
+                    operands=[t.ttype],
+                    fix="pass it as an argument, or keep it in a variable that the function reads",
+                )
+            return None
+        value = None if slot.final is None else self._result(slot.final, capture)
+        if argument is not None:
+            return GradWrite(None, argument, None, value)
+        return GradWrite(t, None, None, value) if id(t) in owned else GradWrite(None, None, result, value)
+
+    def _find_inputs(self, capture: Capture) -> None:
+        """Where a warm call finds the inputs: kept objects, arguments, and gradients of either."""
+        self._objects: list[Any] = []
+        self._arguments: list[tuple[int, int]] = []
+        self._gradients: list[tuple[int, Any, int | None, Layout, int]] = []
+        for n, (kind, t) in enumerate(capture.inputs):
+            self._objects.append(t if kind == "object" else None)
+            if kind == "argument":
+                self._arguments.append((n, self._positions[id(t)]))
+            elif kind == "grad":
+                owner = next(s.tensor for s in capture.grads.values() if s.before is t)
+                position = self._positions.get(id(owner))
+                self._gradients.append((n, owner, position, t._layout, t._flags))
 
     def _differentiate(self) -> Differentiated:
         """Forward with residuals, for the usual case that every seed gets a gradient."""
-        given, running = (True,) * len(self._seeds), (False,) * len(self.wanted)
+        given, running = (True,) * len(self.seeds), (False,) * len(self.wanted)
         try:
-            return differentiate(self.graph, self._seeds, given, self.wanted, running, self.taped)
+            return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
         except NoDerivative as error:
             raise GradError(str(error), loc=error.operation.loc, op=error.operation.op.name) from None
 
     def compile(self) -> Compiled:
-        """The forward program, compiled on first use."""
-        if self.forward is None:
+        """The forward program for the current target, compiled on first use."""
+        if self.forward is None or self.forward.program.target is not host_target():
             graph = self.graph if self.plan is None else self.plan.forward
             self.forward = Compiled(graph, self.strides, self.name)
             dump(self)
@@ -173,136 +266,70 @@ class Region:
 
     # ------------------------------------------------------------------------------------- warm calls
 
-    def matches(self, arguments: Sequence[TensorBase]) -> bool:
-        """Whether gradients that the capture read or found are there (or not) as they were."""
+    def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
+        """The input tensors; None when gradients are not there (or are) as they were in the capture."""
         for tensor, k, present in self.guarded_grads:
-            t = tensor if k is None else arguments[k]
-            if (t._grad is not None) is not present:
-                return False
-        for source, (_, first) in zip(self.sources, self.inputs, strict=True):
-            t = source(arguments)
-            if t._layout is not first._layout or (t._flags ^ first._flags) & REQUIRES_GRAD:
-                return False
-        return True
+            if ((tensor if k is None else arguments[k])._grad is not None) is not present:
+                return None
+        inputs = self._objects.copy()
+        for n, k in self._arguments:
+            inputs[n] = arguments[k]
+        for n, owner, position, layout, flags in self._gradients:
+            grad = (owner if position is None else arguments[position])._grad
+            if grad is None or grad._layout is not layout or grad._flags != flags:
+                return None
+            inputs[n] = grad
+        return inputs
 
-    def run(self, arguments: Sequence[TensorBase]) -> Any:
-        """One warm call."""
-        inputs = [source(arguments) for source in self.sources]
+    def run(self, inputs: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        """One warm call on gathered inputs."""
         if self.written:
-            self._check_separate(inputs)
-        compiled = self.compile()
-        buffers = compiled.run(inputs)
+            check_separate(inputs, self.written)
+        buffers = self.compile().run(inputs)
         for k in self.written:
             inputs[k]._buffer.version += 1
-        tensors = [r.build(inputs, buffers, self.cls) if isinstance(r, Result) else r for r in self.results]
-        made = list(zip(self.results, tensors, strict=True))
-        grads = [(t if k is None else arguments[k], r) for t, k, r in self.grads]
-        for owner, r in grads:
-            g = None if r is None else r.build(inputs, buffers, self.cls)
-            owner._grad = g
-            if r is not None:
-                made.append((r, g))
-        if self.plan is not None:
+        made: list[Any] = []
+        for result in self.results:
+            made.append(result.build(inputs, buffers, made, self.cls))
+        if self.plan is not None and MODES.grad_enabled:
             self._attach(self.plan, inputs, buffers, made)
-        return unflatten(self.tree, iter(tensors))
-
-    def _check_separate(self, inputs: Sequence[TensorBase]) -> None:
-        buffers = [id(t._buffer) for t in inputs]
-        for k in self.written:
-            if buffers.count(buffers[k]) > 1:
-                raise CaptureError(
-                    "two tensors from outside share memory, and one of them is written in place",
-                    operands=[inputs[k].ttype],
-                    fix="pass the whole tensor and take the views inside the function",
-                )
+        for write in self.grads:
+            if write.argument is not None:
+                owner = arguments[write.argument]
+            else:
+                owner = write.tensor if write.result is None else made[write.result]
+            owner._grad = None if write.value is None else made[write.value]
+        return unflatten(self.tree, iter([x if k < 0 else made[k] for k, x in self.leaves]))
 
     def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:
         """Put the region on the tape as one node."""
-        if not MODES.grad_enabled:
-            return
+        from kiln.region_node import RegionNode
+
+        layouts = self.compile().layouts
         saved = []
         for is_input, k in plan.saved:
-            if is_input:
-                saved.append(inputs[k])
-            else:
-                layout = self.compile().layouts[k]
-                assert layout is not None
-                saved.append(self.cls(buffers[k], buffers[k].ptr, layout))
+            layout = layouts[k] if not is_input else None
+            saved.append(inputs[k] if layout is None else self.cls(buffers[k], buffers[k].ptr, layout))
         node = RegionNode(self, inputs, saved)
-        for r, t in made:
-            if isinstance(r, Result) and r.seed is not None:
-                autograd.attach_one(t, node, r.seed)
+        for result, t in zip(self.results, made, strict=True):
+            if result.seed is not None:
+                autograd.attach_one(t, node, result.seed)
 
     def backward(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> tuple[Differentiated, Compiled]:
         """The backward program for a pattern of gradients that are there."""
-        found = self.backwards.get((given, running))
+        key = (given, running, host_target())
+        found = self.backwards.get(key)
         if found is None:
-            plan = differentiate(self.graph, self._seeds, given, self.wanted, running, self.taped)
+            plan = differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
             found = plan, Compiled(plan.backward, [None] * len(plan.backward.inputs), f"{self.name}_backward")
-            self.backwards[given, running] = found
+            self.backwards[key] = found
         return found
 
     @property
     def seconds(self) -> float:
         """Seconds spent compiling so far."""
-        return sum(
-            c.seconds for c in ([self.forward] if self.forward else []) + [c for _, c in self.backwards.values()]
-        )
-
-
-class RegionNode(Node):
-    """The tape entry of a warm call."""
-
-    __slots__ = ("inputs", "region", "saved", "versions")
-
-    continues_fold = True
-
-    def __init__(self, region: Region, inputs: Sequence[Any], saved: Sequence[Any]) -> None:
-        super().__init__([edge_of(inputs[k]) for k in region.wanted], [v.type for v in region._seeds])
-        self.region: Region | None = None if region.released else region
-        self.inputs = list(inputs)
-        self.saved = list(saved)
-        self.versions = [(t._buffer, t._buffer.version) for t in saved]
-
-    @property
-    def name(self) -> str:
-        return "CompiledBackward"
-
-    def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
-        region = self.region
-        if region is None:
-            raise GradError(
-                "the tape was already walked here and what it had saved is gone",
-                op="a compiled function",
-                fix="call backward or grad with retain_graph=True the first time",
-            )
-        if any(buffer.version != version for buffer, version in self.versions):
-            raise GradError(
-                "a tensor that the gradient of a compiled function needs was modified in place after the call",
-                fix="do the in-place write before the call, or write to a clone()",
-            )
-        given, has = tuple(g is not None for g in grads), tuple(r is not None for r in running)
-        present = [*(g for g in grads if g is not None), *(r for r in running if r is not None)]
-        plan, compiled = region.backward(given, has)
-        if MODES.grad_enabled or MODES.recorder is not None:
-            totals = interpreter.run(plan.joint, [*self.inputs, *present], receiver=present[0])
-        else:
-            totals = self._run(region, plan, compiled, present)
-        return [None if k is None else totals[k] for k in plan.found]
-
-    def _run(self, region: Region, plan: Differentiated, compiled: Compiled, present: Sequence[Any]) -> list[Any]:
-        """One native call. The program was compiled for contiguous operands."""
-        usual = region.plan
-        assert usual is not None
-        where = dict(zip(usual.residuals, self.saved, strict=True))
-        values = [where[v] for v in plan.residuals]  # fewer gradients need no more than all of them
-        operands = [t if t._layout.contiguous else dispatch.run(_COPY, (t,), {})[0] for t in [*values, *present]]
-        buffers = compiled.run(operands)
-        return [region.cls(b, b.ptr, layout) for b, layout in zip(buffers, compiled.layouts, strict=True) if layout]
-
-    def release(self) -> None:
-        self.region = None
-        self.saved, self.inputs, self.versions = [], [], []
+        programs = [c for _, c in self.backwards.values()]
+        return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
 
 
 def _is_released(node: Any) -> bool:
@@ -334,19 +361,3 @@ def dump(region: Region) -> None:
     for stage, text in stages_of(region):
         if names is None or stage.startswith(names):
             print(f"---- {region.name}: {stage} ----\n{text.rstrip()}\n", file=sys.stderr)
-
-
-def _tensor_class() -> Any:
-    from kiln.tensor import Tensor
-
-    return Tensor
-
-
-def _copy_op() -> Any:
-    from kiln.ir.ops.base import OPS
-
-    return OPS["copy"]
-
-
-_COPY = _copy_op()
-__all__ = ["Compiled", "Operation", "Region", "RegionNode", "Tree"]

@@ -257,7 +257,7 @@ class Tensor(_Casts):
 
     add, sub, mul, div, true_divide, pow = F.add, F.sub, F.mul, F.div, F.div, F.pow
     neg, abs, square, sqrt, rsqrt, reciprocal = F.neg, F.abs, F.square, F.sqrt, F.rsqrt, F.reciprocal
-    exp, log, tanh, erf = F.exp, F.log, F.tanh, F.erf
+    exp, log, tanh, erf, sin, cos = F.exp, F.log, F.tanh, F.erf, F.sin, F.cos
     sigmoid, relu, softmax, log_softmax = F.sigmoid, F.relu, F.softmax, F.log_softmax
     maximum, minimum, clamp = F.maximum, F.minimum, F.clamp
     eq, ne, lt, le, gt, ge = F.eq, F.ne, F.lt, F.le, F.gt, F.ge

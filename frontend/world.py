@@ -8,11 +8,12 @@ A clock, a file, `print`, a random number from elsewhere: refused at the line th
 
 from __future__ import annotations
 
+import builtins
 import collections
 import functools
 import re
 import sys
-from collections.abc import Callable, Set
+from collections.abc import Set
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, MappingProxyType, ModuleType
 from typing import Any, Final
 
@@ -24,17 +25,20 @@ from kiln.location import is_kiln
 from kiln.reach import is_library
 
 _BUILTINS: Final = frozenset(
-    "__build_class__ __import__ abs all any ascii bin callable chr delattr divmod format getattr hasattr hash hex id "
-    "isinstance issubclass iter len max min next oct ord pow repr round setattr sorted sum aiter anext".split()
+    {abs, all, any, ascii, bin, callable, chr, delattr, divmod, format, getattr, hasattr, hash, hex, id, isinstance}
+    | {issubclass, iter, len, max, min, next, oct, ord, pow, repr, round, setattr, sorted, sum}
+    | {builtins.__build_class__, builtins.__import__}
 )
 _C_MODULES: Final = frozenset(
-    "math cmath _operator itertools _functools _collections _collections_abc _bisect _heapq _struct _abc _stat "
-    "_statistics _string _sre _typing _weakref numpy unicodedata copyreg".split()
+    {"math", "cmath", "_operator", "itertools", "_functools", "_collections", "_collections_abc", "_bisect", "_heapq"}
+    | {"_struct", "_abc", "_stat", "_statistics", "_string", "_sre", "_typing", "_weakref", "numpy"}
+    | {"unicodedata", "copyreg"}
 )
 _PYTHON_MODULES: Final = frozenset(
-    "abc bisect collections _collections_abc contextlib copy copyreg dataclasses enum fractions functools heapq "
-    "importlib inspect itertools keyword math numbers numpy operator re reprlib statistics string types typing "
-    "weakref _weakrefset".split()
+    {"abc", "bisect", "collections", "_collections_abc", "contextlib", "copy", "copyreg", "dataclasses", "enum"}
+    | {"fractions", "functools", "heapq", "importlib", "inspect", "itertools", "keyword", "math", "numbers"}
+    | {"numpy", "operator", "re", "reprlib", "statistics", "string", "types", "typing", "weakref"}
+    | {"_weakrefset"}
 )
 _TYPES: Final = (
     *(str, bytes, bytearray, int, float, complex, bool, type(None), list, dict, tuple, set, frozenset, range, slice),
@@ -46,8 +50,6 @@ _TYPES: Final = (
 _EFFECTS: Final = frozenset({"time", "posix", "nt", "_random", "_socket", "_io", "io", "_thread", "_signal"})
 """C modules that pure library code must not reach."""
 
-Profile = Callable[[FrameType, str, Any], object]
-
 
 class Audit:
     """Watches this thread's calls inside a `with` block. `known` is the code that may run.
@@ -58,7 +60,7 @@ class Audit:
     def __init__(self, known: Set[CodeType]) -> None:
         self.known = known
         self.refused: CaptureError | None = None
-        self._before: Profile | None = None
+        self._before: Any = None
 
     def __enter__(self) -> Audit:
         self._before = sys.getprofile()
@@ -83,27 +85,27 @@ class Audit:
         if is_kiln(module) or code.co_name == "__del__":
             return
         if is_library(module):
-            if _of_user(frame.f_back) and module.split(".")[0] not in _PYTHON_MODULES:
+            if self._of_user(frame.f_back) and module.split(".")[0] not in _PYTHON_MODULES:
                 self._refuse(f"{module}.{code.co_name}")
             if module.startswith("numpy.random"):
                 self._refuse(f"{module}.{code.co_name}")
-        elif not is_made_code(code):
+        elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)
 
     def _native(self, frame: FrameType, function: BuiltinFunctionType) -> None:
         """A C function is about to be called from `frame`."""
         caller = frame.f_globals.get("__name__") or ""
-        if is_kiln(caller):
+        if not self._of_user(frame):
             return
         owner = getattr(function, "__self__", None)
         name = function.__name__
         module = owner.__name__ if isinstance(owner, ModuleType) else (function.__module__ or "")
         if is_library(caller):
             effect = module in _EFFECTS or (module == "builtins" and name in ("open", "print", "input"))
-            if effect and _of_user(frame):
+            if effect:
                 self._refuse(f"{module}.{name}")
         elif owner is None or isinstance(owner, ModuleType):
-            pure = name in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
+            pure = function in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
             if not pure or module.startswith("numpy.random"):
                 self._refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
@@ -111,6 +113,16 @@ class Audit:
                 self._refuse(f"{owner.__qualname__}.{name}")
         elif not isinstance(owner, _TYPES) and is_library(type(owner).__module__):
             self._refuse(f"{type(owner).__qualname__}.{name}")
+
+    def _of_user(self, frame: FrameType | None) -> bool:
+        """Whether a frame works for the user's function; kiln's own work may run what it likes."""
+        while frame is not None:
+            if frame.f_code in self.known:
+                return True
+            if _in_kiln(frame):
+                return False
+            frame = frame.f_back
+        return False
 
     def _refuse(self, what: str, unseen: bool = False) -> None:
         reason = (
@@ -129,18 +141,11 @@ class Audit:
         raise error
 
 
-def is_made_code(code: CodeType) -> bool:
+def _is_made(code: CodeType, module: str) -> bool:
     """Code that the standard library made from text, for dataclasses and named tuples."""
-    return code.co_filename.startswith("<") and code.co_name.startswith("__")
+    made = code.co_filename.startswith("<") and code.co_name.startswith("__")
+    return made or (code.co_filename == "<string>" and module.startswith("namedtuple_"))
 
 
-def _of_user(frame: FrameType | None) -> bool:
-    """Whether library code at `frame` works for the user's function, not for kiln."""
-    while frame is not None:
-        module = frame.f_globals.get("__name__") or ""
-        if is_kiln(module):
-            return False
-        if not is_library(module):
-            return True
-        frame = frame.f_back
-    return False
+def _in_kiln(frame: FrameType | None) -> bool:
+    return frame is not None and is_kiln(frame.f_globals.get("__name__") or "")

@@ -247,6 +247,8 @@ class _Emitter:
         dtype = e.args[0].dtype
         fn, is_float, is_bool = e.fn, dtype.is_floating_point, dtype is T.bool_
         f = "f" if dtype is T.float32 else ""
+        if fn in ("div", "mod") and dtype.kind == "uint":
+            return f"{a[1]} == 0 ? 0 : {a[0]} {'/' if fn == 'div' else '%'} {a[1]}"
         if fn in ("div", "mod") and not is_float:
             self._helpers.add(f"k_{fn}_i64")
             return f"({C_TYPES[dtype]})k_{fn}_i64({a[0]}, {a[1]})"
@@ -266,7 +268,7 @@ class _Emitter:
             case "neg" if not is_float:
                 return f"({C_TYPES[dtype]})(0 - ({UNSIGNED.get(dtype, C_TYPES[dtype])}){a[0]})"
             case "neg":
-                return f"-{a[0]}"
+                return f"-{a[0]}" if a[0][0] != "-" else a[0][1:]
             case "abs" if is_float:
                 return f"fabs{f}({a[0]})"
             case "abs":

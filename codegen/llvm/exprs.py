@@ -224,6 +224,8 @@ class Expressions:
         """Value conversion; out-of-range floats and NaN give the smallest integer."""
         source, target = a.type.dtype, to.dtype
         s, t, v = llvm_type(a.type), llvm_type(to), self.value(a)
+        if source is target:
+            return v
         if target.kind == "bool":
             zero = constant(a.type, 0)
             return self.set(f"fcmp une {s} {v}, {zero}" if source.is_floating_point else f"icmp ne {s} {v}, {zero}")

@@ -43,10 +43,10 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
-        if plain and isinstance(vars(self).get(name), Parameter):
+        fits = value is None or isinstance(value, Parameter)
+        if not fits and isinstance(vars(self).get(name), Parameter):
             raise ArgumentError(
-                f"{name} is a parameter and can't become a plain tensor",
+                f"{name} is a parameter and can't become a {type(value).__name__}",
                 fix="wrap it in nn.Parameter, or copy_() into the parameter inside kiln.no_grad()",
             )
         object.__setattr__(self, name, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,7 +77,7 @@ class Adam(Optimizer):
         v = v * beta2 + g * g * (1 - beta2)
         p = p - m / (sqrt(v) / sqrt(1 - beta2 ** t) + eps) * (lr / (1 - beta1 ** t))
 
-    t is a float64 tensor, and so are the two factors that depend on it alone; a power of beta is exp(t * log(beta)).
+    t is a float64 tensor, and so are the two factors that depend on it alone.
     """
 
     decoupled = False
@@ -117,14 +116,9 @@ class Adam(Optimizer):
         m.add_((g - m) * (1.0 - beta1))
         v.mul_(beta2)
         v.add_(g * g * (1.0 - beta2))
-        rate = lr / (1.0 - _power(beta1, step))
-        scale = (1.0 - _power(beta2, step)).sqrt()
+        rate = lr / (1.0 - beta1**step)
+        scale = (1.0 - beta2**step).sqrt()
         p.sub_(m / (v.sqrt() / scale + group["eps"]) * rate)
-
-
-def _power(beta: float, step: Tensor) -> Tensor:
-    """beta ** step as exp(step * log(beta))."""
-    return (step * (math.log(beta) if beta else -math.inf)).exp()
 
 
 class AdamW(Adam):

@@ -204,6 +204,18 @@ log: Final[OpDef] = _unary(
     lambda call, t: div(t, call.operands[0]),
     saves="x",
 )  # fmt: skip
+sin: Final[OpDef] = _unary(
+    "sin", "The sine of a in radians; NaN at infinities (codegen/mathlib.py).", FLOATS,
+    lambda xp, a: xp.sin(a), _fn("sin"),
+    lambda call, t: mul(t, cos(call.operands[0])),
+    saves="x",
+)  # fmt: skip
+cos: Final[OpDef] = _unary(
+    "cos", "The cosine of a in radians; NaN at infinities (codegen/mathlib.py).", FLOATS,
+    lambda xp, a: xp.cos(a), _fn("cos"),
+    lambda call, t: neg(mul(t, sin(call.operands[0]))),
+    saves="x",
+)  # fmt: skip
 tanh: Final[OpDef] = _unary(
     "tanh", "The hyperbolic tangent (codegen/mathlib.py). Derivative: t * (1 - y * y).", FLOATS,
     lambda xp, a: xp.tanh(a), _fn("tanh"),

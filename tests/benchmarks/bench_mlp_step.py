@@ -101,6 +101,19 @@ def jax_step(jax: Any, start: Weights, x: Any, y: Any) -> Step:
     return run
 
 
+def first_steps(ready: dict[str, Step]) -> None:
+    """Run the first steps of each, and raise unless all train alike."""
+    losses: dict[str, list[float]] = {}
+    for name, run in ready.items():
+        started = time.perf_counter()
+        first = float(run())
+        print(f"{name:16} first step {1e3 * (time.perf_counter() - started):8.1f} ms")
+        losses[name] = [first, *(float(run()) for _ in range(CHECKED - 1))]
+    assert losses["kiln compiled"] == losses["kiln eager"], "eager and compiled kiln differ"
+    for name, values in losses.items():
+        assert np.allclose(values, losses["kiln eager"], rtol=1e-4), f"{name} trains differently: {values}"
+
+
 def main() -> None:
     options = harness.arguments(__doc__ or "")
     rng = np.random.default_rng(0)
@@ -117,19 +130,10 @@ def main() -> None:
     if (jax := harness.jax()) is not None:
         steps["jax jit"] = lambda: jax_step(jax, start, x, y)
 
-    ready: dict[str, Step] = {}
-    losses: dict[str, list[float]] = {}
-    for name, make in steps.items():
-        run = ready[name] = make()
-        started = time.perf_counter()
-        first = float(run())
-        print(f"{name:16} first step {1e3 * (time.perf_counter() - started):8.1f} ms")
-        losses[name] = [first, *(float(run()) for _ in range(CHECKED - 1))]
-    assert losses["kiln compiled"] == losses["kiln eager"], "eager and compiled kiln differ"
-    for name, values in losses.items():
-        assert np.allclose(values, losses["kiln eager"], rtol=1e-4), f"{name} trains differently: {values}"
-
-    times = harness.paired(ready, options.rounds)
+    with harness.no_garbage_collection():
+        ready = {name: make() for name, make in steps.items()}
+        first_steps(ready)
+        times = harness.paired(ready, options.rounds)
     flops = 6 * BATCH * sum(a * b for a, b in itertools.pairwise(SIZES))
     best = harness.floors(options.threads).flops
     print(f"\ntraining step, {options.threads} thread(s)")

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
+import gc
 import os
 import random
 import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,10 +135,22 @@ def check(case: Case) -> None:
             raise AssertionError(f"{case.name}: {name} and {reference} differ")
 
 
+@contextlib.contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keeps collections (and the libraries' hooks on them) out of what is timed, as timeit does."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def report(case: Case, rounds: int, floors: Floors | None = None) -> dict[str, float]:
     """Time a case and print a line per candidate: microseconds, ratio to the first (kiln's best), GF/s."""
-    check(case)
-    times = paired(case.candidates, rounds)
+    with no_garbage_collection():
+        check(case)
+        times = paired(case.candidates, rounds)
     base = next(iter(times.values()))
     print(f"\n{case.name}")
     for name, seconds in times.items():

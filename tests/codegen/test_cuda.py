@@ -12,7 +12,7 @@ from kiln.codegen.lower import lower
 from kiln.ir import loops as L
 from kiln.ir.loops import INDEX, Buffer, For, Kernel, Store, Var
 from kiln.ir.parser import parse_graph
-from kiln.ir.types import float32, int64
+from kiln.ir.types import float32, int64, uint64
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "cuda"
 
@@ -111,3 +111,18 @@ def test_a_form_without_a_schedule_is_refused() -> None:
     body = (For("vector", i, L.index(1), L.index(4), (Store(out, (i,), i),)),)
     with pytest.raises(Unsupported, match="does not run from 0"):
         emit_kernel(Kernel("late", (out,), body))
+
+
+def test_literals_and_unsigned_division() -> None:
+    """`--1.0f` would not compile, and unsigned numbers do not divide as signed ones."""
+    f, u = Buffer("f", float32, (2,), (1,)), Buffer("u", uint64, (1,), (1,))
+    two = L.const(2, uint64)
+    body = (
+        Store(f, (L.index(0),), L.apply("neg", L.const(-1.0, float32))),
+        Store(f, (L.index(1),), L.apply("neg", L.const(1.0, float32))),
+        Store(u, (L.index(0),), L.apply("div", L.load(u, (L.index(0),)), two)),
+    )
+    source = emit_kernel(Kernel("literals", (f, u), body)).source
+    assert " = 1.0f;" in source
+    assert " = -1.0f;" in source
+    assert "2ull == 0 ? 0 : t3 / 2ull" in source

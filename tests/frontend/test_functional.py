@@ -67,7 +67,7 @@ class TestPromotion:
         close(kiln.tensor([1, 2]) / 4, [0.25, 0.5])
 
     def test_functions_of_integers_are_float32(self) -> None:
-        for f in (F.exp, F.log, F.sqrt, F.tanh, F.sigmoid, F.erf):
+        for f in (F.exp, F.log, F.sqrt, F.tanh, F.sigmoid, F.sin, F.cos, F.erf):
             assert f(kiln.tensor([1, 2])).dtype is kiln.float32
 
     def test_comparisons_promote_and_give_bools(self) -> None:

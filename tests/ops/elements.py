@@ -50,7 +50,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "shl": np.left_shift, "shr": np.right_shift, "select": np.where,
-    "exp": np.exp, "log": np.log, "tanh": np.tanh, "pow": np.power,
+    "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "pow": np.power,
     "erf": lambda a: np.vectorize(math.erf, otypes=[np.float64])(a.astype(np.float64)).astype(a.dtype),
     "cospi": lambda a: np.cos(np.pi * np.fmod(a.astype(np.float64), 2)).astype(a.dtype),
 }  # fmt: skip

@@ -113,7 +113,7 @@ def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callabl
 _DTYPES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("add", "mul", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge", "copy"), ANY),
     **dict.fromkeys(("sub", "neg", "abs", "sign", "relu"), NUMERIC),
-    **dict.fromkeys(("div", "floor", "sqrt", "exp", "log", "tanh", "erf"), FLOATS),
+    **dict.fromkeys(("div", "floor", "sqrt", "exp", "log", "sin", "cos", "tanh", "erf"), FLOATS),
     **dict.fromkeys(("sigmoid", "gelu", "pow"), FLOATS),
     **dict.fromkeys(("logical_and", "logical_or", "logical_not"), ("bool",)),
 }
@@ -126,6 +126,8 @@ _UNARY = (
     "sqrt",
     "exp",
     "log",
+    "sin",
+    "cos",
     "tanh",
     "erf",
     "sigmoid",

@@ -75,10 +75,10 @@ k_softmax(const float *in0, float *out0)
                 const float t44 = fmaf(t43, -0x1.62e4000000000p-1f, t41);
                 const float t45 = fmaf(t43, -0x1.7f7d1c0000000p-20f, t44);
                 const float t46 = t45 * t45;
-                const float t47 = fmaf(0x1.6d117e0000000p-10f, t45, 0x1.120be20000000p-7f);
-                const float t48 = fmaf(t47, t45, 0x1.5555180000000p-5f);
-                const float t49 = fmaf(t48, t45, 0x1.5554dc0000000p-3f);
-                const float t50 = fmaf(t49, t45, 0.5f);
+                const float t47 = fmaf(0x1.6a23ac0000000p-10f, t45, 0x1.123a6c0000000p-7f);
+                const float t48 = fmaf(t47, t45, 0x1.5558f40000000p-5f);
+                const float t49 = fmaf(t48, t45, 0x1.5554900000000p-3f);
+                const float t50 = fmaf(t49, t45, 0x1.fffffc0000000p-2f);
                 const float t51 = fmaf(t46, t50, t45);
                 const float t52 = t51 + 1.0f;
                 const int t53 = k_f32_to_i32(t43);

@@ -1,0 +1,118 @@
+"""The tape entry of a warm call: one node that stands for all ops of a region.
+
+Its backward is one program, which takes the running gradients of the region's inputs in and folds the region's uses
+onto them, in eager's order. When derivatives of gradients are wanted, the node *expands*: the region's ops are applied
+again, and leave the very nodes on the tape that the eager call would have left, with sequence numbers between those of
+the ops before and after the call. So higher derivatives equal eager's bit for bit, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kiln import dispatch
+from kiln.autograd import Node, edge_of, enable_grad, no_grad
+from kiln.base import MODES
+from kiln.errors import GradError
+from kiln.ir import interpreter
+from kiln.ir.graph import Operation, Value
+from kiln.ir.ops.base import OPS, OpDef
+
+if TYPE_CHECKING:
+    from kiln.region import Compiled, Region
+
+
+class RegionNode(Node):
+    """See the module. `inputs` are all inputs of the region, `saved` what its usual backward program needs."""
+
+    __slots__ = ("inputs", "region", "saved", "versions")
+
+    continues_fold = True
+
+    def __init__(self, region: Region, inputs: Sequence[Any], saved: Sequence[Any]) -> None:
+        super().__init__([edge_of(inputs[k]) for k in region.wanted], [v.type for v in region.seeds])
+        self.region: Region | None = None if region.released else region
+        self.inputs = list(inputs)
+        self.saved = list(saved)
+        self.versions = [t._buffer.version for t in (*inputs, *saved)]
+
+    @property
+    def name(self) -> str:
+        return "CompiledBackward"
+
+    def _live(self) -> Region:
+        if self.region is None:
+            raise GradError(
+                "the tape was already walked here and what it had saved is gone",
+                op="a compiled function",
+                fix="call backward or grad with retain_graph=True the first time",
+            )
+        return self.region
+
+    def _check(self, tensors: Sequence[Any], versions: Sequence[int], what: str) -> None:
+        if any(t._buffer.version != version for t, version in zip(tensors, versions, strict=True)):
+            raise GradError(
+                f"a tensor that {what} of a compiled function needs was modified in place after the call",
+                fix="do the in-place write before the call, or write to a clone()",
+            )
+
+    def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
+        region = self._live()
+        self._check(self.saved, self.versions[len(self.inputs) :], "the gradient")
+        given, has = tuple(g is not None for g in grads), tuple(r is not None for r in running)
+        present = [*(g for g in grads if g is not None), *(r for r in running if r is not None)]
+        plan, compiled = region.backward(given, has)
+        usual = region.plan
+        assert usual is not None
+        where = dict(zip(usual.residuals, self.saved, strict=True))
+        values = [where[v] for v in plan.residuals]  # fewer gradients need no more than all of them
+        if MODES.recorder is not None:
+            totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
+        else:
+            totals = self._run(region, compiled, [*values, *present])
+        return [None if k is None else totals[k] for k in plan.found]
+
+    def _run(self, region: Region, compiled: Compiled, operands: Sequence[Any]) -> list[Any]:
+        """One native call. The program was compiled for contiguous operands."""
+        dense = [t if t._layout.contiguous else dispatch.run(OPS["copy"], (t,), {})[0] for t in operands]
+        buffers = compiled.run(dense)
+        return [region.cls(b, b.ptr, layout) for b, layout in zip(buffers, compiled.layouts, strict=True) if layout]
+
+    def expand(self) -> None:
+        """Put the nodes of the region's ops on the tape; gradients of the results go to them from now on."""
+        if self.expansion is not None:
+            return
+        region = self._live()
+        operations, needed = _needed(region)
+        if set(needed) & set(region.written):
+            raise GradError(
+                "derivatives of gradients through a compiled function that overwrites what it reads",
+                fix="compute these gradients inside the compiled function, or run it without compiling",
+            )
+        self._check([self.inputs[k] for k in needed], [self.versions[k] for k in needed], "a higher derivative")
+        known: dict[Value, Any] = dict(zip(region.graph.inputs, self.inputs, strict=True))
+        for number, op in enumerate(operations, self.sequence - len(operations)):
+            assert isinstance(op.op, OpDef)
+            operands = [known[v] for v in op.operands]
+            with enable_grad() if op in region.taped else no_grad():
+                results = op.op.bind(operands, op.attrs, None if operands else self.inputs[0])
+            if results[0]._node is not None:
+                results[0]._node.sequence = number
+            known.update(zip(op.results, results, strict=True))
+        self.expansion = tuple(edge_of(known[v]) for v in region.seeds)
+
+    def release(self) -> None:
+        self.region = None
+        self.saved, self.inputs, self.versions = [], [], []
+
+
+def _needed(region: Region) -> tuple[list[Operation], list[int]]:
+    """The operations that the region's differentiable results depend on, in order, and the inputs that these read."""
+    live = set(region.seeds)
+    operations = []
+    for op in reversed(region.graph.operations):
+        if any(r in live for r in op.results):
+            operations.append(op)
+            live.update(op.operands)
+    return operations[::-1], [k for k, v in enumerate(region.graph.inputs) if v in live]
