@@ -4,8 +4,8 @@ Only basic intrinsics are used (fused multiply-add where stated, integer operati
 eager, fused and GPU code contain the same operations and give the same bits. Coefficients are kiln's own
 (`tests/tools/derive_math.py`: minimax by Remez' exchange in 60-digit arithmetic); the bounds below are the largest
 errors found, in units in the last place, rounded up (float32: over every float by the slow test of
-`tests/codegen/test_mathlib.py`, pow excepted; else over random samples, a hundred thousand and more). NaN gives NaN; infinities and zeros
-are exact; subnormal arguments and results are handled.
+`tests/codegen/test_mathlib.py`, pow excepted; else over random samples, a hundred thousand and more). NaN gives NaN;
+infinities and zeros are exact; subnormal arguments and results are handled.
 """
 
 from __future__ import annotations

@@ -133,6 +133,8 @@ UNARY: dict[str, Callable[[Dual], Dual]] = {
         lambda v: 0.5 * v * (1 + VERF(v / math.sqrt(2))),
         lambda v: 0.5 * (1 + VERF(v / math.sqrt(2))) + v * PDF * np.exp(-v * v / 2),
     ),
+    "sin": unary(np.sin, np.cos),
+    "cos": unary(np.cos, lambda v: -np.sin(v)),
 }
 KINKED: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "relu": (lambda v: np.where(v > 0, v, 0), lambda v: (v > 0) * 1.0),
