@@ -121,4 +121,5 @@ def from_type_error(error: OpTypeError, operands: Sequence[Any] = ()) -> KilnErr
 def from_check(site: CheckSite, value: int) -> KilnError:
     """The user's exception for a check that failed while a program ran."""
     message = site.message.replace("{value}", str(value))
-    return _KINDS[site.kind](message, op=site.op, loc=site.loc)
+    fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
+    return _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)

@@ -297,7 +297,11 @@ def dim_index(name: str, dim: int, rank: int) -> int:
     if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
         raise ArgumentError(f"a dimension must be an int, got {type(dim).__name__}", op=name)
     if not -span <= dim < span:
-        raise KilnIndexError(f"dimension {dim} is out of range [{-span}, {span - 1}]", op=name)
+        raise KilnIndexError(
+            f"dimension {dim} is out of range [{-span}, {span - 1}]",
+            op=name,
+            fix=f"the tensor has {rank} dimension{'' if rank == 1 else 's'}; negative ones count from the last",
+        )
     return int(dim) % span
 
 
@@ -593,7 +597,12 @@ def matmul(input: TensorBase, other: TensorBase) -> Tensor:
         raise ShapeError("needs at least one dimension", op="matmul", operands=types, fix="use * for numbers")
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
     if a.shape[-1] != inner:
-        raise ShapeError(f"inner sizes {a.shape[-1]} and {inner} differ", op="matmul", operands=types)
+        raise ShapeError(
+            f"inner sizes {a.shape[-1]} and {inner} differ",
+            op="matmul",
+            operands=types,
+            fix="transpose one operand (.t(), .mT), or make the layer's sizes fit",
+        )
     if a.ndim == 2 and b.ndim == 2:
         return apply(_MATMUL, a, b)
     if a.ndim == 1:

@@ -36,7 +36,8 @@ def tensor_arg(name: str, x: object) -> Tensor:
     """`x`, which must be a tensor; ArgumentError otherwise."""
     if isinstance(x, TensorBase):
         return cast("Tensor", x)
-    fix = "make a tensor of it with kiln.from_numpy or kiln.tensor" if isinstance(x, np.ndarray) else ""
+    maker = "kiln.from_numpy or kiln.tensor" if isinstance(x, np.ndarray) else "kiln.tensor"
+    fix = f"make a tensor of it with {maker}"
     raise ArgumentError(f"expected a tensor, got {type(x).__name__}", op=name, fix=fix)
 
 
