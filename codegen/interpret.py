@@ -193,13 +193,19 @@ class _Run:
     def mask(self, mask: Expr | None) -> Array:
         return np.array([True]) if mask is None else self.value(mask)
 
-    def places(self, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None, lanes: int) -> tuple[Array, Array]:
+    def places(
+        self, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None, lanes: int
+    ) -> tuple[Array, Array | slice]:
         """(offset, whether it is accessed) for each lane; offsets that are accessed lie inside the buffer."""
+        size = self.memory_of(buffer).size
+        if lanes == 1 and mask is None:  # the usual case, cheaply
+            at = sum(self.number(i) * self.number(s) for i, s in zip(indices, buffer.strides, strict=True))
+            if 0 <= at < size:
+                return np.array([at]), slice(None)
         offset = np.zeros(lanes, np.int64)
         for i, stride in zip(indices, buffer.strides, strict=True):
             offset = offset + self.value(i) * self.number(stride)
         live = np.broadcast_to(self.mask(mask), (lanes,))
-        size = self.memory_of(buffer).size
         outside = live & ((offset < 0) | (offset >= size))
         if outside.any():
             raise EvaluationError(f"{buffer.name} has {size} elements, offset {int(offset[outside][0])} is accessed")

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from kiln.codegen.schedule import combine_state
 from kiln.ir import loops as L
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, Store, Var
 from kiln.ir.loops_walk import walk
@@ -118,28 +119,6 @@ def _rows(kernel: Kernel, names: _Names) -> Scheduled:
     grid = For("grid", row, L.index(0), total, body)
     block = For("block", thread, L.index(0), L.index(ROW_THREADS), (*rows.shared(), grid))
     return Scheduled(replace(kernel, body=(block,)), ROW_THREADS, total, True)
-
-
-def combined(combine: str, a: Expr, b: Expr) -> Expr:
-    """a `combine` b for single-valued reductions."""
-    return L.apply({"add": "add", "max": "max", "min": "min", "or": "or", "and": "and"}[combine], a, b)
-
-
-def combine_state(combine: str, a: tuple[Expr, ...], b: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """The combination of two partial states; "argmax" carries (value, index): NaN wins, then the larger
-    value, then the lower index."""
-    if combine != "argmax":
-        return (combined(combine, a[0], b[0]),)
-    (av, ai), (bv, bi) = a, b
-    greater = L.apply("gt", bv, av)
-    if av.dtype.is_floating_point:
-        a_nan, b_nan = L.apply("ne", av, av), L.apply("ne", bv, bv)
-        greater = L.apply("or", greater, L.apply("and", b_nan, L.apply("not", a_nan)))
-        same = L.apply("or", L.apply("eq", av, bv), L.apply("and", a_nan, b_nan))
-    else:
-        same = L.apply("eq", av, bv)
-    take = L.apply("or", greater, L.apply("and", same, L.apply("lt", bi, ai)))
-    return L.select(take, bv, av), L.select(take, bi, ai)
 
 
 def start_state(combine: str, values: tuple[Expr, ...]) -> tuple[Expr, ...]:

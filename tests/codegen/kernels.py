@@ -48,7 +48,19 @@ def values(dtype: DType, n: int, seed: int = 0) -> Array:
         return np.where(rng.random(n) < 0.3, rng.choice(odd, n), x).astype(dtype.numpy)
     info = np.finfo(dtype.numpy)
     x = (rng.standard_normal(n) * 10.0 ** rng.integers(-3, 4, n)).astype(dtype.numpy)
-    odd = [0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, info.max, -info.max, info.tiny, -info.smallest_subnormal]
+    odd = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.5,
+        np.inf,
+        -np.inf,
+        np.nan,
+        info.max,
+        -info.max,
+        info.tiny,
+        -info.smallest_subnormal,
+    ]
     return np.where(rng.random(n) < 0.25, rng.choice(np.array(odd, dtype.numpy), n), x).astype(dtype.numpy)
 
 

@@ -89,7 +89,11 @@ def test_what_is_not_defined_here_says_so() -> None:
         (L.While(L.const(True, lanes), (), ()), NotImplementedError, "no vector While"),
         (For("parallel", i, index(0), index(1), (), 1, (carry,)), EvaluationError, "parallel loop carries"),
         (Invoke("nobody", ()), EvaluationError, "no kernel called 'nobody'"),
-        (Reduce((var("m", T.float32),), "add", "sideways", ((j, index(2)),), (), (ONE,)), EvaluationError, "sideways"),
+        (
+            Reduce((var("m", T.float32),), "add", "sideways", ((j, index(2)),), (), (ONE,)),
+            EvaluationError,
+            "sideways",
+        ),
     ]
     for s, error, message in refused:
         with pytest.raises(error, match=message):

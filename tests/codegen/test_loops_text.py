@@ -58,7 +58,10 @@ def test_every_statement_has_a_form() -> None:
         i,
         index(1),
         n,
-        (Verify(L.apply("lt", i, n), 3, i), If(L.apply("gt", e, L.const(0, T.float32)), (Store(x, (i,), e),))),
+        (
+            Verify(L.apply("lt", i, n), 3, i),
+            If(L.apply("gt", e, L.const(0, T.float32)), (Store(x, (i,), e),)),
+        ),
         2,
         (Carry(a, index(0), L.add(a, index(1)), b),),
     )
@@ -99,14 +102,27 @@ def test_every_expression_has_a_form() -> None:
         Let(var("k", T.int32), L.bitcast(L.cast(L.const(1, T.int64), T.float32), T.int32)),
     )
     text = print_kernel(Kernel("forms", (x, var("m")), body))
-    for part in ("ramp(8)", "splat(n)", "where", "shuffle(", "; 3, 2, 1, 0)", "splat(-0.0)", "shuffle_xor(1.0, 8)"):
+    for part in (
+        "ramp(8)",
+        "splat(n)",
+        "where",
+        "shuffle(",
+        "; 3, 2, 1, 0)",
+        "splat(-0.0)",
+        "shuffle_xor(1.0, 8)",
+    ):
         assert part in text
     assert "bitcast(cast(1, float32), int32)" in text
 
 
 def test_special_values_are_exact() -> None:
     y = buffer("y", T.float32, 1)
-    for value, shown in ((float("inf"), "inf"), (-0.0, "-0.0"), (0.1, "0.10000000149011612"), (1e-45, "1.40129")):
+    for value, shown in (
+        (float("inf"), "inf"),
+        (-0.0, "-0.0"),
+        (0.1, "0.10000000149011612"),
+        (1e-45, "1.40129"),
+    ):
         kernel = Kernel("constant", (y,), (Store(y, (index(0),), L.const(value, T.float32)),))
         assert f"y[0] = {shown}" in print_kernel(kernel)
 
