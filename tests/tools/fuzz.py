@@ -381,7 +381,7 @@ def find_faults(seed: int, limit: int) -> int:
             for k in range(limit):
                 try:
                     check(draw(seed + k), k, MODES)
-                except Difference as difference:
+                except (Difference, kiln.KilnError) as difference:
                     found = (k + 1, str(difference).splitlines()[0])
                     break
         missed += found is None

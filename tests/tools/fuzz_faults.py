@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import FunctionType
 from typing import Any
 from unittest import mock
 
@@ -14,6 +15,13 @@ from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.loops import Apply, Block, Expr, For, If, Kernel, Let, Reduce, Stmt, Store
 from kiln.ir.ops import OPS
+
+
+def as_kiln(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function as if it were kiln's own code: a capture would refuse to call a stranger's."""
+    return FunctionType(
+        f.__code__, {**globals(), "__name__": "kiln.planted"}, f.__name__, f.__defaults__, f.__closure__
+    )
 
 
 @contextlib.contextmanager
@@ -104,7 +112,7 @@ def wrong_reduction_tail() -> Iterator[None]:
 @contextlib.contextmanager
 def dropped_write_back() -> Iterator[None]:
     """Captured in-place writes to inputs are forgotten."""
-    with mock.patch.object(capture.Capture, "storages", lambda self: []):
+    with mock.patch.object(capture.Capture, "storages", as_kiln(lambda self: [])):
         yield
 
 
@@ -118,7 +126,7 @@ def wrong_vjp() -> Iterator[None]:
         (y,) = call.results
         return (OPS["mul"](g, OPS["mul"](y, y)),)
 
-    object.__setattr__(op, "vjp", wrong)
+    object.__setattr__(op, "vjp", as_kiln(wrong))
     try:
         yield
     finally:
@@ -136,7 +144,7 @@ def wrong_promotion() -> Iterator[None]:
             return T.float64
         return found
 
-    with mock.patch.object(promotion, "result_type", wrong):
+    with mock.patch.object(promotion, "result_type", as_kiln(wrong)):
         yield
 
 
