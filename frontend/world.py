@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import collections
 import functools
+import gc
 import re
 import sys
 from collections.abc import Set
@@ -64,11 +65,16 @@ class Audit:
 
     def __enter__(self) -> Audit:
         self._before = sys.getprofile()
+        # Garbage collection would run other people's callbacks and finalisers in the middle of the call.
+        self._collects = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(self._before)
+        if self._collects:
+            gc.enable()
 
     def _watch(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":

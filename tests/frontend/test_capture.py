@@ -351,3 +351,22 @@ def test_an_exception_inside_leaves_no_capture_behind() -> None:
     with pytest.raises(ValueError, match="mine"):
         f(kiln.ones(1))
     assert kiln.ones(2).sum().item() == 2.0
+
+
+def test_garbage_collection_by_others_does_not_disturb_a_capture() -> None:
+    import gc
+
+    def callback(phase: str, info: dict[str, int]) -> None:
+        seen.append(phase)
+
+    seen: list[str] = []
+    before = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(5, 2, 2)
+    try:
+        f = kiln.compile(lambda x: [x * k for k in range(20)][-1] + 1)
+        assert f(kiln.ones(2)).tolist() == f(kiln.ones(2)).tolist() == [20.0, 20.0]
+        assert gc.isenabled()
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)
