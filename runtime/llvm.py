@@ -7,12 +7,17 @@ global: compiling in several threads at once gains nothing.
 from __future__ import annotations
 
 import functools
+import os
 import threading
-from typing import Any
+from typing import Any, Final
 
 from kiln.ir.target import Target
 
-_lock = threading.Lock()
+lock: Final = threading.RLock()
+"""Held while code is compiled or loaded. A fork waits for it, so that a child finds LLVM in order."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
 
 
 class CompileError(RuntimeError):
@@ -31,18 +36,11 @@ def _machine(target: Target) -> Any:
     return made
 
 
-def version() -> str:
-    """llvmlite's version, without loading LLVM."""
-    from importlib.metadata import version as installed
-
-    return installed("llvmlite")
-
-
 def compile_object(text: str, target: Target, name: str = "module") -> bytes:
     """An ELF object of `text` for `target`; CompileError with LLVM's message when it is not valid IR."""
     import llvmlite.binding as llvm
 
-    with _lock:
+    with lock:
         machine = _machine(target)
         try:
             module = llvm.parse_assembly(text)
@@ -58,7 +56,7 @@ def assembly(text: str, target: Target) -> str:
     """The machine code of `text` as assembly, for reading."""
     import llvmlite.binding as llvm
 
-    with _lock:
+    with lock:
         machine = _machine(target)
         module = llvm.parse_assembly(text)
         module.triple = target.triple

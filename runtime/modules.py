@@ -1,41 +1,47 @@
-"""Modules loaded into this process: each (text, target) is compiled, or fetched from the cache, once."""
+"""Modules loaded into this process: each (text, target, imported code) is compiled, or fetched from the cache, once."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
+from typing import Final
 
 from kiln.ir.program import Module
 from kiln.ir.target import Target
-from kiln.runtime import cache, loader
+from kiln.runtime import cache, llvm, loader
 
-_loaded: dict[tuple[str, str], dict[str, int]] = {}
-_lock = threading.RLock()
+_Key = tuple[str, str, tuple[int, ...]]
+_loaded: Final[dict[_Key, dict[str, int]]] = {}
 
 
 def load_module(module: Module, target: Target, resolve: Callable[[str], int | None]) -> dict[str, int]:
-    """Addresses of the module's exports. `resolve` finds what it imports (used on the first load only)."""
-    key = (module.digest(), target.key())
+    """Addresses of the module's exports. `resolve` finds what `module.imports` names; LoadError when it does not,
+    and when the code refers to anything else but libc."""
+    imports = {name: _imported(module, name, resolve) for name in module.imports}
+    # The same text bound to other code is another module.
+    key = (module.digest(), target.key(), tuple(imports.values()))
     found = _loaded.get(key)
     if found is not None:
         return found
-    with _lock:
+    with llvm.lock:  # whoever comes second finds it done
         found = _loaded.get(key)
         if found is None:
-            found = _load(module, target, resolve)
-            _loaded[key] = found
+            found = _loaded[key] = _load(module, target, imports)
     return found
 
 
-def _load(module: Module, target: Target, resolve: Callable[[str], int | None]) -> dict[str, int]:
-    def build() -> bytes:
-        from kiln.runtime.llvm import compile_object  # LLVM is loaded on the first miss only
+def _imported(module: Module, name: str, resolve: Callable[[str], int | None]) -> int:
+    address = resolve(name)
+    if address is None:
+        raise loader.LoadError(f"module {module.name} imports {name!r}, which no earlier module exports")
+    return address
 
-        return compile_object(module.text, target, module.name)
+
+def _load(module: Module, target: Target, imports: dict[str, int]) -> dict[str, int]:
+    def build() -> bytes:
+        return llvm.compile_object(module.text, target, module.name)  # imports llvmlite: on a cache miss only
 
     def find(name: str) -> int | None:
-        address = resolve(name)
-        return loader.libc_address(name) if address is None else address
+        return imports[name] if name in imports else loader.libc_address(name)
 
     exports = loader.load_object(cache.fetch(module.digest(), target, build), find)
     missing = [name for name in module.exports if name not in exports]
