@@ -419,9 +419,10 @@ class _Lowering:
         domain = self.domain
         single = domain.by_rows() and len(domain.reduced) == 1
         size = domain.full[-1] if single else None
-        for v, passes in _passes(self.body, self).items():
-            if passes < 2:
-                continue
+        wanted = [v for v, passes in _passes(self.body, self).items() if passes > 1]
+        if len(wanted) > 1:
+            return  # rows that depend on one another were stored too late once: such values are recomputed
+        for v in wanted:
             if v in self.body.outputs:
                 self.rows_kept[v] = self.outputs[self.body.outputs.index(v)]
                 continue
