@@ -105,7 +105,11 @@ class _Lowering:
         self.row = _Body()
         self.kept: dict[Value, Var] = {}
         self.rows_kept: dict[Value, Buffer] = {}
-        self.rows_stored: dict[Value, _Body] = {}  # by which pass
+        self.rows_storing: set[Value] = set()
+        """Kept rows that the pass being built stores. Nothing may read them yet: what the row needs of them before
+        that pass is placed before its loop."""
+        self.rows_stored: set[Value] = set()
+        """Kept rows that a finished pass has stored."""
 
     # ------------------------------------------------------------------------------------ set-up
 
@@ -278,7 +282,7 @@ class _Lowering:
             if value is not None:
                 self._store(k, index, value, inner)
                 if self.rows_kept.get(v) is self.outputs[k]:
-                    self.rows_stored[v] = inner
+                    self.rows_storing.add(v)
 
     def _full_loop(self) -> list[Stmt]:
         """The full outputs that no reduction has stored, in one more pass over the row."""
@@ -343,7 +347,7 @@ class _Lowering:
         lower = definition(op).lower
         assert isinstance(lower, Dense), f"{op.op.name} can't be part of a kernel"
         kept_row = self.rows_kept.get(op.result)
-        if kept_row is not None and self.rows_stored.get(op.result, body) is not body:
+        if kept_row is not None and op.result in self.rows_stored:
             return L.load(kept_row, index[-1:] if kept_row.scope == "stack" else index, where)
 
         outer = where
@@ -403,12 +407,17 @@ class _Lowering:
             last = rank - 1
             row = Reduce(results, lower.combine, "lanes", ((axes[last], extent[last]),), block, values)
             if not others:
-                self.row.statements.append(row)
-                return results[-1]
+                return self._finish_pass(row, results)
             block, values = (row,), results
             results = (self.var(op.op.name, value.type),)
         outer = tuple((axes[d], extent[d]) for d in others)
-        self.row.statements.append(Reduce(results, lower.combine, "serial", outer, block, values))
+        return self._finish_pass(Reduce(results, lower.combine, "serial", outer, block, values), results)
+
+    def _finish_pass(self, loop: Reduce, results: tuple[Var, ...]) -> Var:
+        """Add a pass to the row; from here on the rows that it stores can be read."""
+        self.row.statements.append(loop)
+        self.rows_stored |= self.rows_storing
+        self.rows_storing.clear()
         return results[-1]
 
     # --------------------------------------------------------- costly full values, kept on the stack
@@ -419,10 +428,9 @@ class _Lowering:
         domain = self.domain
         single = domain.by_rows() and len(domain.reduced) == 1
         size = domain.full[-1] if single else None
-        wanted = [v for v, passes in _passes(self.body, self).items() if passes > 1]
-        if len(wanted) > 1:
-            return  # rows that depend on one another were stored too late once: such values are recomputed
-        for v in wanted:
+        for v, passes in _passes(self.body, self).items():
+            if passes < 2:
+                continue
             if v in self.body.outputs:
                 self.rows_kept[v] = self.outputs[self.body.outputs.index(v)]
                 continue
@@ -435,9 +443,9 @@ class _Lowering:
     def _remember_row(self, v: Value, index: Index, inner: _Body, value: Expr) -> None:
         """The first pass over the row that computes a kept value stores it."""
         buffer = self.rows_kept.get(v)
-        if buffer is not None and buffer.scope == "stack" and v not in self.rows_stored:
+        if buffer is not None and buffer.scope == "stack" and v not in self.rows_stored | self.rows_storing:
             inner.statements.append(L.Store(buffer, index[-1:], value))
-            self.rows_stored[v] = inner
+            self.rows_storing.add(v)
 
 
 def _passes(body: Graph, lowering: _Lowering) -> dict[Value, int]:

@@ -10,13 +10,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from kiln.codegen.interpret import evaluate
 from kiln.codegen.lower import Lowered, lower
 from kiln.ir import loops as L
 from kiln.ir import loops_walk as W
 from kiln.ir.graph import Graph, Value
 from kiln.ir.interpreter import evaluate_ref
 from kiln.ir.types import DTYPES, TensorType
-from tests.codegen.graphs import Array, Maker, compiled, execute, floats, fused_equals_unfused, same_bits
+from tests.codegen.graphs import Array, Maker, compiled, execute, floats, fused_equals_unfused, run, same_bits
 
 
 def lowered(graph: Graph) -> Lowered:
@@ -69,6 +70,27 @@ def test_a_very_long_row_is_computed_again() -> None:
     m = Maker()
     graph = m.build(m.softmax(m.input(2, 1 << 20)))
     assert expressions(graph, "exp") == 2 and not statements(graph, L.Alloc)
+
+
+@pytest.mark.parametrize("output", [False, True], ids=["stack", "output"])
+@pytest.mark.parametrize("rows", [1, 7])
+def test_an_element_of_a_kept_row_is_not_read_before_the_row_is_stored(rows: int, output: bool) -> None:
+    """What a pass needs once per row is computed before its loop, when the row that it stores is not there yet."""
+    m = Maker()
+    x, y = m.input(rows, 100), m.input(rows, 100)
+    e = m.div(x, m.like(x, 3.0))
+    first = m.reshape(m.slice(e, starts=(0, 0), stops=(rows, 1), steps=(1, 1)), shape=(rows,))
+    other = m.sqrt(m.abs(y))
+    below = m.where(m.lt(e, m.per_row(first, rows, 100)), e, other)
+    total = m.sum(below, dims=(1,))
+    ratio = m.div(m.mul(e, other), m.per_row(total, rows, 100))
+    graph = m.build(*([e, ratio] if output else [ratio]))
+    assert expressions(graph, "sqrt") == 1  # rows are kept
+    arrays = [floats(1, rows, 100), floats(2, rows, 100)]
+    outputs = [np.full((rows, 100), np.nan, np.float32) for _ in graph.outputs]
+    memory = {f"in{k}": a.ravel() for k, a in enumerate(arrays)}
+    assert not evaluate(lowered(graph).kernel, memory | {f"out{k}": a.ravel() for k, a in enumerate(outputs)})
+    assert all(map(same_bits, outputs, run(graph, arrays, fuse=False)))
 
 
 def test_full_outputs_are_stored_while_they_are_summed() -> None:
