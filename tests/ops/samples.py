@@ -3,110 +3,35 @@ through the derivative rules.
 
 `samples(name)` are calls that work (all dtypes; 0-d, empty, transposed, strided, repeated memory; infinities, NaN,
 signed zeros, denormals), `smooth_samples(name)` float64 calls at points where finite differences make sense,
-`error_samples(name)` calls that the type rule must refuse. A test fails when an op has none.
+`error_samples(name)` calls that the type rule must refuse. A test fails when an op has none. Larger families of ops
+have a module of their own, listed in `FAMILIES`.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from kiln.ir.graph import Constant
-from kiln.ir.types import DTYPES, TensorType, bool_, float32, float64, int64
+from kiln.ir.types import DTYPES, bool_, float32, float64, int64
+from tests.ops.sampling import (
+    ANY,
+    FLOATS,
+    NUMERIC,
+    Array,
+    ErrorSample,
+    Sample,
+    draw,
+    generator,
+    layouts,
+    specials,
+)
+from tests.ops.sampling import t as _t
 
-Array = np.ndarray[Any, Any]
-
-FLOATS = ("float32", "float64")
-NUMERIC = ("int64", *FLOATS)
-ANY = ("bool", *NUMERIC)
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One call. `label` names it in test ids."""
-
-    label: str
-    operands: tuple[Array, ...]
-    attrs: dict[str, Any] = field(default_factory=dict)
-
-    def types(self) -> list[TensorType]:
-        return [TensorType(DTYPES[x.dtype.name], x.shape) for x in self.operands]
-
-
-@dataclass(frozen=True, eq=False)
-class ErrorSample:
-    """A call that the op's type rule must refuse, with an `OpTypeError` of this kind whose message matches."""
-
-    operands: tuple[TensorType, ...]
-    attrs: dict[str, Any]
-    kind: str
-    match: str
-
-
-# ------------------------------------------------------------------------------------------- arrays
-
-
-def specials(dtype: str) -> Array:
-    """Values at which arithmetic goes wrong first."""
-    if dtype == "bool":
-        return np.array([False, True])
-    if dtype == "int64":
-        top = 2**63 - 1
-        return np.array([0, 1, -1, 2, -3, 7, 1 << 31, -(1 << 53) - 1, top, -top, -top - 1])
-    info = np.finfo(dtype)
-    tiny, small = float(info.smallest_subnormal), float(info.tiny)
-    values = [
-        0.0,
-        -0.0,
-        1.0,
-        -1.0,
-        0.5,
-        -2.5,
-        3.0,
-        88.0,
-        -104.0,
-        1e-4,
-        709.0,
-        -745.5,
-        1e10,
-        tiny,
-        -tiny,
-        small / 2,
-        small,
-    ]
-    values += [-small, float(info.max), float(info.min), np.inf, -np.inf, np.nan, 1 + float(info.eps)]
-    return np.array(values, dtype)
-
-
-def generator(*seed: object) -> np.random.Generator:
-    """The same numbers for the same words in every run."""
-    return np.random.default_rng(zlib.crc32(repr(seed).encode()))
-
-
-def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: float = 2.0) -> Array:
-    """Random values: normal floats, small integers, bools."""
-    if dtype == "bool":
-        return np.asarray(rng.integers(0, 2, shape), bool)
-    if dtype == "int64":
-        return np.asarray(rng.integers(-9, 10, shape))
-    return np.asarray(rng.normal(size=shape) * scale, dtype)
-
-
-def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callable[[], Array]]]:
-    """Makers of arrays of one shape per label whose memory lies differently."""
-    yield "0-d", lambda: draw(rng, (), dtype)
-    yield "empty", lambda: draw(rng, (3, 0, 2), dtype)
-    yield "one", lambda: draw(rng, (1,), dtype)
-    yield "line", lambda: draw(rng, (67,), dtype)
-    yield "cube", lambda: draw(rng, (2, 3, 17), dtype)
-    yield "transposed", lambda: draw(rng, (19, 6), dtype).T
-    yield "strided", lambda: draw(rng, (4, 40), dtype)[::2, 1::3]
-    yield "repeated", lambda: np.broadcast_to(draw(rng, (5, 1), dtype), (5, 18))
-
+FAMILIES: tuple[Any, ...] = ()
+"""Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""
 
 # -------------------------------------------------------------------------------------- elementwise
 
@@ -437,6 +362,10 @@ _REDUCTIONS = ("sum", "amax", "amin", "argmax", "any", "all")
 
 def samples(name: str) -> list[Sample]:
     """Calls of op `name` that must work; KeyError when the table has none."""
+    for family in FAMILIES:
+        if name in family.SAMPLES:
+            made: list[Sample] = family.SAMPLES[name]()
+            return made
     if name in _DTYPES:
         return _elementwise(name)
     if name in _REDUCTIONS:
@@ -461,6 +390,10 @@ def _signed(x: Array, rng: np.random.Generator) -> Array:
 def smooth_samples(name: str) -> list[Sample]:
     """float64 calls at points where the op is differentiable (or, for ties, where the rule's choice is what the
     test of that rule states). Empty for ops without a derivative."""
+    for family in FAMILIES:
+        if name in family.SAMPLES:
+            made: list[Sample] = family.SMOOTH[name]() if name in family.SMOOTH else []
+            return made
     rng = generator("smooth", name)
     if name in ("abs", "relu"):
         low, high = _DOMAIN[name]
@@ -504,10 +437,6 @@ def smooth_samples(name: str) -> list[Sample]:
 
 
 # ------------------------------------------------------------------------------------------- errors
-
-
-def _t(dtype: str, *shape: int) -> TensorType:
-    return TensorType(DTYPES[dtype], shape)
 
 
 _F = _t("float32", 2, 3)
@@ -626,6 +555,10 @@ _ERRORS: dict[str, list[ErrorSample]] = {
 
 def error_samples(name: str) -> list[ErrorSample]:
     """Calls of op `name` that must be refused; KeyError when the table has none."""
+    for family in FAMILIES:
+        if name in family.SAMPLES:
+            found: list[ErrorSample] = family.ERRORS[name]
+            return found
     if name in _DTYPES:
         return _elementwise_errors(name)
     return _reduction_errors(name) if name in _REDUCTIONS else _ERRORS[name]

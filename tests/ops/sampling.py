@@ -1,0 +1,110 @@
+"""What the tables of samples are made of: calls, error calls, and arrays whose values and memory are awkward.
+
+A family of ops has a module of its own (`samples.py` is the first) with three tables by op name: `SAMPLES` and `SMOOTH`
+of functions that make its calls, and `ERRORS`. `samples.FAMILIES` lists the modules.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kiln.ir.types import DTYPES, TensorType
+
+Array = np.ndarray[Any, Any]
+
+FLOATS = ("float32", "float64")
+NUMERIC = ("int64", *FLOATS)
+ANY = ("bool", *NUMERIC)
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One call. `label` names it in test ids."""
+
+    label: str
+    operands: tuple[Array, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+    def types(self) -> list[TensorType]:
+        return [TensorType(DTYPES[x.dtype.name], x.shape) for x in self.operands]
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorSample:
+    """A call that the op's type rule must refuse, with an `OpTypeError` of this kind whose message matches."""
+
+    operands: tuple[TensorType, ...]
+    attrs: dict[str, Any]
+    kind: str
+    match: str
+
+
+# ------------------------------------------------------------------------------------------- arrays
+
+
+def specials(dtype: str) -> Array:
+    """Values at which arithmetic goes wrong first."""
+    if dtype == "bool":
+        return np.array([False, True])
+    if dtype == "int64":
+        top = 2**63 - 1
+        return np.array([0, 1, -1, 2, -3, 7, 1 << 31, -(1 << 53) - 1, top, -top, -top - 1])
+    info = np.finfo(dtype)
+    tiny, small = float(info.smallest_subnormal), float(info.tiny)
+    values = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.5,
+        -2.5,
+        3.0,
+        88.0,
+        -104.0,
+        1e-4,
+        709.0,
+        -745.5,
+        1e10,
+        tiny,
+        -tiny,
+        small / 2,
+        small,
+    ]
+    values += [-small, float(info.max), float(info.min), np.inf, -np.inf, np.nan, 1 + float(info.eps)]
+    return np.array(values, dtype)
+
+
+def generator(*seed: object) -> np.random.Generator:
+    """The same numbers for the same words in every run."""
+    return np.random.default_rng(zlib.crc32(repr(seed).encode()))
+
+
+def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: float = 2.0) -> Array:
+    """Random values: normal floats, small integers, bools."""
+    if dtype == "bool":
+        return np.asarray(rng.integers(0, 2, shape), bool)
+    if dtype == "int64":
+        return np.asarray(rng.integers(-9, 10, shape))
+    return np.asarray(rng.normal(size=shape) * scale, dtype)
+
+
+def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callable[[], Array]]]:
+    """Makers of arrays of one shape per label whose memory lies differently."""
+    yield "0-d", lambda: draw(rng, (), dtype)
+    yield "empty", lambda: draw(rng, (3, 0, 2), dtype)
+    yield "one", lambda: draw(rng, (1,), dtype)
+    yield "line", lambda: draw(rng, (67,), dtype)
+    yield "cube", lambda: draw(rng, (2, 3, 17), dtype)
+    yield "transposed", lambda: draw(rng, (19, 6), dtype).T
+    yield "strided", lambda: draw(rng, (4, 40), dtype)[::2, 1::3]
+    yield "repeated", lambda: np.broadcast_to(draw(rng, (5, 1), dtype), (5, 18))
+
+
+def t(dtype: str, *shape: int) -> TensorType:
+    """A type, for error samples."""
+    return TensorType(DTYPES[dtype], shape)
