@@ -81,6 +81,12 @@ def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None
                 )
 
 
+def _edge(t: TensorBase) -> bool:
+    """Whether gradients flow to `t` or to the tensor that it is a view of."""
+    whole = t if t._view is None else t._view.base
+    return bool((t._flags | whole._flags) & REQUIRES_GRAD)
+
+
 def current() -> Capture | None:
     """The capture that listens in this thread."""
     recorder = MODES.recorder
@@ -97,6 +103,10 @@ class Capture:
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
         self.grads: dict[int, GradSlot] = {}
         self.taped: set[Operation] = set()
+        self.produced: dict[tuple[Any, int], Value] = {}
+        """What each result of a node on the tape held when the node was made."""
+        self.severed: set[Value] = set()
+        """Values that were written, with gradients disabled, over tensors that gradients flow to."""
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
         self.refused: CaptureError | None = None
@@ -150,8 +160,12 @@ class Capture:
         self._check_version(entry)
         if storage.input is not None:
             self.check_aliasing([storage])
-        storage.value = self._put(storage.value, entry.chain, new)
+        whole = tensor if tensor._view is None else tensor._view.base
+        taped = self.produced.get((whole._node, whole._index)) if MODES.grad_enabled and whole is storage.root else None
+        storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
+        if not MODES.grad_enabled and _edge(tensor):
+            self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
 
@@ -187,9 +201,7 @@ class Capture:
         if entry.stamp != storage.stamp:
             value = storage.value
             for op, attrs in entry.chain:
-                (value,) = self.builder.add(op, [value], attrs)
-                assert value.producer is not None
-                self.rederived.add(value.producer)
+                value = self._derive(op, [value], attrs)
             entry.value, entry.stamp = value, storage.stamp
         return entry.value
 
@@ -202,22 +214,28 @@ class Capture:
                 fix="change it with kiln's in-place methods",
             )
 
+    def _derive(self, op: OpDef, operands: Sequence[Value], attrs: Attrs) -> Value:
+        """An operation of the capture's own making, through which gradients flow as through the tape's."""
+        (value,) = self.builder.add(op, operands, attrs)
+        assert value.producer is not None
+        self.rederived.add(value.producer)
+        return value
+
     def _put(self, base: Value, chain: Chain, value: Value) -> Value:
         """`base` with the part that a chain of views shows replaced by `value`."""
         if not chain:
             return value
         (op, attrs), rest = chain[0], chain[1:]
         if rest:
-            (part,) = self.builder.add(op, [base], attrs)
-            value = self._put(part, rest, value)
+            value = self._put(self._derive(op, [base], attrs), rest, value)
         if op.name == "slice":
-            return self.builder.add(OPS["slice_scatter"], [base, value], attrs)[0]
+            return self._derive(OPS["slice_scatter"], [base, value], attrs)
         if op.name == "reshape":
-            return self.builder.add(op, [value], {"shape": base.type.shape})[0]
+            return self._derive(op, [value], {"shape": base.type.shape})
         if op.name == "permute":
-            return self.builder.add(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})[0]
+            return self._derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
         if op.name == "broadcast" and value.type.numel() == base.type.numel():
-            return self.builder.add(OPS["reshape"], [value], {"shape": base.type.shape})[0]
+            return self._derive(OPS["reshape"], [value], {"shape": base.type.shape})
         self.refuse(f"an in-place write through {op.name}", fix="write to a clone()")
 
     def _lift(self, t: TensorBase) -> Entry:
@@ -274,9 +292,43 @@ class Capture:
         later in-place write to its result would hide)."""
         if self._latest is not None:
             operation, results = self._latest
-            if any(t._node is not None for t in results):
-                self.taped.add(operation)
+            for t, v in zip(results, operation.results, strict=True):
+                if t._node is not None:
+                    self.taped.add(operation)
+                    self.produced[t._node, t._index] = v
             self._latest = None
+
+    def seed_of(self, t: TensorBase) -> Value:
+        """The value whose gradient the tape takes to be that of `t`: not what `t` holds if it was overwritten with
+        gradients disabled."""
+        self._settle()
+        found = self.produced.get((t._node, t._index))
+        if found is None:
+            self.refuse(
+                "a tensor was returned whose gradient goes to something outside the call",
+                operands=[t.ttype],
+                fix="return a result of the call, or detach() it",
+            )
+        return found
+
+    def check_history(self, seeds: Sequence[Value]) -> None:
+        """Refuse when gradients of `seeds` would flow through a value of `severed`: eager's flow past it, to what the
+        tensor was before the write."""
+        self._settle()
+        taped = self.taped_operations()
+        todo, seen = list(seeds), set(seeds)
+        while todo and self.severed:
+            v = todo.pop()
+            if v in self.severed:
+                self.refuse(
+                    "gradients flow through a tensor that was overwritten with gradients disabled, and then used",
+                    operands=[v.type],
+                    fix="write to a clone(), or compute the gradients inside the function",
+                )
+            if v.producer is not None and v.producer in taped:
+                fresh = [x for x in v.producer.operands if x not in seen]
+                seen.update(fresh)
+                todo += fresh
 
     def taped_operations(self) -> frozenset[Operation]:
         """Operations that are on the tape: gradients flow back through them and through no other."""

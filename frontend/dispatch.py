@@ -74,6 +74,19 @@ def load(program: Program) -> Executable:
     return load_program(program)
 
 
+class CheckFailed(Exception):
+    """A check on data failed in a compiled region; no input was changed."""
+
+
+def execute_region(executable: Executable, values: Sequence[int]) -> None:
+    """Run a loaded program of many ops. `CheckFailed` when a check fails: the user's exception, and what comes before
+    it, is eager's affair."""
+    try:
+        executable.run(values)
+    except ProgramError as failure:
+        raise CheckFailed(str(failure)) from None
+
+
 def execute(executable: Executable, values: Sequence[int]) -> None:
     """Run a loaded program; a failed check raises the user's exception."""
     try:

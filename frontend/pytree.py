@@ -9,18 +9,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The structure of a nested container: `kind` None is a leaf; `keys` are those of a dict."""
+    """The structure of a nested container: `kind` None is a leaf; `keys` are those of a dict, and `told` tells apart
+    those that Python takes to be equal (1, 1.0 and True; 0.0 and -0.0)."""
 
     kind: type | None
     keys: tuple[Any, ...] = ()
     children: tuple[Tree, ...] = ()
+    told: tuple[Any, ...] = ()
 
 
 LEAF = Tree(None)
 
 
-def flatten(tree: Any) -> tuple[list[Any], Tree]:
-    """The leaves in order and the structure. Anything that is not a container of the kinds above is a leaf.
+def flatten(tree: Any, containers: list[Any] | None = None) -> tuple[list[Any], Tree]:
+    """The leaves in order and the structure. Anything that is not a container of the kinds above is a leaf. Lists and
+    dicts, which have an identity, are added to `containers`.
 
     >>> from kiln.pytree import flatten, unflatten
     >>> leaves, shape = flatten({"a": 1, "b": [2, (3,)]})
@@ -30,17 +33,29 @@ def flatten(tree: Any) -> tuple[list[Any], Tree]:
     {'a': 4, 'b': [5, (6,)]}
     """
     leaves: list[Any] = []
-    return leaves, _flatten(tree, leaves)
+    return leaves, _flatten(tree, leaves, containers)
 
 
-def _flatten(x: Any, leaves: list[Any]) -> Tree:
+def _flatten(x: Any, leaves: list[Any], containers: list[Any] | None) -> Tree:
     kind = type(x)
+    if containers is not None and (kind is list or kind is dict):
+        containers.append(x)
     if kind is dict:
-        return Tree(dict, tuple(x), tuple(_flatten(v, leaves) for v in x.values()))
-    if kind is list or kind is tuple or (isinstance(x, tuple) and hasattr(kind, "_fields")):
-        return Tree(kind, (), tuple(_flatten(v, leaves) for v in x))
+        children = tuple([_flatten(v, leaves, containers) for v in x.values()])
+        return Tree(dict, tuple(x), children, tuple([k if type(k) is str else _told(k) for k in x]))
+    if kind is list or kind is tuple or _is_named_tuple(x):
+        return Tree(kind, (), tuple([_flatten(v, leaves, containers) for v in x]))
     leaves.append(x)
     return LEAF
+
+
+def _told(key: Any) -> Any:
+    return (type(key), repr(key)) if isinstance(key, (float, complex)) else (type(key), key)
+
+
+def _is_named_tuple(x: Any) -> bool:
+    """A named tuple that has nothing but its fields."""
+    return isinstance(x, tuple) and hasattr(type(x), "_fields") and not getattr(x, "__dict__", None)
 
 
 def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
@@ -52,20 +67,7 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     items = [unflatten(c, leaves) for c in tree.children]
     if tree.kind in (list, tuple):
         return tree.kind(items)
-    return tree.kind(*items)
-
-
-def containers(tree: Any) -> Iterator[Any]:
-    """Every list and dict in it, itself included."""
-    if type(tree) is dict:
-        yield tree
-        for v in tree.values():
-            yield from containers(v)
-    elif isinstance(tree, (list, tuple)):
-        if type(tree) is list:
-            yield tree
-        for v in tree:
-            yield from containers(v)
+    return tuple.__new__(tree.kind, items)  # its own __new__ may do more, and did it already
 
 
 def map_tree(f: Callable[[Any], Any], tree: Any) -> Any:

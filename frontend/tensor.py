@@ -204,11 +204,18 @@ class Tensor(_Casts):
 
     def storage_offset(self) -> int:
         """Elements between the start of the memory and the first element."""
+        self._located("storage_offset()")
         return self._offset
 
     def data_ptr(self) -> int:
         """Address of the first element."""
+        self._located("data_ptr()")
         return self._ptr
+
+    def _located(self, what: str) -> None:
+        """Where a tensor lies may differ between calls that are alike in all else."""
+        if MODES.recorder is not None:
+            MODES.recorder.forbid(self, what)
 
     def dim(self) -> int:
         """Number of dimensions."""
