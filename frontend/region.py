@@ -149,9 +149,12 @@ class Region:
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
         self.released = any(_is_released(t._node) for t in self._kept if t._node is not None)
         self._find_inputs(capture)
+        seeded = [t._node for t in self._kept if t._node is not None]
         del self._positions, self._values, self._indices, self._kept
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
+        if self.wanted and not self.released:
+            _check_nodes(capture, seeded)
         self.plan = self._differentiate() if self.seeds and self.wanted else None
 
     # -------------------------------------------------------------------------------- after a capture
@@ -332,6 +335,24 @@ class Region:
         return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
 
 
+def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
+    """Refuse what a program made from the ops alone would pass over on the way back: user's code on the tape."""
+    todo, seen, first = list(nodes), set(), capture.first_node
+    while todo:
+        node = todo.pop()
+        if id(node) in seen or node.sequence < first:
+            continue
+        seen.add(id(node))
+        what = node.operation if node.runs_user_code else capture.hooked.get(id(node))
+        if what is not None:
+            raise CaptureError(
+                f"a gradient taken outside the compiled function would have to go back through {what}, "
+                "whose Python code a compiled call does not run",
+                fix="take the gradient inside the compiled function, or leave this part out of it",
+            )
+        todo += [e[0] for e in node.edges if e is not None and isinstance(e[0], Node)]
+
+
 def _is_released(node: Any) -> bool:
     """Whether a backward inside the captured call used up the tape behind this node."""
     todo, seen = [node], set()
@@ -340,7 +361,7 @@ def _is_released(node: Any) -> bool:
         if n is None or id(n) in seen or not isinstance(n, Node):
             continue
         seen.add(id(n))
-        if getattr(n, "operands", ()) is None or getattr(n, "region", n) is None:
+        if getattr(n, "operands", ()) is None or getattr(n, "region", n) is None or getattr(n, "ctx", n) is None:
             return True
         todo += [e[0] for e in n.edges if e is not None]
     return False

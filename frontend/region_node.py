@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import dispatch
 from kiln.autograd import Node, edge_of, enable_grad, no_grad
+from kiln.autograd.hooks import of_node
+from kiln.autograd.tape import Saved
 from kiln.base import MODES
 from kiln.errors import GradError
 from kiln.ir import interpreter
@@ -35,7 +37,7 @@ class RegionNode(Node):
         self.region: Region | None = None if region.released else region
         self.inputs = list(inputs)
         self.saved = list(saved)
-        self.versions = [t._buffer.version for t in (*inputs, *saved)]
+        self.versions = [(t, t._buffer, t._buffer.version) for t in (*inputs, *saved)]
 
     @property
     def name(self) -> str:
@@ -50,8 +52,8 @@ class RegionNode(Node):
             )
         return self.region
 
-    def _check(self, tensors: Sequence[Any], versions: Sequence[int], what: str) -> None:
-        if any(t._buffer.version != version for t, version in zip(tensors, versions, strict=True)):
+    def _check(self, versions: Sequence[Saved], what: str) -> None:
+        if any(t._buffer is not buffer or buffer.version != version for t, buffer, version in versions):
             raise GradError(
                 f"a tensor that {what} of a compiled function needs was modified in place after the call",
                 fix="do the in-place write before the call, or write to a clone()",
@@ -59,7 +61,7 @@ class RegionNode(Node):
 
     def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
         region = self._live()
-        self._check(self.saved, self.versions[len(self.inputs) :], "the gradient")
+        self._check(self.versions[len(self.inputs) :], "the gradient")
         given, has = tuple(g is not None for g in grads), tuple(r is not None for r in running)
         present = [*(g for g in grads if g is not None), *(r for r in running if r is not None)]
         plan, compiled = region.backward(given, has)
@@ -90,7 +92,7 @@ class RegionNode(Node):
                 "derivatives of gradients through a compiled function that overwrites what it reads",
                 fix="compute these gradients inside the compiled function, or run it without compiling",
             )
-        self._check([self.inputs[k] for k in needed], [self.versions[k] for k in needed], "a higher derivative")
+        self._check([self.versions[k] for k in needed], "a higher derivative")
         known: dict[Value, Any] = dict(zip(region.graph.inputs, self.inputs, strict=True))
         for number, op in enumerate(operations, self.sequence - len(operations)):
             assert isinstance(op.op, OpDef)
@@ -99,8 +101,23 @@ class RegionNode(Node):
                 results = op.op.bind(operands, op.attrs, None if operands else self.inputs[0])
             if results[0]._node is not None:
                 results[0]._node.sequence = number
+                results[0]._node.site = op.loc
             known.update(zip(op.results, results, strict=True))
         self.expansion = tuple(edge_of(known[v]) for v in region.seeds)
+        self._hand_on_hooks()
+
+    def _hand_on_hooks(self) -> None:
+        """Hooks of results go to the nodes that have these results now."""
+        if self.hooks is None:
+            return
+        assert self.expansion is not None
+        for index, edge in enumerate(self.expansion):
+            if edge is not None and isinstance(edge[0], Node):
+                target = of_node(edge[0])
+                if index in self.hooks.tensor:
+                    target.tensor.setdefault(edge[1], {}).update(self.hooks.tensor[index])
+                if index in self.hooks.retained:
+                    target.retained[edge[1]] = self.hooks.retained[index]
 
     def release(self) -> None:
         self.region = None
