@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kiln.autograd import enable_grad as enable_grad
     from kiln.autograd import grad as grad
+    from kiln.autograd import inference_mode as inference_mode
     from kiln.autograd import is_grad_enabled as is_grad_enabled
+    from kiln.autograd import is_inference_mode_enabled as is_inference_mode_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
     from kiln.creation import arange as arange
@@ -124,7 +126,9 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
-    "kiln.autograd": "enable_grad grad is_grad_enabled no_grad set_grad_enabled",
+    "kiln.autograd": (
+        "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
+    ),
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),

@@ -18,6 +18,7 @@ from kiln.ir.types import CPU, DType, TensorType, contiguous_strides
 
 if TYPE_CHECKING:
     from kiln.autograd import Node
+    from kiln.autograd.hooks import Hooks
     from kiln.runtime.memory import Buffer
     from kiln.tensor import Tensor
 
@@ -25,6 +26,11 @@ REQUIRES_GRAD: Final = 1
 """Flag: gradients are wanted for this tensor, or flow through it."""
 READONLY: Final = 2
 """Flag: the memory must not be written (shared constants, read-only NumPy arrays); views inherit it."""
+
+HOOKED: Final = 4
+"""Flag: a leaf with hooks on its gradient, in the slot `_hooks`."""
+RETAINS: Final = 8
+"""Flag: not a leaf, but keeps its gradient."""
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -95,11 +101,18 @@ class Recorder(Protocol):
     def grad_write(self, tensor: Tensor, grad: Tensor | None) -> None:
         """`tensor.grad` was set to `grad`."""
 
+    def hook(self, tensor: Tensor, what: str) -> None:
+        """`what` (like "register_hook") is about to hang something on the gradient of `tensor`."""
+
+    def change(self, tensor: Tensor, what: str) -> None:
+        """`what` (like "detach_") is about to change more of `tensor` than its data."""
+
 
 class Modes(threading.local):
     """What holds for the current thread: is the tape recording, is a capture listening."""
 
     grad_enabled: bool = True
+    inference: bool = False
     recorder: Recorder | None = None
 
 
@@ -128,15 +141,16 @@ class TensorBase:
 
     _ptr     address of the first element
     _layout  dtype, shape and strides: an interned `Layout`
-    _flags   REQUIRES_GRAD, READONLY
+    _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS
     _node    the tape node that produced this tensor, None for leaves
     _index   which result of that node
     _buffer  the memory, with the version that counts in-place writes
     _grad    the accumulated gradient of a leaf
     _view    `View` for differentiable views, else None
+    _hooks   hooks on the gradient of a leaf; set only when the flag HOOKED is
     """
 
-    __slots__ = ("_ptr", "_layout", "_flags", "_node", "_index", "_buffer", "_grad", "_view", "__weakref__")  # noqa: RUF023
+    __slots__ = ("_ptr", "_layout", "_flags", "_node", "_index", "_buffer", "_grad", "_view", "_hooks", "__weakref__")  # noqa: RUF023
 
     _ptr: int
     _layout: Layout
@@ -146,6 +160,7 @@ class TensorBase:
     _buffer: Buffer
     _grad: Tensor | None
     _view: View | None
+    _hooks: Hooks
 
     __array_priority__ = 1000  # NumPy arrays leave mixed operators to us
 

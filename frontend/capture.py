@@ -102,6 +102,9 @@ class Capture:
         self.entries: dict[int, Entry] = {}
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
         self.grads: dict[int, GradSlot] = {}
+        """Nodes from here on were put on the tape during the capture."""
+        self.hooked: dict[int, str] = {}
+        """What was hung on nodes during the capture, by their id (operations keep what they produced alive)."""
         self.taped: set[Operation] = set()
         self.produced: dict[tuple[Any, int], Value] = {}
         """What each result of a node on the tape held when the node was made."""
@@ -187,6 +190,23 @@ class Capture:
         """`.grad` was set."""
         slot = self._slot(tensor)
         slot.written, slot.final = True, grad
+
+    def hook(self, tensor: TensorBase, what: str) -> None:
+        """A hook for the gradient of `tensor`: of one from outside it would last beyond the call; of one made here it
+        runs if the gradient is taken here (`Region` looks)."""
+        self.change(tensor, what)
+        if tensor._node is not None:
+            self.hooked[id(tensor._node)] = what
+
+    def change(self, tensor: TensorBase, what: str) -> None:
+        """`tensor` changes in ways that only tensors of the call's own may."""
+        entry = self.entries.get(id(tensor))
+        if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
+            self.refuse(
+                f"{what} on a tensor from outside; a compiled call would not repeat it",
+                operands=[tensor.ttype],
+                fix="do it before the compiled function is called",
+            )
 
     def _slot(self, tensor: TensorBase) -> GradSlot:
         return self.grads.setdefault(id(tensor), GradSlot(tensor))

@@ -221,7 +221,7 @@ def _signature(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list
     """(key, tensor arguments without repetition, other objects to guard)."""
     containers: list[Any] = []
     leaves, tree = flatten((args, kwargs), containers)
-    key: list[Any] = [tree, MODES.grad_enabled, _repeated(containers)]
+    key: list[Any] = [tree, (MODES.grad_enabled, MODES.inference), _repeated(containers)]
     tensors: list[Any] = []
     objects: list[Any] = []
     known: dict[int, int] = {}

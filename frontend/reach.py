@@ -44,7 +44,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kiln.base import Layout, TensorBase
+from kiln.base import HOOKED, Layout, TensorBase
 from kiln.errors import CaptureError
 from kiln.guards import MISSING, SCALARS, Guards
 from kiln.ir.graph import Constant
@@ -150,6 +150,9 @@ class _Walk:
         self.seen[id(x)] = x
         if isinstance(x, TensorBase):
             self.guards.tensors[id(x)] = x
+            if x._flags & HOOKED:
+                self.visit(x._hooks.tensor, f"the hooks of {path}")
+                self.visit(x._hooks.after, f"the hooks of {path}")
         elif isinstance(x, FunctionType):
             self._function(x, path)
         elif isinstance(x, MethodType):

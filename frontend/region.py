@@ -271,13 +271,15 @@ class Region:
             if result.seed is not None:
                 nodes = list(_behind(t, ends))
                 saving = [n for n in nodes if getattr(n, "versions", ()) or _is_gone(n)]
-                saved = [pair for n in nodes for pair in getattr(n, "versions", ())]
-                memory = {id(buffer) for buffer, _ in saved}
+                if self.wanted and not any(map(_is_gone, nodes)):
+                    _check_nodes(capture, nodes)
+                saved = [each for n in nodes for each in getattr(n, "versions", ())]
+                memory = {id(buffer) for _, buffer, _ in saved}
                 self.paths.append(
                     Path(
                         frozenset(numbers.setdefault(n, len(numbers)) for n in saving),
                         gone=any(map(_is_gone, nodes)),
-                        stale=any(buffer.version != version for buffer, version in saved),
+                        stale=any(buffer.version != version for _, buffer, version in saved),
                         inputs=tuple(k for b, k in inputs.items() if b in memory),
                         outputs=tuple(k for b, k in outputs.items() if b in memory),
                     )
@@ -384,9 +386,21 @@ class Region:
         return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
 
 
+def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
+    """Refuse what a program made from the ops alone would pass over on the way back: user's code on the tape."""
+    for node in nodes:
+        what = node.operation if node.runs_user_code else capture.hooked.get(id(node))
+        if what is not None:
+            raise CaptureError(
+                f"a gradient taken outside the compiled function would have to go back through {what}, "
+                "whose Python code a compiled call does not run",
+                fix="take the gradient inside the compiled function, or leave this part out of it",
+            )
+
+
 def _is_gone(node: Any) -> bool:
     """Whether a walk has used up what a node had saved."""
-    return getattr(node, "operands", node) is None
+    return getattr(node, "operands", node) is None or getattr(node, "ctx", node) is None
 
 
 def _behind(t: Any, ends: Container[Edge]) -> Iterator[Node]:

@@ -10,11 +10,12 @@ import numpy as np
 
 from kiln import autograd, dispatch, indexing, inplace, printing
 from kiln import functional as F
+from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
 from kiln.promotion import cast_to
 
@@ -43,7 +44,7 @@ class _Casts(TensorBase):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts):
+class Tensor(_Casts, GradMethods):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -67,73 +68,6 @@ class Tensor(_Casts):
         if op.view is not None and results[0]._buffer is operands[0]._buffer:
             autograd.track_view(op, operands[0], attrs, results[0])
         return results
-
-    # ------------------------------------------------------------------------------------- autograd
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether gradients are wanted for this tensor or flow through it."""
-        if self._view is not None:
-            autograd.refresh(self)
-        return bool(self._flags & REQUIRES_GRAD)
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
-        self.requires_grad_(value)
-
-    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
-        """Ask for gradients of this leaf (or stop asking). DTypeError unless floating point."""
-        if requires_grad and self.dtype.kind != "float":
-            raise DTypeError(f"only floating point tensors can require gradients, not {self.dtype}")
-        if not requires_grad and self._node is not None:
-            raise GradError("only leaves can stop requiring a gradient", fix="use detach()")
-        self._flags = self._flags | REQUIRES_GRAD if requires_grad else self._flags & ~REQUIRES_GRAD
-        return self
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no op on the tape produced it."""
-        return self._node is None
-
-    @property
-    def grad_fn(self) -> autograd.Node | None:
-        """The tape node that produced it."""
-        if self._view is not None:
-            autograd.refresh(self)
-        return self._node
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The gradient gathered by `backward`; None before. May be set to a tensor of this one's type."""
-        if MODES.recorder is not None:
-            MODES.recorder.grad_read(self)
-        return self._grad
-
-    @grad.setter
-    def grad(self, value: Tensor | None) -> None:
-        if value is not None:
-            if not isinstance(value, Tensor):
-                raise ArgumentError(f".grad must be a tensor or None, not {type(value).__name__}")
-            if value.ttype != self.ttype:
-                raise ShapeError(
-                    "the gradient must have the tensor's dtype and shape", operands=[self.ttype, value.ttype]
-                )
-        self._grad = value
-        if MODES.recorder is not None:
-            MODES.recorder.grad_write(self, value)
-
-    def backward(
-        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
-    ) -> None:
-        """`kiln.autograd.backward` of this tensor."""
-        autograd.backward(self, gradient, retain_graph, create_graph)
-
-    def detach(self) -> Tensor:
-        """The same memory without history: gradients stop here."""
-        (result,) = dispatch.run(OPS["reshape"], (self,), {"shape": self.shape})
-        if MODES.recorder is not None:
-            MODES.recorder.record(OPS["reshape"], (self,), {"shape": self.shape}, (result,))
-        return cast("Tensor", result)
 
     # --------------------------------------------------------------------------------- to and from Python
 

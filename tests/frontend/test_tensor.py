@@ -350,7 +350,7 @@ class TestRepr:
             (lambda: kiln.tensor([]), "tensor([])"),
             (lambda: kiln.zeros(0, 3), "tensor([], size=(0, 3))"),
             (lambda: kiln.tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
-            (lambda: kiln.tensor([1.0], requires_grad=True).exp() * 0.0, "tensor([0.], grad_fn=<MulBackward>)"),
+            (lambda: kiln.tensor([1.0], requires_grad=True).exp() * 0.0, "tensor([0.], grad_fn=<MulBackward0>)"),
         ],
     )
     def test_as_torch_prints(self, make: Any, text: str) -> None:
