@@ -95,6 +95,9 @@ class Recorder(Protocol):
     def grad_write(self, tensor: Tensor, grad: Tensor | None) -> None:
         """`tensor.grad` was set to `grad`."""
 
+    def depend(self, path: str, read: Callable[[], Any]) -> None:
+        """What `read` gives was read, and nobody guards it yet; `path` names it to the user."""
+
 
 class Modes(threading.local):
     """What holds for the current thread: is the tape recording, is a capture listening."""

@@ -11,7 +11,7 @@ question about tensor data: a compiled call could not ask it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
@@ -99,6 +99,7 @@ class Capture:
         self.taped: set[Operation] = set()
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
+        self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -173,6 +174,10 @@ class Capture:
         """`.grad` was set."""
         slot = self._slot(tensor)
         slot.written, slot.final = True, grad
+
+    def depend(self, path: str, read: Callable[[], Any]) -> None:
+        """Python state was read that the guards did not find beforehand."""
+        self.reads.append((path, read))
 
     def _slot(self, tensor: TensorBase) -> GradSlot:
         return self.grads.setdefault(id(tensor), GradSlot(tensor))

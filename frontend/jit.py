@@ -134,6 +134,8 @@ class CompiledFunction:
                 self._check_refused(audit, capture)
                 raise
             self._check_refused(audit, capture)
+            for path, read in capture.reads:
+                reached.guards.referent(path, read)
             changed = reached.guards.broken()
             after, tree_after = flatten((args, kwargs))
             if tree_after != tree or not all(map(is_, leaves, after)):
