@@ -107,6 +107,9 @@ class Recorder(Protocol):
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
 
+    def depend(self, path: str, read: Callable[[], Any]) -> None:
+        """What `read` gives was read, and nobody guards it yet; `path` names it to the user."""
+
 
 class Modes(threading.local):
     """What holds for the current thread: is the tape recording, is a capture listening."""

@@ -11,7 +11,7 @@ question about tensor data: a compiled call could not ask it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
@@ -102,7 +102,6 @@ class Capture:
         self.entries: dict[int, Entry] = {}
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
         self.grads: dict[int, GradSlot] = {}
-        """Nodes from here on were put on the tape during the capture."""
         self.hooked: dict[int, str] = {}
         """What was hung on nodes during the capture, by their id (operations keep what they produced alive)."""
         self.taped: set[Operation] = set()
@@ -112,6 +111,7 @@ class Capture:
         """Values that were written, with gradients disabled, over tensors that gradients flow to."""
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
+        self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -207,6 +207,10 @@ class Capture:
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
             )
+
+    def depend(self, path: str, read: Callable[[], Any]) -> None:
+        """Python state was read that the guards did not find beforehand."""
+        self.reads.append((path, read))
 
     def _slot(self, tensor: TensorBase) -> GradSlot:
         return self.grads.setdefault(id(tensor), GradSlot(tensor))

@@ -118,7 +118,7 @@ class Guards:
         return self._note(self._globals, path, lambda: (space.get(name, MISSING),))[0]
 
     def referent(self, path: str, read: Callable[[], Any]) -> Any:
-        """What a call gives (a weak reference)."""
+        """What a call gives (a weak reference, state that was met during the capture)."""
         return self._note(self._slow, path, lambda: (read(),))[0]
 
     def array(self, path: str, x: np.ndarray[Any, Any]) -> None:

@@ -171,6 +171,8 @@ class CompiledFunction:
                 self._check_refused(audit, capture)
                 raise
             self._check_refused(audit, capture)
+            for path, read in capture.reads:
+                reached.guards.referent(path, read)
             changed = reached.guards.broken()
             after = flatten((args, kwargs))[0]
             if not all(map(is_, leaves, after)) or _signature(args, kwargs)[0] != key:
