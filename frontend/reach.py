@@ -229,6 +229,8 @@ class _Walk:
                 self.objects[id(x)] = (attributes, path, set())  # only what is named in code that could read it
             else:
                 self._all_attributes(attributes, path)
+        elif kind not in _OPEN:
+            self.guards.attribute(f"the class of {path}", x, "__class__")
         for name in _slots(kind):
             self.visit(self.guards.attribute(f"{path}.{name}", x, name), f"{path}.{name}")
         if id(kind) not in self.seen:
@@ -246,6 +248,7 @@ class _Walk:
             if is_library(c.__module__) or (c is not cls and id(c) in self.seen):
                 continue
             self.seen[id(c)] = c
+            self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
             keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
             plain = _is_plain(c)
             for k, v in zip(keys, values, strict=True):

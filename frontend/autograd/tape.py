@@ -282,8 +282,9 @@ def refresh(t: Any) -> None:
     view.version = t._buffer.version
     before = t._node, t._index
     if not view.base._flags & REQUIRES_GRAD:
-        t._node = None
-        t._flags &= ~REQUIRES_GRAD
+        if t._node is not None:  # else it is a leaf in its own right
+            t._node = None
+            t._flags &= ~REQUIRES_GRAD
         return
     fresh: Any = view.base
     with enable_grad():
