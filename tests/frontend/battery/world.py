@@ -1,0 +1,3 @@
+from tests.frontend.battery.kit import Table
+
+PROGRAMS = Table()
