@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
 
@@ -210,6 +210,8 @@ class TensorBase:
     @property
     def _version(self) -> int:
         """How often the memory was written in place; shared by all views of it."""
+        if MODES.recorder is not None:
+            MODES.recorder.change(cast("Tensor", self), "_version")
         return self._buffer.version
 
     __hash__ = object.__hash__

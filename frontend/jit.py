@@ -160,7 +160,8 @@ class CompiledFunction:
         name = name if name.isidentifier() else "main"
         containers: list[Any] = []
         leaves, _ = flatten((args, kwargs), containers)
-        reached = reach(self._function, tuple(x for x in objects if not isinstance(x, np.ndarray)))
+        kinds = [type(x) for x in containers if type(x) not in (list, dict)]
+        reached = reach(self._function, (*[x for x in objects if not isinstance(x, np.ndarray)], *kinds))
         modes = MODES.grad_enabled
         with Capture(name, tensors, dict(reached.guards.tensors)) as capture:
             audit = Audit(reached.code)
@@ -275,7 +276,7 @@ def _check_containers(returned: Any, given: Sequence[Any], owned: Container[int]
     """Refuse a returned list or dict that was there before: a warm call makes new ones."""
     before = set(map(id, given))
     found: list[Any] = []
-    flatten(returned, found)
+    flatten(returned, found, owned)
     for x in found:
         if id(x) in before or id(x) in owned:
             raise CaptureError(

@@ -8,6 +8,7 @@ numbers, a file's handle, a cache) is refused by name, since its hidden state co
 
 from __future__ import annotations
 
+import abc
 import builtins
 import collections
 import datetime
@@ -108,6 +109,14 @@ def is_library(module: str | None) -> bool:
     """Modules whose code is not the user's: kiln itself, what it needs, the standard library."""
     root = (module or "").split(".")[0]
     return is_kiln(module or "") or root in _DEPENDENCIES or (root in sys.stdlib_module_names and _is_standard(root))
+
+
+def is_library_code(space: dict[str, Any]) -> bool:
+    """Whether code with these globals is a library's, and not that of a module made by hand with a library's name."""
+    name = space.get("__name__")
+    if not isinstance(name, str) or not is_library(name):
+        return False
+    return space.get("__spec__") is not None or getattr(sys.modules.get(name), "__dict__", None) is space
 
 
 def _is_standard(root: str) -> bool:
@@ -245,6 +254,8 @@ class _Walk:
     def _class(self, cls: type, path: str) -> None:
         """Attributes of a class of the user's and of its bases."""
         for c in cls.__mro__:
+            if c.__module__.startswith("kiln.nn") and (c is cls or id(c) not in self.seen):
+                self._layer(c)
             if is_library(c.__module__) or (c is not cls and id(c) in self.seen):
                 continue
             self.seen[id(c)] = c
@@ -257,8 +268,18 @@ class _Walk:
                     self.members.append((c, k, v, f"{c.__qualname__}.{k}"))
                 elif k != "_abc_impl" and (not dunder or isinstance(v, _CODE)):
                     self.visit(v, f"{c.__qualname__}.{k}")
+        if isinstance(cls, abc.ABCMeta):
+            self.guards.referent("what is registered with abstract classes", abc.get_cache_token)
         if type(cls) is not type:
             self.visit(type(cls), type(cls).__qualname__)
+
+    def _layer(self, cls: type) -> None:
+        """A layer class of kiln's: its methods are known, unless somebody replaced them."""
+        self.seen[id(cls)] = cls
+        _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
+        for v in values:
+            if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
+                self.visit(v, f"{cls.__qualname__}.{v.__name__}")
 
     # ------------------------------------------------------------------------------- functions, modules
 
@@ -269,11 +290,10 @@ class _Walk:
             self.visit(cell, name)
         self.visit(f.__defaults__, f"the defaults of {path}")
         self.visit(f.__kwdefaults__, f"the defaults of {path}")
-        home = f.__globals__.get("__name__")
-        if is_library(home):
+        if is_library_code(f.__globals__):
             if _draws(f):
                 self._refuse(f, path)
-            self.dynamic = self.dynamic or home in _READING_MODULES
+            self.dynamic = self.dynamic or f.__globals__["__name__"] in _READING_MODULES
             return
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.guards.attribute(f"{name} of {path}", f, name)

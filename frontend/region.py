@@ -149,8 +149,8 @@ class Region:
         self._kept: list[TensorBase] = []  # while results are described, so that ids stay theirs
         self.seeds: list[Value] = []
         self.results: list[Result] = []
-        leaves, self.tree = flatten(returned)
-        _check_keys(self.tree)
+        leaves, self.tree = flatten(returned, keep=owned)
+        _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
         self.grads = [
             write
@@ -425,16 +425,16 @@ def _behind(t: Any, ends: Container[Edge]) -> Iterator[Node]:
             todo.append(edge[0])
 
 
-def _check_keys(tree: Tree) -> None:
+def _check_keys(tree: Tree, owned: Container[int]) -> None:
     """CaptureError for a dict key that a warm call could not make again."""
     for key in tree.keys:
-        if not isinstance(key, _KEPT):
+        if not isinstance(key, _KEPT) and id(key) not in owned:
             raise CaptureError(
                 f"the call returned a dict with a {type(key).__name__} as a key",
                 fix="use numbers or strings as keys",
             )
     for child in tree.children:
-        _check_keys(child)
+        _check_keys(child, owned)
 
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:

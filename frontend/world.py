@@ -24,7 +24,7 @@ import numpy as np
 from kiln.base import TensorBase
 from kiln.errors import CaptureError
 from kiln.location import is_kiln
-from kiln.reach import is_library
+from kiln.reach import is_library, is_library_code
 
 _BUILTINS: Final = frozenset(
     {abs, all, any, ascii, bin, callable, chr, delattr, divmod, format, getattr, hasattr, hex, isinstance}
@@ -95,7 +95,7 @@ class Audit:
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
             return
-        if is_library(module):
+        if is_library_code(frame.f_globals):
             if self._of_user(frame.f_back) and module.split(".")[0] not in _PYTHON_MODULES:
                 self._refuse(f"{module}.{code.co_name}")
             if module.startswith("numpy.random") or code in _IMPORTS:

@@ -56,6 +56,8 @@ class GradMethods(TensorBase):
         """The tape node that produced it."""
         if self._view is not None:
             refresh(self)
+        if MODES.recorder is not None and self._node is not None:
+            MODES.recorder.change(cast("Tensor", self), "grad_fn")
         return self._node
 
     @property
