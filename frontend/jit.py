@@ -182,7 +182,7 @@ class CompiledFunction:
 
 def _signature(leaves: Sequence[Any], tree: Tree) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
     """(key, tensor arguments without repetition, other objects to guard)."""
-    key: list[Any] = [tree, MODES.grad_enabled]
+    key: list[Any] = [tree, MODES.grad_enabled, MODES.default_dtype]
     tensors: list[Any] = []
     objects: list[Any] = []
     known: dict[int, int] = {}
