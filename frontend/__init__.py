@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from kiln.creation import tensor as tensor
     from kiln.creation import zeros as zeros
     from kiln.creation import zeros_like as zeros_like
+    from kiln.dtypes import finfo as finfo
+    from kiln.dtypes import iinfo as iinfo
+    from kiln.dtypes import is_complex as is_complex
+    from kiln.dtypes import is_floating_point as is_floating_point
     from kiln.errors import ArgumentError as ArgumentError
     from kiln.errors import CaptureError as CaptureError
     from kiln.errors import DTypeError as DTypeError
@@ -107,11 +111,24 @@ if TYPE_CHECKING:
     from kiln.functional import where as where
     from kiln.ir.types import DType as dtype  # noqa: F401
     from kiln.ir.types import bool_ as bool  # noqa: F401
+    from kiln.ir.types import float32 as float  # noqa: F401
     from kiln.ir.types import float32 as float32
+    from kiln.ir.types import float64 as double  # noqa: F401
     from kiln.ir.types import float64 as float64
+    from kiln.ir.types import int8 as int8
+    from kiln.ir.types import int16 as int16
+    from kiln.ir.types import int16 as short  # noqa: F401
+    from kiln.ir.types import int32 as int  # noqa: F401
+    from kiln.ir.types import int32 as int32
     from kiln.ir.types import int64 as int64
+    from kiln.ir.types import int64 as long  # noqa: F401
+    from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.promotion import can_cast as can_cast
+    from kiln.promotion import get_default_dtype as get_default_dtype
+    from kiln.promotion import promote_types as promote_types
     from kiln.promotion import result_type as result_type
+    from kiln.promotion import set_default_dtype as set_default_dtype
     from kiln.random import Generator as Generator
     from kiln.random import default_generator as default_generator
     from kiln.random import manual_seed as manual_seed
@@ -132,6 +149,7 @@ _NAMES = {
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
+    "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError GradError InvalidValueError KilnError KilnIndexError "
         "LoadError NotYetError ShapeError"
@@ -143,9 +161,12 @@ _NAMES = {
         "max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape rsqrt sigmoid sin "
         "softmax sqrt square squeeze stack sub sum t tanh transpose unsqueeze where"
     ),
-    "kiln.ir.types": "dtype=DType bool=bool_ float32 float64 int64",
+    "kiln.ir.types": (
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float32 float=float32 "
+        "float64 double=float64"
+    ),
     "kiln.jit": "compile",
-    "kiln.promotion": "result_type",
+    "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": "Generator default_generator manual_seed rand rand_like randn randn_like",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",

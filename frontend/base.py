@@ -14,7 +14,7 @@ import numpy as np
 
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
-from kiln.ir.types import CPU, DType, TensorType, contiguous_strides
+from kiln.ir.types import CPU, DType, TensorType, contiguous_strides, float32
 
 if TYPE_CHECKING:
     from kiln.autograd import Node
@@ -112,11 +112,13 @@ class Recorder(Protocol):
 
 
 class Modes(threading.local):
-    """What holds for the current thread: is the tape recording, is a capture listening."""
+    """What holds for the current thread: is the tape recording, is a capture listening. The default dtype, an attribute
+    of the class, holds for all threads."""
 
     grad_enabled: bool = True
     inference: bool = False
     recorder: Recorder | None = None
+    default_dtype: DType = float32
 
 
 MODES: Final = Modes()

@@ -18,6 +18,7 @@ import numpy as np
 from kiln import errors
 from kiln.base import READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
+from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, ints_attr
 from kiln.ir.program import Program
 from kiln.ir.target import Target
@@ -158,8 +159,7 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) ->
     key = (shape, dtype, value if value == value else "nan", sign)
     found = _constants.get(key)
     if found is None:
-        with np.errstate(over="ignore"):
-            data = np.full((), value, dtype.numpy)
+        data = converted(np.asarray(value), dtype)
         found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
         if len(_constants) >= _MAX_CONSTANTS:
             _constants.clear()
@@ -180,7 +180,7 @@ def _host_made(op: OpDef, attrs: Attrs) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        data = np.arange(shape[dim], dtype=np.int64).astype(dtype.numpy)
+        data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
         return (host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape))))),)
     assert op.name == "constant", f"{op.name} has no operands and no host data"
     return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)

@@ -162,7 +162,6 @@ class CompiledFunction:
         leaves, _ = flatten((args, kwargs), containers)
         kinds = [type(x) for x in containers if type(x) not in (list, dict)]
         reached = reach(self._function, (*[x for x in objects if not isinstance(x, np.ndarray)], *kinds))
-        modes = MODES.grad_enabled
         with Capture(name, tensors, dict(reached.guards.tensors)) as capture:
             audit = Audit(reached.code)
             try:
@@ -176,15 +175,18 @@ class CompiledFunction:
                 reached.guards.referent(path, read)
             changed = reached.guards.broken()
             after = flatten((args, kwargs))[0]
-            if not all(map(is_, leaves, after)) or _signature(args, kwargs)[0] != key:
+            now = _signature(args, kwargs)[0]
+            if not all(map(is_, leaves, after)) or (now[0], *now[2:]) != (key[0], *key[2:]):
                 changed = "an argument: its items, its contents, or whether it requires a gradient"
             if changed:
                 raise CaptureError(
                     f"the call changed Python state: {changed}; a compiled call could not repeat that",
                     fix="keep what changes in tensors (and change them in place), or move it out of the function",
                 )
-            if MODES.grad_enabled != modes:
-                raise CaptureError("the call left gradients switched on or off", fix="use a with block")
+            if _modes() != key[1]:
+                raise CaptureError(
+                    "the call left gradients, inference mode or the default dtype changed", fix="use a with block"
+                )
             _check_containers(returned, containers, reached.seen)
             region = Region(capture, tensors, returned, reached.seen, name)
         region.compile()
@@ -217,14 +219,16 @@ class CompiledFunction:
         for k, (a, b) in enumerate(zip(known[3:], key[3:], strict=False)):
             if a != b:
                 return f"argument leaf {k}: {_told(b)}, known was {_told(a)}"
-        return "gradients are switched on or off" if known[1] != key[1] else "the arguments differ"
+        return (
+            "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
+        )
 
 
 def _signature(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
     """(key, tensor arguments without repetition, other objects to guard)."""
     containers: list[Any] = []
     leaves, tree = flatten((args, kwargs), containers)
-    key: list[Any] = [tree, (MODES.grad_enabled, MODES.inference), _repeated(containers)]
+    key: list[Any] = [tree, _modes(), _repeated(containers)]
     tensors: list[Any] = []
     objects: list[Any] = []
     known: dict[int, int] = {}
@@ -246,6 +250,11 @@ def _signature(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list
             key.append(_known_by(x))
             objects.append(x)
     return tuple(key), tensors, objects
+
+
+def _modes() -> tuple[Any, ...]:
+    """What holds for the thread and decides what a call does."""
+    return MODES.grad_enabled, MODES.inference, MODES.default_dtype
 
 
 _BY_VALUE: Final = frozenset({*SCALARS, range}) - {np.generic} | set(np.sctypeDict.values())

@@ -35,6 +35,30 @@ class _Casts(TensorBase):
         """As float64."""
         return cast_to(cast("Tensor", self), T.float64)
 
+    def half(self) -> Tensor:
+        """As float16."""
+        return cast_to(cast("Tensor", self), T.float16)
+
+    def bfloat16(self) -> Tensor:
+        """As bfloat16."""
+        return cast_to(cast("Tensor", self), T.bfloat16)
+
+    def char(self) -> Tensor:
+        """As int8 (floats by way of int32)."""
+        return cast_to(cast("Tensor", self), T.int8)
+
+    def byte(self) -> Tensor:
+        """As uint8 (floats by way of int32)."""
+        return cast_to(cast("Tensor", self), T.uint8)
+
+    def short(self) -> Tensor:
+        """As int16 (floats by way of int32)."""
+        return cast_to(cast("Tensor", self), T.int16)
+
+    def int(self) -> Tensor:
+        """As int32: floats are cut towards zero."""
+        return cast_to(cast("Tensor", self), T.int32)
+
     def long(self) -> Tensor:
         """As int64: floats are cut towards zero."""
         return cast_to(cast("Tensor", self), T.int64)
@@ -168,8 +192,16 @@ class Tensor(_Casts, GradMethods):
         return self._layout.contiguous
 
     def is_floating_point(self) -> bool:
-        """Whether the dtype is float32 or float64."""
+        """Whether the dtype is a floating-point one."""
         return self.dtype.kind == "float"
+
+    def is_complex(self) -> bool:
+        """Whether the dtype is a complex one (there are none yet)."""
+        return self.dtype.is_complex
+
+    def is_signed(self) -> bool:
+        """Whether the dtype has negative numbers."""
+        return self.dtype.is_signed
 
     def to(self, target: Any, copy: bool = False) -> Tensor:
         """With another dtype (a `kiln` dtype, or the dtype of a tensor); itself when it has it already."""
