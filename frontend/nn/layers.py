@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Any, overload
 
 from kiln import functional as F
 from kiln.creation import empty
-from kiln.errors import ArgumentError, InvalidValueError, KilnIndexError
+from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.nn import init
 from kiln.nn.module import Module
@@ -118,51 +115,6 @@ class Flatten(Module):
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
-
-
-class Sequential(Module):
-    """Modules one after the other, called "0", "1", ... or by the keys of an ordered dict."""
-
-    @overload
-    def __init__(self, modules: OrderedDict[str, Module], /) -> None: ...
-
-    @overload
-    def __init__(self, *modules: Module) -> None: ...
-
-    def __init__(self, *modules: Any) -> None:
-        if len(modules) == 1 and isinstance(modules[0], OrderedDict):
-            named = list(modules[0].items())
-        else:
-            named = [(str(i), module) for i, module in enumerate(modules)]
-        for name, module in named:
-            if module is None:
-                raise ArgumentError("a step of Sequential is None", op="Sequential")
-            self.add_module(name, module)
-
-    def forward(self, input: Any) -> Any:
-        for module in self:
-            input = module(input)
-        return input
-
-    def __iter__(self) -> Iterator[Module]:
-        return (module for _, module in self._children())
-
-    def __len__(self) -> int:
-        return len(list(self._children()))
-
-    def __getitem__(self, index: int | slice) -> Module:
-        """One step, or with a slice a Sequential of the same modules."""
-        steps = list(self._children())
-        if isinstance(index, slice):
-            return Sequential(OrderedDict(steps[index]))
-        if not -len(steps) <= index < len(steps):
-            raise KilnIndexError(f"step {index} of {len(steps)}", op="Sequential")
-        return steps[index][1]
-
-    def append(self, module: Module) -> Sequential:
-        """Add a step at the end."""
-        self.add_module(str(len(self)), module)
-        return self
 
 
 class CrossEntropyLoss(Module):
