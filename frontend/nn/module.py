@@ -469,11 +469,16 @@ def _target(args: tuple[Any, ...], kwargs: dict[str, Any]) -> DType | None:
         if isinstance(x, (DType, Tensor)):
             found = x if isinstance(x, DType) else x.dtype
         elif isinstance(x, (str, Device)):
-            if str(x).split(":")[0] != "cpu":
-                raise NotYetError(f"modules can't be moved to {x}", op="to", fix="leave them on the CPU")
+            on_cpu("to", x)
         elif x is not None and not isinstance(x, bool):
             raise ArgumentError(f"to() takes a kiln dtype, a device or a tensor, not {type(x).__name__}")
     return found
+
+
+def on_cpu(op: str, device: Any) -> None:
+    """NotYetError unless `device` (None, a name or a device) is the CPU."""
+    if device is not None and str(device).split(":")[0] != "cpu":
+        raise NotYetError(f"modules can't be on {device}", op=op, fix="leave them on the CPU")
 
 
 def _half_type(name: str) -> DType:
