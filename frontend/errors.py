@@ -12,7 +12,7 @@ written for it keeps catching what it caught:
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
-    └── LoadError             (ValueError)                 a file or state that can't be taken
+    └── LoadError             (ValueError, RuntimeError)   a file or state that can't be taken
 
 A message names the op, the operands' types, the user's line, and a fix where one is known.
 """
@@ -99,7 +99,7 @@ class NotYetError(KilnError, NotImplementedError):
     """This version does not do that yet."""
 
 
-class LoadError(KilnError, ValueError):
+class LoadError(KilnError, ValueError, RuntimeError):
     """A file or a state that can't be loaded as asked."""
 
 
