@@ -10,3 +10,5 @@ from kiln.functional import relu as relu
 from kiln.functional import sigmoid as sigmoid
 from kiln.functional import softmax as softmax
 from kiln.functional import tanh as tanh
+from kiln.gathering import embedding as embedding
+from kiln.gathering import one_hot as one_hot
