@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
-from kiln.codegen.domain import is_literal
+from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
 from kiln.codegen.plan import Plan, Step
@@ -16,6 +16,7 @@ from kiln.codegen.steps import Note, Strides, digest, fusion_step, matmul_work, 
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops import OPS
+from kiln.ir.ops.base import Scatter, Template
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
@@ -105,8 +106,12 @@ def _materialise(graph: Graph) -> Graph:
 
     for op in graph.operations:
         operands = [mapped[v] for v in op.operands]
-        if op.op.name == "matmul":
+        lower = definition(op).lower
+        if isinstance(lower, Template):
             for k, v in enumerate(op.operands):
+                filled = v.producer is not None and v.producer.op.name == "full"
+                if isinstance(lower, Scatter) and k == 0 and filled:
+                    continue  # part of its kernel
                 if _source_is_literal(v):
                     operands[k], changed = own(v), True
         mapped.update(zip(op.results, builder.clone(op, operands), strict=True))

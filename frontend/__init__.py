@@ -109,6 +109,28 @@ if TYPE_CHECKING:
     from kiln.functional import transpose as transpose
     from kiln.functional import unsqueeze as unsqueeze
     from kiln.functional import where as where
+    from kiln.gathering import argwhere as argwhere
+    from kiln.gathering import bincount as bincount
+    from kiln.gathering import gather as gather
+    from kiln.gathering import histc as histc
+    from kiln.gathering import index_add as index_add
+    from kiln.gathering import index_copy as index_copy
+    from kiln.gathering import index_fill as index_fill
+    from kiln.gathering import index_put as index_put
+    from kiln.gathering import index_reduce as index_reduce
+    from kiln.gathering import index_select as index_select
+    from kiln.gathering import masked_fill as masked_fill
+    from kiln.gathering import masked_scatter as masked_scatter
+    from kiln.gathering import masked_select as masked_select
+    from kiln.gathering import nonzero as nonzero
+    from kiln.gathering import put as put
+    from kiln.gathering import scatter as scatter
+    from kiln.gathering import scatter_add as scatter_add
+    from kiln.gathering import scatter_reduce as scatter_reduce
+    from kiln.gathering import take as take
+    from kiln.gathering import take_along_dim as take_along_dim
+    from kiln.gathering import unique as unique
+    from kiln.gathering import unique_consecutive as unique_consecutive
     from kiln.ir.types import DType as dtype  # noqa: F401
     from kiln.ir.types import bool_ as bool  # noqa: F401
     from kiln.ir.types import float32 as float  # noqa: F401
@@ -160,6 +182,11 @@ _NAMES = {
         "expand flatten ge gelu gt le linear log log_softmax logical_and logical_not logical_or lt matmul "
         "max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape rsqrt sigmoid sin "
         "softmax sqrt square squeeze stack sub sum t tanh transpose unsqueeze where"
+    ),
+    "kiln.gathering": (
+        "argwhere bincount gather histc index_add index_copy index_fill index_put index_reduce index_select "
+        "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
+        "take_along_dim unique unique_consecutive"
     ),
     "kiln.ir.types": (
         "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float32 float=float32 "

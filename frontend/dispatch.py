@@ -19,7 +19,8 @@ from kiln import errors
 from kiln.base import READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
-from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, ints_attr
+from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.ops.gather import dimension_names as gather_names
 from kiln.ir.program import Program
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
@@ -321,7 +322,7 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         operands = [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)]
     else:
         operands = [(layout.dtype, layout.shape, layout.strides) for layout in layouts]
-    symbols = _Symbols(op, operands)
+    symbols = _Symbols(op, operands, attrs)
     if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
         symbols.sizes["n"] = results[0].numel
         attrs = cast("Attrs", {**attrs, "shape": (Sym("n"),)})
@@ -334,11 +335,15 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         kernel = Kernel(build(builder.build(outputs), symbols.strides, name=op.name, passes=False))
         _kernels[key] = kernel
     sizes = kernel.bind(symbols.sizes)
-    return _allocating_launch(kernel.executable, results, sizes)
+    named = dict(zip(kernel.sizes, sizes, strict=True))
+    return _allocating_launch(kernel.executable, results, sizes, named)
 
 
-def _allocating_launch(executable: Executable, results: tuple[Layout, ...], sizes: tuple[int, ...]) -> Launch:
-    """Allocate results, run. Empty results need no run: no op has a check on elements that do not exist."""
+def _allocating_launch(
+    executable: Executable, results: tuple[Layout, ...], sizes: tuple[int, ...], named: Mapping[str, int]
+) -> Launch:
+    """Allocate results, run. Empty results need no run: no op has a check on elements that do not exist. `named`:
+    the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
     native, allocate, make = executable.run, Buffer.allocate, _tensor
@@ -359,7 +364,7 @@ def _allocating_launch(executable: Executable, results: tuple[Layout, ...], size
         try:
             native([*[t._ptr for t in operands], ptr, *sizes])
         except ProgramError as failure:
-            raise errors.from_check(failure.site, failure.value) from None
+            raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)
 
     return launch
@@ -380,7 +385,7 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
     positions = tuple(0 if t is target else next(fresh) for t in operands)
     layouts = [t._layout for t in (target, *others)]
     shape, strides = collapse(target.shape, [layout.strides for layout in layouts])
-    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)])
+    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
     key = ("write", _target, op, positions, symbols.key(), *attrs.items())
     kernel = _kernels.get(key)
     if kernel is None:
@@ -434,11 +439,13 @@ class _Symbols:
     runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
     """
 
-    def __init__(self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]]) -> None:
+    def __init__(
+        self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]], attrs: Attrs
+    ) -> None:
         self.sizes: dict[str, int] = {}
         self.types: list[TensorType] = []
         self.strides: list[Strides] = []
-        names = _dimension_names(op, [len(shape) for _, shape, _ in operands])
+        names = _dimension_names(op, [len(shape) for _, shape, _ in operands], attrs)
         for k, (dtype, shape, strides) in enumerate(operands):
             self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
             self.strides.append(self._strides(k, shape, strides))
@@ -467,11 +474,13 @@ class _Symbols:
         return (*self.types, *self.strides)
 
 
-def _dimension_names(op: OpDef, ranks: Sequence[int]) -> list[list[str]]:
+def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list[str]]:
     """Names of the operands' dimensions, "" for fixed ones; the op's type rule decides which must be equal."""
     if "random" in op.traits:
         return [[""] * rank for rank in ranks]
     if op.name == "matmul":
         batch = [f"n{d}" for d in range(ranks[0] - 2)]
         return [[*batch, "m", "k"], [*batch, "k", "n"]]
+    if "place" in attrs:
+        return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

@@ -19,7 +19,7 @@ A message names the op, the operands' types, the user's line, and a fix where on
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kiln.ir.graph import SourceLoc
@@ -118,8 +118,10 @@ def from_type_error(error: OpTypeError, operands: Sequence[Any] = ()) -> KilnErr
     return _KINDS[error.kind](error.message, op=error.op, operands=types, fix=error.fix)
 
 
-def from_check(site: CheckSite, value: int) -> KilnError:
-    """The user's exception for a check that failed while a program ran."""
+def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = None) -> KilnError:
+    """The user's exception for a check that failed while a program ran. `sizes`: of symbols that the message names."""
     message = site.message.replace("{value}", str(value))
+    for name, size in (sizes or {}).items():
+        message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
     return _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)

@@ -149,7 +149,7 @@ class _Walk:
             self.names.add("__class__")  # type(x)(...) may call any class
         if isinstance(x, type):
             self.constructed.update(map(id, x.__mro__))
-        if x is MISSING or id(x) in self.seen or (isinstance(x, _FIXED) and not getattr(x, "__dict__", None)):
+        if x is MISSING or id(x) in self.seen or _is_fixed(x):
             return
         if len(self.guards.facts) > _MAX_FACTS:
             raise CaptureError(
@@ -396,6 +396,11 @@ _READERS: Final = frozenset({getattr, hasattr, setattr, delattr, vars, dir})
 _READING_MODULES: Final = frozenset({"copy", "dataclasses", "inspect", "copyreg"})
 _DYNAMIC: Final = frozenset({"__dict__", "__getattribute__", "__getstate__", "format_map"})
 """What may read attributes by names that stand nowhere in code: C functions, Python modules, names in code."""
+
+
+def _is_fixed(x: Any) -> bool:
+    """Whether an object can't change: of a fixed kind, and without attributes that somebody gave it."""
+    return isinstance(x, _FIXED) and (type(x) in _FIXED or not getattr(x, "__dict__", None))
 
 
 def _bound(cell: CellType) -> bool:

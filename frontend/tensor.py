@@ -10,6 +10,7 @@ import numpy as np
 
 from kiln import autograd, dispatch, indexing, inplace, printing
 from kiln import functional as F
+from kiln import gathering as G
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
@@ -241,6 +242,17 @@ class Tensor(_Casts, GradMethods):
     permute, transpose, t, expand = F.permute, F.transpose, F.t, F.expand
     clone, contiguous, matmul, mm = F.clone, F.contiguous, F.matmul, F.mm
 
+    gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
+    scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
+    index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill
+    index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
+    masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
+    nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
+
+    scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
+    index_add_, index_copy_, index_fill_ = G.index_add_, G.index_copy_, G.index_fill_
+    index_reduce_, index_put_ = G.index_reduce_, G.index_put_
+    masked_fill_, masked_scatter_ = G.masked_fill_, G.masked_scatter_
     add_, sub_, mul_, div_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_
     copy_, fill_, zero_ = inplace.copy_, inplace.fill_, inplace.zero_
 
@@ -282,10 +294,6 @@ def _contains(x: Tensor, item: Operand) -> bool:
     return bool(F.eq(x, item).any())
 
 
-def _set_item(x: Tensor, index: Any, value: Operand) -> None:
-    inplace.copy_(indexing.get(x, index), value)
-
-
 install_operators(
     binary={
         "__add__": F.add,
@@ -324,7 +332,7 @@ install_operators(
         "__iter__": _iterate,
         "__contains__": _contains,
         "__getitem__": indexing.get,
-        "__setitem__": _set_item,
+        "__setitem__": indexing.put,
     },
 )
 dispatch.register_tensor_class(Tensor)

@@ -159,7 +159,7 @@ class OpNode(Node):
         self.op = op
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
-        saved = op.saved_operands
+        saved = [i for i in op.saved_operands if i < len(operands)]
         self.operands: tuple[Any, ...] | None = tuple(
             [t if i in saved else Untouched(t._layout.ttype) for i, t in enumerate(operands)]
         )

@@ -10,6 +10,8 @@ from kiln.functional import relu as relu
 from kiln.functional import sigmoid as sigmoid
 from kiln.functional import softmax as softmax
 from kiln.functional import tanh as tanh
+from kiln.gathering import embedding as embedding
+from kiln.gathering import one_hot as one_hot
 from kiln.nn.fn_dropout import alpha_dropout as alpha_dropout
 from kiln.nn.fn_dropout import dropout as dropout
 from kiln.nn.fn_dropout import dropout1d as dropout1d

@@ -171,11 +171,13 @@ class _Identity(Node):
     """Passes gradients on, through the hooks. Position k of the hooks' tuples is edge k, None for what is no tensor
     with a gradient."""
 
-    __slots__ = ("hooks",)
+    __slots__ = ("watcher",)
 
-    def __init__(self, edges: Sequence[Any], results: Sequence[TensorType], hooks: _BackwardHooks) -> None:
+    runs_user_code = True
+
+    def __init__(self, edges: Sequence[Any], results: Sequence[TensorType], watcher: _BackwardHooks) -> None:
         super().__init__(edges, results)
-        self.hooks = hooks
+        self.watcher = watcher
 
     def release(self) -> None:
         """Nothing was saved."""
@@ -185,14 +187,14 @@ class _InputNode(_Identity):
     __slots__ = ()
 
     def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        return self.hooks.inputs_arrived(grads)
+        return self.watcher.inputs_arrived(grads)
 
 
 class _OutputNode(_Identity):
     __slots__ = ()
 
     def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        return self.hooks.outputs_arrived(grads)
+        return self.watcher.outputs_arrived(grads)
 
 
 def _behind(kind: type[_Identity], hooks: _BackwardHooks, items: Sequence[Any], wanted: Sequence[bool]) -> list[Any]:
