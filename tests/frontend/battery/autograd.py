@@ -86,7 +86,7 @@ def only_one_of_two_results_is_used(c: Any, see: Any) -> None:
         see(x)
 
 
-@right(wrong="a compiled call is used up as a whole, where eager uses up node by node")
+@right()
 def results_backward_one_after_the_other(c: Any, see: Any) -> None:
     f = c(lambda x: ((x * x).sum(), x.exp().sum()))
     for n in range(3):
@@ -98,7 +98,7 @@ def results_backward_one_after_the_other(c: Any, see: Any) -> None:
         see(x)
 
 
-@right(wrong="a compiled call is used up as a whole, where eager uses up what was saved")
+@right()
 def backward_twice_with_nothing_saved(c: Any, see: Any) -> None:
     f = c(lambda x: (x + 1).sum())
     for n in range(3):
@@ -364,7 +364,7 @@ def leaf_written_between_call_and_backward(c: Any, see: Any) -> None:
             see(x)
 
 
-@right(wrong="a saved input that the call itself overwrites: numbers instead of the error")
+@right()
 def saved_input_overwritten_inside(c: Any, see: Any) -> None:
     def f(x: Any, w: Any) -> Any:
         y = (x * w).sum()
@@ -524,7 +524,7 @@ def grad_of_an_intermediate(c: Any, see: Any) -> None:
         see(g(vector(n, 1, grad=True)))
 
 
-@right()
+@right(wrong="results of one compiled call do not depend on one another on the tape")
 def gradient_of_a_result_by_another(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         h = x * 2
@@ -560,7 +560,7 @@ def grad_inside_of_an_argument(c: Any, see: Any) -> None:
         see(f(x), x)
 
 
-@right(wrong="flags that the call sets on an argument are not set again")
+@refused()
 def requires_grad_set_on_an_argument(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         x.requires_grad_()
@@ -572,7 +572,7 @@ def requires_grad_set_on_an_argument(c: Any, see: Any) -> None:
         see(g(x), x)
 
 
-@right(wrong="flags that the call sets on an argument are not set again")
+@refused()
 def requires_grad_taken_from_an_argument(c: Any, see: Any) -> None:
     f = c(lambda x: x.requires_grad_(False) * 2)
     for n in range(3):
@@ -586,7 +586,7 @@ def requires_grad_set_on_a_closure(c: Any, see: Any) -> None:
     see(c(lambda x: x * w.requires_grad_())(vector(1, 1)))
 
 
-@right(captures=1)
+@refused()
 def requires_grad_set_and_taken_back(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         x.requires_grad_()
@@ -600,7 +600,7 @@ def requires_grad_set_and_taken_back(c: Any, see: Any) -> None:
         see(h(x), x)
 
 
-@right(captures=1)
+@right(captures=1, wrong="refused, although nobody can see the gradient of a leaf that is not returned")
 def gradient_penalty(c: Any, see: Any) -> None:
     net = model()
     params = list(net.parameters())
@@ -616,7 +616,7 @@ def gradient_penalty(c: Any, see: Any) -> None:
         see(params)
 
 
-@right(captures=1)
+@refused()
 def gradient_penalty_with_backward_inside(c: Any, see: Any) -> None:
     net = model()
     params = list(net.parameters())
@@ -683,7 +683,7 @@ def loss_returned_after_retained_backward_inside(c: Any, see: Any) -> None:
         see(x)
 
 
-@right(wrong="a leaf made inside and returned gets no gradient")
+@refused()
 def leaf_made_inside(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         w = kiln.ones(2, requires_grad=True)
@@ -697,7 +697,7 @@ def leaf_made_inside(c: Any, see: Any) -> None:
         see(w)
 
 
-@right(wrong="a leaf made inside and returned gets no gradient")
+@refused()
 def detached_leaf_made_inside(c: Any, see: Any) -> None:
     w = vector(2, 3, grad=True)
 
@@ -991,7 +991,7 @@ def learning_rate_as_a_tensor(c: Any, see: Any) -> None:
         see(w)
 
 
-@right(captures=3, wrong="a Python number that changes on every call is captured on every call")
+@right(captures=3)
 def learning_rate_schedule(c: Any, see: Any) -> None:
     w = vector(2, 3, grad=True)
     optimizer = kiln.optim.SGD([w], lr=0.1)
@@ -1047,7 +1047,7 @@ def layer_replaced_and_added(c: Any, see: Any) -> None:
     see(f(vector(1, 2)), f(vector(1, 2)))
 
 
-@right(wrong="a compiled module inside a module is not found: its parameters are missing")
+@right()
 def compiled_layer_in_a_module(c: Any, see: Any) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -1067,7 +1067,7 @@ def compiled_layer_in_a_module(c: Any, see: Any) -> None:
         see(net(vector(n, 1)))
 
 
-@right(wrong="a compiled module is no Module: Sequential refuses or skips it")
+@right()
 def compiled_layer_in_sequential(c: Any, see: Any) -> None:
     net = nn.Sequential(c(linear()), nn.ReLU())
     for n in range(3):
@@ -1091,7 +1091,7 @@ def attributes_of_a_compiled_module(c: Any, see: Any) -> None:
     see(net.scale, net.zero_grad(), isinstance(net.state_dict(), dict))
 
 
-@right(wrong="a compiled function can't be copied")
+@right()
 def compiled_module_copied(c: Any, see: Any) -> None:
     import copy
 
@@ -1182,7 +1182,7 @@ def no_grad_around_a_compiled_function(c: Any, see: Any) -> None:
         see(f(vector(n, 1)))
 
 
-@right(wrong="gradients enabled inside a call under no_grad: results lose them")
+@right()
 def enable_grad_inside_no_grad(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         with kiln.enable_grad():
@@ -1255,7 +1255,7 @@ def optimizer_step_with_a_closure(c: Any, see: Any) -> None:
 # --------------------------------------------------------------------------------------- checks and errors
 
 
-@right(wrong="what was written before a failing check is written in eager, and not when compiled")
+@right()
 def check_fails_after_a_write(c: Any, see: Any) -> None:
     def f(count: Any, logits: Any, labels: Any) -> Any:
         count.add_(1.0)
@@ -1268,7 +1268,7 @@ def check_fails_after_a_write(c: Any, see: Any) -> None:
         see(count)
 
 
-@right(wrong="an exception that the function catches is raised when compiled")
+@right()
 def check_fails_and_is_caught(c: Any, see: Any) -> None:
     def f(logits: Any, labels: Any) -> Any:
         try:
@@ -1288,7 +1288,7 @@ def check_fails_alone(c: Any, see: Any) -> None:
         see.attempt(f, kiln.arange(3.0).reshape(1, 3), kiln.tensor([label]))
 
 
-@right(wrong="a check on a value that nothing needs is dropped")
+@right()
 def check_of_an_unused_value_fails(c: Any, see: Any) -> None:
     def f(logits: Any, labels: Any) -> Any:
         nn.functional.cross_entropy(logits, labels)
