@@ -306,7 +306,7 @@ def result_written_then_backward(c: Any, see: Any) -> None:
     f = c(lambda x: (x + 1, x.exp()))
     for n in range(3):
         x = vector(n, 1, grad=True)
-        a, b = f(x)
+        a, _ = f(x)
         a.mul_(2.0)
         see(a)
         a.sum().backward()
