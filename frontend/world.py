@@ -96,9 +96,8 @@ class Audit:
         if is_kiln(module) or code.co_name == "__del__":
             return
         if is_library_code(frame.f_globals):
-            if self._of_user(frame.f_back) and module.split(".")[0] not in _PYTHON_MODULES:
-                self._refuse(f"{module}.{code.co_name}")
-            if module.startswith("numpy.random") or code in _IMPORTS:
+            pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
+            if (not pure or code in _IMPORTS) and self._of_user(frame.f_back):
                 self._refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)

@@ -103,7 +103,7 @@ class Witness:
         grad = x._grad
         return (
             f"tensor {number} on memory {memory} at {x.storage_offset()}",
-            f"{type(x).__name__} {x.ttype} {x.stride()}",
+            f"{type(x).__name__} {x.ttype} {[s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1]}",
             array.tobytes(),
             repr(array.tolist()) if array.size < 20 else "",
             f"requires_grad {requires_grad} leaf {x.is_leaf} flags {x._flags}",
