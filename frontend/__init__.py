@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import ShapeError as ShapeError
+    from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
     from kiln.functional import abs as abs
     from kiln.functional import add as add
@@ -174,7 +175,7 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError GradError InvalidValueError KilnError KilnIndexError "
-        "LoadError NotYetError ShapeError"
+        "LoadError NotYetError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.functional": (
@@ -207,7 +208,9 @@ _HOMES: dict[str, tuple[str, str]] = {
 }
 """Public name -> home module and the name there."""
 
-_MODULES = frozenset({"ir", "codegen", "runtime", "nn", "optim", "jit", "autograd", "random", "errors"})
+_MODULES = frozenset(
+    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ written for it keeps catching what it caught:
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
+    ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
     └── LoadError             (ValueError, RuntimeError)   a file or state that can't be taken
 
@@ -93,6 +94,10 @@ class GradError(KilnError, RuntimeError):
 
 class CaptureError(KilnError, RuntimeError):
     """What a captured function did could not be replayed faithfully."""
+
+
+class WorkerError(KilnError, RuntimeError):
+    """A worker process of a data loader died, took too long, or raised what can't be raised again."""
 
 
 class NotYetError(KilnError, NotImplementedError):
