@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
-from kiln.codegen.domain import is_literal
+from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
 from kiln.codegen.plan import Plan, Step
-from kiln.codegen.steps import Note, Strides, digest, fusion_step, matmul_work, steps
+from kiln.codegen.steps import Note, Strides, digest, fusion_step, steps, template_work
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops import OPS
+from kiln.ir.ops.base import Template
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
@@ -71,7 +72,7 @@ def _generate(
     main = entry.emit_entry(symbol, made, slots, target)
     note("entry", main.text)
     modules = {m.name: m for step in made.steps for m in step.modules}
-    work = sum(s.lowered.work if s.lowered is not None else matmul_work(s.operation) for s in made.steps)
+    work = sum(s.lowered.work if s.lowered is not None else template_work(s.operation) for s in made.steps)
     return Program(
         name=name,
         target=target,
@@ -105,7 +106,7 @@ def _materialise(graph: Graph) -> Graph:
 
     for op in graph.operations:
         operands = [mapped[v] for v in op.operands]
-        if op.op.name == "matmul":
+        if isinstance(definition(op).lower, Template):
             for k, v in enumerate(op.operands):
                 if _source_is_literal(v):
                     operands[k], changed = own(v), True

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from typing import Final
 
+from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.layout import Layout, is_view, row_major
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
@@ -24,6 +26,7 @@ from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, Sym
 
+CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 Strides = tuple[Dim, ...]
 Note = Callable[[str, object], None]
 """note(stage, what): keeps the printed form of a stage, when someone asked for it."""
@@ -53,6 +56,8 @@ def steps(
             steps.append(step)
         elif op.op.name == "matmul":
             steps.append(_matmul_step(op, layouts, target))
+        elif op.op.name in CONVOLUTIONS:
+            steps.append(conv_step(op, layouts, target))
         elif op.op.name != "constant" and not (is_view(op) and layouts[op.result] is not None):
             raise TypeError(f"no step for {op.op.name} in a fused graph")
     return steps
@@ -198,6 +203,11 @@ def _batched_step(
     return Step(op, wrapper.exports[0], (module, wrapper), (*pointers, *(Sym(s) for s in names)))
 
 
-def matmul_work(op: Operation) -> int:
+def template_work(op: Operation) -> int:
+    """Multiplications and additions of an operation that a template computes."""
+    return conv_work(op) if op.op.name in CONVOLUTIONS else _matmul_work(op)
+
+
+def _matmul_work(op: Operation) -> int:
     shape = (*op.result.type.shape, op.operands[0].type.shape[-1])
     return 2 * math.prod(d for d in shape if isinstance(d, int))
