@@ -82,7 +82,7 @@ def _same(op: str, a: Dim, b: Dim, message: str) -> None:
         raise OpTypeError(op, message)
 
 
-def _positions(op: str, axis: Axis, n: Dim, taps: Dim, dim: str) -> Dim:
+def positions(op: str, axis: Axis, n: Dim, taps: Dim, dim: str) -> Dim:
     """The size of y along a dimension. Of a symbolic one it is a size of its own, named after what it follows from."""
     if isinstance(n, Sym) or isinstance(taps, Sym):
         return Sym(f"{n}_{taps}_{'_'.join(map(str, axis))}_{dim}")
@@ -103,8 +103,8 @@ def _conv2d_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorT
     )
     _shared("conv2d", w.shape[0], groups, "results")
     rows, columns = axes(attrs)
-    oh = _positions("conv2d", rows, x.shape[2], w.shape[2], "rows")
-    ow = _positions("conv2d", columns, x.shape[3], w.shape[3], "columns")
+    oh = positions("conv2d", rows, x.shape[2], w.shape[2], "rows")
+    ow = positions("conv2d", columns, x.shape[3], w.shape[3], "columns")
     return (TensorType(x.dtype, (x.shape[0], w.shape[0], oh, ow), x.device),)
 
 
