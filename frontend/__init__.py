@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from kiln.autograd import is_grad_enabled as is_grad_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
+    from kiln.convolution import conv1d as conv1d
+    from kiln.convolution import conv2d as conv2d
+    from kiln.convolution import conv_transpose1d as conv_transpose1d
+    from kiln.convolution import conv_transpose2d as conv_transpose2d
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
     from kiln.creation import empty as empty
@@ -109,6 +113,12 @@ if TYPE_CHECKING:
     from kiln.ir.types import float64 as float64
     from kiln.ir.types import int64 as int64
     from kiln.jit import compile as compile
+    from kiln.padding import pixel_shuffle as pixel_shuffle
+    from kiln.padding import pixel_unshuffle as pixel_unshuffle
+    from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from kiln.pooling import avg_pool1d as avg_pool1d
+    from kiln.pooling import max_pool1d as max_pool1d
+    from kiln.pooling import max_pool2d as max_pool2d
     from kiln.promotion import result_type as result_type
     from kiln.random import Generator as Generator
     from kiln.random import default_generator as default_generator
@@ -125,6 +135,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "kiln.autograd": "enable_grad grad is_grad_enabled no_grad set_grad_enabled",
+    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
@@ -141,6 +152,8 @@ _NAMES = {
     ),
     "kiln.ir.types": "dtype=DType bool=bool_ float32 float64 int64",
     "kiln.jit": "compile",
+    "kiln.padding": "pixel_shuffle pixel_unshuffle",
+    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.promotion": "result_type",
     "kiln.random": "Generator default_generator manual_seed rand rand_like randn randn_like",
     "kiln.runtime.threads": "get_num_threads set_num_threads",

@@ -1,8 +1,9 @@
 """Pooling over windows of the last two dimensions: the largest element, its place, the sum; and what their gradients
 need, in gather form: each element collects from the windows it lies in, in ascending order of the windows.
 
-Attributes: `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns), `dilation`
-(2, of maxima only); `size` (2) is that of the images where a gradient goes. Padding is not there: no window reads it.
+Attributes: `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
+`dilation` (2, of maxima only); `size` (2) is that of the images where a gradient goes. Padding is not there: no window
+reads it.
 """
 
 from __future__ import annotations
@@ -252,7 +253,6 @@ def _max_input_ref(xp: Any, g: Any, index: Any, **attrs: Any) -> Any:
 
 
 def _sum_input_ref(xp: Any, g: Any, **attrs: Any) -> Any:
-    (rows, taps_h), (columns, taps_w) = _walks(attrs)
     high, wide = (order.taps(a, n, t) for (a, t), n in zip(_walks(attrs), attrs["size"], strict=True))
     height, width = (np.arange(n) for n in attrs["size"])
 
@@ -334,8 +334,8 @@ def _max_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[Tens
 max_pool2d_input: Final[OpDef] = register(
     OpDef(
         "max_pool2d_input",
-        "max_pool2d_input(g, index; size, kernel, stride, padding, dilation): images of `size` in which each element is "
-        "the sum, from +0 and in ascending order, of g over the windows around it whose index is its place.",
+        "max_pool2d_input(g, index; size, kernel, stride, padding, dilation): images of `size` in which each element "
+        "is the sum, from +0 and in ascending order, of g over the windows around it whose index is its place.",
         _max_input_types,
         quiet(_max_input_ref),
         Dense(_max_input_element),
@@ -370,8 +370,8 @@ def _sum_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[Tens
 sum_pool2d_input: Final[OpDef] = register(
     OpDef(
         "sum_pool2d_input",
-        "sum_pool2d_input(g; size, kernel, stride, padding): images of `size` in which each element is the sum, from +0 "
-        "and in ascending order, of g over the windows that contain it.",
+        "sum_pool2d_input(g; size, kernel, stride, padding): images of `size` in which each element is the sum, from "
+        "+0 and in ascending order, of g over the windows that contain it.",
         _sum_input_types,
         quiet(_sum_input_ref),
         Dense(_sum_input_element),
