@@ -25,6 +25,18 @@ import functools
 from dataclasses import dataclass
 from typing import Final
 
+from kiln.codegen.blocks import Names as _Names
+from kiln.codegen.blocks import ceil_div as _ceil_div
+from kiln.codegen.blocks import conjunction as _and
+from kiln.codegen.blocks import disjunction as _or
+from kiln.codegen.blocks import is_ as _is
+from kiln.codegen.blocks import maximum as _max
+from kiln.codegen.blocks import minimum as _min
+from kiln.codegen.blocks import negation as _not
+from kiln.codegen.blocks import quotient as _div
+from kiln.codegen.blocks import remainder as _mod
+from kiln.codegen.blocks import transposed
+from kiln.codegen.blocks import variables as _vars
 from kiln.codegen.llvm.emit import emit_module
 from kiln.ir import loops as L
 from kiln.ir.loops import (
@@ -124,69 +136,6 @@ def kernels(dtype: DType, target: Target) -> list[Kernel]:
         _Product(family).kernel(),
         family.entry(),
     ]
-
-
-def _vars(names: str) -> list[Var]:
-    return [Var(INDEX, name) for name in names.split()]
-
-
-def _min(a: Expr, b: Expr | int) -> Expr:
-    return L.apply("min", a, L.as_index(b))
-
-
-def _max(a: Expr, b: Expr | int) -> Expr:
-    return L.apply("max", a, L.as_index(b))
-
-
-def _div(a: Expr, b: Expr | int) -> Expr:
-    return L.apply("div", a, L.as_index(b))
-
-
-def _mod(a: Expr, b: Expr | int) -> Expr:
-    return L.apply("mod", a, L.as_index(b))
-
-
-def _ceil_div(a: Expr, b: Expr | int) -> Expr:
-    return _div(L.add(a, L.as_index(b) - 1), b)
-
-
-def _is(a: Expr, b: int) -> Expr:
-    return L.apply("eq", a, L.index(b))
-
-
-def _or(a: Expr, b: Expr) -> Expr:
-    return L.apply("or", a, b)
-
-
-def _and(a: Expr, b: Expr) -> Expr:
-    return L.apply("and", a, b)
-
-
-def _not(a: Expr) -> Expr:
-    return L.apply("not", a)
-
-
-class _Names:
-    """A block being written: `let("k", e)` adds a Let and gives the variable."""
-
-    def __init__(self) -> None:
-        self.statements: list[Stmt] = []
-
-    def let(self, name: str, value: Expr) -> Var:
-        var = Var(value.type, name)
-        self.statements.append(Let(var, value))
-        return var
-
-    def split(self, t: Expr, n: Expr) -> tuple[Var, Var]:
-        """Quotient and remainder of t by n."""
-        quotient = self.let("quotient", _div(t, n))
-        return quotient, self.let("remainder", L.sub(t, L.mul(quotient, n)))
-
-    def add(self, *statements: Stmt) -> None:
-        self.statements.extend(statements)
-
-    def block(self) -> Block:
-        return tuple(self.statements)
 
 
 class _Family:
@@ -506,21 +455,3 @@ def _steps(var: Var, hi: Expr, step: Expr, body: Block) -> For:
     """for var in range(0, hi, step), for a step known at run time."""
     number = Var(INDEX, f"{var.name}_step")
     return For("serial", number, L.index(0), _ceil_div(hi, step), (Let(var, L.mul(number, step)), *body))
-
-
-def transposed(rows: list[Expr]) -> list[Expr]:
-    """A square block of vectors, turned: result i, lane e is rows[e], lane i. log2(lanes) rounds of exchanges
-    between rows whose numbers differ in one bit."""
-    size = len(rows)
-    bit = 1
-    while bit < size:
-        low = [e if not e & bit else (e ^ bit) + size for e in range(size)]
-        high = [e | bit if not e & bit else e + size for e in range(size)]
-        after = list(rows)
-        for i in range(size):
-            if not i & bit:
-                pair = (rows[i], rows[i | bit])
-                after[i], after[i | bit] = L.shuffle(pair, low), L.shuffle(pair, high)
-        rows = after
-        bit *= 2
-    return rows

@@ -12,7 +12,7 @@ from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
 from kiln.codegen.plan import Plan, Step
-from kiln.codegen.steps import Note, Strides, digest, fusion_step, matmul_work, steps
+from kiln.codegen.steps import Note, Strides, digest, fusion_step, steps, template_work
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops import OPS
@@ -72,7 +72,7 @@ def _generate(
     main = entry.emit_entry(symbol, made, slots, target)
     note("entry", main.text)
     modules = {m.name: m for step in made.steps for m in step.modules}
-    work = sum(s.lowered.work if s.lowered is not None else matmul_work(s.operation) for s in made.steps)
+    work = sum(s.lowered.work if s.lowered is not None else template_work(s.operation) for s in made.steps)
     return Program(
         name=name,
         target=target,

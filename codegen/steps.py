@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
+from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, is_view, row_major
 from kiln.codegen.llvm.emit import emit_kernel
@@ -28,6 +29,7 @@ from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, Sym
 
+CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 Strides = tuple[Dim, ...]
 Note = Callable[[str, object], None]
 """note(stage, what): keeps the printed form of a stage, when someone asked for it."""
@@ -57,6 +59,8 @@ def steps(
             steps.append(step)
         elif op.op.name == "matmul":
             steps.append(_matmul_step(op, layouts, target))
+        elif op.op.name in CONVOLUTIONS:
+            steps.append(conv_step(op, layouts, target))
         elif isinstance(definition(op).lower, Scatter):
             steps.append(_scatter_step(op, layouts, target, sites, note))
         elif op.op.name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
@@ -222,6 +226,11 @@ def _batched_step(
     return Step(op, wrapper.exports[0], (module, wrapper), (*pointers, *(Sym(s) for s in names)))
 
 
-def matmul_work(op: Operation) -> int:
+def template_work(op: Operation) -> int:
+    """Multiplications and additions of an operation that a template computes."""
+    return conv_work(op) if op.op.name in CONVOLUTIONS else _matmul_work(op)
+
+
+def _matmul_work(op: Operation) -> int:
     shape = (*op.result.type.shape, op.operands[0].type.shape[-1])
     return 2 * math.prod(d for d in shape if isinstance(d, int))

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from kiln.autograd import is_inference_mode_enabled as is_inference_mode_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
+    from kiln.convolution import conv1d as conv1d
+    from kiln.convolution import conv2d as conv2d
+    from kiln.convolution import conv_transpose1d as conv_transpose1d
+    from kiln.convolution import conv_transpose2d as conv_transpose2d
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
     from kiln.creation import empty as empty
@@ -147,6 +151,12 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long  # noqa: F401
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.padding import pixel_shuffle as pixel_shuffle
+    from kiln.padding import pixel_unshuffle as pixel_unshuffle
+    from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from kiln.pooling import avg_pool1d as avg_pool1d
+    from kiln.pooling import max_pool1d as max_pool1d
+    from kiln.pooling import max_pool2d as max_pool2d
     from kiln.promotion import can_cast as can_cast
     from kiln.promotion import get_default_dtype as get_default_dtype
     from kiln.promotion import promote_types as promote_types
@@ -169,6 +179,7 @@ _NAMES = {
     "kiln.autograd": (
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
     ),
+    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
@@ -194,6 +205,8 @@ _NAMES = {
         "float64 double=float64"
     ),
     "kiln.jit": "compile",
+    "kiln.padding": "pixel_shuffle pixel_unshuffle",
+    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": "Generator default_generator manual_seed rand rand_like randn randn_like",
     "kiln.runtime.threads": "get_num_threads set_num_threads",

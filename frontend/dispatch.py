@@ -33,6 +33,7 @@ Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
+_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
 
@@ -317,12 +318,15 @@ class Kernel:
 
 
 def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
-    if isinstance(op.lower, Dense) and op.lower.pointwise and layouts:
+    pointwise = isinstance(op.lower, Dense) and op.lower.pointwise and bool(layouts)
+    if pointwise:
         shape, strides = collapse(layouts[0].shape, [layout.strides for layout in layouts])
         operands = [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)]
     else:
         operands = [(layout.dtype, layout.shape, layout.strides) for layout in layouts]
     symbols = _Symbols(op, operands, attrs)
+    if not pointwise:
+        _derived_sizes(op, symbols, attrs, results)
     if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
         symbols.sizes["n"] = results[0].numel
         attrs = cast("Attrs", {**attrs, "shape": (Sym("n"),)})
@@ -337,6 +341,14 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
     sizes = kernel.bind(symbols.sizes)
     named = dict(zip(kernel.sizes, sizes, strict=True))
     return _allocating_launch(kernel.executable, results, sizes, named)
+
+
+def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
+    """Sizes of results that are none of the operands' (a type rule names them after what they follow from)."""
+    for t, layout in zip(op.infer_types(symbols.types, attrs), results, strict=True):
+        for d, size in zip(t.shape, layout.shape, strict=True):
+            if isinstance(d, Sym):
+                symbols.sizes.setdefault(d.name, size)
 
 
 def _allocating_launch(
@@ -483,4 +495,8 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
         return [[*batch, "m", "k"], [*batch, "k", "n"]]
     if "place" in attrs:
         return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
+    if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
+        image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
+        roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
+        return roles[op.name]
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

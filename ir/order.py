@@ -19,6 +19,10 @@ reduction over the last dimension followed by the serial reduction over the othe
 *contraction*: k is cut into blocks of `KBLOCK`; a block is one ascending chain of fused multiply-adds from
 +0; block sums are added ascending, the first one standing alone. An empty contraction is +0.
 
+*convolution*: a contraction over (kh, kw, c), its blocks cut in that full space; taps that meet nothing (padding) are
+skipped: they do not exist, but their numbers are counted. The gradient by the images is one over (kh, kw, o), that
+by the weights one over (n, oh, ow).
+
 The identity of + is -0.0 (x + -0.0 is x for every x, also -0.0); an empty sum is +0.0.
 """
 
@@ -162,4 +166,77 @@ def contract(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any
         for j in range(start, min(k, start + KBLOCK)):
             acc = fma(a[..., :, j : j + 1], b[..., j : j + 1, :], acc)
         out = acc if start == 0 else out + acc
+    return out
+
+
+def taps(axis: Any, n: int, count: int) -> np.ndarray[Any, Any]:
+    """Of each position of a convolution's result along one dimension and each of `count` taps: the element met among
+    n, or -1. `axis` has `stride`, `before`, `dilation` and `size` (see ir/ops/conv.py)."""
+    position, tap = np.arange(max(0, axis.size(n, count)))[:, None], np.arange(count)[None, :]
+    met = position * axis.stride - axis.before + tap * axis.dilation
+    return np.where((met >= 0) & (met < n), met, -1)
+
+
+def no_taps(n: int, count: int) -> np.ndarray[Any, Any]:
+    """A table like that of `taps` in which nothing meets anything."""
+    return np.full((n, count), -1)
+
+
+class _Chain:
+    """The contraction order for terms that come one by one: `step` adds a * b at the places of `where` to element k."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.block, self.acc, self.total = 0, np.zeros(shape, dtype), np.zeros(shape, dtype)
+
+    def step(self, k: int, where: Any, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> None:
+        if k // KBLOCK != self.block:
+            self.close(k // KBLOCK)
+        self.acc[where] = fma(a, b, self.acc[where])
+
+    def close(self, block: int) -> np.ndarray[Any, Any]:
+        """End all blocks before number `block`; those without terms add +0."""
+        while self.block < block:
+            self.total = self.acc if self.block == 0 else self.total + self.acc
+            self.block, self.acc = self.block + 1, np.zeros_like(self.acc)
+        return self.total
+
+
+def convolve(
+    x: np.ndarray[Any, Any], w: np.ndarray[Any, Any], rows: Any, columns: Any, groups: int
+) -> np.ndarray[Any, Any]:
+    """x [N, C, H, W] with w [O, C/groups, KH, KW] in the convolution order; `rows` [OH, KH] and `columns` [OW, KW] say
+    which element of x a position meets at a tap (-1: none). Slow and exact."""
+    (n, _, _, _), (o, c, kh, kw) = x.shape, w.shape
+    out = np.zeros((n, o, len(rows), len(columns)), x.dtype)
+    for group in range(groups):
+        of_x = slice(group * c, (group + 1) * c)
+        of_w = slice(group * (o // groups), (group + 1) * (o // groups))
+        images, weights = x[:, of_x], w[of_w]
+        chain = _Chain((n, o // groups, len(rows), len(columns)), x.dtype)
+        for i, j, channel in np.ndindex(kh, kw, c):
+            meets = (rows[:, i] >= 0).nonzero()[0], (columns[:, j] >= 0).nonzero()[0]
+            where = np.ix_(range(n), range(o // groups), *meets)
+            met = images[:, channel][np.ix_(range(n), rows[meets[0], i], columns[meets[1], j])]
+            chain.step((i * kw + j) * c + channel, where, met[:, None], weights[:, channel, i, j][None, :, None, None])
+        out[:, of_w] = chain.close(max(1, -(-kh * kw * c // KBLOCK)))
+    return out
+
+
+def correlate(
+    x: np.ndarray[Any, Any], g: np.ndarray[Any, Any], rows: Any, columns: Any, groups: int
+) -> np.ndarray[Any, Any]:
+    """The gradient by the weights: x [N, C, H, W] and g [N, O, OH, OW] to [O, C/groups, KH, KW]; `rows` and `columns`
+    as for `convolve`. Slow and exact."""
+    (n, channels, _, _), (_, o, oh, ow) = x.shape, g.shape
+    c, some = channels // groups, o // groups
+    out = np.zeros((o, c, rows.shape[1], columns.shape[1]), x.dtype)
+    for group in range(groups):
+        images, results = x[:, group * c : (group + 1) * c], g[:, group * some : (group + 1) * some]
+        chain = _Chain((some, c, rows.shape[1], columns.shape[1]), x.dtype)
+        for image, i, j in np.ndindex(n, oh, ow):
+            meets = (rows[i] >= 0).nonzero()[0], (columns[j] >= 0).nonzero()[0]
+            where = np.ix_(range(some), range(c), *meets)
+            met = images[image][np.ix_(range(c), rows[i, meets[0]], columns[j, meets[1]])]
+            chain.step((image * oh + i) * ow + j, where, met[None], results[image, :, i, j][:, None, None, None])
+        out[group * some : (group + 1) * some] = chain.close(max(1, -(-n * oh * ow // KBLOCK)))
     return out

@@ -1,5 +1,11 @@
 """Functions that layers are made of, under the names of torch.nn.functional."""
 
+from kiln.convolution import conv1d as conv1d
+from kiln.convolution import conv2d as conv2d
+from kiln.convolution import conv_transpose1d as conv_transpose1d
+from kiln.convolution import conv_transpose2d as conv_transpose2d
+from kiln.convolution import fold as fold
+from kiln.convolution import unfold as unfold
 from kiln.functional import cross_entropy as cross_entropy
 from kiln.functional import gelu as gelu
 from kiln.functional import linear as linear
@@ -28,3 +34,18 @@ from kiln.nn.fn_norm import instance_norm as instance_norm
 from kiln.nn.fn_norm import layer_norm as layer_norm
 from kiln.nn.fn_norm import local_response_norm as local_response_norm
 from kiln.nn.fn_norm import rms_norm as rms_norm
+from kiln.padding import interpolate as interpolate
+from kiln.padding import pad as pad
+from kiln.padding import pixel_shuffle as pixel_shuffle
+from kiln.padding import pixel_unshuffle as pixel_unshuffle
+from kiln.padding import upsample as upsample
+from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+from kiln.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
+from kiln.pooling import adaptive_max_pool1d as adaptive_max_pool1d
+from kiln.pooling import adaptive_max_pool2d as adaptive_max_pool2d
+from kiln.pooling import avg_pool1d as avg_pool1d
+from kiln.pooling import avg_pool2d as avg_pool2d
+from kiln.pooling import lp_pool1d as lp_pool1d
+from kiln.pooling import lp_pool2d as lp_pool2d
+from kiln.pooling import max_pool1d as max_pool1d
+from kiln.pooling import max_pool2d as max_pool2d

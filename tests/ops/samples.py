@@ -16,7 +16,7 @@ import numpy as np
 
 from kiln.ir.graph import Constant
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
-from tests.ops import samples_gather
+from tests.ops import samples_conv, samples_gather, samples_pool
 from tests.ops.sampling import (
     ANY,
     FLOATS,
@@ -33,7 +33,7 @@ from tests.ops.sampling import (
 )
 from tests.ops.sampling import t as _t
 
-FAMILIES: tuple[Any, ...] = (samples_gather,)
+FAMILIES: tuple[Any, ...] = (samples_conv, samples_gather, samples_pool)
 """Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""
 
 # -------------------------------------------------------------------------------------- elementwise

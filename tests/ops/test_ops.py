@@ -20,7 +20,14 @@ from tests.ops.test_declarations import same_bits
 Array = np.ndarray[Any, Any]
 NAMES = [name for name in OPS if name != "fusion"]
 DERIVED = [name for name in NAMES if OPS[name].vjp is not None]
-EXACT = {"uniform", "sum", "matmul"}  # besides those with the trait: the reference has the contract's order
+EXACT = {
+    "uniform",
+    "sum",
+    "matmul",
+    "conv2d",
+    "conv2d_input",
+    "conv2d_weight",
+}  # besides those with the trait: the reference has the contract's order
 
 
 def tensors(sample: Sample) -> list[kiln.Tensor]:

@@ -1,0 +1,306 @@
+"""Convolutions and their transposes, and the patches that they see: compositions over `ir/ops/conv.py`.
+
+A convolution over a line is one over images of one row. The bias is added to the finished sums.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from kiln import functional as F
+from kiln.base import TensorBase
+from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
+from kiln.ir.ops.base import OPS
+from kiln.promotion import apply, full_like_number, tensor_arg
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+__all__ = ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "fold", "unfold"]
+
+Sizes: TypeAlias = "int | Sequence[int]"
+
+_CONV2D, _CONV2D_INPUT = OPS["conv2d"], OPS["conv2d_input"]
+_SLICE, _SCATTER = OPS["slice"], OPS["slice_scatter"]
+
+
+# ------------------------------------------------------------------------------------------- arguments
+
+
+def sizes(op: str, name: str, value: Any, dims: int) -> tuple[int, ...]:
+    """One number for all dimensions, or one for each."""
+    given = list(value) if isinstance(value, (tuple, list)) else [value]
+    for n in given:
+        if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
+            raise ArgumentError(f"{name} must be an int or {dims} of them, got {value!r}", op=op)
+    if len(given) not in (1, dims):
+        raise ArgumentError(f"{name} must be an int or {dims} of them, got {value!r}", op=op)
+    return tuple([int(n) for n in (given if len(given) == dims else given * dims)])
+
+
+def at_least(op: str, name: str, values: Sequence[int], least: int) -> None:
+    """InvalidValueError unless each value is `least` or more."""
+    if any(v < least for v in values):
+        raise InvalidValueError(f"{name} must be at least {least}, got {list(values)}", op=op)
+
+
+def batched(op: str, x: Tensor, dims: int) -> tuple[Tensor, bool]:
+    """Images [N, C, ...] of `dims` spatial dimensions, and whether N was missing."""
+    if x.ndim == dims + 1:
+        return F.unsqueeze(x, 0), True
+    if x.ndim != dims + 2:
+        shape = "[N, C, L] or [C, L]" if dims == 1 else "[N, C, H, W] or [C, H, W]"
+        raise ShapeError(f"expects an input of shape {shape}", op=op, operands=[x.ttype])
+    return x, False
+
+
+def _padding(
+    op: str, padding: object, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
+    """Before and behind each dimension."""
+    if padding == "valid":
+        return (0,) * (2 * len(kernel))
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise InvalidValueError('padding="same" needs stride 1', op=op)
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        return tuple([n for total in totals for n in (total // 2, total - total // 2)])
+    if isinstance(padding, str):
+        raise InvalidValueError(f'padding must be numbers, "same" or "valid", got {padding!r}', op=op)
+    each = sizes(op, "padding", padding, len(kernel))
+    at_least(op, "padding", each, 0)
+    return tuple([n for p in each for n in (p, p)])
+
+
+def _weight(op: str, weight: TensorBase, dims: int, x: Tensor) -> Tensor:
+    w = tensor_arg(op, weight)
+    if w.ndim != dims + 2:
+        raise ShapeError(f"expects a weight of {dims + 2} dimensions", op=op, operands=[x.ttype, w.ttype])
+    return w
+
+
+def _line(x: Tensor) -> Tensor:
+    """[N, C, L] as images of one row."""
+    return F.unsqueeze(x, 2)
+
+
+def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tensor:
+    """Plus the bias of each channel; without N if there was none."""
+    if bias is not None:
+        b = tensor_arg(op, bias)
+        if b.shape != (y.shape[1],):
+            raise ShapeError(f"the bias must have shape [{y.shape[1]}]", op=op, operands=[b.ttype])
+        y = F.add(y, F.reshape(b, (y.shape[1], *[1] * (y.ndim - 2))))
+    return F.squeeze(y, 0) if single else y
+
+
+# ----------------------------------------------------------------------------------------- convolution
+
+
+def conv1d(
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`conv2d` over a line: input [N, C, L] or [C, L], weight [O, C/groups, K]."""
+    return _convolution("conv1d", input, weight, bias, stride, padding, dilation, groups, 1)
+
+
+def conv2d(
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Sums over taps and channels: input [N, C, H, W] or [C, H, W], weight [O, C/groups, KH, KW], bias [O], float32 or
+    float64, all of one dtype -> [N, O, OH, OW] with OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1.
+
+    padding="same" pads so that stride 1 keeps the size (one more behind than before where that is uneven), "valid"
+    does not pad. Padding is not there: nothing is multiplied by it.
+    """
+    return _convolution("conv2d", input, weight, bias, stride, padding, dilation, groups, 2)
+
+
+def _convolution(
+    op: str,
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None,
+    stride: Sizes,
+    padding: Sizes | str,
+    dilation: Sizes,
+    groups: int,
+    dims: int,
+) -> Tensor:
+    x, single = batched(op, tensor_arg(op, input), dims)
+    w = _weight(op, weight, dims, x)
+    steps, spread = sizes(op, "stride", stride, dims), sizes(op, "dilation", dilation, dims)
+    at_least(op, "stride", steps, 1)
+    at_least(op, "dilation", spread, 1)
+    around = _padding(op, padding, w.shape[2:], steps, spread)
+    if dims == 1:
+        x, w = _line(x), _line(w)
+        steps, spread, around = (1, *steps), (1, *spread), (0, 0, *around)
+    y = apply(_CONV2D, x, w, stride=steps, padding=around, dilation=spread, groups=groups)
+    return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
+
+
+def conv_transpose1d(
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
+    """`conv_transpose2d` over a line: input [N, C, L] or [C, L], weight [C, O/groups, K]."""
+    return _transposed("conv_transpose1d", input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+
+
+def conv_transpose2d(
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
+    """The gradient of `conv2d` by its input, as a function: input [N, C, H, W] or [C, H, W], weight [C, O/groups, KH,
+    KW], bias [O] -> [N, O, OH, OW] with OH = (H - 1) * stride - 2 * padding + dilation * (KH - 1) + output_padding + 1.
+    """
+    return _transposed("conv_transpose2d", input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
+
+
+def _transposed(
+    op: str,
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    groups: int,
+    dilation: Sizes,
+    dims: int,
+) -> Tensor:
+    x, single = batched(op, tensor_arg(op, input), dims)
+    w = _weight(op, weight, dims, x)
+    steps, spread = sizes(op, "stride", stride, dims), sizes(op, "dilation", dilation, dims)
+    around, more = sizes(op, "padding", padding, dims), sizes(op, "output_padding", output_padding, dims)
+    for name, values, least in (("stride", steps, 1), ("dilation", spread, 1), ("padding", around, 0)):
+        at_least(op, name, values, least)
+    at_least(op, "output_padding", more, 0)
+    for s, d, extra in zip(steps, spread, more, strict=True):
+        if extra >= max(s, d):
+            raise InvalidValueError(f"output_padding {extra} must be smaller than stride or dilation", op=op)
+        if extra >= s:
+            raise NotYetError(f"output_padding {extra} is not smaller than the stride {s}", op=op)
+    if 0 in x.shape[2:]:
+        raise ShapeError("expects an input that is not empty", op=op, operands=[x.ttype])
+    out = [
+        (n - 1) * s - 2 * p + d * (k - 1) + extra + 1
+        for n, s, p, d, k, extra in zip(x.shape[2:], steps, around, spread, w.shape[2:], more, strict=True)
+    ]
+    if any(n < 1 for n in out):
+        raise ShapeError(f"the result would have size {out}", op=op, operands=[x.ttype, w.ttype])
+    if dims == 1:
+        x, w = _line(x), _line(w)
+        steps, spread, around, out = (1, *steps), (1, *spread), (0, *around), [1, *out]
+    pads = tuple([n for p in around for n in (p, p)])
+    attrs: dict[str, Any] = {"stride": steps, "padding": pads, "dilation": spread, "groups": groups}
+    y = apply(_CONV2D_INPUT, x, w, size=tuple(out), **attrs)
+    return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
+
+
+# --------------------------------------------------------------------------------------------- patches
+
+
+def _walk(
+    op: str, size: Sequence[int], kernel: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
+) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """Padding, stride, number of positions, and for each tap in order where its elements start and stop."""
+    taps, spread = sizes(op, "kernel_size", kernel, 2), sizes(op, "dilation", dilation, 2)
+    around, steps = sizes(op, "padding", padding, 2), sizes(op, "stride", stride, 2)
+    for name, values, least in (("kernel_size", taps, 1), ("dilation", spread, 1), ("stride", steps, 1)):
+        at_least(op, name, values, least)
+    at_least(op, "padding", around, 0)
+    rooms = [n + 2 * p - d * (k - 1) - 1 for n, p, d, k in zip(size, around, spread, taps, strict=True)]
+    if any(room < 0 for room in rooms):
+        raise ShapeError(f"a kernel of {list(taps)} does not fit in {list(size)} (padding included)", op=op)
+    counts = [room // s + 1 for room, s in zip(rooms, steps, strict=True)]
+    places: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    for i in range(taps[0]):
+        for j in range(taps[1]):
+            start = (i * spread[0], j * spread[1])
+            ends = [a + (c - 1) * s + 1 for a, c, s in zip(start, counts, steps, strict=True)]
+            places.append((start, (ends[0], ends[1])))
+    return around, steps, counts, places
+
+
+def unfold(input: TensorBase, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:
+    """The patches that a convolution sees: [N, C, H, W] or [C, H, W] -> [N, C * KH * KW, L], L positions; padding
+    counts as zeros."""
+    x, single = batched("unfold", tensor_arg("unfold", input), 2)
+    around, steps, counts, places = _walk("unfold", x.shape[2:], kernel_size, dilation, padding, stride)
+    n, c, height, width = x.shape
+    if any(around):
+        canvas = full_like_number(x, x.dtype, 0, (n, c, height + 2 * around[0], width + 2 * around[1]))
+        x = _placed(canvas, x, around, (around[0] + height, around[1] + width), (1, 1))
+    cut = []
+    for start, stop in places:
+        attrs = {"starts": (0, 0, *start), "stops": (n, c, *stop), "steps": (1, 1, *steps)}
+        cut.append(apply(_SLICE, x, **attrs))
+    patches = F.reshape(F.stack(cut, 2), (n, c * len(places), math.prod(counts)))
+    return F.squeeze(patches, 0) if single else patches
+
+
+def _placed(canvas: Tensor, x: Tensor, start: Sequence[int], stop: Sequence[int], steps: Sequence[int]) -> Tensor:
+    """`canvas` [N, C, H, W] with x in the rows and columns of these slices."""
+    lead = canvas.shape[:2]
+    return apply(_SCATTER, canvas, x, starts=(0, 0, *start), stops=(*lead, *stop), steps=(1, 1, *steps))
+
+
+def fold(
+    input: TensorBase,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    dilation: Sizes = 1,
+    padding: Sizes = 0,
+    stride: Sizes = 1,
+) -> Tensor:
+    """The reverse of `unfold`: [N, C * KH * KW, L] or [C * KH * KW, L] -> [N, C, *output_size]; where patches overlap
+    they are added, tap by tap."""
+    x = tensor_arg("fold", input)
+    single = x.ndim == 2
+    x = F.unsqueeze(x, 0) if single else x
+    out = sizes("fold", "output_size", output_size, 2)
+    around, steps, counts, places = _walk("fold", out, kernel_size, dilation, padding, stride)
+    if x.ndim != 3 or x.shape[1] % len(places) or x.shape[2] != math.prod(counts):
+        message = f"expects [N, C * {len(places)}, {math.prod(counts)}]"
+        raise ShapeError(message, op="fold", operands=[x.ttype])
+    n, c = x.shape[0], x.shape[1] // len(places)
+    patches = F.reshape(x, (n, c, len(places), *counts))
+    shape = (n, c, out[0] + 2 * around[0], out[1] + 2 * around[1])
+    total = zero = full_like_number(x, x.dtype, 0, shape)
+    for k, (start, stop) in enumerate(places):
+        placed = _placed(zero, patches[:, :, k], start, stop, steps)
+        total = placed if k == 0 else F.add(total, placed)
+    if any(around):
+        stops = (n, c, around[0] + out[0], around[1] + out[1])
+        total = apply(_SLICE, total, starts=(0, 0, *around), stops=stops, steps=(1, 1, 1, 1))
+    return F.squeeze(total, 0) if single else total

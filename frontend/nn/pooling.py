@@ -1,0 +1,344 @@
+"""Pooling, padding and resizing layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kiln import padding as B
+from kiln import pooling as P
+from kiln.convolution import Sizes, sizes
+from kiln.nn.module import Module
+from kiln.pooling import OutputSizes
+from kiln.tensor import Tensor
+
+# --------------------------------------------------------------------------------------------- windows
+
+
+class _MaxPool(Module):
+    dims: int
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        dilation: Sizes = 1,
+        return_indices: bool = False,
+        ceil_mode: bool = False,
+    ) -> None:
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.dilation = padding, dilation
+        self.return_indices, self.ceil_mode = return_indices, ceil_mode
+
+    def forward(self, input: Tensor) -> Any:
+        pool = P.max_pool1d if self.dims == 1 else P.max_pool2d
+        shape = (self.kernel_size, self.stride, self.padding, self.dilation)
+        return pool(input, *shape, ceil_mode=self.ceil_mode, return_indices=self.return_indices)
+
+    def extra_repr(self) -> str:
+        window = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+        return f"{window}, dilation={self.dilation}, ceil_mode={self.ceil_mode}"
+
+
+class MaxPool1d(_MaxPool):
+    """`nn.functional.max_pool1d`."""
+
+    dims = 1
+
+
+class MaxPool2d(_MaxPool):
+    """`nn.functional.max_pool2d`."""
+
+    dims = 2
+
+
+class AvgPool1d(Module):
+    """`nn.functional.avg_pool1d`."""
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        self.kernel_size = sizes("AvgPool1d", "kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else sizes("AvgPool1d", "stride", stride, 1)
+        self.padding = sizes("AvgPool1d", "padding", padding, 1)
+        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
+
+    def forward(self, input: Tensor) -> Tensor:
+        window = (self.kernel_size, self.stride, self.padding)
+        return P.avg_pool1d(input, *window, self.ceil_mode, self.count_include_pad)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool2d(Module):
+    """`nn.functional.avg_pool2d`."""
+
+    def __init__(
+        self,
+        kernel_size: Sizes,
+        stride: Sizes | None = None,
+        padding: Sizes = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> None:
+        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
+        self.padding, self.ceil_mode = padding, ceil_mode
+        self.count_include_pad, self.divisor_override = count_include_pad, divisor_override
+
+    def forward(self, input: Tensor) -> Tensor:
+        window = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
+        return P.avg_pool2d(input, *window, self.count_include_pad, self.divisor_override)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class _LPPool(Module):
+    dims: int
+
+    def __init__(
+        self, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
+    ) -> None:
+        self.norm_type, self.kernel_size = norm_type, kernel_size
+        self.stride, self.ceil_mode = stride, ceil_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        pool = P.lp_pool1d if self.dims == 1 else P.lp_pool2d
+        return pool(input, float(self.norm_type), self.kernel_size, self.stride, self.ceil_mode)
+
+    def extra_repr(self) -> str:
+        window = f"kernel_size={self.kernel_size}, stride={self.stride}, ceil_mode={self.ceil_mode}"
+        return f"norm_type={self.norm_type}, {window}"
+
+
+class LPPool1d(_LPPool):
+    """`nn.functional.lp_pool1d`."""
+
+    dims = 1
+
+
+class LPPool2d(_LPPool):
+    """`nn.functional.lp_pool2d`."""
+
+    dims = 2
+
+
+class _Adaptive(Module):
+    def __init__(self, output_size: OutputSizes) -> None:
+        self.output_size = output_size
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class AdaptiveAvgPool1d(_Adaptive):
+    """`nn.functional.adaptive_avg_pool1d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return P.adaptive_avg_pool1d(input, self.output_size)
+
+
+class AdaptiveAvgPool2d(_Adaptive):
+    """`nn.functional.adaptive_avg_pool2d`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return P.adaptive_avg_pool2d(input, self.output_size)
+
+
+class _AdaptiveMax(_Adaptive):
+    def __init__(self, output_size: OutputSizes, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices = return_indices
+
+
+class AdaptiveMaxPool1d(_AdaptiveMax):
+    """`nn.functional.adaptive_max_pool1d`."""
+
+    def forward(self, input: Tensor) -> Any:
+        return P.adaptive_max_pool1d(input, self.output_size, self.return_indices)
+
+
+class AdaptiveMaxPool2d(_AdaptiveMax):
+    """`nn.functional.adaptive_max_pool2d`."""
+
+    def forward(self, input: Tensor) -> Any:
+        return P.adaptive_max_pool2d(input, self.output_size, self.return_indices)
+
+
+# --------------------------------------------------------------------------------------------- padding
+
+
+class _Pad(Module):
+    dims: int
+    mode: str
+
+    def __init__(self, padding: int | Sequence[int]) -> None:
+        self.padding = sizes(type(self).__name__, "padding", padding, 2 * self.dims)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return B.pad(input, self.padding, mode=self.mode)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class _ConstantPad(_Pad):
+    mode = "constant"
+
+    def __init__(self, padding: int | Sequence[int], value: float) -> None:
+        super().__init__(padding)
+        self.value = value
+
+    def forward(self, input: Tensor) -> Tensor:
+        return B.pad(input, self.padding, value=self.value)
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}, value={self.value}"
+
+
+class ConstantPad1d(_ConstantPad):
+    """`value` before and behind the last dimension."""
+
+    dims = 1
+
+
+class ConstantPad2d(_ConstantPad):
+    """`value` around the last two dimensions: left, right, above, below."""
+
+    dims = 2
+
+
+class _ZeroPad(_ConstantPad):
+    def __init__(self, padding: int | Sequence[int]) -> None:
+        super().__init__(padding, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class ZeroPad1d(_ZeroPad):
+    """Zeros before and behind the last dimension."""
+
+    dims = 1
+
+
+class ZeroPad2d(_ZeroPad):
+    """Zeros around the last two dimensions: left, right, above, below."""
+
+    dims = 2
+
+
+class ReflectionPad1d(_Pad):
+    """The elements before the edge again, in reverse."""
+
+    dims, mode = 1, "reflect"
+
+
+class ReflectionPad2d(_Pad):
+    """`ReflectionPad1d` of both dimensions: left, right, above, below."""
+
+    dims, mode = 2, "reflect"
+
+
+class ReplicationPad1d(_Pad):
+    """The edge again."""
+
+    dims, mode = 1, "replicate"
+
+
+class ReplicationPad2d(_Pad):
+    """`ReplicationPad1d` of both dimensions: left, right, above, below."""
+
+    dims, mode = 2, "replicate"
+
+
+class CircularPad1d(_Pad):
+    """The elements of the other end."""
+
+    dims, mode = 1, "circular"
+
+
+class CircularPad2d(_Pad):
+    """`CircularPad1d` of both dimensions: left, right, above, below."""
+
+    dims, mode = 2, "circular"
+
+
+# -------------------------------------------------------------------------------------------- resizing
+
+
+class Upsample(Module):
+    """`nn.functional.interpolate`."""
+
+    def __init__(
+        self,
+        size: Any = None,
+        scale_factor: Any = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+    ) -> None:
+        self.size = size
+        if isinstance(scale_factor, (tuple, list)):
+            self.scale_factor: Any = tuple([float(f) for f in scale_factor])
+        else:
+            self.scale_factor = float(scale_factor) if scale_factor else None
+        self.mode, self.align_corners = mode, align_corners
+        self.recompute_scale_factor = recompute_scale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return B.interpolate(
+            input, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+        )
+
+    def extra_repr(self) -> str:
+        how = f"scale_factor={self.scale_factor!r}" if self.scale_factor is not None else f"size={self.size!r}"
+        return f"{how}, mode={self.mode!r}"
+
+
+class UpsamplingNearest2d(Upsample):
+    """`Upsample` with mode "nearest"."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor)
+
+
+class UpsamplingBilinear2d(Upsample):
+    """`Upsample` with mode "bilinear" and align_corners."""
+
+    def __init__(self, size: Any = None, scale_factor: Any = None) -> None:
+        super().__init__(size, scale_factor, "bilinear", True)
+
+
+class PixelShuffle(Module):
+    """`nn.functional.pixel_shuffle`."""
+
+    def __init__(self, upscale_factor: int) -> None:
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return B.pixel_shuffle(input, self.upscale_factor)
+
+    def extra_repr(self) -> str:
+        return f"upscale_factor={self.upscale_factor}"
+
+
+class PixelUnshuffle(Module):
+    """`nn.functional.pixel_unshuffle`."""
+
+    def __init__(self, downscale_factor: int) -> None:
+        self.downscale_factor = downscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return B.pixel_unshuffle(input, self.downscale_factor)
+
+    def extra_repr(self) -> str:
+        return f"downscale_factor={self.downscale_factor}"

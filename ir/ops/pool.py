@@ -1,0 +1,383 @@
+"""Pooling over windows of the last two dimensions: the largest element, its place, the sum; and what their gradients
+need, in gather form: each element collects from the windows it lies in, in ascending order of the windows.
+
+Attributes: `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
+`dilation` (2, of maxima only); `size` (2) is that of the images where a gradient goes. Padding is not there: no window
+reads it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from kiln.ir import loops as L
+from kiln.ir import order
+from kiln.ir.graph import Attrs
+from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, ints_attr, quiet, register
+from kiln.ir.ops.conv import Axis, axes, positions
+from kiln.ir.ops.elementwise import FLOATS, NUMERIC
+from kiln.ir.ops.movement import broadcast, pick, reshape
+from kiln.ir.types import DType, TensorType, dtype_of_numpy, int64
+
+MOST_TAPS: Final = 1024
+"""Elements of the largest window: kernels write every one of them out."""
+WINDOW: Final = ("kernel", "stride", "padding", "dilation")
+
+
+def _walks(attrs: Attrs) -> tuple[tuple[Axis, int], tuple[Axis, int]]:
+    """Axis and taps of rows and columns."""
+    rows, columns = axes({"dilation": (1, 1), **attrs})
+    kernel = ints_attr(attrs, "kernel")
+    return (rows, kernel[0]), (columns, kernel[1])
+
+
+def _checked(op: str, t: TensorType, attrs: Attrs, among: Sequence[DType]) -> None:
+    if t.dtype not in among:
+        raise OpTypeError(op, f"is not defined for {t.dtype}", "dtype")
+    if t.rank < 2:
+        raise OpTypeError(op, f"needs rows and columns, got {t}")
+    for key, count, least in (
+        ("kernel", 2, 1),
+        ("stride", 2, 1),
+        ("padding", 4, 0),
+        ("dilation", 2, 1),
+        ("size", 2, 0),
+    ):
+        if key in attrs:
+            values = ints_attr(attrs, key)
+            if len(values) != count or any(v < least for v in values):
+                raise OpTypeError(op, f"{key} must be {count} numbers of at least {least}, got {values}", "value")
+    kernel = ints_attr(attrs, "kernel")
+    if kernel[0] * kernel[1] > MOST_TAPS:
+        raise OpTypeError(op, f"a window of {kernel[0]} x {kernel[1]} is larger than {MOST_TAPS} elements", "value")
+
+
+def _pooled(op: str, t: TensorType, attrs: Attrs, dtype: DType) -> TensorType:
+    """The type of one number per window of `t`."""
+    sizes = [
+        positions(op, axis, n, taps, dim)
+        for (axis, taps), n, dim in zip(_walks(attrs), t.shape[-2:], ("rows", "columns"), strict=True)
+    ]
+    return TensorType(dtype, (*t.shape[:-2], *sizes), t.device)
+
+
+def _spread(op: str, t: TensorType, attrs: Attrs) -> TensorType:
+    """The type of images of `size` whose windows have the numbers `t`."""
+    size = ints_attr(attrs, "size")
+    for (axis, taps), n, got, dim in zip(_walks(attrs), size, t.shape[-2:], ("rows", "columns"), strict=True):
+        if isinstance(got, int) and axis.size(n, taps) != got:
+            raise OpTypeError(op, f"{n} {dim} have {axis.size(n, taps)} windows, {t} has {got}")
+    return TensorType(t.dtype, (*t.shape[:-2], *size), t.device)
+
+
+def _pool_types(op: str, among: Sequence[DType], to: DType | None = None) -> Any:
+    def infer(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+        _checked(op, operands[0], attrs, among)
+        return (_pooled(op, operands[0], attrs, to or operands[0].dtype),)
+
+    return infer
+
+
+# ----------------------------------------------------------------------------------------- elements
+
+Index = tuple[L.Expr, ...]
+
+
+def _tap(axis: Axis, taps: int, position: L.Expr, tap: int, size: L.Expr) -> tuple[L.Expr, list[L.Expr]]:
+    """The element that a position meets at a tap, and the tests that say whether it is there, as few as padding
+    needs."""
+    ahead = tap * axis.dilation - axis.before
+    place = position * axis.stride + ahead
+    tests = [L.apply("ge", place, L.index(0))] if ahead < 0 else []
+    if tap * axis.dilation > (taps - 1) * axis.dilation - axis.behind:
+        tests.append(L.apply("lt", place, size))
+    return place, tests
+
+
+def _all(tests: Sequence[L.Expr]) -> L.Expr | None:
+    whole: L.Expr | None = None
+    for test in tests:
+        whole = test if whole is None else L.apply("and", whole, test)
+    return whole
+
+
+def _window(ctx: ElementContext, index: Index) -> Iterator[tuple[L.Expr, L.Expr, L.Expr | None]]:
+    """The elements of a window in row-major order: value, flat place in the image, whether it is there."""
+    (rows, taps_h), (columns, taps_w) = _walks(ctx.attrs)
+    height, width = (ctx.extent(d) for d in ctx.operand_types[0].shape[-2:])
+    for i, j in itertools.product(range(taps_h), range(taps_w)):
+        row, row_tests = _tap(rows, taps_h, index[-2], i, height)
+        column, column_tests = _tap(columns, taps_w, index[-1], j, width)
+        there = _all([*row_tests, *column_tests])
+        yield ctx.read(0, (*index[:-2], row, column), there), L.add(L.mul(row, width), column), there
+
+
+def _max_element(ctx: ElementContext, index: Index) -> L.Expr:
+    """The first one of the largest; NaN is larger than all."""
+    dtype = ctx.result_type.dtype
+    best: L.Expr = L.const(order.identity("max", dtype), dtype)
+    for k, (value, _, there) in enumerate(_window(ctx, index)):
+        larger = value if k == 0 and there is None else L.apply("max", value, best)
+        best = larger if there is None else L.select(there, larger, best)
+    return best
+
+
+def _index_element(ctx: ElementContext, index: Index) -> L.Expr:
+    dtype = ctx.operand_types[0].dtype
+    best: L.Expr = L.const(order.identity("max", dtype), dtype)
+    at: L.Expr = L.index(-1)
+    for value, place, there in _window(ctx, index):
+        new = L.apply("lt", at, L.index(0))  # the first one, whatever it is
+        number = L.apply("eq", best, best)
+        larger = L.apply("and", number, L.apply("not", L.apply("le", value, best)))
+        takes = L.apply("or", new, larger)
+        takes = takes if there is None else L.apply("and", there, takes)
+        best, at = L.select(takes, value, best), L.select(takes, place, at)
+    return at
+
+
+def _sum_element(ctx: ElementContext, index: Index) -> L.Expr:
+    dtype = ctx.result_type.dtype
+    total: L.Expr = L.const(-0.0, dtype)
+    for k, (value, _, there) in enumerate(_window(ctx, index)):
+        more = value if k == 0 and there is None else L.apply("add", total, value)
+        total = more if there is None else L.select(there, more, total)
+    return total
+
+
+def _windows(axis: Axis, taps: int, place: L.Expr, count: L.Expr) -> Iterator[tuple[L.Expr, L.Expr, L.Expr]]:
+    """The windows along one dimension that may reach an element, ascending: number, whether there is such a window,
+    how far into it the element lies."""
+    span = (taps - 1) * axis.dilation + 1
+    last = L.apply("div", place + axis.before, L.index(axis.stride))
+    for back in reversed(range(-(-span // axis.stride))):
+        number = last - back
+        exists = L.apply("and", L.apply("ge", number, L.index(0)), L.apply("lt", number, count))
+        yield number, exists, L.sub(place + axis.before, number * axis.stride)
+
+
+def _collect(ctx: ElementContext, index: Index, belongs: Any) -> L.Expr:
+    """The sum over the windows around an element, from +0, of operand 0 where `belongs(window, depths, test)` says."""
+    (rows, taps_h), (columns, taps_w) = _walks(ctx.attrs)
+    counts = [ctx.extent(d) for d in ctx.operand_types[0].shape[-2:]]
+    dtype = ctx.result_type.dtype
+    total: L.Expr = L.const(0.0, dtype)
+    for (p, p_exists, p_depth), (q, q_exists, q_depth) in itertools.product(
+        _windows(rows, taps_h, index[-2], counts[0]), _windows(columns, taps_w, index[-1], counts[1])
+    ):
+        window, exists = (*index[:-2], p, q), L.apply("and", p_exists, q_exists)
+        test = L.apply("and", exists, belongs(window, (p_depth, q_depth), exists))
+        total = L.select(test, L.apply("add", total, ctx.read(0, window, test)), total)
+    return total
+
+
+def _max_input_element(ctx: ElementContext, index: Index) -> L.Expr:
+    width = ctx.extent(ctx.result_type.shape[-1])
+    place = L.add(L.mul(index[-2], width), index[-1])
+    return _collect(ctx, index, lambda window, _, exists: L.apply("eq", ctx.read(1, window, exists), place))
+
+
+def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
+    kernel = ints_attr(ctx.attrs, "kernel")
+
+    def inside(window: Index, depths: Index, exists: L.Expr) -> L.Expr:
+        rows, columns = (L.apply("lt", d, L.index(k)) for d, k in zip(depths, kernel, strict=True))
+        return L.apply("and", rows, columns)
+
+    return _collect(ctx, index, inside)
+
+
+# --------------------------------------------------------------------------------------- references
+
+
+def _met(attrs: Attrs, shape: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+    """For each tap of a window in order: which row and column each position meets (-1: none)."""
+    tables = [order.taps(axis, n, taps) for (axis, taps), n in zip(_walks(attrs), shape, strict=True)]
+    for i, j in itertools.product(*(range(t.shape[1]) for t in tables)):
+        yield tables[0][:, i], tables[1][:, j]
+
+
+def _scan(x: Any, attrs: Attrs) -> tuple[Any, Any]:
+    """(largest, its place in the image) of every window."""
+    dtype = dtype_of_numpy(x.dtype)
+    assert dtype is not None
+    best: Any = None
+    at: Any = None
+    for rows, columns in _met(attrs, x.shape[-2:]):
+        value = x[..., rows[:, None], columns[None, :]]
+        there = (rows[:, None] >= 0) & (columns[None, :] >= 0)
+        if best is None:
+            best = np.full(value.shape, order.identity("max", dtype), x.dtype)
+            at = np.full(value.shape, -1, np.int64)
+        takes = there & ((at < 0) | ((best == best) & ~(value <= best)))
+        best = np.where(takes, value, best)
+        at = np.where(takes, rows[:, None] * x.shape[-1] + columns[None, :], at)
+    return best, at
+
+
+def _max_ref(xp: Any, x: Any, **attrs: Any) -> Any:
+    return _scan(x, attrs)[0]
+
+
+def _index_ref(xp: Any, x: Any, **attrs: Any) -> Any:
+    return _scan(x, attrs)[1]
+
+
+def _sum_ref(xp: Any, x: Any, **attrs: Any) -> Any:
+    total: Any = None
+    for rows, columns in _met(attrs, x.shape[-2:]):
+        value = x[..., rows[:, None], columns[None, :]]
+        total = np.full(value.shape, -0.0, x.dtype) if total is None else total
+        total = np.where((rows[:, None] >= 0) & (columns[None, :] >= 0), total + value, total)
+    return total
+
+
+def _collect_ref(g: Any, attrs: Attrs, belongs: Any) -> Any:
+    """The sums of `_collect`: the windows in ascending order, each to the elements that `belongs` gives."""
+    height, width = ints_attr(attrs, "size")
+    out = np.zeros((*g.shape[:-2], height, width), g.dtype)
+    for p, q in np.ndindex(*g.shape[-2:]):
+        mask = belongs(p, q)
+        out = np.where(mask, out + g[..., p, q][..., None, None], out)
+    return out
+
+
+def _max_input_ref(xp: Any, g: Any, index: Any, **attrs: Any) -> Any:
+    height, width = attrs["size"]
+    places = np.arange(height * width).reshape(height, width)
+    return _collect_ref(g, attrs, lambda p, q: places == index[..., p, q][..., None, None])
+
+
+def _sum_input_ref(xp: Any, g: Any, **attrs: Any) -> Any:
+    high, wide = (order.taps(a, n, t) for (a, t), n in zip(_walks(attrs), attrs["size"], strict=True))
+    height, width = (np.arange(n) for n in attrs["size"])
+
+    def inside(p: int, q: int) -> Any:
+        return np.isin(height, high[p])[:, None] & np.isin(width, wide[q])[None, :]
+
+    return _collect_ref(g, attrs, inside)
+
+
+# ------------------------------------------------------------------------------------- declarations
+
+
+def _window_attrs(call: Call) -> dict[str, Any]:
+    return {key: call.attrs[key] for key in WINDOW if key in call.attrs}
+
+
+def _image_size(call: Call) -> tuple[int, ...]:
+    return tuple(call.operands[0].ttype.shape[-2:])
+
+
+def picked(x: Any, index: Any) -> Any:
+    """x at the flat places `index` of its images: one number per window."""
+    shape, windows = x.ttype.shape, index.ttype.shape
+    flat = reshape(x, shape=(*shape[:-2], 1, 1, shape[-2] * shape[-1]))
+    lead = len(shape)
+    wide = broadcast(flat, shape=(*windows, shape[-2] * shape[-1]), dims=tuple(range(lead + 1)))
+    return pick(wide, index)
+
+
+def _max_vjp(call: Call, g: Any) -> Sequence[Any]:
+    index = max_pool2d_index(call.operands[0], **call.attrs)
+    return (max_pool2d_input(g, index, size=_image_size(call), **_window_attrs(call)),)
+
+
+def _max_jvp(call: Call, t: Any) -> Sequence[Any]:
+    return (None if t is None else picked(t, max_pool2d_index(call.operands[0], **call.attrs)),)
+
+
+max_pool2d_index: Final[OpDef] = register(
+    OpDef(
+        "max_pool2d_index",
+        "max_pool2d_index(x; kernel, stride, padding, dilation): int64, row * columns + column of the first largest "
+        "element of each window; NaN is the largest.",
+        _pool_types("max_pool2d_index", NUMERIC, int64),
+        quiet(_index_ref),
+        Dense(_index_element),
+        traits=frozenset({"exact"}),
+        arity=1,
+    )
+)
+
+max_pool2d: Final[OpDef] = register(
+    OpDef(
+        "max_pool2d",
+        "max_pool2d(x; kernel, stride, padding, dilation): the largest element of each window; NaN wins. The gradient "
+        "goes to the first of the largest.",
+        _pool_types("max_pool2d", NUMERIC),
+        quiet(_max_ref),
+        Dense(_max_element),
+        vjp=_max_vjp,
+        jvp=_max_jvp,
+        traits=frozenset({"exact"}),
+        saved_operands=(0,),
+        arity=1,
+    )
+)
+
+
+def _max_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    g, index = operands
+    _checked("max_pool2d_input", g, attrs, FLOATS)
+    if index.dtype is not int64:
+        raise OpTypeError("max_pool2d_input", f"the index is {index.dtype}, not int64", "dtype")
+    if index.shape != g.shape:
+        raise OpTypeError("max_pool2d_input", f"an index of type {index} for numbers {g}")
+    return (_spread("max_pool2d_input", g, attrs),)
+
+
+max_pool2d_input: Final[OpDef] = register(
+    OpDef(
+        "max_pool2d_input",
+        "max_pool2d_input(g, index; size, kernel, stride, padding, dilation): images of `size` in which each element "
+        "is the sum, from +0 and in ascending order, of g over the windows around it whose index is its place.",
+        _max_input_types,
+        quiet(_max_input_ref),
+        Dense(_max_input_element),
+        vjp=lambda call, t: (picked(t, call.operands[1]), None),
+        jvp=lambda call, t, _: (None if t is None else max_pool2d_input(t, call.operands[1], **call.attrs),),
+        traits=frozenset({"exact"}),
+        saved_operands=(1,),
+        arity=2,
+    )
+)
+
+sum_pool2d: Final[OpDef] = register(
+    OpDef(
+        "sum_pool2d",
+        "sum_pool2d(x; kernel, stride, padding): the sum of each window, in row-major order.",
+        _pool_types("sum_pool2d", FLOATS),
+        quiet(_sum_ref),
+        Dense(_sum_element),
+        vjp=lambda call, g: (sum_pool2d_input(g, size=_image_size(call), **_window_attrs(call)),),
+        jvp=lambda call, t: (None if t is None else sum_pool2d(t, **call.attrs),),
+        traits=frozenset({"exact"}),
+        arity=1,
+    )
+)
+
+
+def _sum_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    _checked("sum_pool2d_input", operands[0], attrs, FLOATS)
+    return (_spread("sum_pool2d_input", operands[0], attrs),)
+
+
+sum_pool2d_input: Final[OpDef] = register(
+    OpDef(
+        "sum_pool2d_input",
+        "sum_pool2d_input(g; size, kernel, stride, padding): images of `size` in which each element is the sum, from "
+        "+0 and in ascending order, of g over the windows that contain it.",
+        _sum_input_types,
+        quiet(_sum_input_ref),
+        Dense(_sum_input_element),
+        vjp=lambda call, t: (sum_pool2d(t, **_window_attrs(call)),),
+        jvp=lambda call, t: (None if t is None else sum_pool2d_input(t, **call.attrs),),
+        traits=frozenset({"exact"}),
+        arity=1,
+    )
+)

@@ -1,0 +1,138 @@
+"""Samples of pooling: overlapping and separated windows, padding that leaves part of a window, dilation, ties, NaN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tests.ops.sampling import FLOATS, NUMERIC, Array, ErrorSample, Sample, draw, generator, specials, t
+
+Attrs = dict[str, Any]
+Shape = tuple[int, ...]
+
+
+def window(kernel: Shape, stride: Shape, padding: Shape = (0, 0, 0, 0), dilation: Shape = (1, 1)) -> Attrs:
+    return {"kernel": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+
+
+# label, images, window
+_CASES: tuple[tuple[str, Shape, Attrs], ...] = (
+    ("halves", (2, 3, 4, 6), window((2, 2), (2, 2))),
+    ("left-over", (1, 2, 5, 7), window((2, 3), (2, 3))),
+    ("overlapping", (2, 6, 7), window((3, 3), (2, 1), (1, 1, 1, 1))),
+    ("uneven", (2, 1, 4, 5), window((3, 2), (2, 2), (1, 2, 0, 1))),
+    ("apart", (2, 9, 8), window((2, 2), (3, 4))),
+    ("rows", (3, 1, 20), window((1, 4), (1, 3), (0, 0, 2, 2))),
+    ("matrix", (5, 5), window((5, 5), (1, 1))),
+    ("one", (1, 1), window((1, 1), (1, 1))),
+    ("empty", (0, 2, 4, 4), window((2, 2), (2, 2))),
+    ("wide", (2, 3, 40), window((2, 2), (1, 1))),
+)
+_DILATED = ("dilated", (2, 2, 8, 7), window((3, 2), (2, 1), (1, 1, 1, 1), (2, 3)))
+
+
+def _counts(shape: Shape, attrs: Attrs) -> Shape:
+    """The shape of one number per window, counted out."""
+    sizes = []
+    for d in range(2):
+        room = shape[len(shape) - 2 + d] + sum(attrs["padding"][2 * d : 2 * d + 2])
+        span = attrs["dilation"][d] * (attrs["kernel"][d] - 1) + 1
+        sizes.append(len(range(0, room - span + 1, attrs["stride"][d])))
+    return (*shape[:-2], *sizes)
+
+
+def _cases(name: str) -> list[tuple[str, Shape, Attrs]]:
+    return [*_CASES, _DILATED] if name.startswith("max") else list(_CASES)
+
+
+def _attrs(name: str, shape: Shape, attrs: Attrs) -> Attrs:
+    given = {k: v for k, v in attrs.items() if name.startswith("max") or k != "dilation"}
+    return {"size": shape[-2:], **given} if name.endswith("_input") else given
+
+
+def _places(rng: np.random.Generator, shape: Shape, attrs: Attrs) -> Array:
+    """The place of some element of each window."""
+    chosen = []
+    for d in range(2):
+        n = shape[len(shape) - 2 + d]
+        begin = np.arange(_counts(shape, attrs)[len(shape) - 2 + d]) * attrs["stride"][d] - attrs["padding"][2 * d]
+        tap = rng.integers(0, attrs["kernel"][d], _counts(shape, attrs)) * attrs["dilation"][d]
+        begin = begin[:, None] if d == 0 else begin
+        place = begin + tap
+        for _ in range(attrs["kernel"][d]):  # into the image, tap by tap
+            place = np.where(place < 0, place + attrs["dilation"][d], place)
+            place = np.where(place >= n, place - attrs["dilation"][d], place)
+        chosen.append(place)
+    return np.asarray(chosen[0] * shape[-1] + chosen[1], np.int64)
+
+
+def _operands(name: str, rng: np.random.Generator, shape: Shape, attrs: Attrs, dtype: str) -> tuple[Array, ...]:
+    if name == "max_pool2d_input":
+        return draw(rng, _counts(shape, attrs), dtype), _places(rng, shape, attrs)
+    if name == "sum_pool2d_input":
+        return (draw(rng, _counts(shape, attrs), dtype),)
+    return (draw(rng, shape, dtype),)
+
+
+def _samples(name: str) -> list[Sample]:
+    found = []
+    for dtype in NUMERIC if name in ("max_pool2d", "max_pool2d_index") else FLOATS:
+        rng = generator(name, dtype)
+        for label, shape, attrs in _cases(name):
+            operands = _operands(name, rng, shape, attrs, dtype)
+            found.append(Sample(f"{dtype}-{label}", operands, _attrs(name, shape, attrs)))
+        _, shape, attrs = _CASES[2]
+        operands = _operands(name, rng, shape, attrs, dtype)
+        turned = tuple(np.ascontiguousarray(x.T).T for x in operands)
+        found.append(Sample(f"{dtype}-transposed", turned, _attrs(name, shape, attrs)))
+        special = specials(dtype)
+        strange = (special[rng.integers(0, len(special), operands[0].shape)], *operands[1:])
+        found.append(Sample(f"{dtype}-special", strange, _attrs(name, shape, attrs)))
+        equal = (np.broadcast_to(operands[0][:1, :1, :1], operands[0].shape), *operands[1:])
+        found.append(Sample(f"{dtype}-repeated", equal, _attrs(name, shape, attrs)))
+    return found
+
+
+def _smooth(name: str) -> list[Sample]:
+    found = []
+    for label, shape, attrs in _cases(name):
+        if label in ("halves", "overlapping", "uneven", "apart", "dilated"):
+            rng = generator("smooth", name, label)
+            operands = _operands(name, rng, shape, attrs, "float64")
+            if name == "max_pool2d":  # no two elements near each other
+                operands = (rng.permutation(operands[0].size).reshape(shape) * 0.1,)
+            found.append(Sample(label, operands, _attrs(name, shape, attrs)))
+    return found
+
+
+def _errors(name: str) -> list[ErrorSample]:
+    plain = _attrs(name, (2, 4, 6), window((2, 2), (2, 2)))
+    image, pooled, index = t("float32", 2, 4, 6), t("float32", 2, 2, 3), t("int64", 2, 2, 3)
+    operands = {"max_pool2d_input": (pooled, index), "sum_pool2d_input": (pooled,)}.get(name, (image,))
+    boolean = (t("bool", *operands[0].static_shape()), *operands[1:])
+    flat = (t("float32", 6), *operands[1:])
+    found = [
+        ErrorSample(boolean, plain, "dtype", "not defined for bool"),
+        ErrorSample(flat, plain, "shape", "rows and columns"),
+        ErrorSample(operands, {**plain, "kernel": (0, 2)}, "value", "kernel must be"),
+        ErrorSample(operands, {**plain, "stride": (2,)}, "value", "stride must be"),
+        ErrorSample(operands, {**plain, "padding": (0, 0, -1, 0)}, "value", "padding must be"),
+        ErrorSample(operands, {**plain, "kernel": (64, 64)}, "value", "larger than 1024"),
+    ]
+    if name.endswith("_input"):
+        found.append(ErrorSample(operands, {**plain, "size": (8, 6)}, "shape", "8 rows have 4 windows"))
+    else:
+        found.append(ErrorSample(operands, {**plain, "kernel": (5, 2)}, "shape", "does not fit in 4 rows"))
+    if name == "max_pool2d_input":
+        found.append(ErrorSample((pooled, pooled), plain, "dtype", "not int64"))
+        found.append(ErrorSample((pooled, t("int64", 2, 2, 2)), plain, "shape", "an index of type"))
+    return found
+
+
+_NAMES = ("max_pool2d", "max_pool2d_index", "max_pool2d_input", "sum_pool2d", "sum_pool2d_input")
+_DERIVED = tuple(name for name in _NAMES if name != "max_pool2d_index")
+SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
+SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _DERIVED}  # type: ignore[misc]
+ERRORS: dict[str, list[ErrorSample]] = {name: _errors(name) for name in _NAMES}
