@@ -7,6 +7,7 @@ sees the numbers which schedules change is the work of `groups.py` (docs/decisio
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
@@ -38,7 +39,7 @@ class Optimizer:
             raise ArgumentError("takes an iterable of tensors, not one tensor", op=type(self).__name__)
         self.defaults = defaults
         self.param_groups: list[Group] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         given = list(params)
         if not given:
             raise InvalidValueError("got no parameters", op=type(self).__name__)
@@ -130,7 +131,7 @@ class Optimizer:
         number = {id(p): i for i, p in enumerate(self._order())}
         groups = [{**group, "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {
-            "state": {number[id(p)]: dict(state) for p, state in self.state.items() if state},
+            "state": {number.get(id(p), p): dict(state) for p, state in self.state.items() if state},
             "param_groups": groups,
         }
 
