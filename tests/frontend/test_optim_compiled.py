@@ -249,3 +249,19 @@ def test_state_that_appears_in_a_captured_step_is_refused() -> None:
     p.grad = kiln.ones(3)
     with pytest.raises(kiln.CaptureError, match="state"):
         kiln.compile(lambda: optimizer.step())()
+
+
+def test_hooks_are_part_of_a_compiled_step() -> None:
+    def run(compiled: bool) -> Run:
+        def make(p: Any) -> optim.Optimizer:
+            optimizer = optim.SGD(p, lr=0.1)
+            optimizer.register_step_pre_hook(halve)
+            return optimizer
+
+        return train(make, compiled)[0]
+
+    def halve(optimizer: optim.Optimizer, args: Any, kwargs: Any) -> None:
+        for p in optimizer.param_groups[0]["params"]:
+            p.grad.mul_(0.5)
+
+    assert run(True) == run(False) != train(lambda p: optim.SGD(p, lr=0.1), False)[0]
