@@ -203,6 +203,11 @@ def binary(op: OpDef, a: Any, b: Any) -> Tensor:
     return apply(op, *together(op.name, a, b))
 
 
+def wide(x: Any) -> Any:
+    """A tensor of 16-bit floats as float32; anything else as it is."""
+    return cast_to(x, T.float32) if isinstance(x, TensorBase) and x._layout.dtype.is_half else x
+
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -212,18 +217,12 @@ def in_float32(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        narrow = None
-        for x in (*args, *kwargs.values()):
-            if isinstance(x, TensorBase) and x._layout.dtype.is_half:
-                narrow = x._layout.dtype if narrow is None else promote_types(narrow, x._layout.dtype)
-        if narrow is None:
+        dtypes = [x._layout.dtype for x in (*args, *kwargs.values()) if isinstance(x, TensorBase)]
+        if not any(d.is_half for d in dtypes):
             return function(*args, **kwargs)
-
-        def wide(x: Any) -> Any:
-            return cast_to(x, T.float32) if isinstance(x, TensorBase) and x._layout.dtype.is_half else x
-
         result = function(*map(wide, args), **{k: wide(x) for k, x in kwargs.items()})
-        return cast_to(result, narrow) if result.dtype is T.float32 else result
+        promoted = functools.reduce(promote_types, dtypes)
+        return cast_to(result, promoted) if promoted.is_half else result
 
     return cast("F", run)
 

@@ -176,3 +176,35 @@ def test_limits() -> None:
     assert (info.eps, info.max, info.tiny) == (2.0**-10, 65504.0, 2.0**-14)
     assert kiln.half is kiln.float16
     assert kiln.promote_types(kiln.float16, kiln.bfloat16) is kiln.float32
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_normalisation_rounds_once(dtype: DType) -> None:
+    x, w, b = random(dtype, 4, 6, 9), random(dtype, 6, seed=1), random(dtype, 6, seed=2)
+    last = random(dtype, 9, seed=3)
+    mean, var = random(dtype, 6, seed=4), random(dtype, 6, seed=5).square() + 1.0
+    calls: list[Callable[..., kiln.Tensor]] = [
+        lambda x, w, b, last, mean, var: F.layer_norm(x, (9,), last, last),
+        lambda x, w, b, last, mean, var: F.rms_norm(x, (9,), last, 1e-3),
+        lambda x, w, b, last, mean, var: F.group_norm(x, 3, w, b),
+        lambda x, w, b, last, mean, var: F.instance_norm(x, None, None, w, b),
+        lambda x, w, b, last, mean, var: F.batch_norm(x, mean, var, w, b),
+        lambda x, w, b, last, mean, var: F.batch_norm(x, None, None, w, b, training=True),
+        lambda x, w, b, last, mean, var: F.normalize(x, dim=2),
+        lambda x, w, b, last, mean, var: F.cosine_similarity(x, last, dim=2),
+    ]
+    operands = (x, w, b, last, mean, var)
+    for call in calls:
+        got = both(call, *operands)
+        assert same(got, call(*(t.float() for t in operands)).to(dtype))
+    running = kiln.zeros(6), kiln.ones(6)  # float32 beside 16-bit values
+    assert F.batch_norm(x, *running, training=True).dtype is dtype
+    assert running[0].dtype is kiln.float32 and (running[0] != 0).all()
+    assert same(F.mse_loss(x, x.float() + 1.0), kiln.tensor(1.0).reshape(()))
+
+
+def test_modules_change_their_dtype() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    for dtype, change in ((kiln.float16, model.half), (kiln.bfloat16, model.bfloat16), (kiln.float32, model.float)):
+        assert {p.dtype for p in change().parameters()} == {dtype}
+        assert model(random(dtype, 2, 3) if dtype.is_half else kiln.ones(2, 3)).dtype is dtype
