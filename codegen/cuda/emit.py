@@ -53,11 +53,10 @@ BITCASTS: Final = {
     ("uint64", "float64"): "__longlong_as_double",
 }
 UNSIGNED: Final = {
-    T.int8: "unsigned char",
-    T.int16: "unsigned short",
-    T.int32: "unsigned int",
+    **dict.fromkeys((T.int8, T.int16, T.int32, T.uint8, T.uint16), "unsigned int"),
     T.int64: "unsigned long long",
 }
+"""The unsigned type in which integers wrap; C's own promotion of the narrow ones is to int, which could overflow."""
 
 
 @dataclass(frozen=True, slots=True)
