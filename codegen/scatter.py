@@ -18,7 +18,7 @@ from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Stmt
 from kiln.ir.ops.base import OpDef, Scatter, ints_attr
 from kiln.ir.ops.gather import checked_position
 from kiln.ir.program import CheckSite
-from kiln.ir.types import Dim, Sym, TensorType
+from kiln.ir.types import Dim, Sym, TensorType, float32
 
 Fill = bool | int | float | None
 CHUNK: Final = 256
@@ -46,6 +46,10 @@ class _Lowering:
         size = _plain(self._product(self.shape))
         dtype = op.result.type.dtype
         self.out = Buffer("out0", dtype, (size,), (1,))
+        self.sums = self.out
+        """Where values meet: of 16-bit floats a float32 copy, which is rounded at the end."""
+        if dtype.is_half and self.combine != "set":
+            self.sums = Buffer("sums", float32, (size,), (1,), "workspace")
         if self.one_run:
             self.table = Buffer("in0", dtype, (size,), (1 if table is None else 0,))
         else:
@@ -54,7 +58,9 @@ class _Lowering:
         self.indices = [self._buffer(f"in{k}", op.operands[k].type, strides[k]) for k in range(2, len(op.operands))]
 
     def run(self) -> Lowered:
-        body = (*self._copy(), *self._writes())
+        body: Block = (*self._copy(), *self._writes())
+        if self.sums is not self.out:
+            body = (L.Alloc(self.sums), *body, self._round())
         names = tuple(sorted(self.symbols))
         given = [self.value, *self.indices] if self.fill is not None else [self.table, self.value, *self.indices]
         kernel = Kernel("kernel", (*given, self.out, *(self.symbols[n] for n in names)), body)
@@ -103,9 +109,10 @@ class _Lowering:
         if self.one_run:
             i, size = Var(INDEX, "t"), self._product(self.shape)
             value = L.load(self.table, (i,)) if self.fill is None else L.const(self.fill, self.out.dtype)
-            return (For("vector", i, L.index(0), size, (Store(self.out, (i,), value),), grain=self._grain((), 2)),)
+            store = Store(self.sums, (i,), self._wide(value))
+            return (For("vector", i, L.index(0), size, (store,), grain=self._grain((), 2)),)
         loops = [Var(INDEX, f"t{d}") for d in range(len(self.shape))]
-        body: Block = (Store(self.out, self._place(loops), L.load(self.table, loops)),)
+        body: Block = (Store(self.sums, self._place(loops), self._wide(L.load(self.table, loops))),)
         for d in reversed(range(len(loops))):
             outermost, last = d == 0, d == len(loops) - 1
             grain = self._grain(self.shape[1:], 2) if outermost else None
@@ -188,8 +195,18 @@ class _Lowering:
         value: Expr = L.load(self.value, index)
         place = self._place(position)
         if self.combine != "set":
-            value = L.apply(self.combine, L.load(self.out, place), value)
-        return (Store(self.out, place, value),)
+            value = L.apply(self.combine, L.load(self.sums, place), self._wide(value))
+        return (Store(self.sums, place, value),)
+
+    def _wide(self, value: Expr) -> Expr:
+        """A value as it meets others."""
+        return L.cast(value, self.sums.dtype)
+
+    def _round(self) -> Stmt:
+        """out = sums."""
+        i = Var(INDEX, "t")
+        store = Store(self.out, (i,), L.cast(L.load(self.sums, (i,)), self.out.dtype))
+        return For("vector", i, L.index(0), self._product(self.shape), (store,), grain=self._grain((), 2))
 
 
 def _plain(e: Expr) -> int | Expr:

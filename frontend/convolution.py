@@ -15,7 +15,7 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, full_like_number, tensor_arg
+from kiln.promotion import apply, full_like_number, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -101,6 +101,7 @@ def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tens
 # ----------------------------------------------------------------------------------------- convolution
 
 
+@in_float32
 def conv1d(
     input: TensorBase,
     weight: TensorBase,
@@ -114,6 +115,7 @@ def conv1d(
     return _convolution("conv1d", input, weight, bias, stride, padding, dilation, groups, 1)
 
 
+@in_float32
 def conv2d(
     input: TensorBase,
     weight: TensorBase,
@@ -156,6 +158,7 @@ def _convolution(
     return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
 
 
+@in_float32
 def conv_transpose1d(
     input: TensorBase,
     weight: TensorBase,
@@ -170,6 +173,7 @@ def conv_transpose1d(
     return _transposed("conv_transpose1d", input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
+@in_float32
 def conv_transpose2d(
     input: TensorBase,
     weight: TensorBase,
@@ -275,6 +279,7 @@ def _placed(canvas: Tensor, x: Tensor, start: Sequence[int], stop: Sequence[int]
     return apply(_SCATTER, canvas, x, starts=(0, 0, *start), stops=(*lead, *stop), steps=(1, 1, *steps))
 
 
+@in_float32
 def fold(
     input: TensorBase,
     output_size: Sizes,

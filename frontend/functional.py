@@ -27,6 +27,7 @@ from kiln.promotion import (
     floating,
     full_like_number,
     in_float32,
+    keeps_number,
     number,
     result_type,
     tensor_arg,
@@ -81,7 +82,9 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     if rounding_mode is not None:
         raise NotYetError("rounding_mode is not supported", op="div")
     a = isinstance(input, TensorBase) and input.dtype.kind == "float"
-    if a and (isinstance(other, (TensorBase, float))):
+    if a and isinstance(other, (TensorBase, float, int)):
+        return binary(_DIV, input, other)
+    if isinstance(other, TensorBase) and keeps_number("div", other.dtype, input):
         return binary(_DIV, input, other)
     dtype = result_type(input, other)
     return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else MODES.default_dtype))

@@ -54,7 +54,7 @@ def _checked(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[Ten
     a, b = operands
     if a.dtype is not b.dtype:
         raise OpTypeError(op, f"operands have dtypes {a.dtype} and {b.dtype}", "dtype", fix="cast one with .to()")
-    if a.dtype not in FLOATS:
+    if a.dtype not in FLOATS or a.dtype.is_half:
         raise OpTypeError(op, f"is not defined for {a.dtype}", "dtype")
     if a.rank != 4 or b.rank != 4:
         raise OpTypeError(op, f"takes two operands of four dimensions, got {a} and {b}")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.sampling import FLOATS, Array, ErrorSample, Sample, draw, generator, specials, t
+from tests.ops.sampling import WIDE_FLOATS, Array, ErrorSample, Sample, draw, generator, specials, t
 
 PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 Shape = tuple[int, ...]
@@ -66,7 +66,7 @@ def _strange(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
 
 def _samples(name: str) -> list[Sample]:
     found = []
-    for dtype in FLOATS:
+    for dtype in WIDE_FLOATS:
         rng = generator(name, dtype)
         for label, x, w, given in _CASES:
             shapes = _operand_shapes(name, x, w, given)
