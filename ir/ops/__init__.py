@@ -1,9 +1,11 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
 The families: `create` (no operands), `cast`, `elementwise`, `movement` (views, slices), `gather` (reads and writes at
-indices), `reduce`, `linalg`, `random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
+indices), `affine` (diagonals and windows), `reduce`, `linalg`, `random`, and `fusion` (what codegen groups).
+How an op is declared stands in `base`.
 """
 
+from kiln.ir.ops import affine as affine
 from kiln.ir.ops import cast as cast
 from kiln.ir.ops import create as create
 from kiln.ir.ops import elementwise as elementwise

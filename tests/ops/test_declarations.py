@@ -132,6 +132,7 @@ SHAPE_GENERIC = (
     "broadcast",
     "pick",
     "gather",
+    "reverse",
     "copy",
     "uniform",
     "normal",
