@@ -229,6 +229,13 @@ if TYPE_CHECKING:
     from kiln.runtime.threads import set_num_threads as set_num_threads
     from kiln.serialization import load as load
     from kiln.serialization import save as save
+    from kiln.sorting import argsort as argsort
+    from kiln.sorting import bucketize as bucketize
+    from kiln.sorting import kthvalue as kthvalue
+    from kiln.sorting import msort as msort
+    from kiln.sorting import searchsorted as searchsorted
+    from kiln.sorting import sort as sort
+    from kiln.sorting import topk as topk
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
@@ -274,6 +281,7 @@ _NAMES = {
     "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
+    "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
     "kiln.tensor": "Tensor",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.

@@ -481,6 +481,9 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
     if op.name == "matmul":
         batch = [f"n{d}" for d in range(ranks[0] - 2)]
         return [[*batch, "m", "k"], [*batch, "k", "n"]]
+    if op.name == "searchsorted":
+        lead = [f"n{d}" for d in range(ranks[0] - 1)]
+        return [[*lead, "n"], [*lead, "m"]]
     if isinstance(op.lower, Scatter) and "steps" in attrs:
         return [[f"n{d}" for d in range(ranks[0])], [f"m{d}" for d in range(ranks[1])]]
     if "place" in attrs:

@@ -13,6 +13,7 @@ from kiln import contraction as C
 from kiln import functional as F
 from kiln import gathering as G
 from kiln import movement as M
+from kiln import sorting as O
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
@@ -265,6 +266,7 @@ class Tensor(_Casts, GradMethods):
     dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
     addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
     cross, kron = C.cross, C.kron
+    sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
     index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill

@@ -1,7 +1,7 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
 The families: `create` (no operands), `cast`, `elementwise`, `movement` (views, slices), `gather` (reads and writes at
-indices), `affine` (diagonals and windows), `reduce`, `linalg`, `random`, and `fusion` (what codegen groups).
+indices), `affine` (diagonals and windows), `reduce`, `sort`, `linalg`, `random`, and `fusion` (what codegen groups).
 How an op is declared stands in `base`.
 """
 
@@ -15,5 +15,6 @@ from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import movement as movement
 from kiln.ir.ops import random as random
 from kiln.ir.ops import reduce as reduce
+from kiln.ir.ops import sort as sort
 from kiln.ir.ops.base import OPS as OPS
 from kiln.ir.ops.base import OpDef as OpDef

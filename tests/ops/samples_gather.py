@@ -260,12 +260,61 @@ _REVERSE_ERRORS = [
     ErrorSample((t("float32", 2, 3),), {"dims": (0, 0)}, "dim", "distinct dimensions"),
 ]
 
+# ------------------------------------------------------------------------------------------- sorting
+
+
+def _argsort() -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator("argsort", dtype)
+        for descending in (False, True):
+            attrs, end = {"descending": descending}, "down" if descending else "up"
+            for label, make in layouts(rng, dtype):
+                if label != "0-d":
+                    found.append(Sample(f"{dtype}-{label}-{end}", (make(),), attrs))
+            rows = np.stack([rng.permutation(np.tile(specials(dtype), 3)) for _ in range(3)])
+            found.append(Sample(f"{dtype}-special-{end}", (rows,), attrs))
+            found.append(Sample(f"{dtype}-long-{end}", (draw(rng, (1025,), dtype, 100.0),), attrs))
+    return found
+
+
+def _searchsorted() -> list[Sample]:
+    found = []
+    for dtype in NUMERIC:
+        rng = generator("searchsorted", dtype)
+        odd = specials(dtype)
+        odd = np.sort(odd[odd == odd])
+        for right in (False, True):
+            attrs, end = {"right": right}, "right" if right else "left"
+            row = np.sort(draw(rng, (40,), dtype))
+            found.append(Sample(f"{dtype}-row-{end}", (row, np.concatenate([row, draw(rng, (30,), dtype)])), attrs))
+            rows, values = np.sort(draw(rng, (2, 3, 17), dtype)), draw(rng, (5, 3, 2), dtype).T
+            found.append(Sample(f"{dtype}-rows-{end}", (rows, values), attrs))
+            found.append(Sample(f"{dtype}-special-{end}", (odd, specials(dtype)), attrs))
+            found.append(Sample(f"{dtype}-none-{end}", (row[:0], row[::3]), attrs))
+            found.append(Sample(f"{dtype}-nothing-{end}", (row, row[:0]), attrs))
+    return found
+
+
+_ARGSORT_ERRORS = [
+    ErrorSample((t("float32"),), {"descending": False}, "shape", "no dimension"),
+    ErrorSample((t("int32", 3),), {"descending": False}, "dtype", "not defined for int32"),
+]
+_SEARCH_ERRORS = [
+    ErrorSample((t("float32", 3), t("float64", 2)), {"right": False}, "dtype", "dtypes"),
+    ErrorSample((t("bool", 3), t("bool", 2)), {"right": False}, "dtype", "not defined"),
+    ErrorSample((t("float32", 2, 3), t("float32", 3, 3)), {"right": False}, "shape", "looked up"),
+    ErrorSample((t("float32"), t("float32")), {"right": False}, "shape", "looked up"),
+]
+
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "gather": _gather,
     **{name: functools.partial(_scatter, name) for name in SCATTERS},
     "affine": _affine,
     **{name: functools.partial(_affine_scatter, name) for name in AFFINE_SCATTERS},
     "reverse": _reverse,
+    "argsort": _argsort,
+    "searchsorted": _searchsorted,
 }
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {
     "gather": _smooth_gather,
@@ -278,4 +327,6 @@ ERRORS: dict[str, list[ErrorSample]] = {
     **{name: _scatter_errors(name) for name in SCATTERS},
     **{name: _affine_errors(name) for name in ("affine", *AFFINE_SCATTERS)},
     "reverse": _REVERSE_ERRORS,
+    "argsort": _ARGSORT_ERRORS,
+    "searchsorted": _SEARCH_ERRORS,
 }
