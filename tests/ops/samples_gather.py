@@ -298,7 +298,7 @@ def _searchsorted() -> list[Sample]:
 
 _ARGSORT_ERRORS = [
     ErrorSample((t("float32"),), {"descending": False}, "shape", "no dimension"),
-    ErrorSample((t("int32", 3),), {"descending": False}, "dtype", "not defined for int32"),
+    ErrorSample((t("uint32", 3),), {"descending": False}, "dtype", "not defined for uint32"),
 ]
 _SEARCH_ERRORS = [
     ErrorSample((t("float32", 3), t("float64", 2)), {"right": False}, "dtype", "dtypes"),
