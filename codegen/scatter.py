@@ -15,6 +15,7 @@ from kiln.codegen.lower import GRAIN, Lowered, Steps
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Stmt, Store, Var
+from kiln.ir.ops.affine import place_of, step_matrix
 from kiln.ir.ops.base import OpDef, Scatter, ints_attr
 from kiln.ir.ops.gather import checked_position
 from kiln.ir.program import CheckSite
@@ -36,6 +37,7 @@ class _Lowering:
         assert isinstance(op.op, OpDef) and isinstance(op.op.lower, Scatter)
         self.op = op
         self.combine = op.op.lower.combine
+        self.affine = "steps" in op.attrs
         self.sites = sites
         self.symbols: dict[str, Var] = {}
         self.fill = fill
@@ -66,7 +68,7 @@ class _Lowering:
         kernel = Kernel("kernel", (*given, self.out, *(self.symbols[n] for n in names)), body)
         sizes = [self._product(v.type.shape) for v in self.op.operands[:2]]
         work = sum(int(n.value) * 4 for n in sizes if isinstance(n, L.Const))
-        return Lowered(kernel, names, {}, [()], True, work)
+        return Lowered(kernel, names, {}, [()], not self.affine, work)
 
     # ------------------------------------------------------------------------------------ set-up
 
@@ -124,14 +126,13 @@ class _Lowering:
 
     def _writes(self) -> Block:
         """The loops over the values."""
-        at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
         shape = self.op.operands[1].type.shape
         rank = len(shape)
-        along = [p for p in range(rank) if p in place]  # each walks along the table
-        serial = [p for p in range(rank) if p not in place]
+        along, turning = self._independent(rank)
+        serial = [p for p in range(rank) if p not in along]
         index: list[Expr] = [Var(INDEX, f"v{p}") for p in range(rank)]
         row = along.pop() if along and along[-1] == rank - 1 else None
-        wide = row is not None and row not in at  # the index does not change along it
+        wide = row is not None and row not in turning
         loops = {p: i for p, i in enumerate(index) if isinstance(i, Var)}
         chunk, column = Var(INDEX, "chunk"), Var(INDEX, "column")
         if row is not None and not along:
@@ -159,6 +160,17 @@ class _Lowering:
             body = (For("parallel", loops[along[0]], L.index(0), self.dim(shape[along[0]]), body, grain=grain),)
         return body
 
+    def _independent(self, rank: int) -> tuple[list[int], Sequence[int]]:
+        """The dimensions of the values that walk along the table, each along one of its own; and those in which the
+        way to the element is not a plain step."""
+        if not self.affine:
+            place = ints_attr(self.op.attrs, "place")
+            return [p for p in range(rank) if p in place], ints_attr(self.op.attrs, "at")
+        rows = [{p: s for p, s in enumerate(row) if s} for row in step_matrix(self.op.attrs, len(self.shape))]
+        walks = [[row for row in rows if p in row] for p in range(rank)]
+        along = [p for p in range(rank) if len(walks[p]) == 1 and len(walks[p][0]) == 1]
+        return along, [p for p in along if rows[-1] != {p: 1}]
+
     def _row(self, p: int, loop: Var, chunk: Var, column: Var, whole: bool, kind: str, body: Block) -> Block:
         """The loop over the last dimension, whole or a chunk of it."""
         size = self.dim(self.op.operands[1].type.shape[p])
@@ -169,6 +181,8 @@ class _Lowering:
 
     def _position(self, index: Sequence[Expr]) -> tuple[list[Stmt], Expr, list[Expr]]:
         """Where the value at `index` goes: the statements that check it, whether it goes anywhere, the index."""
+        if self.affine:
+            return [], L.const(True, L.BOOL), list(place_of(self.op.attrs, len(self.shape), index))
         at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
         statements: list[Stmt] = []
         here = tuple(index[p] for p in at)

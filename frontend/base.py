@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 import numpy as np
 
 from kiln.ir.graph import Attrs
+from kiln.ir.ops.affine import overlaps
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import CPU, DType, TensorType, contiguous_strides, float32
 
@@ -61,8 +62,8 @@ class Layout:
         self.nbytes = numel * dtype.itemsize
         """Bytes of the elements when stored contiguously."""
         self.contiguous = is_contiguous(shape, strides)
-        self.expanded = any(step == 0 and size > 1 for size, step in zip(shape, strides, strict=True))
-        """Whether several elements share one place in memory."""
+        self.expanded = not self.contiguous and overlaps(shape, strides)
+        """Whether several elements may share one place in memory."""
 
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"

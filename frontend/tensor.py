@@ -9,8 +9,11 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from kiln import autograd, dispatch, indexing, inplace, printing
+from kiln import contraction as C
 from kiln import functional as F
 from kiln import gathering as G
+from kiln import movement as M
+from kiln import sorting as O
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
@@ -227,6 +230,16 @@ class Tensor(_Casts, GradMethods):
         """The last two dimensions exchanged."""
         return F.transpose(self, -2, -1)
 
+    @property
+    def H(self) -> Tensor:
+        """The transpose of a matrix (numbers are real)."""
+        return F.t(self)
+
+    @property
+    def mH(self) -> Tensor:
+        """The last two dimensions exchanged (numbers are real)."""
+        return F.transpose(self, -2, -1)
+
     # ------------------------------------------------------------------------- the functions, as methods
     # fmt: off
 
@@ -243,6 +256,18 @@ class Tensor(_Casts, GradMethods):
     permute, transpose, t, expand = F.permute, F.transpose, F.t, F.expand
     clone, contiguous, matmul, mm = F.clone, F.contiguous, F.matmul, F.mm
 
+    split, chunk, tensor_split, unbind, narrow, select = M.split, M.chunk, M.tensor_split, M.unbind, M.narrow, M.select
+    hsplit, vsplit, dsplit, unflatten, ravel = M.hsplit, M.vsplit, M.dsplit, M.unflatten, M.ravel
+    movedim, moveaxis, swapaxes, swapdims, adjoint = M.movedim, M.moveaxis, M.swapaxes, M.swapdims, M.adjoint
+    flip, fliplr, flipud, roll, rot90 = M.flip, M.fliplr, M.flipud, M.roll, M.rot90
+    repeat, tile, repeat_interleave, broadcast_to = M.repeat, M.tile, M.repeat_interleave, M.broadcast_to
+    expand_as, view_as, reshape_as, as_strided, unfold = M.expand_as, M.view_as, M.reshape_as, M.as_strided, M.unfold
+    diag, diagonal, diag_embed, diagflat, trace = M.diag, M.diagonal, M.diag_embed, M.diagflat, M.trace
+    tril, triu = M.tril, M.triu
+    dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
+    addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
+    cross, kron = C.cross, C.kron
+    sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
     index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill
