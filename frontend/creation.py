@@ -10,6 +10,7 @@ import numpy as np
 
 from kiln import dispatch
 from kiln.base import MODES, READONLY, TensorBase, layout_of
+from kiln.device import placed
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.functional import size_tuple
 from kiln.ir import types as T

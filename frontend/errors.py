@@ -9,10 +9,12 @@ written for it keeps catching what it caught:
     ├── ArgumentError         (TypeError)                  an argument of the wrong Python type
     ├── InvalidValueError     (ValueError)                 an argument of the right type, a wrong value
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
+    ├── DeviceError           (RuntimeError)               a device that is not there
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
+    ├── SaveError             (OSError)                    a file that could not be written
     └── LoadError             (ValueError, RuntimeError)   a file or state that can't be taken
 
 A message names the op, the operands' types, the user's line, and a fix where one is known.
@@ -88,6 +90,10 @@ class KilnIndexError(KilnError, IndexError):
     """A dimension, an index or a class label is out of range."""
 
 
+class DeviceError(KilnError, RuntimeError):
+    """A device that this machine, or this version, does not have."""
+
+
 class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
 
@@ -102,6 +108,10 @@ class WorkerError(KilnError, RuntimeError):
 
 class NotYetError(KilnError, NotImplementedError):
     """This version does not do that yet."""
+
+
+class SaveError(KilnError, OSError):
+    """A file could not be written; one that was there before is as it was. `errno` is the system's."""
 
 
 class LoadError(KilnError, ValueError, RuntimeError):
