@@ -48,6 +48,4 @@ def placed(op: str, wanted: Any) -> Device:
         raise DeviceError(
             f"device {found} needs CuPy, which is not installed", op=op, fix="pip install cupy-cuda12x, or use the CPU"
         )
-    raise DeviceError(
-        f"this version keeps tensors on the CPU; {found} can't hold one", op=op, fix="leave out device=, or name the CPU"
-    )
+    raise DeviceError(f"this version keeps tensors on the CPU; {found} can't hold one", op=op, fix="leave device= out")

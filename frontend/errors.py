@@ -7,7 +7,7 @@ written for it keeps catching what it caught:
     ├── ShapeError            (RuntimeError)               shapes do not fit
     ├── DTypeError            (RuntimeError, TypeError)    an op is not defined for these element types
     ├── ArgumentError         (TypeError)                  an argument of the wrong Python type
-    ├── InvalidValueError     (ValueError)                 an argument of the right type, a wrong value
+    ├── InvalidValueError     (ValueError, RuntimeError)   an argument of the right type, a wrong value
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
     ├── DeviceError           (RuntimeError)               a device that is not there
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
@@ -82,7 +82,7 @@ class ArgumentError(KilnError, TypeError):
     """An argument has the wrong Python type."""
 
 
-class InvalidValueError(KilnError, ValueError):
+class InvalidValueError(KilnError, ValueError, RuntimeError):
     """An argument has the right type and a wrong value."""
 
 

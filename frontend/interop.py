@@ -39,7 +39,7 @@ class InteropMethods(TensorBase):
     def _read(self, what: str) -> np.ndarray[Any, Any]:
         """The elements as a NumPy view; a capture may forbid it."""
         if MODES.recorder is not None:
-            MODES.recorder.forbid(self, what)
+            MODES.recorder.forbid(cast("Tensor", self), what)
         layout, itemsize = self._layout, self.dtype.itemsize
         strides = tuple([s * itemsize for s in layout.strides])
         offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
@@ -77,7 +77,7 @@ class InteropMethods(TensorBase):
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
         """A leaf with a copy of the data and of the gradient. GradError for other tensors than leaves."""
         if self._node is not None:
-            raise GradError("only leaves can be deep-copied", op="deepcopy", operands=[self.ttype], fix="detach() first")
+            raise GradError("only leaves can be deep-copied", op="deepcopy", operands=[self.ttype], fix="detach()")
         known: Self | None = memo.get(id(self))
         if known is not None:
             return known
@@ -138,7 +138,7 @@ class InteropMethods(TensorBase):
             raise GradError("a tensor that requires a gradient can't be exported", op="__dlpack__", fix="use detach()")
         if stream is not None:
             raise DeviceError("there are no streams on the CPU", op="__dlpack__")
-        given = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+        given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
         return self._read("__dlpack__").__dlpack__(**{k: v for k, v in given.items() if v is not None})
 
     # ------------------------------------------------------------------------------- devices and dtypes
@@ -310,9 +310,7 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     kind, number = source.__dlpack_device__()
     if int(kind) != 1:
         raise DeviceError(
-            f"the tensor is on a device of type {int(kind)}, number {number}", op="from_dlpack", fix="copy it to the CPU"
+            f"the tensor is on a device of type {int(kind)}, number {number}", op="from_dlpack", fix="move it to a CPU"
         )
     made = creation.from_numpy(np.from_dlpack(source))
     return made.clone() if copy else made
-
-

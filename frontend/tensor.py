@@ -6,20 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
 from kiln import autograd, dispatch, indexing, inplace
 from kiln import functional as F
 from kiln import gathering as G
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
+from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
+from kiln.errors import ArgumentError, ShapeError
+from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
-from kiln.ir.types import DType
-from kiln.interop import InteropMethods
 from kiln.promotion import cast_to
+from kiln.random_methods import RandomMethods
 
 Self = TypeVar("Self", bound="Tensor")
 
@@ -70,7 +68,7 @@ class _Casts(TensorBase):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods, InteropMethods):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
