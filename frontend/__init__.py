@@ -55,12 +55,14 @@ if TYPE_CHECKING:
     from kiln.creation import tensor as tensor
     from kiln.creation import zeros as zeros
     from kiln.creation import zeros_like as zeros_like
+    from kiln.device import device as device
     from kiln.dtypes import finfo as finfo
     from kiln.dtypes import iinfo as iinfo
     from kiln.dtypes import is_complex as is_complex
     from kiln.dtypes import is_floating_point as is_floating_point
     from kiln.errors import ArgumentError as ArgumentError
     from kiln.errors import CaptureError as CaptureError
+    from kiln.errors import DeviceError as DeviceError
     from kiln.errors import DTypeError as DTypeError
     from kiln.errors import GradError as GradError
     from kiln.errors import InvalidValueError as InvalidValueError
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from kiln.errors import KilnIndexError as KilnIndexError
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
+    from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
@@ -153,6 +156,9 @@ if TYPE_CHECKING:
     from kiln.gathering import take_along_dim as take_along_dim
     from kiln.gathering import unique as unique
     from kiln.gathering import unique_consecutive as unique_consecutive
+    from kiln.interop import from_dlpack as from_dlpack
+    from kiln.interop import is_tensor as is_tensor
+    from kiln.interop import numel as numel
     from kiln.ir.types import DType as dtype  # noqa: F401
     from kiln.ir.types import bfloat16 as bfloat16
     from kiln.ir.types import bool_ as bool  # noqa: F401
@@ -228,12 +234,22 @@ if TYPE_CHECKING:
     from kiln.promotion import result_type as result_type
     from kiln.promotion import set_default_dtype as set_default_dtype
     from kiln.random import Generator as Generator
+    from kiln.random import bernoulli as bernoulli
     from kiln.random import default_generator as default_generator
+    from kiln.random import get_rng_state as get_rng_state
+    from kiln.random import initial_seed as initial_seed
     from kiln.random import manual_seed as manual_seed
+    from kiln.random import multinomial as multinomial
+    from kiln.random import normal as normal
     from kiln.random import rand as rand
     from kiln.random import rand_like as rand_like
+    from kiln.random import randint as randint
+    from kiln.random import randint_like as randint_like
     from kiln.random import randn as randn
     from kiln.random import randn_like as randn_like
+    from kiln.random import randperm as randperm
+    from kiln.random import seed as seed
+    from kiln.random import set_rng_state as set_rng_state
     from kiln.ranges import linspace as linspace
     from kiln.ranges import logspace as logspace
     from kiln.ranges import tril_indices as tril_indices
@@ -263,9 +279,10 @@ _NAMES = {
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
+    "kiln.device": "device",
     "kiln.errors": (
-        "ArgumentError CaptureError DTypeError GradError InvalidValueError KilnError KilnIndexError "
-        "LoadError NotYetError ShapeError WorkerError"
+        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
+        "LoadError NotYetError SaveError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.functional": (
@@ -279,6 +296,7 @@ _NAMES = {
         "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
         "take_along_dim unique unique_consecutive"
     ),
+    "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
         "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
         "bfloat16 float32 float=float32 float64 double=float64"
@@ -293,7 +311,10 @@ _NAMES = {
         "select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten vsplit vstack"
     ),
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
-    "kiln.random": "Generator default_generator manual_seed rand rand_like randn randn_like",
+    "kiln.random": (
+        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
+        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
+    ),
     "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
@@ -309,7 +330,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 """Public name -> home module and the name there."""
 
 _MODULES = frozenset(
-    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors"}
+    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors", "cuda"}
 )
 
 
