@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
+from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, full_like_number, tensor_arg
 
@@ -46,6 +47,12 @@ def at_least(op: str, name: str, values: Sequence[int], least: int) -> None:
     """InvalidValueError unless each value is `least` or more."""
     if any(v < least for v in values):
         raise InvalidValueError(f"{name} must be at least {least}, got {list(values)}", op=op)
+
+
+def table(like: TensorBase, data: np.ndarray[Any, Any]) -> Tensor:
+    """Numbers that follow from sizes alone, as a constant: a capture takes it into its graph."""
+    (made,) = OPS["constant"].bind((), {"data": Constant(np.ascontiguousarray(data))}, receiver=like)
+    return cast("Tensor", made)
 
 
 def batched(op: str, x: Tensor, dims: int) -> tuple[Tensor, bool]:
