@@ -86,7 +86,7 @@ GRAIN: Final = 1 << 16
 PACK_GRAIN: Final = 1 << 15
 """Elements that are worth a thread's packing."""
 
-DTYPES: Final = ("float32", "float64", "int64")
+DTYPES: Final = ("float32", "float64", "uint8", "int8", "int16", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def tile_shape(dtype: DType, target: Target) -> Shape:
 
 @functools.cache
 def matmul_module(dtype: DType, target: Target) -> Module:
-    """The module that exports `kiln_matmul_<dtype>`, for float32, float64 and int64 (TypeError for others):
+    """The module that exports `kiln_matmul_<dtype>`, for the dtypes in `DTYPES` (TypeError for others):
 
     `i32 (ptr ctx, ptr A, ptr B, ptr C, i64 batch, i64 M, i64 N, i64 K, i64 a_batch, i64 a_m, i64 a_k, i64 b_batch,
     i64 b_k, i64 b_n, i64 c_batch, i64 c_m, i64 c_n)`: C[i, m, n] = sum over k of A[i, m, k] * B[i, k, n]. Strides

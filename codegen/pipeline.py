@@ -16,7 +16,7 @@ from kiln.codegen.steps import Note, Strides, digest, fusion_step, steps, templa
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops import OPS
-from kiln.ir.ops.base import Template
+from kiln.ir.ops.base import Scatter, Template
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
@@ -106,8 +106,12 @@ def _materialise(graph: Graph) -> Graph:
 
     for op in graph.operations:
         operands = [mapped[v] for v in op.operands]
-        if isinstance(definition(op).lower, Template):
+        lower = definition(op).lower
+        if isinstance(lower, Template):
             for k, v in enumerate(op.operands):
+                filled = v.producer is not None and v.producer.op.name == "full"
+                if isinstance(lower, Scatter) and k == 0 and filled:
+                    continue  # part of its kernel
                 if _source_is_literal(v):
                     operands[k], changed = own(v), True
         mapped.update(zip(op.results, builder.clone(op, operands), strict=True))

@@ -9,18 +9,21 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from kiln.codegen.conv import conv_step, conv_work
+from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, is_view, row_major
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
 from kiln.codegen.matmul import matmul_module
 from kiln.codegen.plan import Argument, Pointer, Step
+from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.schedule import schedule
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.loops import Kernel
+from kiln.ir.ops.base import Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
@@ -58,7 +61,9 @@ def steps(
             steps.append(_matmul_step(op, layouts, target))
         elif op.op.name in CONVOLUTIONS:
             steps.append(conv_step(op, layouts, target))
-        elif op.op.name != "constant" and not (is_view(op) and layouts[op.result] is not None):
+        elif isinstance(definition(op).lower, Scatter):
+            steps.append(_scatter_step(op, layouts, target, sites, note))
+        elif op.op.name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
             raise TypeError(f"no step for {op.op.name} in a fused graph")
     return steps
 
@@ -119,6 +124,24 @@ def _named(module: Module, stem: str) -> Module:
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _scatter_step(
+    op: Operation, layouts: dict[Value, Layout | None], target: Target, sites: list[CheckSite], note: Note
+) -> Step:
+    """A table that is one number everywhere is part of the kernel."""
+    table = op.operands[0].producer
+    full = table is not None and table.op.name == "full"
+    fill = cast("bool | int | float", table.attrs["value"]) if full and table is not None else None
+    strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
+    lowered = lower_scatter(op, fill, strides, sites)
+    note(f"loops {op.op.name}", lowered.kernel)
+    scheduled = schedule(lowered.kernel, target)
+    note(f"scheduled {op.op.name}", scheduled)
+    module = _named(emit_kernel(scheduled, target), op.op.name)
+    note(f"llvm {op.op.name}", module.text)
+    arguments = _arguments(op, layouts, lowered)
+    return Step(op, module.exports[0], (module,), arguments[1:] if full else arguments, lowered)
 
 
 def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Target) -> Step:

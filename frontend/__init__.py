@@ -16,7 +16,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kiln.autograd import enable_grad as enable_grad
     from kiln.autograd import grad as grad
+    from kiln.autograd import inference_mode as inference_mode
     from kiln.autograd import is_grad_enabled as is_grad_enabled
+    from kiln.autograd import is_inference_mode_enabled as is_inference_mode_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
     from kiln.convolution import conv1d as conv1d
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from kiln.creation import tensor as tensor
     from kiln.creation import zeros as zeros
     from kiln.creation import zeros_like as zeros_like
+    from kiln.dtypes import finfo as finfo
+    from kiln.dtypes import iinfo as iinfo
+    from kiln.dtypes import is_complex as is_complex
+    from kiln.dtypes import is_floating_point as is_floating_point
     from kiln.errors import ArgumentError as ArgumentError
     from kiln.errors import CaptureError as CaptureError
     from kiln.errors import DTypeError as DTypeError
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import ShapeError as ShapeError
+    from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
     from kiln.functional import abs as abs
     from kiln.functional import add as add
@@ -107,11 +114,42 @@ if TYPE_CHECKING:
     from kiln.functional import transpose as transpose
     from kiln.functional import unsqueeze as unsqueeze
     from kiln.functional import where as where
+    from kiln.gathering import argwhere as argwhere
+    from kiln.gathering import bincount as bincount
+    from kiln.gathering import gather as gather
+    from kiln.gathering import histc as histc
+    from kiln.gathering import index_add as index_add
+    from kiln.gathering import index_copy as index_copy
+    from kiln.gathering import index_fill as index_fill
+    from kiln.gathering import index_put as index_put
+    from kiln.gathering import index_reduce as index_reduce
+    from kiln.gathering import index_select as index_select
+    from kiln.gathering import masked_fill as masked_fill
+    from kiln.gathering import masked_scatter as masked_scatter
+    from kiln.gathering import masked_select as masked_select
+    from kiln.gathering import nonzero as nonzero
+    from kiln.gathering import put as put
+    from kiln.gathering import scatter as scatter
+    from kiln.gathering import scatter_add as scatter_add
+    from kiln.gathering import scatter_reduce as scatter_reduce
+    from kiln.gathering import take as take
+    from kiln.gathering import take_along_dim as take_along_dim
+    from kiln.gathering import unique as unique
+    from kiln.gathering import unique_consecutive as unique_consecutive
     from kiln.ir.types import DType as dtype  # noqa: F401
     from kiln.ir.types import bool_ as bool  # noqa: F401
+    from kiln.ir.types import float32 as float  # noqa: F401
     from kiln.ir.types import float32 as float32
+    from kiln.ir.types import float64 as double  # noqa: F401
     from kiln.ir.types import float64 as float64
+    from kiln.ir.types import int8 as int8
+    from kiln.ir.types import int16 as int16
+    from kiln.ir.types import int16 as short  # noqa: F401
+    from kiln.ir.types import int32 as int  # noqa: F401
+    from kiln.ir.types import int32 as int32
     from kiln.ir.types import int64 as int64
+    from kiln.ir.types import int64 as long  # noqa: F401
+    from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
@@ -119,7 +157,11 @@ if TYPE_CHECKING:
     from kiln.pooling import avg_pool1d as avg_pool1d
     from kiln.pooling import max_pool1d as max_pool1d
     from kiln.pooling import max_pool2d as max_pool2d
+    from kiln.promotion import can_cast as can_cast
+    from kiln.promotion import get_default_dtype as get_default_dtype
+    from kiln.promotion import promote_types as promote_types
     from kiln.promotion import result_type as result_type
+    from kiln.promotion import set_default_dtype as set_default_dtype
     from kiln.random import Generator as Generator
     from kiln.random import default_generator as default_generator
     from kiln.random import manual_seed as manual_seed
@@ -134,14 +176,17 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
-    "kiln.autograd": "enable_grad grad is_grad_enabled no_grad set_grad_enabled",
+    "kiln.autograd": (
+        "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
+    ),
     "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
+    "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError GradError InvalidValueError KilnError KilnIndexError "
-        "LoadError NotYetError ShapeError"
+        "LoadError NotYetError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.functional": (
@@ -150,11 +195,19 @@ _NAMES = {
         "max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape rsqrt sigmoid sin "
         "softmax sqrt square squeeze stack sub sum t tanh transpose unsqueeze where"
     ),
-    "kiln.ir.types": "dtype=DType bool=bool_ float32 float64 int64",
+    "kiln.gathering": (
+        "argwhere bincount gather histc index_add index_copy index_fill index_put index_reduce index_select "
+        "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
+        "take_along_dim unique unique_consecutive"
+    ),
+    "kiln.ir.types": (
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float32 float=float32 "
+        "float64 double=float64"
+    ),
     "kiln.jit": "compile",
     "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
-    "kiln.promotion": "result_type",
+    "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": "Generator default_generator manual_seed rand rand_like randn randn_like",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
@@ -168,7 +221,9 @@ _HOMES: dict[str, tuple[str, str]] = {
 }
 """Public name -> home module and the name there."""
 
-_MODULES = frozenset({"ir", "codegen", "runtime", "nn", "optim", "jit", "autograd", "random", "errors"})
+_MODULES = frozenset(
+    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors"}
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
 
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
-from kiln.ir.types import CPU, DType, TensorType, contiguous_strides
+from kiln.ir.types import CPU, DType, TensorType, contiguous_strides, float32
 
 if TYPE_CHECKING:
     from kiln.autograd import Node
+    from kiln.autograd.hooks import Hooks
     from kiln.runtime.memory import Buffer
     from kiln.tensor import Tensor
 
@@ -25,6 +26,11 @@ REQUIRES_GRAD: Final = 1
 """Flag: gradients are wanted for this tensor, or flow through it."""
 READONLY: Final = 2
 """Flag: the memory must not be written (shared constants, read-only NumPy arrays); views inherit it."""
+
+HOOKED: Final = 4
+"""Flag: a leaf with hooks on its gradient, in the slot `_hooks`."""
+RETAINS: Final = 8
+"""Flag: not a leaf, but keeps its gradient."""
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -95,12 +101,24 @@ class Recorder(Protocol):
     def grad_write(self, tensor: Tensor, grad: Tensor | None) -> None:
         """`tensor.grad` was set to `grad`."""
 
+    def hook(self, tensor: Tensor, what: str) -> None:
+        """`what` (like "register_hook") is about to hang something on the gradient of `tensor`."""
+
+    def change(self, tensor: Tensor, what: str) -> None:
+        """`what` (like "detach_") is about to change more of `tensor` than its data."""
+
+    def depend(self, path: str, read: Callable[[], Any]) -> None:
+        """What `read` gives was read, and nobody guards it yet; `path` names it to the user."""
+
 
 class Modes(threading.local):
-    """What holds for the current thread: is the tape recording, is a capture listening."""
+    """What holds for the current thread: is the tape recording, is a capture listening. The default dtype, an attribute
+    of the class, holds for all threads."""
 
     grad_enabled: bool = True
+    inference: bool = False
     recorder: Recorder | None = None
+    default_dtype: DType = float32
 
 
 MODES: Final = Modes()
@@ -128,15 +146,16 @@ class TensorBase:
 
     _ptr     address of the first element
     _layout  dtype, shape and strides: an interned `Layout`
-    _flags   REQUIRES_GRAD, READONLY
+    _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS
     _node    the tape node that produced this tensor, None for leaves
     _index   which result of that node
     _buffer  the memory, with the version that counts in-place writes
     _grad    the accumulated gradient of a leaf
     _view    `View` for differentiable views, else None
+    _hooks   hooks on the gradient of a leaf; set only when the flag HOOKED is
     """
 
-    __slots__ = ("_ptr", "_layout", "_flags", "_node", "_index", "_buffer", "_grad", "_view", "__weakref__")  # noqa: RUF023
+    __slots__ = ("_ptr", "_layout", "_flags", "_node", "_index", "_buffer", "_grad", "_view", "_hooks", "__weakref__")  # noqa: RUF023
 
     _ptr: int
     _layout: Layout
@@ -146,6 +165,7 @@ class TensorBase:
     _buffer: Buffer
     _grad: Tensor | None
     _view: View | None
+    _hooks: Hooks
 
     __array_priority__ = 1000  # NumPy arrays leave mixed operators to us
 
@@ -192,6 +212,8 @@ class TensorBase:
     @property
     def _version(self) -> int:
         """How often the memory was written in place; shared by all views of it."""
+        if MODES.recorder is not None:
+            MODES.recorder.change(cast("Tensor", self), "_version")
         return self._buffer.version
 
     __hash__ = object.__hash__

@@ -11,7 +11,7 @@ question about tensor data: a compiled call could not ask it again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
@@ -81,6 +81,12 @@ def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None
                 )
 
 
+def _edge(t: TensorBase) -> bool:
+    """Whether gradients flow to `t` or to the tensor that it is a view of."""
+    whole = t if t._view is None else t._view.base
+    return bool((t._flags | whole._flags) & REQUIRES_GRAD)
+
+
 def current() -> Capture | None:
     """The capture that listens in this thread."""
     recorder = MODES.recorder
@@ -96,9 +102,16 @@ class Capture:
         self.entries: dict[int, Entry] = {}
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
         self.grads: dict[int, GradSlot] = {}
+        self.hooked: dict[int, str] = {}
+        """What was hung on nodes during the capture, by their id (operations keep what they produced alive)."""
         self.taped: set[Operation] = set()
+        self.produced: dict[tuple[Any, int], Value] = {}
+        """What each result of a node on the tape held when the node was made."""
+        self.severed: set[Value] = set()
+        """Values that were written, with gradients disabled, over tensors that gradients flow to."""
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
+        self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -150,8 +163,12 @@ class Capture:
         self._check_version(entry)
         if storage.input is not None:
             self.check_aliasing([storage])
-        storage.value = self._put(storage.value, entry.chain, new)
+        whole = tensor if tensor._view is None else tensor._view.base
+        taped = self.produced.get((whole._node, whole._index)) if MODES.grad_enabled and whole is storage.root else None
+        storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
+        if not MODES.grad_enabled and _edge(tensor):
+            self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
 
@@ -174,6 +191,27 @@ class Capture:
         slot = self._slot(tensor)
         slot.written, slot.final = True, grad
 
+    def hook(self, tensor: TensorBase, what: str) -> None:
+        """A hook for the gradient of `tensor`: of one from outside it would last beyond the call; of one made here it
+        runs if the gradient is taken here (`Region` looks)."""
+        self.change(tensor, what)
+        if tensor._node is not None:
+            self.hooked[id(tensor._node)] = what
+
+    def change(self, tensor: TensorBase, what: str) -> None:
+        """`tensor` changes in ways that only tensors of the call's own may."""
+        entry = self.entries.get(id(tensor))
+        if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
+            self.refuse(
+                f"{what} on a tensor from outside; a compiled call would not repeat it",
+                operands=[tensor.ttype],
+                fix="do it before the compiled function is called",
+            )
+
+    def depend(self, path: str, read: Callable[[], Any]) -> None:
+        """Python state was read that the guards did not find beforehand."""
+        self.reads.append((path, read))
+
     def _slot(self, tensor: TensorBase) -> GradSlot:
         return self.grads.setdefault(id(tensor), GradSlot(tensor))
 
@@ -187,9 +225,7 @@ class Capture:
         if entry.stamp != storage.stamp:
             value = storage.value
             for op, attrs in entry.chain:
-                (value,) = self.builder.add(op, [value], attrs)
-                assert value.producer is not None
-                self.rederived.add(value.producer)
+                value = self._derive(op, [value], attrs)
             entry.value, entry.stamp = value, storage.stamp
         return entry.value
 
@@ -202,22 +238,28 @@ class Capture:
                 fix="change it with kiln's in-place methods",
             )
 
+    def _derive(self, op: OpDef, operands: Sequence[Value], attrs: Attrs) -> Value:
+        """An operation of the capture's own making, through which gradients flow as through the tape's."""
+        (value,) = self.builder.add(op, operands, attrs)
+        assert value.producer is not None
+        self.rederived.add(value.producer)
+        return value
+
     def _put(self, base: Value, chain: Chain, value: Value) -> Value:
         """`base` with the part that a chain of views shows replaced by `value`."""
         if not chain:
             return value
         (op, attrs), rest = chain[0], chain[1:]
         if rest:
-            (part,) = self.builder.add(op, [base], attrs)
-            value = self._put(part, rest, value)
+            value = self._put(self._derive(op, [base], attrs), rest, value)
         if op.name == "slice":
-            return self.builder.add(OPS["slice_scatter"], [base, value], attrs)[0]
+            return self._derive(OPS["slice_scatter"], [base, value], attrs)
         if op.name == "reshape":
-            return self.builder.add(op, [value], {"shape": base.type.shape})[0]
+            return self._derive(op, [value], {"shape": base.type.shape})
         if op.name == "permute":
-            return self.builder.add(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})[0]
+            return self._derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
         if op.name == "broadcast" and value.type.numel() == base.type.numel():
-            return self.builder.add(OPS["reshape"], [value], {"shape": base.type.shape})[0]
+            return self._derive(OPS["reshape"], [value], {"shape": base.type.shape})
         self.refuse(f"an in-place write through {op.name}", fix="write to a clone()")
 
     def _lift(self, t: TensorBase) -> Entry:
@@ -274,9 +316,43 @@ class Capture:
         later in-place write to its result would hide)."""
         if self._latest is not None:
             operation, results = self._latest
-            if any(t._node is not None for t in results):
-                self.taped.add(operation)
+            for t, v in zip(results, operation.results, strict=True):
+                if t._node is not None:
+                    self.taped.add(operation)
+                    self.produced[t._node, t._index] = v
             self._latest = None
+
+    def seed_of(self, t: TensorBase) -> Value:
+        """The value whose gradient the tape takes to be that of `t`: not what `t` holds if it was overwritten with
+        gradients disabled."""
+        self._settle()
+        found = self.produced.get((t._node, t._index))
+        if found is None:
+            self.refuse(
+                "a tensor was returned whose gradient goes to something outside the call",
+                operands=[t.ttype],
+                fix="return a result of the call, or detach() it",
+            )
+        return found
+
+    def check_history(self, seeds: Sequence[Value]) -> None:
+        """Refuse when gradients of `seeds` would flow through a value of `severed`: eager's flow past it, to what the
+        tensor was before the write."""
+        self._settle()
+        taped = self.taped_operations()
+        todo, seen = list(seeds), set(seeds)
+        while todo and self.severed:
+            v = todo.pop()
+            if v in self.severed:
+                self.refuse(
+                    "gradients flow through a tensor that was overwritten with gradients disabled, and then used",
+                    operands=[v.type],
+                    fix="write to a clone(), or compute the gradients inside the function",
+                )
+            if v.producer is not None and v.producer in taped:
+                fresh = [x for x in v.producer.operands if x not in seen]
+                seen.update(fresh)
+                todo += fresh
 
     def taped_operations(self) -> frozenset[Operation]:
         """Operations that are on the tape: gradients flow back through them and through no other."""

@@ -14,6 +14,7 @@ from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.functional import size_tuple
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs, Constant
+from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType, dtype_of_numpy
 from kiln.promotion import dtype_of_number
@@ -61,8 +62,8 @@ def _dtype(name: str, dtype: Any, default: DType) -> DType:
 def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested sequences, NumPy arrays or tensors.
 
-    Without `dtype`: Python floats become float32, ints int64, bools bool; arrays keep theirs. ArgumentError
-    for other data, InvalidValueError for ragged nesting.
+    Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
+    ArgumentError for other data, InvalidValueError for ragged nesting and numbers that do not fit `dtype`.
     """
     if isinstance(data, TensorBase):
         copied = cast("Tensor", data).detach().to(_dtype("tensor", dtype, data.dtype), copy=True)
@@ -73,7 +74,19 @@ def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False
     else:
         array = _array_of(data)
         wanted = _dtype("tensor", dtype, _default_dtype(array))
-    return _constant(array.astype(wanted.numpy, copy=True), wanted, requires_grad)
+        _check_fits("tensor", array, wanted)
+    return _constant(converted(array, wanted), wanted, requires_grad)
+
+
+def _check_fits(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
+    """InvalidValueError for numbers that an integer dtype lacks (negative ones wrap to unsigned, as in PyTorch)."""
+    if not dtype.is_integer or not array.size:
+        return
+    least = dtype.least if dtype.is_signed else -dtype.most
+    with np.errstate(invalid="ignore"):
+        whole = np.trunc(array) if array.dtype.kind == "f" else array
+        if not bool(np.all((whole >= float(least)) & (whole <= float(dtype.most)))):
+            raise InvalidValueError(f"a number does not fit {dtype}", op=name)
 
 
 def _constant(array: np.ndarray[Any, Any], dtype: DType, requires_grad: bool) -> Tensor:
@@ -107,8 +120,8 @@ def _plain(data: Any) -> Any:
 
 def _default_dtype(array: np.ndarray[Any, Any]) -> DType:
     if not array.size:
-        return T.float32
-    return {"b": T.bool_, "i": T.int64, "f": T.float32}[array.dtype.kind]
+        return MODES.default_dtype
+    return {"b": T.bool_, "i": T.int64, "f": MODES.default_dtype}[array.dtype.kind]
 
 
 def _numpy_dtype(dtype: np.dtype[Any]) -> DType:
@@ -156,7 +169,10 @@ def full(
     """Every element `fill_value`; the dtype defaults to that of the number."""
     shape = _shape("full", (size,) if isinstance(size, int) else size)
     kind = _dtype("full", dtype, dtype_of_number(fill_value))
+    _check_fits("full", np.asarray(fill_value), kind)
     value = dispatch.PYTHON_TYPES[kind.kind](fill_value)
+    if kind.is_integer:
+        value = kind.wrapped(int(value))
     return _made("full", {"shape": shape, "dtype": kind, "value": value}, requires_grad)
 
 
@@ -168,13 +184,15 @@ def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
 
 
 def zeros(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
-    """Zeros, float32 by default; sizes as zeros(2, 3) or zeros((2, 3))."""
-    return full(_shape("zeros", size), 0, dtype=_dtype("zeros", dtype, T.float32), requires_grad=requires_grad)
+    """Zeros, of the default dtype unless told; sizes as zeros(2, 3) or zeros((2, 3))."""
+    return full(
+        _shape("zeros", size), 0, dtype=_dtype("zeros", dtype, MODES.default_dtype), requires_grad=requires_grad
+    )
 
 
 def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
-    """Ones, float32 by default."""
-    return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, T.float32), requires_grad=requires_grad)
+    """Ones, of the default dtype unless told."""
+    return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, MODES.default_dtype), requires_grad=requires_grad)
 
 
 def empty(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
@@ -212,7 +230,7 @@ def arange(
     dtype: DType | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """start, start + step, ... below `end` (arange(end) starts at 0): int64 for ints, else float32.
+    """start, start + step, ... below `end` (arange(end) starts at 0): int64 for ints, else the default dtype.
 
     Element i is start + i * step, computed in float64 for floats and then rounded.
     """
@@ -221,13 +239,13 @@ def arange(
     if step == 0 or (end - start) / step < 0:
         raise InvalidValueError(f"no steps of {step} lead from {start} to {end}", op="arange")
     integral = all(isinstance(x, int) for x in (start, end, step))
-    kind = _dtype("arange", dtype, T.int64 if integral else T.float32)
+    kind = _dtype("arange", dtype, T.int64 if integral else MODES.default_dtype)
     count = -(-(int(end) - int(start)) // int(step)) if integral else math.ceil((end - start) / step)
     index: np.ndarray[Any, Any] = np.arange(count, dtype=np.int64 if integral else np.float64)
-    return _constant((start + index * step).astype(kind.numpy), kind, requires_grad)
+    return _constant(converted(start + index * step, kind), kind, requires_grad)
 
 
 def eye(n: int, m: int | None = None, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
     """The n x m matrix (square by default) with ones on the diagonal."""
-    kind = _dtype("eye", dtype, T.float32)
-    return _constant(np.eye(n, m, dtype=kind.numpy), kind, requires_grad)
+    kind = _dtype("eye", dtype, MODES.default_dtype)
+    return _constant(converted(np.eye(n, m), kind), kind, requires_grad)

@@ -18,7 +18,9 @@ import numpy as np
 from kiln import errors
 from kiln.base import READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
-from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, ints_attr
+from kiln.ir.halves import converted
+from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.ops.gather import dimension_names as gather_names
 from kiln.ir.program import Program
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
@@ -73,6 +75,19 @@ def build(
 def load(program: Program) -> Executable:
     """Load a program into this process (`runtime.executable.load`)."""
     return load_program(program)
+
+
+class CheckFailed(Exception):
+    """A check on data failed in a compiled region; no input was changed."""
+
+
+def execute_region(executable: Executable, values: Sequence[int]) -> None:
+    """Run a loaded program of many ops. `CheckFailed` when a check fails: the user's exception, and what comes before
+    it, is eager's affair."""
+    try:
+        executable.run(values)
+    except ProgramError as failure:
+        raise CheckFailed(str(failure)) from None
 
 
 def execute(executable: Executable, values: Sequence[int]) -> None:
@@ -146,8 +161,7 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) ->
     key = (shape, dtype, value if value == value else "nan", sign)
     found = _constants.get(key)
     if found is None:
-        with np.errstate(over="ignore"):
-            data = np.full((), value, dtype.numpy)
+        data = converted(np.asarray(value), dtype)
         found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
         if len(_constants) >= _MAX_CONSTANTS:
             _constants.clear()
@@ -168,7 +182,7 @@ def _host_made(op: OpDef, attrs: Attrs) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        data = np.arange(shape[dim], dtype=np.int64).astype(dtype.numpy)
+        data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
         return (host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape))))),)
     assert op.name == "constant", f"{op.name} has no operands and no host data"
     return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)
@@ -310,7 +324,7 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         operands = [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)]
     else:
         operands = [(layout.dtype, layout.shape, layout.strides) for layout in layouts]
-    symbols = _Symbols(op, operands)
+    symbols = _Symbols(op, operands, attrs)
     if not pointwise:
         _derived_sizes(op, symbols, attrs, results)
     if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
@@ -325,7 +339,8 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         kernel = Kernel(build(builder.build(outputs), symbols.strides, name=op.name, passes=False))
         _kernels[key] = kernel
     sizes = kernel.bind(symbols.sizes)
-    return _allocating_launch(kernel.executable, results, sizes)
+    named = dict(zip(kernel.sizes, sizes, strict=True))
+    return _allocating_launch(kernel.executable, results, sizes, named)
 
 
 def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
@@ -336,8 +351,11 @@ def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[La
                 symbols.sizes.setdefault(d.name, size)
 
 
-def _allocating_launch(executable: Executable, results: tuple[Layout, ...], sizes: tuple[int, ...]) -> Launch:
-    """Allocate results, run. Empty results need no run: no op has a check on elements that do not exist."""
+def _allocating_launch(
+    executable: Executable, results: tuple[Layout, ...], sizes: tuple[int, ...], named: Mapping[str, int]
+) -> Launch:
+    """Allocate results, run. Empty results need no run: no op has a check on elements that do not exist. `named`:
+    the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
     native, allocate, make = executable.run, Buffer.allocate, _tensor
@@ -358,7 +376,7 @@ def _allocating_launch(executable: Executable, results: tuple[Layout, ...], size
         try:
             native([*[t._ptr for t in operands], ptr, *sizes])
         except ProgramError as failure:
-            raise errors.from_check(failure.site, failure.value) from None
+            raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)
 
     return launch
@@ -379,7 +397,7 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
     positions = tuple(0 if t is target else next(fresh) for t in operands)
     layouts = [t._layout for t in (target, *others)]
     shape, strides = collapse(target.shape, [layout.strides for layout in layouts])
-    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)])
+    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
     key = ("write", _target, op, positions, symbols.key(), *attrs.items())
     kernel = _kernels.get(key)
     if kernel is None:
@@ -433,11 +451,13 @@ class _Symbols:
     runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
     """
 
-    def __init__(self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]]) -> None:
+    def __init__(
+        self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]], attrs: Attrs
+    ) -> None:
         self.sizes: dict[str, int] = {}
         self.types: list[TensorType] = []
         self.strides: list[Strides] = []
-        names = _dimension_names(op, [len(shape) for _, shape, _ in operands])
+        names = _dimension_names(op, [len(shape) for _, shape, _ in operands], attrs)
         for k, (dtype, shape, strides) in enumerate(operands):
             self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
             self.strides.append(self._strides(k, shape, strides))
@@ -466,7 +486,7 @@ class _Symbols:
         return (*self.types, *self.strides)
 
 
-def _dimension_names(op: OpDef, ranks: Sequence[int]) -> list[list[str]]:
+def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list[str]]:
     """Names of the operands' dimensions, "" for fixed ones; the op's type rule decides which must be equal."""
     if "random" in op.traits:
         return [[""] * rank for rank in ranks]
@@ -477,4 +497,6 @@ def _dimension_names(op: OpDef, ranks: Sequence[int]) -> list[list[str]]:
         image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
         roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
         return roles[op.name]
+    if "place" in attrs:
+        return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

@@ -11,15 +11,16 @@ written for it keeps catching what it caught:
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
+    ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
-    └── LoadError             (ValueError)                 a file or state that can't be taken
+    └── LoadError             (ValueError, RuntimeError)   a file or state that can't be taken
 
 A message names the op, the operands' types, the user's line, and a fix where one is known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kiln.ir.graph import SourceLoc
@@ -95,11 +96,15 @@ class CaptureError(KilnError, RuntimeError):
     """What a captured function did could not be replayed faithfully."""
 
 
+class WorkerError(KilnError, RuntimeError):
+    """A worker process of a data loader died, took too long, or raised what can't be raised again."""
+
+
 class NotYetError(KilnError, NotImplementedError):
     """This version does not do that yet."""
 
 
-class LoadError(KilnError, ValueError):
+class LoadError(KilnError, ValueError, RuntimeError):
     """A file or a state that can't be loaded as asked."""
 
 
@@ -118,8 +123,10 @@ def from_type_error(error: OpTypeError, operands: Sequence[Any] = ()) -> KilnErr
     return _KINDS[error.kind](error.message, op=error.op, operands=types, fix=error.fix)
 
 
-def from_check(site: CheckSite, value: int) -> KilnError:
-    """The user's exception for a check that failed while a program ran."""
+def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = None) -> KilnError:
+    """The user's exception for a check that failed while a program ran. `sizes`: of symbols that the message names."""
     message = site.message.replace("{value}", str(value))
+    for name, size in (sizes or {}).items():
+        message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
     return _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from kiln.base import Operand, TensorBase
+from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
@@ -60,8 +60,8 @@ def _is_bool(x: Operand) -> bool:
 
 
 def sub(input: Operand, other: Operand, *, alpha: float = 1) -> Tensor:
-    """input - alpha * other, broadcast and promoted. DTypeError for two bools."""
-    if _is_bool(input) and _is_bool(other):
+    """input - alpha * other, broadcast and promoted. DTypeError for bools."""
+    if _is_bool(input) or _is_bool(other):
         raise DTypeError("is not defined for bools", op="sub", fix="use logical_xor (!=) or logical_not")
     if alpha != 1:
         other = mul(other, alpha)
@@ -76,14 +76,14 @@ def mul(input: Operand, other: Operand) -> Tensor:
 
 
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-    """input / other, broadcast; integers and bools are divided as float32. rounding_mode is not there yet."""
+    """input / other, broadcast; integers and bools are divided in the default dtype. rounding_mode is not there yet."""
     if rounding_mode is not None:
         raise NotYetError("rounding_mode is not supported", op="div")
     a = isinstance(input, TensorBase) and input.dtype.kind == "float"
     if a and (isinstance(other, (TensorBase, float))):
         return binary(_DIV, input, other)
     dtype = result_type(input, other)
-    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else T.float32))
+    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else MODES.default_dtype))
 
 
 def neg(input: TensorBase) -> Tensor:
@@ -105,8 +105,10 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
 
 
 def square(input: TensorBase) -> Tensor:
-    """input * input."""
-    return mul(input, input)
+    """input * input; of bools as int64."""
+    x = tensor_arg("square", input)
+    x = cast_to(x, T.int64) if x.dtype is T.bool_ else x
+    return mul(x, x)
 
 
 def reciprocal(input: TensorBase) -> Tensor:
@@ -359,13 +361,18 @@ def amin(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
 
 
 def all(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether all elements are nonzero."""
-    return _reduce(OPS["all"], cast_to(tensor_arg("all", input), T.bool_), dim, keepdim)
+    """Whether all elements are nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
+    return _decided(OPS["all"], tensor_arg("all", input), dim, keepdim)
 
 
 def any(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether any element is nonzero."""
-    return _reduce(OPS["any"], cast_to(tensor_arg("any", input), T.bool_), dim, keepdim)
+    """Whether any element is nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
+    return _decided(OPS["any"], tensor_arg("any", input), dim, keepdim)
+
+
+def _decided(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    result = _reduce(op, cast_to(x, T.bool_), dim, keepdim)
+    return cast_to(result, T.uint8) if x.dtype is T.uint8 else result
 
 
 def _arg(op: OpDef, input: TensorBase, dim: int | None, keepdim: bool) -> Tensor:
@@ -386,9 +393,9 @@ def argmax(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
 
 def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the minimum along `dim` (default: of the flattened tensor); the first one, NaN wins. It is
-    the argmax of what reverses the order exactly: -x of floats, -1 - x of integers, not x of bools."""
+    the argmax of what reverses the order exactly: -x of floats, -1 - x of integers (which wraps), not x of bools."""
     x = tensor_arg("argmin", input).detach()
-    reverse = {"float": neg, "int": lambda v: sub(-1, v), "bool": logical_not}[x.dtype.kind]
+    reverse = {"float": neg, "bool": logical_not}.get(x.dtype.kind, lambda v: sub(-1, v))
     return _arg(OPS["argmax"], reverse(x), dim, keepdim)
 
 

@@ -11,6 +11,7 @@ facts looked at one by one.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from operator import attrgetter, call, is_
@@ -86,15 +87,17 @@ class Guards:
     def items(self, path: str, container: Any) -> tuple[Any, ...]:
         """What a list, tuple, set or deque holds; of a mapping, its keys."""
         iterate = type(container).__iter__ if isinstance(container, dict) else None
-        if iterate is not None and iterate is not dict.__iter__:  # a subclass with an order of its own
-            return self._note(self._slow, path, lambda: tuple(dict.__iter__(container)))
+        if iterate is not None and iterate is not dict.__iter__:  # a subclass, perhaps with an order of its own
+            kind = OrderedDict if isinstance(container, OrderedDict) else dict
+            return self._note(self._slow, path, lambda: tuple(kind.__iter__(container)))
         self._iterables.append(container)
         return self._note(self._members, path, lambda: tuple(container))
 
     def mapping(self, path: str, mapping: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Keys and values of a dict or of the attributes of a class."""
         keys = self.items(f"the keys of {path}", mapping)
-        values = (lambda: dict.values(mapping)) if isinstance(mapping, dict) else mapping.values
+        kind = OrderedDict if isinstance(mapping, OrderedDict) else dict
+        values = (lambda: kind.values(mapping)) if isinstance(mapping, dict) else mapping.values
         if type(mapping) is dict:
             values = mapping.values
         self._values.append(values)
@@ -118,7 +121,7 @@ class Guards:
         return self._note(self._globals, path, lambda: (space.get(name, MISSING),))[0]
 
     def referent(self, path: str, read: Callable[[], Any]) -> Any:
-        """What a call gives (a weak reference)."""
+        """What a call gives (a weak reference, state that was met during the capture)."""
         return self._note(self._slow, path, lambda: (read(),))[0]
 
     def array(self, path: str, x: np.ndarray[Any, Any]) -> None:

@@ -7,20 +7,23 @@ capture: it runs eagerly and its results are eager's. Later calls run one progra
 
 from __future__ import annotations
 
+import copy
 import functools
 import threading
 from collections.abc import Callable, Container, Sequence
 from operator import is_
-from typing import Any
+from types import MethodType
+from typing import Any, Final
 
 import numpy as np
 
 from kiln.autograd import refresh
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.capture import Capture
+from kiln.dispatch import CheckFailed
 from kiln.errors import ArgumentError, CaptureError
 from kiln.guards import SCALARS, Guards
-from kiln.pytree import Tree, containers, flatten
+from kiln.pytree import flatten
 from kiln.reach import reach
 from kiln.region import Region
 from kiln.world import Audit
@@ -30,13 +33,24 @@ MAX_REGIONS = 64
 
 
 class _Entry:
-    """A region with the guards under which it holds."""
+    """A region with the guards under which it holds, which say also which arguments are tensors that the function
+    reaches by itself."""
 
-    __slots__ = ("guards", "region")
+    __slots__ = ("guards", "known", "objects", "region")
 
-    def __init__(self, guards: Guards, region: Region) -> None:
+    def __init__(self, guards: Guards, region: Region, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
         self.guards = guards
         self.region = region
+        self.objects = objects  # kept alive: the signature knows them by id
+        self.known = [id(t) if id(t) in guards.tensors else 0 for t in tensors]
+
+    def fits(self, tensors: Sequence[Any]) -> bool:
+        """Whether the region may answer a call with these tensor arguments."""
+        reached = self.guards.tensors
+        for t, known in zip(tensors, self.known, strict=True):
+            if known != (id(t) if id(t) in reached else 0):
+                return False
+        return self.guards.hold()
 
 
 class CompiledFunction:
@@ -59,15 +73,27 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if MODES.recorder is not None:  # inside another capture: part of it
             return self._function(*args, **kwargs)
-        leaves, tree = flatten((args, kwargs))
-        key, tensors, objects = _signature(leaves, tree)
+        key, tensors, objects = _signature(args, kwargs)
+        found = self._find(key, tensors)
+        if found is None:
+            with self._lock:
+                found = self._find(key, tensors)  # another thread may have captured it meanwhile
+                if found is None:
+                    return self._capture(key, tensors, objects, args, kwargs)
+        region, inputs = found
+        try:
+            return region.run(inputs, tensors)
+        except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
+            return self._function(*args, **kwargs)
+
+    def _find(self, key: tuple[Any, ...], tensors: list[Any]) -> tuple[Region, list[Any]] | None:
+        """The region that may answer a call, with its input tensors."""
         for entry in self._entries.get(key, ()):
-            if entry.guards.hold():
+            if entry.fits(tensors):
                 inputs = entry.region.gather(tensors)
                 if inputs is not None:
-                    return entry.region.run(inputs, tensors)
-        with self._lock:
-            return self._capture(key, tensors, objects, args, kwargs)
+                    return entry.region, inputs
+        return None
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, bound like a function."""
@@ -85,6 +111,16 @@ class CompiledFunction:
             object.__setattr__(self, name, value)
         else:
             setattr(self._function, name, value)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The type; for a compiled module the module's, so that it is a submodule of what holds it."""
+        function = self.__dict__.get("_function")
+        return type(function) if hasattr(type(function), "named_parameters") else CompiledFunction
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
+        """Compiled anew, of a copy of the function or module."""
+        return CompiledFunction(copy.deepcopy(self._function, memo), fixed=self._fixed)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -122,9 +158,10 @@ class CompiledFunction:
             )
         name = getattr(self._function, "__name__", type(self._function).__name__)
         name = name if name.isidentifier() else "main"
-        leaves, tree = flatten((args, kwargs))
-        reached = reach(self._function, tuple(objects))
-        modes = MODES.grad_enabled
+        containers: list[Any] = []
+        leaves, _ = flatten((args, kwargs), containers)
+        kinds = [type(x) for x in containers if type(x) not in (list, dict)]
+        reached = reach(self._function, (*[x for x in objects if not isinstance(x, np.ndarray)], *kinds))
         with Capture(name, tensors, dict(reached.guards.tensors)) as capture:
             audit = Audit(reached.code)
             try:
@@ -134,21 +171,26 @@ class CompiledFunction:
                 self._check_refused(audit, capture)
                 raise
             self._check_refused(audit, capture)
+            for path, read in capture.reads:
+                reached.guards.referent(path, read)
             changed = reached.guards.broken()
-            after, tree_after = flatten((args, kwargs))
-            if tree_after != tree or not all(map(is_, leaves, after)):
-                changed = "a list or dict among the arguments"
+            after = flatten((args, kwargs))[0]
+            now = _signature(args, kwargs)[0]
+            if not all(map(is_, leaves, after)) or (now[0], *now[2:]) != (key[0], *key[2:]):
+                changed = "an argument: its items, its contents, or whether it requires a gradient"
             if changed:
                 raise CaptureError(
                     f"the call changed Python state: {changed}; a compiled call could not repeat that",
                     fix="keep what changes in tensors (and change them in place), or move it out of the function",
                 )
-            if MODES.grad_enabled != modes:
-                raise CaptureError("the call left gradients switched on or off", fix="use a with block")
-            _check_containers(returned, (args, kwargs), reached.seen)
+            if _modes() != key[1]:
+                raise CaptureError(
+                    "the call left gradients, inference mode or the default dtype changed", fix="use a with block"
+                )
+            _check_containers(returned, containers, reached.seen)
             region = Region(capture, tensors, returned, reached.seen, name)
         region.compile()
-        self._keep(key, _Entry(reached.guards, region))
+        self._keep(key, _Entry(reached.guards, region, tensors, objects))
         self.log.append(why)
         return returned
 
@@ -170,19 +212,23 @@ class CompiledFunction:
             return "first call"
         for entry in self._entries.get(key, ()):
             broken = entry.guards.broken()
-            return f"{broken} changed" if broken else "gradients, or a tensor the function reads, changed"
+            return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
         known = next(reversed(self._entries))
         if known[0] != key[0]:
             return "the arguments have another structure"
-        for k, (a, b) in enumerate(zip(known[2:], key[2:], strict=False)):
+        for k, (a, b) in enumerate(zip(known[3:], key[3:], strict=False)):
             if a != b:
                 return f"argument leaf {k}: {_told(b)}, known was {_told(a)}"
-        return "gradients are switched on or off" if known[1] != key[1] else "the arguments differ"
+        return (
+            "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
+        )
 
 
-def _signature(leaves: Sequence[Any], tree: Tree) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
+def _signature(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
     """(key, tensor arguments without repetition, other objects to guard)."""
-    key: list[Any] = [tree, MODES.grad_enabled]
+    containers: list[Any] = []
+    leaves, tree = flatten((args, kwargs), containers)
+    key: list[Any] = [tree, _modes(), _repeated(containers)]
     tensors: list[Any] = []
     objects: list[Any] = []
     known: dict[int, int] = {}
@@ -197,19 +243,50 @@ def _signature(leaves: Sequence[Any], tree: Tree) -> tuple[tuple[Any, ...], list
             if x._view is not None:
                 refresh(x)
                 tied = bool(x._view.base._flags & REQUIRES_GRAD)
-            key.append((x._layout, x._flags, x._node is None, tied, position, shared))
-        elif isinstance(x, SCALARS):
-            key.append((type(x), repr(x) if isinstance(x, float | complex | np.generic) else x))
+            key.append((x._layout, x._flags, x._node is None, tied, position, shared, x.__class__))
+        elif x.__class__ in _BY_VALUE:
+            key.append((x.__class__, repr(x) if isinstance(x, float | complex | np.generic) else x))
         else:
-            key.append(id(x))
+            key.append(_known_by(x))
             objects.append(x)
     return tuple(key), tensors, objects
 
 
-def _check_containers(returned: Any, arguments: Any, owned: Container[int]) -> None:
+def _modes() -> tuple[Any, ...]:
+    """What holds for the thread and decides what a call does."""
+    return MODES.grad_enabled, MODES.inference, MODES.default_dtype
+
+
+_BY_VALUE: Final = frozenset({*SCALARS, range}) - {np.generic} | set(np.sctypeDict.values())
+"""Types of leaves that are told by what they are."""
+
+
+def _known_by(x: Any) -> Any:
+    """What tells an object among the arguments: its contents where those are all, else which object it is."""
+    if type(x) is np.ndarray and not x.dtype.hasobject:
+        return (np.ndarray, x.dtype.str, x.shape, x.tobytes())
+    if type(x) is slice and all(type(part) in (int, type(None)) for part in (x.start, x.stop, x.step)):
+        return (slice, x.start, x.stop, x.step)
+    if type(x) is MethodType:
+        return (MethodType, id(x.__self__), id(x.__func__))
+    return id(x)
+
+
+def _repeated(containers: Sequence[Any]) -> tuple[int, ...]:
+    """For each list and dict, where the same one came first; empty when all differ (but for the keyword arguments)."""
+    if len(containers) < 3:
+        return ()
+    first: dict[int, int] = {}
+    places = tuple([first.setdefault(id(x), k) for k, x in enumerate(containers)])
+    return () if len(first) == len(places) else places
+
+
+def _check_containers(returned: Any, given: Sequence[Any], owned: Container[int]) -> None:
     """Refuse a returned list or dict that was there before: a warm call makes new ones."""
-    before = {id(x) for x in containers(arguments)}
-    for x in containers(returned):
+    before = set(map(id, given))
+    found: list[Any] = []
+    flatten(returned, found, owned)
+    for x in found:
         if id(x) in before or id(x) in owned:
             raise CaptureError(
                 f"the call returned a {type(x).__name__} that it was given or found outside",
@@ -219,14 +296,16 @@ def _check_containers(returned: Any, arguments: Any, owned: Container[int]) -> N
 
 def _told(part: Any) -> str:
     """A part of a signature in words."""
-    if isinstance(part, tuple) and len(part) == 6:
+    if isinstance(part, tuple) and len(part) == 7:
         layout, flags, leaf = part[:3]
         words = f"{layout.ttype} with strides {list(layout.strides)}"
         if flags & REQUIRES_GRAD:
             words += ", requires grad" if leaf else ", computed with gradients"
         return words + (", read-only" if flags & READONLY else "")
-    if isinstance(part, tuple):
+    if isinstance(part, tuple) and len(part) == 2:
         return f"{part[0].__name__} {part[1]}"
+    if isinstance(part, tuple):
+        return f"another {part[0].__name__}"
     return "another object"
 
 

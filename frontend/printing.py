@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kiln.base import MODES
 from kiln.ir import types as T
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ _LINE = 80
 def tensor_repr(t: Tensor, data: np.ndarray[Any, Any]) -> str:
     """`tensor([[1., 2.]], dtype=kiln.float64, requires_grad=True)`, for elements `data`."""
     suffix = ""
-    if t.dtype is T.float64 or (t.numel() == 0 and t.dtype is not T.float32):
+    shown = (T.bool_, T.int64, MODES.default_dtype)  # these one sees
+    if t.dtype not in shown or (t.numel() == 0 and t.dtype is not MODES.default_dtype):
         suffix += f", dtype={t.dtype!r}"
     if t.numel() == 0 and t.ndim != 1:
         suffix = f", size={t.shape}" + suffix

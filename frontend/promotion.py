@@ -1,17 +1,18 @@
 """From what users pass to what primitives take: numbers to constants, type promotion, broadcasting.
 
-Promotion is PyTorch's for bool, int64, float32 and float64; every function of `functional.py` goes through here.
+Promotion is PyTorch's for all dtypes; every function of `functional.py` goes through here.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
 from kiln import dispatch
-from kiln.base import MODES, TensorBase
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
+from kiln.base import MODES, Modes, TensorBase
+from kiln.errors import ArgumentError, CaptureError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import AttrValue
 from kiln.ir.ops.base import OPS, OpDef
@@ -21,9 +22,23 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 _BROADCAST, _CAST = OPS["broadcast"], OPS["cast"]
-CATEGORY: Final = {"bool": 0, "int": 1, "float": 2}
-_ORDER: Final = {T.bool_: 0, T.int64: 1, T.float32: 2, T.float64: 3}
+CATEGORY: Final = {"bool": 0, "int": 1, "uint": 1, "float": 2}
 _NUMBERS: Final = (bool, int, float, np.generic)
+
+
+def set_default_dtype(d: DType) -> None:
+    """The dtype of Python floats, of creation functions without `dtype`, and of what integers become in floating-point
+    functions. DTypeError unless floating point."""
+    if not isinstance(d, DType) or not d.is_floating_point:
+        raise DTypeError(f"the default dtype must be a floating-point dtype, not {d}", op="set_default_dtype")
+    if MODES.recorder is not None:
+        raise CaptureError("set_default_dtype() inside a captured function", fix="call it before the compiled function")
+    Modes.default_dtype = d
+
+
+def get_default_dtype() -> DType:
+    """The dtype that `set_default_dtype` set; float32 at first."""
+    return MODES.default_dtype
 
 
 def apply(op: OpDef, *operands: Any, **attrs: AttrValue) -> Tensor:
@@ -49,8 +64,25 @@ def number(x: Any) -> bool | int | float:
 
 
 def dtype_of_number(value: bool | int | float) -> DType:
-    """bool, int64, or the default float type float32."""
-    return T.bool_ if isinstance(value, bool) else T.int64 if isinstance(value, int) else T.float32
+    """bool, int64, or the default float type."""
+    return T.bool_ if isinstance(value, bool) else T.int64 if isinstance(value, int) else MODES.default_dtype
+
+
+@functools.cache
+def promote_types(type1: DType, type2: DType) -> DType:
+    """The dtype that holds both: the wider one of the higher category. uint8 with int8 gives int16, float16 with
+    bfloat16 gives float32."""
+    if type1 is type2:
+        return type1
+    low, high = sorted((type1, type2), key=lambda d: (CATEGORY[d.kind], d.bits, d.kind))
+    if CATEGORY[low.kind] == CATEGORY[high.kind] and low.bits == high.bits:
+        return T.int16 if low.is_integer else T.float32  # int8 with uint8, float16 with bfloat16
+    return high
+
+
+def can_cast(from_: DType, to: DType) -> bool:
+    """Whether a cast stays in the category or goes up: not from floats to integers, nor from numbers to bool."""
+    return CATEGORY[from_.kind] <= CATEGORY[to.kind]
 
 
 def _promote_two(strong: DType, weak: DType) -> DType:
@@ -68,8 +100,7 @@ def result_type(*operands: Any) -> DType:
         else:
             rank, dtype = 2, dtype_of_number(number(x))
         known = best[rank]
-        if known is None or _ORDER[dtype] > _ORDER[known]:
-            best[rank] = dtype
+        best[rank] = dtype if known is None else promote_types(known, dtype)
     result: DType | None = None
     for candidate in best:
         if candidate is not None:
@@ -78,15 +109,22 @@ def result_type(*operands: Any) -> DType:
     return result
 
 
-def full_like_number(like: TensorBase, dtype: DType, value: Any, shape: tuple[int, ...] | None = None) -> Tensor:
-    """A number as a constant tensor of `like`'s shape: cached when eager, a `full` op when captured."""
+def full_like_number(
+    like: TensorBase, dtype: DType, value: Any, shape: tuple[int, ...] | None = None, *, wraps: bool = False
+) -> Tensor:
+    """A number as a constant tensor of `like`'s shape: cached when eager, a `full` op when captured. An integer that
+    does not fit is refused, or with `wraps` (arithmetic and comparison) wraps if it fits int64."""
     shape = like._layout.shape if shape is None else shape
     try:
         exact = dispatch.PYTHON_TYPES[dtype.kind](value)
     except (OverflowError, ValueError) as error:
         raise InvalidValueError(f"{value!r} can't be converted to {dtype}: {error}") from None
-    if dtype is T.int64 and not -(2**63) <= exact < 2**63:
-        raise InvalidValueError(f"{value!r} does not fit int64")
+    if dtype.is_integer:
+        range_of = T.int64 if wraps else dtype
+        least = range_of.least if range_of.is_signed else -range_of.most  # negative numbers wrap to unsigned
+        if not least <= exact <= range_of.most:
+            raise InvalidValueError(f"{value!r} does not fit {range_of}")
+        exact = dtype.wrapped(int(exact))
     if MODES.recorder is None:
         return cast("Tensor", dispatch.constant(shape, dtype, exact))
     (made,) = OPS["full"].bind((), {"shape": shape, "dtype": dtype, "value": exact}, receiver=like)
@@ -142,7 +180,7 @@ def together(name: str, *operands: Any, dtype: DType | None = None) -> tuple[Ten
         [
             broadcast_to(cast_to(cast("Tensor", x), dtype), shape)
             if isinstance(x, TensorBase)
-            else full_like_number(tensors[0], dtype, number(x), shape)
+            else full_like_number(tensors[0], dtype, number(x), shape, wraps=True)
             for x in operands
         ]
     )
@@ -165,6 +203,6 @@ def binary(op: OpDef, a: Any, b: Any) -> Tensor:
 
 
 def floating(name: str, x: object) -> Tensor:
-    """A floating point operand: integers and bools become float32."""
+    """A floating point operand: integers and bools become the default dtype."""
     t = tensor_arg(name, x)
-    return t if t._layout.dtype.kind == "float" else apply(_CAST, t, dtype=T.float32)
+    return t if t._layout.dtype.kind == "float" else apply(_CAST, t, dtype=MODES.default_dtype)

@@ -1,26 +1,30 @@
-"""Nested containers as a flat list of leaves and a shape to rebuild them: lists, tuples, named tuples, dicts."""
+"""Nested containers as a flat list of leaves and a shape to rebuild them: lists, tuples, named tuples, dicts, and
+instances of data classes that have nothing but their fields."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The structure of a nested container: `kind` None is a leaf; `keys` are those of a dict."""
+    """The structure of a nested container: `kind` None is a leaf; `keys` are those of a dict, and `told` tells apart
+    those that Python takes to be equal (1, 1.0 and True; 0.0 and -0.0)."""
 
     kind: type | None
     keys: tuple[Any, ...] = ()
     children: tuple[Tree, ...] = ()
+    told: tuple[Any, ...] = ()
 
 
 LEAF = Tree(None)
 
 
-def flatten(tree: Any) -> tuple[list[Any], Tree]:
-    """The leaves in order and the structure. Anything that is not a container of the kinds above is a leaf.
+def flatten(tree: Any, containers: list[Any] | None = None, keep: Container[int] = ()) -> tuple[list[Any], Tree]:
+    """The leaves in order and the structure. Anything that is not a container of the kinds above is a leaf, as is an
+    instance of a data class whose id is in `keep`. Those containers that have an identity are added to `containers`.
 
     >>> from kiln.pytree import flatten, unflatten
     >>> leaves, shape = flatten({"a": 1, "b": [2, (3,)]})
@@ -30,17 +34,39 @@ def flatten(tree: Any) -> tuple[list[Any], Tree]:
     {'a': 4, 'b': [5, (6,)]}
     """
     leaves: list[Any] = []
-    return leaves, _flatten(tree, leaves)
+    return leaves, _flatten(tree, leaves, containers, keep)
 
 
-def _flatten(x: Any, leaves: list[Any]) -> Tree:
+def _flatten(x: Any, leaves: list[Any], containers: list[Any] | None, keep: Container[int]) -> Tree:
     kind = type(x)
+    record = hasattr(kind, "__dataclass_fields__") and id(x) not in keep and _is_record(x)
+    if containers is not None and (kind is list or kind is dict or record):
+        containers.append(x)
+    if record:
+        fields = vars(x)
+        return Tree(kind, tuple(fields), tuple([_flatten(v, leaves, containers, keep) for v in fields.values()]))
     if kind is dict:
-        return Tree(dict, tuple(x), tuple(_flatten(v, leaves) for v in x.values()))
-    if kind is list or kind is tuple or (isinstance(x, tuple) and hasattr(kind, "_fields")):
-        return Tree(kind, (), tuple(_flatten(v, leaves) for v in x))
+        children = tuple([_flatten(v, leaves, containers, keep) for v in x.values()])
+        return Tree(dict, tuple(x), children, tuple([k if type(k) is str else _told(k) for k in x]))
+    if kind is list or kind is tuple or _is_named_tuple(x):
+        return Tree(kind, (), tuple([_flatten(v, leaves, containers, keep) for v in x]))
     leaves.append(x)
     return LEAF
+
+
+def _told(key: Any) -> Any:
+    return (type(key), repr(key)) if isinstance(key, (float, complex)) else (type(key), key)
+
+
+def _is_record(x: Any) -> bool:
+    """An instance of a data class (not the class itself) that has its fields and nothing else."""
+    fields = getattr(x, "__dict__", None)
+    return not isinstance(x, type) and fields is not None and fields.keys() == type(x).__dataclass_fields__.keys()
+
+
+def _is_named_tuple(x: Any) -> bool:
+    """A named tuple that has nothing but its fields."""
+    return isinstance(x, tuple) and hasattr(type(x), "_fields") and not getattr(x, "__dict__", None)
 
 
 def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
@@ -50,22 +76,13 @@ def unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     if tree.kind is dict:
         return {k: unflatten(c, leaves) for k, c in zip(tree.keys, tree.children, strict=True)}
     items = [unflatten(c, leaves) for c in tree.children]
+    if tree.keys:
+        made: Any = object.__new__(tree.kind)
+        vars(made).update(zip(tree.keys, items, strict=True))
+        return made
     if tree.kind in (list, tuple):
         return tree.kind(items)
-    return tree.kind(*items)
-
-
-def containers(tree: Any) -> Iterator[Any]:
-    """Every list and dict in it, itself included."""
-    if type(tree) is dict:
-        yield tree
-        for v in tree.values():
-            yield from containers(v)
-    elif isinstance(tree, (list, tuple)):
-        if type(tree) is list:
-            yield tree
-        for v in tree:
-            yield from containers(v)
+    return tuple.__new__(tree.kind, items)  # its own __new__ may do more, and did it already
 
 
 def map_tree(f: Callable[[Any], Any], tree: Any) -> Any:

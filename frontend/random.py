@@ -14,7 +14,6 @@ import numpy as np
 from kiln.base import MODES, TensorBase
 from kiln.creation import _dtype, _shape, from_numpy
 from kiln.errors import DTypeError, InvalidValueError
-from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
@@ -75,7 +74,7 @@ def manual_seed(seed: int) -> Generator:
 
 
 def _random(name: str, distribution: str, size: Any, dtype: Any, generator: Generator | None, grad: bool) -> Tensor:
-    kind = _dtype(name, dtype, T.float32)
+    kind = _dtype(name, dtype, MODES.default_dtype)
     if kind.kind != "float":
         raise DTypeError(f"is not defined for {kind}", op=name)
     drawn = (generator or default_generator).draw(distribution, _shape(name, size), kind)

@@ -8,14 +8,18 @@ numbers, a file's handle, a cache) is refused by name, since its hidden state co
 
 from __future__ import annotations
 
+import abc
+import builtins
 import collections
 import datetime
 import dis
 import enum
 import functools
 import operator
+import os
 import re
 import sys
+import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -41,7 +45,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kiln.base import Layout, TensorBase
+from kiln.base import HOOKED, Layout, TensorBase
 from kiln.errors import CaptureError
 from kiln.guards import MISSING, SCALARS, Guards
 from kiln.ir.graph import Constant
@@ -70,6 +74,7 @@ _PURE_MODULES: Final = frozenset({"logging", "threading", "typing", "abc", "warn
 """Standard modules whose objects are taken as they are: using them is judged by `world.py` when it happens."""
 
 
+_GETTERS: Final = (operator.attrgetter, operator.methodcaller)
 _CODE: Final = (FunctionType, staticmethod, classmethod, property)
 
 
@@ -90,7 +95,7 @@ def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reache
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
     walk.visit(default_generator, "the default generator")  # through kiln.rand and its like
-    walk.look_into_modules()
+    walk.look_by_name()
     walk.guards.freeze()
     return Reached(walk.guards, frozenset(walk.code), walk.seen)
 
@@ -103,7 +108,24 @@ _DEPENDENCIES: Final = frozenset(
 def is_library(module: str | None) -> bool:
     """Modules whose code is not the user's: kiln itself, what it needs, the standard library."""
     root = (module or "").split(".")[0]
-    return is_kiln(module or "") or root in _DEPENDENCIES or (root in sys.stdlib_module_names and root != "__main__")
+    return is_kiln(module or "") or root in _DEPENDENCIES or (root in sys.stdlib_module_names and _is_standard(root))
+
+
+def is_library_code(space: dict[str, Any]) -> bool:
+    """Whether code with these globals is a library's, and not that of a module made by hand with a library's name."""
+    name = space.get("__name__")
+    if not isinstance(name, str) or not is_library(name):
+        return False
+    return space.get("__spec__") is not None or getattr(sys.modules.get(name), "__dict__", None) is space
+
+
+def _is_standard(root: str) -> bool:
+    """Whether a module with the name of a standard one is that: a file of the user's may hide it."""
+    file = getattr(sys.modules.get(root), "__file__", None)
+    return root != "__main__" and (file is None or file.startswith(_STANDARD))
+
+
+_STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "platstdlib")})
 
 
 class _Walk:
@@ -112,12 +134,22 @@ class _Walk:
         self.code: set[CodeType] = set()
         self.seen: dict[int, Any] = {}
         self.modules: dict[int, tuple[ModuleType, set[str]]] = {}  # looked into by any name
+        self.objects: dict[int, tuple[dict[str, Any], str, set[str]]] = {}  # plain instances, likewise
+        self.members: list[tuple[type, str, Any, str]] = []  # of plain classes: class, name, value, path
+        self.constructed: set[int] = set()  # classes that code may call
         self.names: set[str] = set()  # attribute names in all code
+        self.dynamic = False  # whether code may read attributes by names made up at run time
         self.entries: set[tuple[int, str]] = set()
 
     def visit(self, x: Any, path: str) -> None:
         """Note the state of one object and of all below it."""
-        if x is MISSING or isinstance(x, _FIXED) or id(x) in self.seen:
+        if isinstance(x, _GETTERS) or x is operator.attrgetter or x is operator.methodcaller:
+            self.dynamic = True
+        if x is type:
+            self.names.add("__class__")  # type(x)(...) may call any class
+        if isinstance(x, type):
+            self.constructed.update(map(id, x.__mro__))
+        if x is MISSING or id(x) in self.seen or _is_fixed(x):
             return
         if len(self.guards.facts) > _MAX_FACTS:
             raise CaptureError(
@@ -127,6 +159,9 @@ class _Walk:
         self.seen[id(x)] = x
         if isinstance(x, TensorBase):
             self.guards.tensors[id(x)] = x
+            if x._flags & HOOKED:
+                self.visit(x._hooks.tensor, f"the hooks of {path}")
+                self.visit(x._hooks.after, f"the hooks of {path}")
         elif isinstance(x, FunctionType):
             self._function(x, path)
         elif isinstance(x, MethodType):
@@ -177,6 +212,7 @@ class _Walk:
         """A C function; a bound one leads to its object."""
         if _draws(x):
             self._refuse(x, path)
+        self.dynamic = self.dynamic or x in _READERS
         if x.__self__ is not None and not isinstance(x.__self__, (ModuleType, type)):
             self.visit(x.__self__, f"{path}.__self__")
 
@@ -198,26 +234,52 @@ class _Walk:
         if isinstance(attributes, dict):
             self.guards.attribute(f"the class of {path}", x, "__class__")
             self.guards.attribute(f"the attributes of {path}", x, "__dict__")
-            keys, values = self.guards.mapping(f"the attributes of {path}", attributes)
-            for k, v in zip(keys, values, strict=True):
-                self.visit(v, f"{path}.{k}")
+            if _is_plain(kind):
+                self.objects[id(x)] = (attributes, path, set())  # only what is named in code that could read it
+            else:
+                self._all_attributes(attributes, path)
+        elif kind not in _OPEN:
+            self.guards.attribute(f"the class of {path}", x, "__class__")
         for name in _slots(kind):
             self.visit(self.guards.attribute(f"{path}.{name}", x, name), f"{path}.{name}")
-        self.visit(kind, kind.__qualname__)
+        if id(kind) not in self.seen:
+            self.seen[id(kind)] = kind
+            self._class(kind, kind.__qualname__)
+
+    def _all_attributes(self, attributes: dict[str, Any], path: str) -> None:
+        keys, values = self.guards.mapping(f"the attributes of {path}", attributes)
+        for k, v in zip(keys, values, strict=True):
+            self.visit(v, f"{path}.{k}")
 
     def _class(self, cls: type, path: str) -> None:
         """Attributes of a class of the user's and of its bases."""
         for c in cls.__mro__:
+            if c.__module__.startswith("kiln.nn") and (c is cls or id(c) not in self.seen):
+                self._layer(c)
             if is_library(c.__module__) or (c is not cls and id(c) in self.seen):
                 continue
             self.seen[id(c)] = c
+            self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
             keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
+            plain = _is_plain(c)
             for k, v in zip(keys, values, strict=True):
                 dunder = k.startswith("__") and k.endswith("__")
-                if k != "_abc_impl" and (not dunder or isinstance(v, _CODE)):
+                if plain and (k in _CONSTRUCTORS or not dunder):
+                    self.members.append((c, k, v, f"{c.__qualname__}.{k}"))
+                elif k != "_abc_impl" and (not dunder or isinstance(v, _CODE)):
                     self.visit(v, f"{c.__qualname__}.{k}")
+        if isinstance(cls, abc.ABCMeta):
+            self.guards.referent("what is registered with abstract classes", abc.get_cache_token)
         if type(cls) is not type:
             self.visit(type(cls), type(cls).__qualname__)
+
+    def _layer(self, cls: type) -> None:
+        """A layer class of kiln's: its methods are known, unless somebody replaced them."""
+        self.seen[id(cls)] = cls
+        _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
+        for v in values:
+            if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
+                self.visit(v, f"{cls.__qualname__}.{v.__name__}")
 
     # ------------------------------------------------------------------------------- functions, modules
 
@@ -228,9 +290,10 @@ class _Walk:
             self.visit(cell, name)
         self.visit(f.__defaults__, f"the defaults of {path}")
         self.visit(f.__kwdefaults__, f"the defaults of {path}")
-        if is_library(f.__globals__.get("__name__")):
+        if is_library_code(f.__globals__):
             if _draws(f):
                 self._refuse(f, path)
+            self.dynamic = self.dynamic or f.__globals__["__name__"] in _READING_MODULES
             return
         for name in ("__code__", "__defaults__", "__kwdefaults__"):
             self.guards.attribute(f"{name} of {path}", f, name)
@@ -247,9 +310,14 @@ class _Walk:
                     self._module(module, tuple(rest), root)
         package = f.__globals__.get("__package__") or ""
         for name, level in uses.imports:
-            for full in (name, f"{package}.{name}" if name else package):
-                if (level == 0) == (full == name) and isinstance(sys.modules.get(full), ModuleType):
-                    self._module(sys.modules[full], (), full)
+            if level:  # relative: the package, one level up for each further dot
+                base = package.rsplit(".", level - 1)[0] if level > 1 else package
+                name = f"{base}.{name}" if name else base
+            parts = name.split(".")
+            for end in range(1, len(parts) + 1):
+                module = sys.modules.get(".".join(parts[:end]))
+                if isinstance(module, ModuleType):
+                    self._module(module, (), module.__name__)
 
     def _global(self, space: dict[str, Any], name: str, rest: tuple[str, ...], path: str) -> None:
         """A name of a module's name space, and the attributes read behind it."""
@@ -257,32 +325,82 @@ class _Walk:
             self.entries.add((id(space), name))
             self.guards.entry(f"the global {path}", space, name)
         x = space.get(name, MISSING)
-        if isinstance(x, ModuleType):
+        if x is MISSING and space is not vars(builtins):
+            self._global(vars(builtins), name, rest, path)
+        elif isinstance(x, ModuleType):
             self._module(x, rest, path)
         else:
             self.visit(x, path)
 
     def _module(self, module: ModuleType, chain: tuple[str, ...], path: str) -> None:
         """A module: only what is read of it, where code says so; otherwise every name that any code mentions."""
-        if is_kiln(module.__name__):
-            return
         if module.__name__.startswith("numpy.random"):
             self._refuse(module, path)
-        if chain:
+        if chain and chain[0] not in _DYNAMIC:
+            if is_kiln(module.__name__):
+                getattr(module, chain[0], None)  # kiln's names are loaded on first use
             self._global(vars(module), chain[0], chain[1:], f"{path}.{chain[0]}")
         elif not is_library(module.__name__):
             self.modules.setdefault(id(module), (module, set()))
 
-    def look_into_modules(self) -> None:
-        """Modules that were found without a name behind them, until nothing new turns up."""
+    def look_by_name(self) -> None:
+        """Modules that were found without a name behind them, and attributes of plain objects, by every name in any
+        code, until nothing new turns up; all of them where code looks names up at run time."""
+        done: set[int] = set()
         while True:
-            before = len(self.names), len(self.modules)
-            for module, done in list(self.modules.values()):
-                for name in sorted(self.names - done):
-                    done.add(name)
-                    self._global(vars(module), name, (), f"{module.__name__}.{name}")
-            if (len(self.names), len(self.modules)) == before:
+            before = len(self.names), len(self.modules), len(self.objects), len(done), len(self.members)
+            members, self.members = self.members, []
+            for member in members:
+                if self._may_be_read(member[0], member[1]):
+                    self.visit(member[2], member[3])
+                else:
+                    self.members.append(member)
+            if self.dynamic or self.names & _DYNAMIC:
+                for space, path in self._not_yet(done):
+                    self._all_attributes(space, path)
+            else:
+                for module, named in list(self.modules.values()):
+                    for name in sorted(self.names - named):
+                        named.add(name)
+                        self._global(vars(module), name, (), f"{module.__name__}.{name}")
+                for attributes, path, named in list(self.objects.values()):
+                    for name in sorted(self.names - named):
+                        named.add(name)
+                        self.visit(self.guards.entry(f"{path}.{name}", attributes, name), f"{path}.{name}")
+            if (len(self.names), len(self.modules), len(self.objects), len(done), len(self.members)) == before:
                 return
+
+    def _may_be_read(self, cls: type, name: str) -> bool:
+        """Whether code that was met may read this attribute of a class."""
+        if self.dynamic or name in self.names or self.names & _DYNAMIC:
+            return True
+        return name in _CONSTRUCTORS and (id(cls) in self.constructed or "__class__" in self.names)
+
+    def _not_yet(self, done: set[int]) -> list[tuple[dict[str, Any], str]]:
+        """The name spaces of modules and objects that are not in `done`, which they are added to."""
+        found = [(vars(m), m.__name__) for m, _ in self.modules.values()]
+        found += [(attributes, path) for attributes, path, _ in self.objects.values()]
+        fresh = [(space, path) for space, path in found if id(space) not in done]
+        done.update(id(space) for space, _ in fresh)
+        return fresh
+
+
+def _is_plain(kind: type) -> bool:
+    """Whether only the user's code works with instances: no library's base class does."""
+    return all(c is object or not is_library(c.__module__) for c in kind.__mro__)
+
+
+_CONSTRUCTORS: Final = frozenset({"__init__", "__new__", "__post_init__"})
+"""What runs only when code calls the class, and not when Python works with an instance."""
+_READERS: Final = frozenset({getattr, hasattr, setattr, delattr, vars, dir})
+_READING_MODULES: Final = frozenset({"copy", "dataclasses", "inspect", "copyreg"})
+_DYNAMIC: Final = frozenset({"__dict__", "__getattribute__", "__getstate__", "format_map"})
+"""What may read attributes by names that stand nowhere in code: C functions, Python modules, names in code."""
+
+
+def _is_fixed(x: Any) -> bool:
+    """Whether an object can't change: of a fixed kind, and without attributes that somebody gave it."""
+    return isinstance(x, _FIXED) and (type(x) in _FIXED or not getattr(x, "__dict__", None))
 
 
 def _bound(cell: CellType) -> bool:
@@ -294,8 +412,9 @@ def _bound(cell: CellType) -> bool:
 
 def _taken_as_it_is(x: Any) -> bool:
     """Loggers and such, and NumPy's functions."""
-    root = type(x).__module__.split(".")[0]
-    return root in _PURE_MODULES or (root == "numpy" and callable(x) and not _draws(x))
+    if isinstance(x, type(np.sum)):
+        return not _draws(x)
+    return type(x).__module__.split(".")[0] in _PURE_MODULES
 
 
 def _draws(x: Any) -> bool:
@@ -355,6 +474,15 @@ _CELL: Final = frozenset({"LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_DE
 _BETWEEN: Final = frozenset({"PUSH_NULL", "COPY", "NOP", "CACHE", "EXTENDED_ARG"})
 
 
+def _words(code: CodeType) -> Iterator[str]:
+    """Names in constants: of patterns' keywords, and whatever format strings may hold."""
+    for c in code.co_consts:
+        if isinstance(c, tuple):
+            yield from (word for word in c if isinstance(word, str))
+        elif isinstance(c, str) and "{" in c and "format" in code.co_names:
+            yield "format_map"
+
+
 @functools.lru_cache(maxsize=1024)
 def _uses(code: CodeType) -> _Uses:
     """What a code object and all nested in it name."""
@@ -366,6 +494,8 @@ def _uses(code: CodeType) -> _Uses:
         chain: tuple[str, ...] = ()
         for instruction in dis.get_instructions(part):
             name, argument = instruction.opname, instruction.argval
+            if name == "MATCH_CLASS":
+                attributes.add("__dict__")  # the pattern names attributes by the class's __match_args__
             if name in _ATTRIBUTE:
                 attributes.add(argument)
                 chain = (*chain, argument)
@@ -383,5 +513,5 @@ def _uses(code: CodeType) -> _Uses:
                 level = argument
             elif name == "IMPORT_NAME":
                 imports.add((argument, level))
-        attributes.update(c for c in part.co_consts if isinstance(c, str) and c.isidentifier())
+        attributes.update(_words(part))
     return _Uses(frozenset(chains["global"]), frozenset(chains["cell"]), frozenset(imports), frozenset(attributes))

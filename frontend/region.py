@@ -11,15 +11,15 @@ import enum
 import os
 import sys
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from kiln import autograd, dispatch
-from kiln.autograd import Node
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
+from kiln.autograd import Edge, Node
+from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
 from kiln.capture import Capture, Chain, GradSlot, check_separate
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
@@ -27,7 +27,8 @@ from kiln.ir.graph import Graph, Value
 from kiln.ir.passes.autodiff import Differentiated, NoDerivative, differentiate
 from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
-from kiln.pytree import flatten, unflatten
+from kiln.pytree import Tree, flatten, unflatten
+from kiln.runtime.executable import Executable
 from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
 
@@ -50,6 +51,7 @@ class Result:
     base: int | None
     chain: Chain | None
     same: bool  # the very input tensor
+    viewed: bool  # whether in-place writes and gradients go through the tensor that it is a view of
 
     def build(self, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any], cls: Any) -> Any:
         if self.input is None:
@@ -62,6 +64,8 @@ class Result:
         if self.same:
             return source
         t = cls(source._buffer, source._ptr + self.delta, self.layout, self.flags | source._flags & READONLY)
+        if not self.viewed:
+            return t
         base, chain = (source, ()) if source._view is None else (source._view.base, source._view.chain)
         whole = None if chain is None or self.chain is None else (*chain, *self.chain)
         t._view = View(base, whole, source._buffer.version)
@@ -77,6 +81,19 @@ class GradWrite:
     argument: int | None
     result: int | None
     value: int | None
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a gradient that comes in for one seed meets in eager's tape: `nodes` that have saved something (a walk uses
+    them up), of these `gone`, which a backward inside the call used up, and `stale`, whose saved memory the call
+    overwrote; and which inputs' and outputs' memory they have saved."""
+
+    nodes: frozenset[int]
+    gone: bool
+    stale: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 class Compiled:
@@ -95,7 +112,9 @@ class Compiled:
         ]
         self.seconds = time.perf_counter() - started
 
-    def run(self, inputs: Sequence[TensorBase]) -> list[Any]:
+    def run(
+        self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
+    ) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
         allocate = Buffer.allocate
         buffers = [None if layout is None else allocate(layout.nbytes) for layout in self.layouts]
@@ -104,7 +123,7 @@ class Compiled:
         values += [0 if b is None else b.ptr for b in buffers]
         for o, i in self.program.aliases:
             values[count + o] = values[i]
-        dispatch.execute(self.executable, values)
+        execute(self.executable, values)
         return buffers
 
 
@@ -130,7 +149,8 @@ class Region:
         self._kept: list[TensorBase] = []  # while results are described, so that ids stay theirs
         self.seeds: list[Value] = []
         self.results: list[Result] = []
-        leaves, self.tree = flatten(returned)
+        leaves, self.tree = flatten(returned, keep=owned)
+        _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
         self.grads = [
             write
@@ -138,16 +158,22 @@ class Region:
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
         self.guarded_grads = [
-            (slot.tensor, self._positions.get(id(slot.tensor)), slot.before is not None)
+            (
+                slot.tensor,
+                self._positions.get(id(slot.tensor)),
+                slot.before is not None,
+                -1 if slot.before is None else self._positions.get(id(slot.before), -1),
+            )
             for slot in capture.grads.values()
             if slot.read
         ]
+        capture.check_history(self.seeds)
         self.graph = capture.finish(self._values)
         self.taped = capture.taped_operations()
         self.strides = [None if t._layout.contiguous else t._layout.strides for _, t in capture.inputs]
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
-        self.released = any(_is_released(t._node) for t in self._kept if t._node is not None)
+        self._find_paths(capture)
         self._find_inputs(capture)
         del self._positions, self._values, self._indices, self._kept
         self.forward: Compiled | None = None
@@ -178,7 +204,7 @@ class Region:
         value = capture.value_of(t)
         storage = capture.entries[id(t)].storage
         if storage.input is not None:
-            made = self._on_input(t, value, capture)
+            made = self._on_input(t, capture)
         else:
             base = None if t._view is None else self._result(t._view.base, capture)
             made = self._on_output(t, value, capture, base)
@@ -187,25 +213,25 @@ class Region:
         self.results.append(made)
         return len(self.results) - 1
 
-    def _seed(self, t: TensorBase, value: Value) -> int | None:
+    def _seed(self, t: TensorBase, capture: Capture) -> int | None:
         if t._node is None:
             return None
-        self.seeds.append(value)
+        self.seeds.append(capture.seed_of(t))
         return len(self.seeds) - 1
 
-    def _on_input(self, t: TensorBase, value: Value, capture: Capture) -> Result:
+    def _on_input(self, t: TensorBase, capture: Capture) -> Result:
         entry = capture.entries[id(t)]
         same = t is entry.storage.root
-        seed = None if same else self._seed(t, value)
+        seed = None if same else self._seed(t, capture)
         flags = 0 if seed is not None else t._flags & REQUIRES_GRAD
         chain = None if t._view is not None and t._view.chain is None else entry.chain
         delta = t._ptr - entry.storage.root._ptr
-        return Result(entry.storage.input, 0, delta, t._layout, flags, seed, None, chain, same)
+        return Result(entry.storage.input, 0, delta, t._layout, flags, seed, None, chain, same, t._view is not None)
 
     def _on_output(self, t: TensorBase, value: Value, capture: Capture, base: int | None) -> Result:
         storage = capture.entries[id(t)].storage
         root = storage.root
-        seed = self._seed(t, value)
+        seed = self._seed(t, capture)
         flags = 0 if seed is not None else t._flags & REQUIRES_GRAD
         if root._layout.contiguous:
             whole, delta, layout = storage.value, t._ptr - root._ptr, t._layout
@@ -214,7 +240,7 @@ class Region:
         if whole not in self._values:
             self._values.append(whole)
         chain = None if t._view is None else t._view.chain
-        return Result(None, self._values.index(whole), delta, layout, flags, seed, base, chain, False)
+        return Result(None, self._values.index(whole), delta, layout, flags, seed, base, chain, False, base is not None)
 
     def _grad_write(self, slot: GradSlot, capture: Capture, owned: Container[int]) -> GradWrite | None:
         """What a warm call does about a gradient that was set; None when its tensor was the call's own."""
@@ -233,6 +259,31 @@ class Region:
         if argument is not None:
             return GradWrite(None, argument, None, value)
         return GradWrite(t, None, None, value) if id(t) in owned else GradWrite(None, None, result, value)
+
+    def _find_paths(self, capture: Capture) -> None:
+        """Follow the tape from each result to the inputs. CaptureError when it ends in a leaf that the call made."""
+        ends = {autograd.edge_of(t) for _, t in capture.inputs}
+        inputs = {id(t._buffer): k for k, (_, t) in enumerate(capture.inputs)}
+        outputs = {id(t._buffer): r.output for t, r in zip(self._kept, self.results, strict=True) if r.input is None}
+        self.paths: list[Path] = []
+        numbers: dict[Node, int] = {}
+        for t, result in zip(self._kept, self.results, strict=True):
+            if result.seed is not None:
+                nodes = list(_behind(t, ends))
+                saving = [n for n in nodes if getattr(n, "versions", ()) or _is_gone(n)]
+                if self.wanted and not any(map(_is_gone, nodes)):
+                    _check_nodes(capture, nodes)
+                saved = [each for n in nodes for each in getattr(n, "versions", ())]
+                memory = {id(buffer) for _, buffer, _ in saved}
+                self.paths.append(
+                    Path(
+                        frozenset(numbers.setdefault(n, len(numbers)) for n in saving),
+                        gone=any(map(_is_gone, nodes)),
+                        stale=any(buffer.version != version for _, buffer, version in saved),
+                        inputs=tuple(k for b, k in inputs.items() if b in memory),
+                        outputs=tuple(k for b, k in outputs.items() if b in memory),
+                    )
+                )
 
     def _find_inputs(self, capture: Capture) -> None:
         """Where a warm call finds the inputs: kept objects, arguments, and gradients of either."""
@@ -268,9 +319,12 @@ class Region:
 
     def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
         """The input tensors; None when gradients are not there (or are) as they were in the capture."""
-        for tensor, k, present in self.guarded_grads:
-            if ((tensor if k is None else arguments[k])._grad is not None) is not present:
+        for tensor, k, present, argument in self.guarded_grads:
+            grad = (tensor if k is None else arguments[k])._grad
+            if (grad is not None) is not present:
                 return None
+            if present and argument != next((n for n, t in enumerate(arguments) if t is grad), -1):
+                return None  # an argument is that very gradient now, or no longer
         inputs = self._objects.copy()
         for n, k in self._arguments:
             inputs[n] = arguments[k]
@@ -285,13 +339,13 @@ class Region:
         """One warm call on gathered inputs."""
         if self.written:
             check_separate(inputs, self.written)
-        buffers = self.compile().run(inputs)
+        buffers = self.compile().run(inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
         made: list[Any] = []
         for result in self.results:
             made.append(result.build(inputs, buffers, made, self.cls))
-        if self.plan is not None and MODES.grad_enabled:
+        if self.plan is not None:
             self._attach(self.plan, inputs, buffers, made)
         for write in self.grads:
             if write.argument is not None:
@@ -310,7 +364,7 @@ class Region:
         for is_input, k in plan.saved:
             layout = layouts[k] if not is_input else None
             saved.append(inputs[k] if layout is None else self.cls(buffers[k], buffers[k].ptr, layout))
-        node = RegionNode(self, inputs, saved)
+        node = RegionNode(self, inputs, saved, buffers)
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
                 autograd.attach_one(t, node, result.seed)
@@ -332,18 +386,55 @@ class Region:
         return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
 
 
-def _is_released(node: Any) -> bool:
-    """Whether a backward inside the captured call used up the tape behind this node."""
-    todo, seen = [node], set()
+def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
+    """Refuse what a program made from the ops alone would pass over on the way back: user's code on the tape."""
+    for node in nodes:
+        what = node.operation if node.runs_user_code else capture.hooked.get(id(node))
+        if what is not None:
+            raise CaptureError(
+                f"a gradient taken outside the compiled function would have to go back through {what}, "
+                "whose Python code a compiled call does not run",
+                fix="take the gradient inside the compiled function, or leave this part out of it",
+            )
+
+
+def _is_gone(node: Any) -> bool:
+    """Whether a walk has used up what a node had saved."""
+    return getattr(node, "operands", node) is None or getattr(node, "ctx", node) is None
+
+
+def _behind(t: Any, ends: Container[Edge]) -> Iterator[Node]:
+    """The nodes of the call that the gradient of `t` passes."""
+    todo: list[Any] = [t._node]
+    seen: set[Node] = set()
     while todo:
-        n = todo.pop()
-        if n is None or id(n) in seen or not isinstance(n, Node):
+        node = todo.pop()
+        if node in seen:
             continue
-        seen.add(id(n))
-        if getattr(n, "operands", ()) is None or getattr(n, "region", n) is None:
-            return True
-        todo += [e[0] for e in n.edges if e is not None]
-    return False
+        seen.add(node)
+        yield node
+        for edge in map(autograd.resolved, node.edges):
+            if edge is None or edge in ends:
+                continue
+            if not isinstance(edge[0], Node):
+                raise CaptureError(
+                    "a result's gradient flows to a leaf that the call made",
+                    operands=[edge[0].ttype],
+                    fix="make the leaf outside, or compute its gradient inside the function",
+                )
+            todo.append(edge[0])
+
+
+def _check_keys(tree: Tree, owned: Container[int]) -> None:
+    """CaptureError for a dict key that a warm call could not make again."""
+    for key in tree.keys:
+        if not isinstance(key, _KEPT) and id(key) not in owned:
+            raise CaptureError(
+                f"the call returned a dict with a {type(key).__name__} as a key",
+                fix="use numbers or strings as keys",
+            )
+    for child in tree.children:
+        _check_keys(child, owned)
 
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:

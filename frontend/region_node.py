@@ -8,11 +8,12 @@ the ops before and after the call. So higher derivatives equal eager's bit for b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kiln import dispatch
 from kiln.autograd import Node, edge_of, enable_grad, no_grad
+from kiln.autograd.hooks import of_node
 from kiln.base import MODES
 from kiln.errors import GradError
 from kiln.ir import interpreter
@@ -21,45 +22,65 @@ from kiln.ir.ops.base import OPS, OpDef
 
 if TYPE_CHECKING:
     from kiln.region import Compiled, Region
+    from kiln.runtime.memory import Buffer
 
 
 class RegionNode(Node):
     """See the module. `inputs` are all inputs of the region, `saved` what its usual backward program needs."""
 
-    __slots__ = ("inputs", "region", "saved", "versions")
+    __slots__ = ("buffers", "inputs", "latest", "region", "saved", "used", "versions")
 
     continues_fold = True
 
-    def __init__(self, region: Region, inputs: Sequence[Any], saved: Sequence[Any]) -> None:
+    def __init__(
+        self, region: Region, inputs: Sequence[Any], saved: Sequence[Any], buffers: Sequence[Buffer | None]
+    ) -> None:
         super().__init__([edge_of(inputs[k]) for k in region.wanted], [v.type for v in region.seeds])
-        self.region: Region | None = None if region.released else region
+        self.region: Region | None = region
         self.inputs = list(inputs)
         self.saved = list(saved)
-        self.versions = [t._buffer.version for t in (*inputs, *saved)]
+        self.buffers = [*(t._buffer for t in inputs), *buffers]  # of inputs, then of outputs
+        self.versions = [0 if b is None else b.version for b in self.buffers]
+        self.used: set[int] = set()
+        """Nodes of eager's tape that earlier walks used up."""
+        self.latest: set[int] = set()
+        """Those that the latest walk met."""
 
     @property
     def name(self) -> str:
         return "CompiledBackward"
 
-    def _live(self) -> Region:
-        if self.region is None:
+    def _live(self, given: Sequence[bool]) -> Region:
+        """The region, if a walk with these gradients may still pass; GradError as eager's tape would raise it."""
+        region = self.region
+        paths = [] if region is None else [p for p, has in zip(region.paths, given, strict=True) if has]
+        self.latest = {n for p in paths for n in p.nodes}
+        if region is None or self.latest & self.used or any(p.gone for p in paths):
             raise GradError(
                 "the tape was already walked here and what it had saved is gone",
                 op="a compiled function",
                 fix="call backward or grad with retain_graph=True the first time",
             )
-        return self.region
-
-    def _check(self, tensors: Sequence[Any], versions: Sequence[int], what: str) -> None:
-        if any(t._buffer.version != version for t, version in zip(tensors, versions, strict=True)):
+        first = len(self.inputs)
+        memory = {k for p in paths for k in (*p.inputs, *(first + o for o in p.outputs))}
+        if any(p.stale for p in paths) or self._changed(memory):
             raise GradError(
-                f"a tensor that {what} of a compiled function needs was modified in place after the call",
-                fix="do the in-place write before the call, or write to a clone()",
+                "a tensor that the gradient of a compiled function needs was modified in place",
+                fix="do the in-place write before it is read, or write to a clone()",
             )
+        return region
+
+    def _changed(self, memory: Iterable[int]) -> bool:
+        for k in memory:
+            buffer = self.buffers[k]
+            if k < len(self.inputs) and self.inputs[k]._buffer is not buffer:
+                return True  # its data was replaced
+            if buffer is not None and buffer.version != self.versions[k]:
+                return True
+        return False
 
     def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
-        region = self._live()
-        self._check(self.saved, self.versions[len(self.inputs) :], "the gradient")
+        region = self._live([g is not None for g in grads])
         given, has = tuple(g is not None for g in grads), tuple(r is not None for r in running)
         present = [*(g for g in grads if g is not None), *(r for r in running if r is not None)]
         plan, compiled = region.backward(given, has)
@@ -83,14 +104,18 @@ class RegionNode(Node):
         """Put the nodes of the region's ops on the tape; gradients of the results go to them from now on."""
         if self.expansion is not None:
             return
-        region = self._live()
+        region = self._live([True] * len(self.results))
         operations, needed = _needed(region)
         if set(needed) & set(region.written):
             raise GradError(
                 "derivatives of gradients through a compiled function that overwrites what it reads",
                 fix="compute these gradients inside the compiled function, or run it without compiling",
             )
-        self._check([self.inputs[k] for k in needed], [self.versions[k] for k in needed], "a higher derivative")
+        if self._changed(needed):
+            raise GradError(
+                "a tensor that a higher derivative of a compiled function needs was modified in place after the call",
+                fix="do the in-place write before the call, or write to a clone()",
+            )
         known: dict[Value, Any] = dict(zip(region.graph.inputs, self.inputs, strict=True))
         for number, op in enumerate(operations, self.sequence - len(operations)):
             assert isinstance(op.op, OpDef)
@@ -99,12 +124,34 @@ class RegionNode(Node):
                 results = op.op.bind(operands, op.attrs, None if operands else self.inputs[0])
             if results[0]._node is not None:
                 results[0]._node.sequence = number
+                results[0]._node.site = op.loc
             known.update(zip(op.results, results, strict=True))
         self.expansion = tuple(edge_of(known[v]) for v in region.seeds)
+        self._hand_on_hooks()
+
+    def _hand_on_hooks(self) -> None:
+        """Hooks of results go to the nodes that have these results now."""
+        if self.hooks is None:
+            return
+        assert self.expansion is not None
+        for index, edge in enumerate(self.expansion):
+            if edge is not None and isinstance(edge[0], Node):
+                target = of_node(edge[0])
+                if index in self.hooks.tensor:
+                    target.tensor.setdefault(edge[1], {}).update(self.hooks.tensor[index])
+                if index in self.hooks.retained:
+                    target.retained[edge[1]] = self.hooks.retained[index]
 
     def release(self) -> None:
-        self.region = None
-        self.saved, self.inputs, self.versions = [], [], []
+        """The nodes that the latest walk met are used up; when all are, forget what was saved."""
+        region = self.region
+        if region is None:
+            return
+        self.used |= self.latest
+        every = {n for p in region.paths for n in p.nodes}
+        if every and every <= self.used:
+            self.region = None
+            self.saved, self.inputs, self.buffers, self.versions = [], [], [], []
 
 
 def _needed(region: Region) -> tuple[list[Operation], list[int]]:

@@ -10,11 +10,13 @@ import numpy as np
 
 from kiln import autograd, dispatch, indexing, inplace, printing
 from kiln import functional as F
+from kiln import gathering as G
+from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
 from kiln.promotion import cast_to
 
@@ -34,6 +36,30 @@ class _Casts(TensorBase):
         """As float64."""
         return cast_to(cast("Tensor", self), T.float64)
 
+    def half(self) -> Tensor:
+        """As float16."""
+        return cast_to(cast("Tensor", self), T.float16)
+
+    def bfloat16(self) -> Tensor:
+        """As bfloat16."""
+        return cast_to(cast("Tensor", self), T.bfloat16)
+
+    def char(self) -> Tensor:
+        """As int8 (floats by way of int32)."""
+        return cast_to(cast("Tensor", self), T.int8)
+
+    def byte(self) -> Tensor:
+        """As uint8 (floats by way of int32)."""
+        return cast_to(cast("Tensor", self), T.uint8)
+
+    def short(self) -> Tensor:
+        """As int16 (floats by way of int32)."""
+        return cast_to(cast("Tensor", self), T.int16)
+
+    def int(self) -> Tensor:
+        """As int32: floats are cut towards zero."""
+        return cast_to(cast("Tensor", self), T.int32)
+
     def long(self) -> Tensor:
         """As int64: floats are cut towards zero."""
         return cast_to(cast("Tensor", self), T.int64)
@@ -43,7 +69,7 @@ class _Casts(TensorBase):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts):
+class Tensor(_Casts, GradMethods):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -67,73 +93,6 @@ class Tensor(_Casts):
         if op.view is not None and results[0]._buffer is operands[0]._buffer:
             autograd.track_view(op, operands[0], attrs, results[0])
         return results
-
-    # ------------------------------------------------------------------------------------- autograd
-
-    @property
-    def requires_grad(self) -> bool:
-        """Whether gradients are wanted for this tensor or flow through it."""
-        if self._view is not None:
-            autograd.refresh(self)
-        return bool(self._flags & REQUIRES_GRAD)
-
-    @requires_grad.setter
-    def requires_grad(self, value: bool) -> None:
-        self.requires_grad_(value)
-
-    def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
-        """Ask for gradients of this leaf (or stop asking). DTypeError unless floating point."""
-        if requires_grad and self.dtype.kind != "float":
-            raise DTypeError(f"only floating point tensors can require gradients, not {self.dtype}")
-        if not requires_grad and self._node is not None:
-            raise GradError("only leaves can stop requiring a gradient", fix="use detach()")
-        self._flags = self._flags | REQUIRES_GRAD if requires_grad else self._flags & ~REQUIRES_GRAD
-        return self
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no op on the tape produced it."""
-        return self._node is None
-
-    @property
-    def grad_fn(self) -> autograd.Node | None:
-        """The tape node that produced it."""
-        if self._view is not None:
-            autograd.refresh(self)
-        return self._node
-
-    @property
-    def grad(self) -> Tensor | None:
-        """The gradient gathered by `backward`; None before. May be set to a tensor of this one's type."""
-        if MODES.recorder is not None:
-            MODES.recorder.grad_read(self)
-        return self._grad
-
-    @grad.setter
-    def grad(self, value: Tensor | None) -> None:
-        if value is not None:
-            if not isinstance(value, Tensor):
-                raise ArgumentError(f".grad must be a tensor or None, not {type(value).__name__}")
-            if value.ttype != self.ttype:
-                raise ShapeError(
-                    "the gradient must have the tensor's dtype and shape", operands=[self.ttype, value.ttype]
-                )
-        self._grad = value
-        if MODES.recorder is not None:
-            MODES.recorder.grad_write(self, value)
-
-    def backward(
-        self, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False
-    ) -> None:
-        """`kiln.autograd.backward` of this tensor."""
-        autograd.backward(self, gradient, retain_graph, create_graph)
-
-    def detach(self) -> Tensor:
-        """The same memory without history: gradients stop here."""
-        (result,) = dispatch.run(OPS["reshape"], (self,), {"shape": self.shape})
-        if MODES.recorder is not None:
-            MODES.recorder.record(OPS["reshape"], (self,), {"shape": self.shape}, (result,))
-        return cast("Tensor", result)
 
     # --------------------------------------------------------------------------------- to and from Python
 
@@ -204,11 +163,18 @@ class Tensor(_Casts):
 
     def storage_offset(self) -> int:
         """Elements between the start of the memory and the first element."""
+        self._located("storage_offset()")
         return self._offset
 
     def data_ptr(self) -> int:
         """Address of the first element."""
+        self._located("data_ptr()")
         return self._ptr
+
+    def _located(self, what: str) -> None:
+        """Where a tensor lies may differ between calls that are alike in all else."""
+        if MODES.recorder is not None:
+            MODES.recorder.forbid(self, what)
 
     def dim(self) -> int:
         """Number of dimensions."""
@@ -227,8 +193,16 @@ class Tensor(_Casts):
         return self._layout.contiguous
 
     def is_floating_point(self) -> bool:
-        """Whether the dtype is float32 or float64."""
+        """Whether the dtype is a floating-point one."""
         return self.dtype.kind == "float"
+
+    def is_complex(self) -> bool:
+        """Whether the dtype is a complex one (there are none yet)."""
+        return self.dtype.is_complex
+
+    def is_signed(self) -> bool:
+        """Whether the dtype has negative numbers."""
+        return self.dtype.is_signed
 
     def to(self, target: Any, copy: bool = False) -> Tensor:
         """With another dtype (a `kiln` dtype, or the dtype of a tensor); itself when it has it already."""
@@ -268,6 +242,17 @@ class Tensor(_Casts):
     permute, transpose, t, expand = F.permute, F.transpose, F.t, F.expand
     clone, contiguous, matmul, mm = F.clone, F.contiguous, F.matmul, F.mm
 
+    gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
+    scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
+    index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill
+    index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
+    masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
+    nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
+
+    scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
+    index_add_, index_copy_, index_fill_ = G.index_add_, G.index_copy_, G.index_fill_
+    index_reduce_, index_put_ = G.index_reduce_, G.index_put_
+    masked_fill_, masked_scatter_ = G.masked_fill_, G.masked_scatter_
     add_, sub_, mul_, div_ = inplace.add_, inplace.sub_, inplace.mul_, inplace.div_
     copy_, fill_, zero_ = inplace.copy_, inplace.fill_, inplace.zero_
 
@@ -309,10 +294,6 @@ def _contains(x: Tensor, item: Operand) -> bool:
     return bool(F.eq(x, item).any())
 
 
-def _set_item(x: Tensor, index: Any, value: Operand) -> None:
-    inplace.copy_(indexing.get(x, index), value)
-
-
 install_operators(
     binary={
         "__add__": F.add,
@@ -351,7 +332,7 @@ install_operators(
         "__iter__": _iterate,
         "__contains__": _contains,
         "__getitem__": indexing.get,
-        "__setitem__": _set_item,
+        "__setitem__": indexing.put,
     },
 )
 dispatch.register_tensor_class(Tensor)

@@ -12,6 +12,7 @@ import builtins
 import collections
 import functools
 import gc
+import importlib
 import re
 import sys
 from collections.abc import Set
@@ -23,12 +24,12 @@ import numpy as np
 from kiln.base import TensorBase
 from kiln.errors import CaptureError
 from kiln.location import is_kiln
-from kiln.reach import is_library
+from kiln.reach import is_library, is_library_code
 
 _BUILTINS: Final = frozenset(
-    {abs, all, any, ascii, bin, callable, chr, delattr, divmod, format, getattr, hasattr, hash, hex, id, isinstance}
+    {abs, all, any, ascii, bin, callable, chr, delattr, divmod, format, getattr, hasattr, hex, isinstance}
     | {issubclass, iter, len, max, min, next, oct, ord, pow, repr, round, setattr, sorted, sum}
-    | {builtins.__build_class__, builtins.__import__}
+    | {builtins.__build_class__}
 )
 _C_MODULES: Final = frozenset(
     {"math", "cmath", "_operator", "itertools", "_functools", "_collections", "_collections_abc", "_bisect", "_heapq"}
@@ -50,6 +51,10 @@ _TYPES: Final = (
 
 _EFFECTS: Final = frozenset({"time", "posix", "nt", "_random", "_socket", "_io", "io", "_thread", "_signal"})
 """C modules that pure library code must not reach."""
+
+
+_IMPORTS: Final = frozenset({importlib.import_module.__code__, importlib.reload.__code__})
+"""Modules that are imported by a computed name can't be seen beforehand."""
 
 
 class Audit:
@@ -90,10 +95,9 @@ class Audit:
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
             return
-        if is_library(module):
-            if self._of_user(frame.f_back) and module.split(".")[0] not in _PYTHON_MODULES:
-                self._refuse(f"{module}.{code.co_name}")
-            if module.startswith("numpy.random"):
+        if is_library_code(frame.f_globals):
+            pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
+            if (not pure or code in _IMPORTS) and self._of_user(frame.f_back):
                 self._refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from kiln.ir import types as T
+from kiln.ir.halves import round_number
 from kiln.ir.intrinsics import INTRINSICS as INTRINSICS
 from kiln.ir.intrinsics import MATH_FUNCTIONS as MATH_FUNCTIONS
 from kiln.ir.types import DType
@@ -283,13 +284,13 @@ class Kernel:
 
 
 def const(value: int | float | bool, type: Vec | DType) -> Const:
-    """A literal of `type`; floats are rounded to the dtype."""
+    """A literal of `type`; floats are rounded to the dtype, integers wrap."""
     t = type if isinstance(type, Vec) else Vec(type)
     if t.dtype.is_floating_point:
-        return Const(t, float(t.dtype.numpy.type(value)))
+        return Const(t, round_number(value, t.dtype))
     if t.dtype.kind == "bool":
         return Const(t, bool(value))
-    return Const(t, int(value))
+    return Const(t, t.dtype.wrapped(int(value)))
 
 
 def index(value: int) -> Const:

@@ -56,9 +56,7 @@ def identity(combine: str, dtype: DType) -> int | float | bool:
             return sign * math.inf
         if dtype.kind == "bool":
             return combine == "min"
-        top = dtype.bits - (1 if dtype.kind == "int" else 0)
-        low = -(2**top) if dtype.kind == "int" else 0
-        return 2**top - 1 if combine == "min" else low
+        return dtype.most if combine == "min" else dtype.least
     return {"or": False, "and": True}[combine]
 
 

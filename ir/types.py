@@ -6,7 +6,7 @@ memory: physical layout is codegen's business and stands in a table beside the g
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,11 @@ class DType:
     kind: str  # "bool", "int", "uint" or "float"
     bits: int  # of the value; a bool is stored in one byte
     code: int  # stable number for the native ABI and files
-    numpy: np.dtype[np.generic] = field(repr=False)
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """NumPy's name for it (bfloat16: that of ml_dtypes, which is imported on first use)."""
+        return _NUMPY.get(self) or _numpy_of(self)
 
     @property
     def itemsize(self) -> int:
@@ -33,6 +37,40 @@ class DType:
     @property
     def is_floating_point(self) -> bool:
         return self.kind == "float"
+
+    @property
+    def is_complex(self) -> bool:
+        """False: there are no complex types yet."""
+        return False
+
+    @property
+    def is_integer(self) -> bool:
+        """Signed or unsigned; bool is neither."""
+        return self.kind in ("int", "uint")
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has negative numbers."""
+        return self.kind in ("int", "float")
+
+    @property
+    def is_half(self) -> bool:
+        """A floating-point type of 16 bits: held and moved as bits, computed with in float32 (docs/numerics.md)."""
+        return self.kind == "float" and self.bits == 16
+
+    @property
+    def least(self) -> int:
+        """The smallest number of an integer type."""
+        return -(1 << (self.bits - 1)) if self.kind == "int" else 0
+
+    @property
+    def most(self) -> int:
+        """The largest number of an integer type."""
+        return self.least + (1 << self.bits) - 1
+
+    def wrapped(self, value: int) -> int:
+        """`value` modulo the range of an integer type."""
+        return (value - self.least) % (1 << self.bits) + self.least
 
     def __repr__(self) -> str:
         return f"kiln.{self.name}"
@@ -44,23 +82,42 @@ class DType:
         return (dtype_named, (self.name,))
 
 
-def _make(name: str, kind: str, bits: int, code: int) -> DType:
-    return DType(name, kind, bits, code, np.dtype("bool" if kind == "bool" else name))
+_NUMPY: Final[dict[DType, np.dtype[np.generic]]] = {}
 
 
-bool_: Final = _make("bool", "bool", 1, 0)
-int32: Final = _make("int32", "int", 32, 3)
-int64: Final = _make("int64", "int", 64, 4)
-uint32: Final = _make("uint32", "uint", 32, 13)
-uint64: Final = _make("uint64", "uint", 64, 14)
-float32: Final = _make("float32", "float", 32, 6)
-float64: Final = _make("float64", "float", 64, 7)
+def _numpy_of(dtype: DType) -> np.dtype[np.generic]:
+    found: np.dtype[np.generic]
+    if dtype.name == "bfloat16":
+        import ml_dtypes  # only those who use bfloat16 pay for it
 
-DTYPES: Final = {d.name: d for d in (bool_, int32, int64, uint32, uint64, float32, float64)}
-"""Every element type, by name. int32 and the unsigned types occur inside kernels (bit patterns, Philox);
-the frontend's tensors use `TENSOR_DTYPES`."""
+        found = np.dtype(ml_dtypes.bfloat16)
+    else:
+        found = np.dtype(dtype.name)
+    return _NUMPY.setdefault(dtype, found)
 
-TENSOR_DTYPES: Final = (bool_, int64, float32, float64)
+
+bool_: Final = DType("bool", "bool", 1, 0)
+int8: Final = DType("int8", "int", 8, 1)
+int16: Final = DType("int16", "int", 16, 2)
+int32: Final = DType("int32", "int", 32, 3)
+int64: Final = DType("int64", "int", 64, 4)
+uint8: Final = DType("uint8", "uint", 8, 11)
+uint16: Final = DType("uint16", "uint", 16, 12)
+uint32: Final = DType("uint32", "uint", 32, 13)
+uint64: Final = DType("uint64", "uint", 64, 14)
+float16: Final = DType("float16", "float", 16, 5)
+bfloat16: Final = DType("bfloat16", "float", 16, 15)
+float32: Final = DType("float32", "float", 32, 6)
+float64: Final = DType("float64", "float", 64, 7)
+
+_INTEGERS: Final = (int8, int16, int32, int64, uint8, uint16, uint32, uint64)
+
+DTYPES: Final = {d.name: d for d in (bool_, *_INTEGERS, float16, bfloat16, float32, float64)}
+"""Every element type, by name. The wider unsigned types occur inside kernels only (bit patterns, Philox); the
+frontend's tensors use `TENSOR_DTYPES`."""
+
+TENSOR_DTYPES: Final = (bool_, uint8, int8, int16, int32, int64, float32, float64)
+"""The element types of tensors: bool first, then integers, then floats."""
 
 
 def dtype_named(name: str) -> DType:

@@ -29,6 +29,7 @@ MACHINE = {"ctypes", "socket", "mmap", "threading"}  # stdlib modules that touch
 MACHINE_ELSEWHERE = {"threading": {"frontend"}}  # a lock around capture is the frontend's own
 IR_ORDER = [
     "types",
+    "halves",
     "order",
     "target",
     "graph",

@@ -23,6 +23,10 @@ from kiln.ir.types import DType
 
 C_TYPES: Final[dict[DType, str]] = {
     T.bool_: "bool",
+    T.int8: "signed char",
+    T.int16: "short",
+    T.uint8: "unsigned char",
+    T.uint16: "unsigned short",
     T.int32: "int",
     T.int64: "long long",
     T.uint32: "unsigned int",
@@ -44,7 +48,12 @@ BITCASTS: Final = {
     ("float64", "uint64"): "(unsigned long long)__double_as_longlong",
     ("uint64", "float64"): "__longlong_as_double",
 }
-UNSIGNED: Final = {T.int32: "unsigned int", T.int64: "unsigned long long"}
+UNSIGNED: Final = {
+    T.int8: "unsigned char",
+    T.int16: "unsigned short",
+    T.int32: "unsigned int",
+    T.int64: "unsigned long long",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +280,8 @@ class _Emitter:
                 return f"-{a[0]}" if a[0][0] != "-" else a[0][1:]
             case "abs" if is_float:
                 return f"fabs{f}({a[0]})"
+            case "abs" if dtype.kind == "uint":
+                return a[0]
             case "abs":
                 return f"{a[0]} < 0 ? ({C_TYPES[dtype]})(0 - ({UNSIGNED.get(dtype, C_TYPES[dtype])}){a[0]}) : {a[0]}"
             case "max" | "min":
@@ -315,6 +326,8 @@ def literal(c: Const) -> str:
             return "true" if v else "false"
         case "int64":
             return f"{v}ll" if v != -(2**63) else "(-9223372036854775807ll - 1)"
+        case "int8" | "int16" | "uint8" | "uint16":
+            return f"({C_TYPES[c.dtype]}){v}"
         case "int32":
             return str(v) if v != -(2**31) else "(-2147483647 - 1)"
         case "uint32":

@@ -176,6 +176,8 @@ class Expressions:
             return self.set(f"xor {t} {v[0]}, {constant(operand, True if is_bool else -1)}")
         if fn == "neg":
             return self.set(f"fneg {t} {v[0]}" if is_float else f"sub {t} {constant(operand, 0)}, {v[0]}")
+        if fn == "abs" and operand.dtype.kind == "uint":
+            return v[0]
         if fn == "abs" and not is_float:
             return self.call(t, f"llvm.abs.{mangled(t)}", [(t, v[0]), ("i1", "false")])
         if fn in _CALLS and is_float:

@@ -1,35 +1,44 @@
 """The base of optimisers: parameter groups, state, saving and loading it.
 
 State is created with the optimiser, not in the first step, and consists of tensors only, which `step` updates in place
-(docs/decisions/0004). So a step changes no Python object, and a captured training step stays right for ever.
+(docs/decisions/0004). So a step changes no Python object, and a captured training step stays right for ever; that it
+sees the numbers which schedules change is the work of `groups.py` (docs/decisions/0006).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 from kiln.autograd import enable_grad, no_grad
-from kiln.errors import ArgumentError, InvalidValueError, LoadError
+from kiln.errors import ArgumentError, InvalidValueError, LoadError, NotYetError
+from kiln.optim.groups import Group
+from kiln.pytree import map_tree
 from kiln.tensor import Tensor
 
-Parameters: TypeAlias = "Iterable[Tensor] | Iterable[Mapping[str, Any]]"
+Parameters: TypeAlias = "Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Mapping[str, Any]]"
 Number: TypeAlias = "float | Tensor"
 """Options may be 0-d tensors: changing their content needs no new compilation."""
 
+_IMPLEMENTATION = ("foreach", "capturable", "fused")
+
 
 class Optimizer:
-    """Holds `param_groups` (each a dict of "params" and options) and `state` (tensors by name for each parameter).
+    """Holds `param_groups` (each a mapping of "params" and options) and `state` (tensors by name for each parameter).
 
-    A subclass gives its `defaults`, what state a parameter has, and how to update it.
+    A subclass gives its `defaults`, what state a parameter has, and how to update it. Or it overrides `step`, keeping
+    what it likes in `state[p]`.
     """
+
+    assumed: ClassVar[Mapping[str, float]] = {}
+    """State that a loaded state may lack, and the number it then is."""
 
     def __init__(self, params: Parameters, defaults: dict[str, Any]) -> None:
         if isinstance(params, Tensor):
             raise ArgumentError("takes an iterable of tensors, not one tensor", op=type(self).__name__)
         self.defaults = defaults
-        self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        self.param_groups: list[Group] = []
+        self.state: dict[Tensor, dict[str, Any]] = {}
         given = list(params)
         if not given:
             raise InvalidValueError("got no parameters", op=type(self).__name__)
@@ -40,20 +49,17 @@ class Optimizer:
             self.add_param_group(group)
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
-        """Add parameters with options of their own; what is not given comes from the defaults. Their state is
-        created now."""
+        """Add parameters (tensors, or pairs of a name and a tensor) with options of their own; what is not given comes
+        from the defaults. Their state is created now."""
         name = type(self).__name__
-        params = param_group["params"]
-        group = {
-            **self.defaults,
-            **param_group,
-            "params": [params] if isinstance(params, Tensor) else list(params),
-        }
-        unknown = set(group) - set(self.defaults) - {"params"}
-        if unknown:
-            raise InvalidValueError(f"no option {', '.join(sorted(unknown))}", op=name)
+        given = param_group["params"]
+        given = [given] if isinstance(given, Tensor) else list(given)
+        options = {**self.defaults, **param_group, "params": given}
+        if given and isinstance(given[0], tuple):
+            options["param_names"] = [str(n) for n, _ in given]
+            options["params"] = given = [p for _, p in given]
         known = {id(p) for p in self.state}
-        for p in group["params"]:
+        for p in given:
             if not isinstance(p, Tensor):
                 raise ArgumentError(f"parameters are tensors, not {type(p).__name__}", op=name)
             if not p.is_leaf:
@@ -61,21 +67,31 @@ class Optimizer:
             if id(p) in known:
                 raise InvalidValueError("a parameter was given twice", op=name, operands=[p.ttype])
             known.add(id(p))
-        self.check(group)
-        self.param_groups.append(group)
+        self.check(options)
+        self.param_groups.append(Group(options, self._complete))
+        with no_grad():
+            for p in given:
+                self.state[p] = self.create_state(p, options)
+
+    def _complete(self, group: Group) -> None:
+        """Add the state that newly set options ask for (a momentum that was 0)."""
         with no_grad():
             for p in group["params"]:
-                self.state[p] = self.create_state(p, group)
+                own = self.state.get(p)
+                if own is not None:
+                    for name, value in self.create_state(p, group).items():
+                        own.setdefault(name, value)
 
     def check(self, group: Mapping[str, Any]) -> None:
         """Raise InvalidValueError for options that make no sense."""
 
-    def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Tensor]:
+    def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         """The tensors that go with a parameter."""
-        raise NotImplementedError(f"{type(self).__name__} does not define create_state()")
+        return {}
 
-    def update(self, p: Tensor, grad: Tensor, state: Mapping[str, Tensor], group: Mapping[str, Any]) -> None:
-        """One step for one parameter, in place."""
+    def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
+        """One step for one parameter, in place. Numbers among the options that schedules change may be float64
+        tensors: `kiln.optim.groups`."""
         raise NotImplementedError(f"{type(self).__name__} does not define update()")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -87,10 +103,11 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                for p in group["params"]:
+                options = group.current()
+                for p in options["params"]:
                     grad = p.grad
                     if grad is not None:
-                        self.update(p, grad, self.state[p], group)
+                        self.update(p, -grad if options.get("maximize") else grad, self.state[p], options)
         return loss
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -109,41 +126,53 @@ class Optimizer:
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": {number: {name: tensor}}, "param_groups": [options, with "params" as numbers]}; parameters are
-        numbered in order. The tensors are the optimiser's own."""
+        numbered in order, those without state are left out. The tensors are the optimiser's own."""
         number = {id(p): i for i, p in enumerate(self._order())}
         groups = [{**group, "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {
-            "state": {number[id(p)]: dict(state) for p, state in self.state.items()},
+            "state": {number[id(p)]: dict(state) for p, state in self.state.items() if state},
             "param_groups": groups,
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Copy a `state_dict` into this optimiser, whose groups must be of the same sizes. The state's tensors keep
-        their identity. LoadError, before anything is changed, for a state that does not fit."""
+        their identity where options keep their state. Options and state that only the loaded one has are taken over; a
+        parameter without state starts afresh. LoadError, before anything is changed, for a state that does not fit."""
         groups, state = state_dict.get("param_groups"), state_dict.get("state")
         if not isinstance(groups, Sequence) or not isinstance(state, Mapping):
             raise LoadError("not the state of an optimiser: it has no param_groups or no state")
         sizes = [len(group["params"]) for group in self.param_groups]
         if [len(group["params"]) for group in groups] != sizes:
             raise LoadError(f"this state has groups of other sizes than the optimiser's {sizes}")
-        numbers = [n for group in groups for n in group["params"]]
-        copies: list[tuple[Tensor, Tensor]] = []
-        for n, p in zip(numbers, self._order(), strict=True):
-            loaded, own = state.get(n, {}), self.state[p]
-            if set(loaded) != set(own):
-                raise LoadError(f"parameter {n} has state {sorted(loaded)}, expected {sorted(own)}")
-            for name, value in loaded.items():
-                if not isinstance(value, Tensor) or value.shape != own[name].shape:
-                    what = f"shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-                    raise LoadError(f"{name} of parameter {n}: {what}, expected shape {list(own[name].shape)}")
-                copies.append((own[name], value))
-        for group, loaded_group in zip(self.param_groups, groups, strict=True):
-            self.check({**group, **{k: v for k, v in loaded_group.items() if k in self.defaults}})
+        plan: list[tuple[Tensor, dict[str, Any]]] = []
+        options = []
         with no_grad():
-            for own_tensor, value in copies:
-                own_tensor.copy_(value)
-        for group, loaded_group in zip(self.param_groups, groups, strict=True):
-            group.update({k: v for k, v in loaded_group.items() if k in self.defaults})
+            for own, group in zip(self.param_groups, groups, strict=True):
+                options.append({k: v for k, v in group.items() if k not in ("params", "param_names")})
+                merged = {**own, **options[-1]}
+                self.check(merged)
+                for n, p in zip(group["params"], own["params"], strict=True):
+                    given = {k: v for k, v in state.get(n, {}).items() if v is not None}
+                    plan.append((p, self._fitted(n, given, self.create_state(p, merged))))
+            for own, new in zip(self.param_groups, options, strict=True):
+                own.update(new)
+            for p, loaded in plan:
+                self.state[p] = _replaced(self.state[p], loaded)
+
+    def _fitted(self, n: int, given: dict[str, Any], created: dict[str, Any]) -> dict[str, Any]:
+        """The state of parameter `n` with what was loaded for it in place of what a new one would have."""
+        if not created or not given:
+            return map_tree(_copied, given) if given else created
+        lacking = {k: v for k, v in self.assumed.items() if k in created}
+        if set({**lacking, **given}) != set(created):
+            raise LoadError(f"parameter {n} has state {sorted(given)}, expected {sorted(created)}")
+        for name, value in {**lacking, **given}.items():
+            shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+            if not isinstance(value, (Tensor, int, float)) or shape != created[name].shape:
+                what = f"shape {list(shape)}" if isinstance(value, Tensor) else type(value).__name__
+                raise LoadError(f"{name} of parameter {n}: {what}, expected shape {list(created[name].shape)}")
+            created[name].copy_(value)
+        return created
 
     def __repr__(self) -> str:
         groups = []
@@ -153,9 +182,60 @@ class Optimizer:
         return f"{type(self).__name__} (\n{''.join(groups)})"
 
 
+def _copied(value: Any) -> Any:
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _replaced(own: dict[str, Any], loaded: dict[str, Any]) -> dict[str, Any]:
+    """`own` with the values of `loaded`: tensors that are there in both stay the same objects."""
+    for name in set(own) - set(loaded):
+        del own[name]
+    for name, value in loaded.items():
+        held = own.get(name)
+        if isinstance(held, Tensor) and isinstance(value, Tensor) and held.ttype == value.ttype:
+            held.copy_(value)
+        else:
+            own[name] = value
+    return own
+
+
 def check_number(name: str, value: Any, low: float, high: float = float("inf")) -> None:
     """InvalidValueError unless low <= value < high; tensors are not looked at."""
     if isinstance(value, Tensor):
         return
     if not isinstance(value, (int, float)) or not low <= value < high:
         raise InvalidValueError(f"{name} must be in [{low}, {high}), got {value!r}")
+
+
+def check_betas(betas: Any) -> None:
+    """InvalidValueError unless a pair of numbers (or tensors) in [0, 1)."""
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise InvalidValueError(f"betas must be a pair, got {betas!r}")
+    for i, beta in enumerate(betas):
+        check_number(f"betas[{i}]", beta, 0.0, 1.0)
+
+
+def check_implementation(options: Mapping[str, Any], op: str) -> None:
+    """The keywords by which PyTorch's optimisers choose an implementation: `foreach`, `capturable` and `fused` change
+    nothing here. NotYetError for differentiable=True, ArgumentError for other keywords."""
+    for name, value in options.items():
+        if name == "differentiable":
+            if value:
+                raise NotYetError("differentiable=True is not supported", op=op)
+        elif name not in _IMPLEMENTATION:
+            raise ArgumentError(f"got an unexpected keyword argument {name!r}", op=op)
+
+
+def present(value: Number) -> bool:
+    """Whether an option has a term: a tensor always has, whatever it holds."""
+    return isinstance(value, Tensor) or value != 0
+
+
+def at(value: Number, like: Tensor) -> Number:
+    """A number that was computed in float64 for use with `like`: a tensor in its dtype."""
+    return value.to(like.dtype) if isinstance(value, Tensor) else value
+
+
+def decayed(grad: Tensor, p: Tensor, decay: Number) -> Tensor:
+    """grad + decay * p."""
+    return grad + p * at(decay, p) if present(decay) else grad

@@ -1,10 +1,20 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
-The families: `create` (no operands), `elementwise`, `movement` (views, slices, gathers), `reduce`, `linalg`,
-`conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
+The families: `create` (no operands), `cast`, `elementwise`, `movement` (views, slices), `gather` (reads and writes at
+indices), `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op is declared stands
+in `base`.
 """
 
-from kiln.ir.ops import conv, create, elementwise, fusion, linalg, movement, pool, random, reduce
-from kiln.ir.ops.base import OPS, OpDef
-
-__all__ = ["OPS", "OpDef", "conv", "create", "elementwise", "fusion", "linalg", "movement", "pool", "random", "reduce"]
+from kiln.ir.ops import cast as cast
+from kiln.ir.ops import conv as conv
+from kiln.ir.ops import create as create
+from kiln.ir.ops import elementwise as elementwise
+from kiln.ir.ops import fusion as fusion
+from kiln.ir.ops import gather as gather
+from kiln.ir.ops import linalg as linalg
+from kiln.ir.ops import movement as movement
+from kiln.ir.ops import pool as pool
+from kiln.ir.ops import random as random
+from kiln.ir.ops import reduce as reduce
+from kiln.ir.ops.base import OPS as OPS
+from kiln.ir.ops.base import OpDef as OpDef

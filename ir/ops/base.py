@@ -89,9 +89,17 @@ class Reduction:
 
 @dataclass(frozen=True)
 class Template:
-    """Lowering by a named kernel family of codegen ("matmul")."""
+    """Lowering by a named kernel family of codegen ("matmul", "scatter")."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Scatter(Template):
+    """Lowering of the scatters of `ir/ops/gather.py`: the loops of `codegen/scatter.py`. `combine` is what an
+    element becomes when a value meets it: "set", "add", "mul", "max" or "min"."""
+
+    combine: str
 
 
 Lowering = Dense | Reduction | Template
@@ -138,6 +146,7 @@ class OpDef:
     """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
     (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands)."""
     saved_operands: tuple[int, ...] = ()
+    """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()
     arity: int | None = None  # None: any number of operands
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs, Constant
+from kiln.ir.halves import converted
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, quiet, register, shape_attr
 from kiln.ir.types import TENSOR_DTYPES, DType, Shape, TensorType, dtype_of_numpy
 
@@ -39,15 +40,15 @@ def _full_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
     value = attrs["value"]
     if not isinstance(value, bool | int | float):
         raise OpTypeError("full", f"value {value!r} is not a number", "value")
-    if t.dtype.kind == "int" and not (isinstance(value, int) and -(2**63) <= value < 2**63):
-        raise OpTypeError("full", f"value {value!r} is not an {t.dtype}", "value")
+    if t.dtype.is_integer and not (isinstance(value, int) and t.dtype.least <= value <= t.dtype.most):
+        raise OpTypeError("full", f"value {value!r} is no {t.dtype}", "value")
     if t.dtype.kind == "bool" and not isinstance(value, bool):
         raise OpTypeError("full", f"value {value!r} is not a bool", "value")
     return (t,)
 
 
 def _full_ref(xp: Any, *, shape: tuple[int, ...], dtype: DType, value: float) -> Any:
-    return xp.full(shape, value, dtype.numpy)
+    return xp.full(shape, converted(np.asarray(value), dtype))
 
 
 def _full_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
@@ -60,7 +61,7 @@ def _full_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
 full: Final[OpDef] = register(
     OpDef(
         "full",
-        "full(; shape, dtype, value): `value` everywhere. A bool takes a bool, int64 an int that fits, floats any "
+        "full(; shape, dtype, value): `value` everywhere. A bool takes a bool, integers an int that fits, floats any "
         "number (rounded to the dtype).",
         _full_types,
         quiet(_full_ref),
@@ -79,7 +80,7 @@ def full_like(x: Any, value: float) -> Any:
 
 def zeros_of(t: TensorType, receiver: Any) -> Any:
     """Zeros of type `t`, made where operand `receiver` lives."""
-    zero: Any = {"bool": False, "int": 0, "float": 0.0}[t.dtype.kind]
+    zero: Any = {"bool": False, "float": 0.0}.get(t.dtype.kind, 0)
     return full.bind((), {"shape": t.shape, "dtype": t.dtype, "value": zero}, receiver=receiver)[0]
 
 
@@ -95,7 +96,7 @@ def _iota_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
 
 
 def _iota_ref(xp: Any, *, shape: tuple[int, ...], dtype: DType, dim: int) -> Any:
-    counts = xp.arange(shape[dim]).astype(dtype.numpy)
+    counts = converted(np.arange(shape[dim]), dtype)
     along = [-1 if d == dim else 1 for d in range(len(shape))]
     return xp.broadcast_to(counts.reshape(along), shape).copy()
 
@@ -109,7 +110,7 @@ def _iota_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
 iota: Final[OpDef] = register(
     OpDef(
         "iota",
-        "iota(; shape, dtype, dim): 0, 1, 2, ... along `dim`, the same along all others (int64, float32, float64).",
+        "iota(; shape, dtype, dim): 0, 1, 2, ... along `dim`, the same along all others (integers wrap; no bool).",
         _iota_types,
         _iota_ref,
         Dense(_iota_element),

@@ -17,11 +17,13 @@ import numpy as np
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, quiet, register, same_types
+from kiln.ir.ops.cast import cast as cast
 from kiln.ir.ops.create import full_like
-from kiln.ir.types import TENSOR_DTYPES, DType, TensorType, bool_, float32, float64, int64
+from kiln.ir.types import TENSOR_DTYPES, DType, TensorType, bool_
 
-FLOATS: Final = (float32, float64)
-NUMERIC: Final = (int64, *FLOATS)
+FLOATS: Final = tuple(d for d in TENSOR_DTYPES if d.is_floating_point)
+INTS: Final = tuple(d for d in TENSOR_DTYPES if d.is_integer)
+NUMERIC: Final = (*INTS, *FLOATS)
 ANY: Final = TENSOR_DTYPES
 BOOL: Final = (bool_,)
 
@@ -153,7 +155,7 @@ neg: Final[OpDef] = _unary(
 
 
 def _sign_expr(x: L.Expr) -> L.Expr:
-    one, zero, minus = (_lit(x, v) for v in (1, 0, -1))
+    one, zero, minus = (_lit(x, v) for v in (1, 0, -1))  # no unsigned number is below 0, whatever -1 is there
     return L.select(L.apply("gt", x, zero), one, L.select(L.apply("lt", x, zero), minus, zero))
 
 
@@ -165,7 +167,7 @@ abs_: Final[OpDef] = _unary(
 )  # fmt: skip
 sign: Final[OpDef] = _unary(
     "sign", "1, -1, or +0 where a is a zero or NaN. The derivative is 0.", NUMERIC,
-    lambda xp, a: xp.where(a > 0, a.dtype.type(1), xp.where(a < 0, a.dtype.type(-1), a.dtype.type(0))),
+    lambda xp, a: xp.where(a > 0, 1, xp.where(a < 0, -1, 0)).astype(a.dtype),
     _sign_expr,
     lambda call, t: full_like(t, 0.0),
     traits="exact foldable",
@@ -331,7 +333,7 @@ logical_or: Final[OpDef] = _predicate("logical_or", "a or b, of bool.", BOOL, "l
 logical_not: Final[OpDef] = _predicate("logical_not", "not a, of bool.", BOOL, "logical_not", "not", 1)
 
 
-# -------------------------------------------------------------------------------- where and cast
+# ----------------------------------------------------------------------------------------- where
 
 
 def _where_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -361,37 +363,3 @@ where: Final[OpDef] = _row(
     lambda xp, cond, a, b: xp.where(cond, a, b), L.select,
     arity=3, infer=_where_types, vjp=_where_vjp, jvp=_where_jvp, saved_operands=(0,), traits="exact foldable",
 )  # fmt: skip
-
-
-def _cast_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    (t,), dtype = operands, attrs["dtype"]
-    if not isinstance(dtype, DType) or dtype not in ANY or t.dtype not in ANY:
-        raise OpTypeError("cast", f"can't convert {t.dtype} to {dtype}", "dtype")
-    return (TensorType(dtype, t.shape, t.device),)
-
-
-def _cast_ref(xp: Any, x: Any, *, dtype: DType) -> Any:
-    if x.dtype.kind == "f" and dtype.kind == "int":
-        low = -(2.0**63)
-        x = xp.where((x >= low) & (x < -low), x, x.dtype.type(low))
-    return x.astype(dtype.numpy)
-
-
-def _cast_vjp(call: Call, g: Any) -> Sequence[Any]:
-    return (cast(g, dtype=call.operands[0].ttype.dtype),)
-
-
-def _cast_jvp(call: Call, t: Any) -> Sequence[Any]:
-    to: Any = call.attrs["dtype"]
-    return (None if t is None or not to.is_floating_point else cast(t, dtype=to),)
-
-
-cast: Final[OpDef] = register(OpDef(
-    "cast",
-    "cast(a; dtype): value conversion. Float to int64 truncates, NaN and out of range give the minimum; "
-    "anything to bool is != 0; to a float rounds to nearest even.",
-    _cast_types, quiet(_cast_ref),
-    Dense(lambda ctx, index: L.cast(ctx.read(0, index), ctx.result_type.dtype), pointwise=True),
-    _cast_vjp, _cast_jvp,
-    traits=frozenset({"elementwise", "exact"}), arity=1,
-))  # fmt: skip

@@ -35,7 +35,7 @@ def _matmul_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorT
 
 
 def _matmul_ref(xp: Any, a: Any, b: Any) -> Any:
-    return np.matmul(a, b) if a.dtype.kind == "i" else order.contract(a, b)
+    return np.matmul(a, b) if a.dtype.kind in "iu" else order.contract(a, b)
 
 
 def transposed(x: Any) -> Any:
@@ -63,7 +63,7 @@ matmul: Final[OpDef] = register(
     OpDef(
         "matmul",
         "matmul(a, b): [..., M, K] @ [..., K, N] -> [..., M, N] with equal batch dimensions; the contraction order of "
-        "ir/order.py for floats, wrapping sums for int64; +0 where K is 0.",
+        "ir/order.py for floats, wrapping sums for integers; +0 where K is 0.",
         _matmul_types,
         quiet(_matmul_ref),
         Template("matmul"),

@@ -13,8 +13,9 @@ import numpy as np
 from kiln.ir import order
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, OpDef, OpTypeError, Reduction, ints_attr, quiet, register
+from kiln.ir.ops.cast import cast
 from kiln.ir.ops.create import full_like
-from kiln.ir.ops.elementwise import ANY, BOOL, NUMERIC, cast, div, eq, where
+from kiln.ir.ops.elementwise import ANY, BOOL, NUMERIC, div, eq, where
 from kiln.ir.ops.movement import broadcast
 from kiln.ir.types import DType, TensorType, dtype_of_numpy, int64
 
@@ -75,7 +76,7 @@ def _sum_ref(xp: Any, x: Any, *, dims: tuple[int, ...]) -> Any:
 sum_: Final[OpDef] = register(
     OpDef(
         "sum",
-        "sum(a; dims): of int64 (wrapping), float32, float64; an empty sum is +0.",
+        "sum(a; dims): of integers (wrapping) and floats; an empty sum is +0.",
         _types("sum", NUMERIC),
         quiet(_sum_ref),
         Reduction("add"),

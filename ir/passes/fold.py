@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kiln.ir.graph import AttrValue, Graph, GraphBuilder, Operation, Value, rebuild
+from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, OpDef, ints_attr, shape_attr
 from kiln.ir.types import Sym, TensorType
 
@@ -91,7 +92,6 @@ def _constant(op: Operation, operands: Sequence[Value], builder: GraphBuilder) -
     values = []
     for p in producers:
         assert p is not None
-        with np.errstate(over="ignore"):
-            values.append(np.full((), p.attrs["value"], p.result.type.dtype.numpy))
+        values.append(converted(np.asarray(p.attrs["value"]), p.result.type.dtype))
     found = np.asarray(op.op.ref(np, *values, **op.attrs))
     return _full(op.result.type, found.item(), op, builder)

@@ -21,13 +21,14 @@ from tests.codegen.kernels import Array, agree, buffer, same_bits, values, var
 i = var("i")
 N = 53  # three whole vectors and a tail
 FLOATS = [T.float32, T.float64]
-INTEGERS = [T.int32, T.int64, T.uint32, T.uint64]
+SIGNED = [T.int8, T.int16, T.int32, T.int64]
+INTEGERS = [*SIGNED, T.uint8, T.uint16, T.uint32, T.uint64]
 ALL = [*FLOATS, *INTEGERS, T.bool_]
 RULES: dict[str, list[DType]] = {
     **dict.fromkeys(("add", "mul", "max", "min", "select"), ALL),
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge"), ALL),
     **dict.fromkeys(("sub", "div"), [*FLOATS, *INTEGERS]),
-    **dict.fromkeys(("neg", "abs"), [*FLOATS, T.int32, T.int64]),
+    **dict.fromkeys(("neg", "abs"), [*FLOATS, *SIGNED, T.uint8]),
     **dict.fromkeys(("sqrt", "fma", "rint", "floor"), FLOATS),
     **dict.fromkeys(("mod", "shl", "shr"), INTEGERS),
     **dict.fromkeys(("and", "or", "xor", "not"), [*INTEGERS, T.bool_]),
@@ -145,6 +146,7 @@ def test_division_by_constants(fn: str) -> None:
 
 EDGES = [
     *(s * 2.0**k + d for s in (1, -1) for k in (31, 32, 63, 64) for d in (0.0, 0.5, -0.5, 1.0, -1.0, 2048.0, -2048.0)),
+    *(s * 2.0**k + d for s in (1, -1) for k in (7, 8, 15, 16) for d in (0.0, 0.5, -0.5, 1.0, -1.0)),
     0.5, -0.5, 0.99, -0.99, -1.0, 1.5, -1.5, 1e300, -1e300, 1e-320, math.inf, -math.inf, math.nan, 0.0, -0.0,
 ]  # fmt: skip
 

@@ -432,3 +432,14 @@ class TestMemory:
         assert buffer() is not None
         out.backward()
         assert buffer() is None
+
+
+def test_a_view_that_is_a_leaf_stays_one_when_its_memory_is_written() -> None:
+    base = kiln.zeros(4)
+    view = base[::2].requires_grad_()
+    with kiln.no_grad():
+        base.add_(1)
+        view.mul_(2)
+    assert view.requires_grad and view.is_leaf
+    (view * 3).sum().backward()
+    assert view.grad is not None and view.grad.tolist() == [3.0, 3.0]

@@ -71,8 +71,8 @@ class TestCreation:
             kiln.tensor([[1], [1, 2]])
         with pytest.raises(TypeError):
             kiln.tensor("abc")
-        with pytest.raises(TypeError, match="int32"):
-            kiln.from_numpy(np.zeros(2, np.int32))
+        with pytest.raises(TypeError, match="uint32"):
+            kiln.from_numpy(np.zeros(2, np.uint32))
         with pytest.raises(ValueError, match="negative"):
             kiln.zeros(2, -1)
         with pytest.raises(ValueError):
@@ -184,9 +184,6 @@ class TestIndexing:
             t[..., ...]
         with pytest.raises(ValueError, match="positive"):
             t[::-1]
-        for item in ([0, 1], kiln.tensor([0]), np.array([0]), True):
-            with pytest.raises(NotImplementedError, match="not supported"):
-                t[item]
         with pytest.raises(TypeError):
             t["a"]
 
@@ -350,7 +347,7 @@ class TestRepr:
             (lambda: kiln.tensor([]), "tensor([])"),
             (lambda: kiln.zeros(0, 3), "tensor([], size=(0, 3))"),
             (lambda: kiln.tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
-            (lambda: kiln.tensor([1.0], requires_grad=True).exp() * 0.0, "tensor([0.], grad_fn=<MulBackward>)"),
+            (lambda: kiln.tensor([1.0], requires_grad=True).exp() * 0.0, "tensor([0.], grad_fn=<MulBackward0>)"),
         ],
     )
     def test_as_torch_prints(self, make: Any, text: str) -> None:

@@ -18,8 +18,13 @@ from kiln.ir.types import DTYPES, TensorType
 Array = np.ndarray[Any, Any]
 
 FLOATS = ("float32", "float64")
-NUMERIC = ("int64", *FLOATS)
+INTS = ("int64", "int32", "int16", "int8", "uint8")
+NUMERIC = (*INTS, *FLOATS)
 ANY = ("bool", *NUMERIC)
+MAIN = ("bool", "int64", "float32", "float64")
+"""The dtypes that are sampled in every layout; the others in `FEW_LAYOUTS`, since a kernel's loops do not depend on
+the dtype."""
+FEW_LAYOUTS = ("0-d", "line", "strided")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,10 @@ def specials(dtype: str) -> Array:
     if dtype == "int64":
         top = 2**63 - 1
         return np.array([0, 1, -1, 2, -3, 7, 1 << 31, -(1 << 53) - 1, top, -top, -top - 1])
+    if dtype in INTS:
+        limits = np.iinfo(dtype)
+        low = [-1, -3, limits.min, limits.min + 1] if limits.min else []
+        return np.array([0, 1, 2, 7, limits.max // 2 + 1, limits.max - 1, limits.max, *low], dtype)
     info = np.finfo(dtype)
     tiny, small = float(info.smallest_subnormal), float(info.tiny)
     values = [
@@ -90,19 +99,24 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: fl
         return np.asarray(rng.integers(0, 2, shape), bool)
     if dtype == "int64":
         return np.asarray(rng.integers(-9, 10, shape))
+    if dtype in INTS:
+        return np.asarray(rng.integers(0 if dtype == "uint8" else -9, 10, shape), dtype)
     return np.asarray(rng.normal(size=shape) * scale, dtype)
 
 
 def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callable[[], Array]]]:
     """Makers of arrays of one shape per label whose memory lies differently."""
-    yield "0-d", lambda: draw(rng, (), dtype)
-    yield "empty", lambda: draw(rng, (3, 0, 2), dtype)
-    yield "one", lambda: draw(rng, (1,), dtype)
-    yield "line", lambda: draw(rng, (67,), dtype)
-    yield "cube", lambda: draw(rng, (2, 3, 17), dtype)
-    yield "transposed", lambda: draw(rng, (19, 6), dtype).T
-    yield "strided", lambda: draw(rng, (4, 40), dtype)[::2, 1::3]
-    yield "repeated", lambda: np.broadcast_to(draw(rng, (5, 1), dtype), (5, 18))
+    makers: dict[str, Callable[[], Array]] = {
+        "0-d": lambda: draw(rng, (), dtype),
+        "empty": lambda: draw(rng, (3, 0, 2), dtype),
+        "one": lambda: draw(rng, (1,), dtype),
+        "line": lambda: draw(rng, (67,), dtype),
+        "cube": lambda: draw(rng, (2, 3, 17), dtype),
+        "transposed": lambda: draw(rng, (19, 6), dtype).T,
+        "strided": lambda: draw(rng, (4, 40), dtype)[::2, 1::3],
+        "repeated": lambda: np.broadcast_to(draw(rng, (5, 1), dtype), (5, 18)),
+    }
+    return iter([(k, v) for k, v in makers.items() if dtype in MAIN or k in FEW_LAYOUTS])
 
 
 def t(dtype: str, *shape: int) -> TensorType:

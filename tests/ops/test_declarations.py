@@ -131,6 +131,7 @@ SHAPE_GENERIC = (
     "permute",
     "broadcast",
     "pick",
+    "gather",
     "copy",
     "uniform",
     "normal",

@@ -263,9 +263,14 @@ def shows_write(program: Program, i: int) -> bool:
     """Whether value i is memory of an input that the program overwrites at its end."""
     written = {k for k, *_ in program.writes}
     first = len(program.inputs)
-    while i >= first and program.instrs[i - first].view:
+    while i >= first and (program.instrs[i - first].view or _is_itself(program, program.instrs[i - first])):
         i = program.instrs[i - first].args[0]
     return i in written
+
+
+def _is_itself(program: Program, instr: Instr) -> bool:
+    """A cast to the dtype that its operand has gives the operand."""
+    return instr.op == "cast" and program.values[instr.args[0]].dtype == instr.attr("dtype")
 
 
 def lowest(program: Program) -> str:

@@ -1,0 +1,3 @@
+"""Where PyTorch keeps what is not about tensors."""
+
+from kiln.utils import data as data

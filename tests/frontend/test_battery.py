@@ -1,0 +1,37 @@
+"""Small programs as users write them: compiled, each must do exactly what it does eagerly, or be refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.frontend.battery import arguments, autograd, memory, state, world
+from tests.frontend.battery.kit import Program, run
+
+PROGRAMS = [
+    pytest.param(p, id=f"{family.__name__.rpartition('.')[2]}-{p.name}", marks=_marks)
+    for family in (state, arguments, memory, autograd, world)
+    for p in family.PROGRAMS
+    for _marks in [[pytest.mark.xfail(strict=True, reason=p.wrong)] if p.wrong else []]
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_compiled_as_eager_or_refused(program: Program) -> None:
+    eager = run(program, compiled=False)
+    assert eager.refused is None, f"refused without a capture: {eager.refused}"
+    if eager.error is not None:
+        raise eager.error
+    compiled = run(program, compiled=True)
+    if compiled.error is not None:
+        raise AssertionError(f"only when compiled: {compiled.error!r}") from compiled.error
+    for k, (a, b) in enumerate(zip(eager.witness.log, compiled.witness.log, strict=False)):
+        assert b == a, f"observation {k} differs"
+    outcome: Any = "right" if compiled.refused is None else "refused"
+    assert outcome == program.expected, compiled.refused
+    if outcome == "right":
+        assert len(compiled.witness.log) == len(eager.witness.log)
+        if program.captures is not None:
+            logs = [f.log for f in compiled.functions]
+            assert compiled.captures <= program.captures, f"captured too often: {logs}"

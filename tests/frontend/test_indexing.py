@@ -1,0 +1,198 @@
+"""`x[index]` and `x[index] = value`: against a table of torch's answers, captured, differentiated, and refused."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kiln
+
+GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "indexing.json").read_text())
+
+
+def decoded(item: Any) -> Any:
+    """An item of an index as the table writes it (see tests/tools/make_indexing.py)."""
+    if not isinstance(item, dict):
+        return ... if item == "..." else item
+    ((kind, what),) = item.items()
+    if kind == "slice":
+        return slice(*what)
+    if kind == "tensor":
+        return kiln.tensor(what, dtype=kiln.int64)
+    return kiln.tensor(what, dtype=kiln.bool) if kind == "mask" else what
+
+
+def counted(shape: list[int]) -> kiln.Tensor:
+    return kiln.from_numpy(np.arange(np.prod(shape, dtype=int)).reshape(shape))
+
+
+def value_of(written: Any) -> Any:
+    return (
+        kiln.from_numpy(np.asarray(-100 - counted(written["shape"]).numpy())) if isinstance(written, dict) else written
+    )
+
+
+@pytest.mark.parametrize("number", range(len(GOLDEN)))
+def test_torch_says_so(number: int) -> None:
+    case = GOLDEN[number]
+    x, index = counted(case["shape"]), tuple(decoded(i) for i in case["index"])
+    if "error" in case:
+        with pytest.raises(getattr(builtins, case["error"])) as raised:
+            if "value" in case:
+                x[index] = value_of(case["value"])
+            else:
+                x[index]
+        assert isinstance(raised.value, kiln.KilnError)
+        return
+    if "value" in case:
+        x[index] = value_of(case["value"])
+        assert x.numpy().ravel().tolist() == case["data"]
+        return
+    got = x[index].numpy()
+    assert list(got.shape) == case["result"]
+    assert got.ravel().tolist() == case["data"]
+
+
+def test_captured_reads_and_writes_are_eager() -> None:
+    """Every tenth case without masks, in one program each way."""
+    cases = [c for c in GOLDEN if "error" not in c and "mask" not in str(c["index"])][::7]
+    tables = [counted(c["shape"]) for c in cases]
+    indices = [tuple(decoded(i) for i in c["index"]) for c in cases]
+    values = [value_of(c["value"]) if "value" in c else None for c in cases]
+
+    @kiln.compile
+    def every(tables: list[kiln.Tensor], indices: list[Any], values: list[Any]) -> list[kiln.Tensor]:
+        made = []
+        for x, index, value in zip(tables, indices, values, strict=True):
+            if value is None:
+                made.append(x[index])
+            else:
+                made.append(x.clone())
+                made[-1][index] = value
+        return made
+
+    for _ in range(2):
+        for got, c in zip(every(tables, indices, values), cases, strict=True):
+            assert got.numpy().ravel().tolist() == c["data"]
+
+
+def test_basic_indices_are_views_and_tensors_are_not() -> None:
+    x = kiln.zeros(3, 4)
+    x[1:, 2] += 1
+    x[0][3] = 5
+    assert x.tolist() == [[0, 0, 0, 5], [0, 0, 1, 0], [0, 0, 1, 0]]
+    for index in ([0], kiln.tensor([0]), kiln.tensor(0), kiln.tensor([True, False, False])):
+        row = x[index]
+        row += 100
+    assert x.numpy().max() == 5
+
+
+def test_the_last_value_written_stays_and_alone_gets_a_gradient() -> None:
+    x = kiln.zeros(3)
+    v = kiln.tensor([1.0, 2.0, 3.0, 4.0], requires_grad=True)
+    x[[2, 0, 2, 0]] = v
+    assert x.tolist() == [4.0, 0.0, 3.0]
+    (x * kiln.tensor([1.0, 10.0, 100.0])).sum().backward()
+    assert v.grad is not None and v.grad.tolist() == [0.0, 0.0, 100.0, 1.0]
+
+
+def test_a_mask_with_one_value_is_captured_with_many_refused() -> None:
+    @kiln.compile
+    def fill(x: kiln.Tensor, mask: kiln.Tensor, row: kiln.Tensor) -> kiln.Tensor:
+        x = x.clone()
+        x[mask] = row
+        x[mask[:, None] & (x > 4)] = -1.0
+        return x
+
+    x, mask, row = (
+        kiln.arange(12.0).reshape(4, 3),
+        kiln.tensor([True, False, True, False]),
+        kiln.tensor([9.0, 8.0, 0.0]),
+    )
+    wanted = x.numpy().copy()
+    wanted[mask.numpy()] = row.numpy()
+    wanted[mask.numpy()[:, None] & (wanted > 4)] = -1
+    for _ in range(2):
+        assert (fill(x, mask, row).numpy() == wanted).all()
+
+    with pytest.raises(kiln.CaptureError, match="mask"):
+        kiln.compile(lambda x, m: x[m])(x, mask)
+
+    @kiln.compile
+    def many(x: kiln.Tensor, mask: kiln.Tensor) -> None:
+        x[mask] = kiln.ones(2, 3)
+
+    with pytest.raises(kiln.CaptureError, match=r"kiln\.where"):
+        many(x.clone(), mask)
+
+
+def test_constant_masks_and_lists_are_captured() -> None:
+    picked = kiln.compile(lambda x: (x[[True, False, True]], x[[2, 0]], x[True], x[np.array([[0, 1], [1, 2]])]))
+    x = kiln.arange(6.0).reshape(3, 2)
+    for _ in range(2):
+        a, b, c, d = picked(x)
+        assert a.tolist() == [[0, 1], [4, 5]] and b.tolist() == [[4, 5], [0, 1]] and c.shape == (1, 3, 2)
+        assert (d.numpy() == x.numpy()[[[0, 1], [1, 2]]]).all()
+
+
+def test_errors_name_value_and_size() -> None:
+    x = kiln.zeros(3, 4)
+    for run in (lambda i: x[:, i], kiln.compile(lambda i: x[:, i])):
+        run(kiln.tensor([-4, 3]))
+        with pytest.raises(kiln.KilnIndexError, match=r"index -5 is out of bounds for dimension 1 with size 4"):
+            run(kiln.tensor([0, -5]))
+    with pytest.raises(kiln.KilnIndexError, match="float32 is no index"):
+        x[kiln.tensor([0.0])]
+    with pytest.raises(kiln.KilnIndexError, match=r"mask's shape \[2\]"):
+        x[kiln.tensor([True, False])]
+    with pytest.raises(kiln.KilnIndexError, match="broadcast together"):
+        x[[0, 1], [0, 1, 2]]
+    with pytest.raises(kiln.KilnIndexError, match="size 0"):
+        kiln.zeros(0, 2)[[0]]
+    with pytest.raises(kiln.ShapeError, match="does not fit"):
+        x[[0, 1]] = kiln.zeros(3)
+    with pytest.raises(kiln.ArgumentError, match="list of tensors"):
+        x[[kiln.tensor(0), kiln.tensor(1)]]
+
+
+def test_a_failed_write_leaves_the_tensor_alone() -> None:
+    x = kiln.ones(3)
+    with pytest.raises(kiln.KilnIndexError):
+        x[kiln.tensor([0, 7])] = 5.0
+    assert x.tolist() == [1, 1, 1]
+
+    @kiln.compile
+    def write(x: kiln.Tensor, i: kiln.Tensor) -> None:
+        x[i] = 5.0
+
+    write(x, kiln.tensor([0, 2]))
+    with pytest.raises(kiln.KilnIndexError):
+        write(x, kiln.tensor([1, 7]))
+    assert x.tolist() == [5, 1, 5]
+
+
+def test_gradients_through_reads_and_writes() -> None:
+    """Against the Jacobian written by hand: reads add up, writes cut off."""
+    x = kiln.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]], dtype=kiln.float64, requires_grad=True)
+    (x[[0, 2, 0], [1, 1, 1]] * kiln.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[0, 4], [0, 0], [0, 2]]
+    x.grad = None
+    y = x * 2
+    y[x > 3.5] = 0.0
+    y[kiln.tensor([0])] *= 3
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[6, 6], [2, 0], [0, 0]]
+
+
+def test_a_write_through_a_view_reaches_its_base() -> None:
+    x = kiln.zeros(2, 3, requires_grad=True)
+    y = x * 1
+    y[1][kiln.tensor([0, 2])] = 7.0
+    assert y.tolist() == [[0, 0, 0], [7, 0, 7]]
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [[1, 1, 1], [0, 1, 0]]

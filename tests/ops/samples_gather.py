@@ -1,0 +1,161 @@
+"""Samples of gather and the scatters: one list of schemes (which dimensions the index tensors say) serves them all."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tests.ops.sampling import ANY, NUMERIC, Array, ErrorSample, Sample, draw, generator, specials, t
+
+SCATTERS = ("scatter", "scatter_add", "scatter_mul", "scatter_max", "scatter_min")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A table's shape, the shape of the elements and of the index tensors, and the attributes that join them."""
+
+    label: str
+    table: tuple[int, ...]
+    elements: tuple[int, ...]
+    index: tuple[int, ...]
+    at: tuple[int, ...]
+    place: tuple[int, ...]
+    wrap: bool = False
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return {"at": self.at, "place": self.place, "wrap": self.wrap}
+
+    def indices(self, rng: np.random.Generator) -> list[Array]:
+        """Random positions, with repetitions where there are many."""
+        sizes = [n for n, p in zip(self.table, self.place, strict=True) if p < 0]
+        return [np.asarray(rng.integers(-n if self.wrap else 0, n, self.index)) for n in sizes]
+
+
+SCHEMES = (
+    Scheme("line", (7,), (20,), (20,), (0,), (-1,), True),
+    Scheme("rows", (5, 3), (9, 3), (9,), (0,), (-1, 1), True),
+    Scheme("wide-rows", (6, 300), (8, 300), (8,), (0,), (-1, 1)),
+    Scheme("columns", (3, 5), (3, 8), (8,), (1,), (0, -1)),
+    Scheme("middle", (2, 5, 19), (2, 6, 19), (6,), (1,), (0, -1, 2)),
+    Scheme("rows-of-rows", (5, 3), (2, 4, 3), (2, 4), (0, 1), (-1, 2), True),
+    Scheme("along-0", (3, 18), (4, 17), (4, 17), (0, 1), (-1, 1)),
+    Scheme("along-1", (3, 5), (2, 7), (2, 7), (0, 1), (0, -1)),
+    Scheme("along-middle", (2, 4, 3), (2, 5, 3), (2, 5, 3), (0, 1, 2), (0, -1, 2)),
+    Scheme("pair-apart", (4, 3, 5), (6, 3), (6,), (0,), (-1, 1, -1), True),
+    Scheme("pair-beside", (2, 4, 5), (2, 7), (7,), (1,), (0, -1, -1)),
+    Scheme("every", (2, 3, 2), (3, 5), (3, 5), (0, 1), (-1, -1, -1), True),
+    Scheme("turned", (4, 3), (5, 3, 2), (2, 5), (2, 0), (-1, 1)),
+    Scheme("number", (4, 6), (6,), (), (), (-1, 0)),
+    Scheme("0-d", (4,), (), (), (), (-1,), True),
+    Scheme("single", (1, 4), (3, 4), (3,), (0,), (-1, 1)),
+    Scheme("no-index", (3, 4), (0, 4), (0,), (0,), (-1, 1)),
+    Scheme("empty-table", (3, 0), (5, 0), (5,), (0,), (-1, 1)),
+)
+
+
+def _tables(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Array]]:
+    """Tables of shape (6, 5) whose memory lies awkwardly."""
+    yield "transposed", draw(rng, (5, 6), dtype).T
+    yield "strided", draw(rng, (12, 15), dtype)[::2, 1::3]
+    yield "repeated", np.broadcast_to(draw(rng, (6, 1), dtype), (6, 5))
+    yield "one-number", np.broadcast_to(draw(rng, (), dtype), (6, 5))
+
+
+def _gather() -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator("gather", dtype)
+        for s in SCHEMES:
+            found.append(Sample(f"{dtype}-{s.label}", (draw(rng, s.table, dtype), *s.indices(rng)), s.attrs))
+        for label, table in _tables(rng, dtype):
+            index = rng.integers(0, 6, (8,))[::2]
+            found.append(Sample(f"{dtype}-{label}", (table, index), {"at": (0,), "place": (-1, 1), "wrap": False}))
+        odd = specials(dtype)
+        index = rng.integers(0, len(odd), 40)
+        found.append(Sample(f"{dtype}-special", (odd, index), {"at": (0,), "place": (-1,), "wrap": False}))
+    return found
+
+
+def _scatter(name: str) -> list[Sample]:
+    found = []
+    for dtype in NUMERIC if name == "scatter_mul" else ANY:
+        rng = generator(name, dtype)
+        for s in SCHEMES:
+            operands = (draw(rng, s.table, dtype), draw(rng, s.elements, dtype), *s.indices(rng))
+            found.append(Sample(f"{dtype}-{s.label}", operands, s.attrs))
+        for label, table in _tables(rng, dtype):
+            rows = {"at": (0,), "place": (-1, 1), "wrap": False}
+            operands = (table, draw(rng, (5, 4), dtype).T, rng.integers(0, 6, (8,))[::2])
+            found.append(Sample(f"{dtype}-{label}", operands, rows))
+        odd = specials(dtype)
+        values = np.concatenate([odd, odd[::-1], odd])
+        line = {"at": (0,), "place": (-1,), "wrap": False}
+        found.append(Sample(f"{dtype}-special", (odd, values, rng.integers(0, len(odd), len(values))), line))
+    return found
+
+
+def _smooth_gather() -> list[Sample]:
+    rng = generator("smooth", "gather")
+    return [Sample(s.label, (rng.normal(size=s.table), *s.indices(rng)), s.attrs) for s in SCHEMES if 0 not in s.table]
+
+
+def _smooth_scatter(name: str) -> list[Sample]:
+    """Far from ties for the extrema: distinct multiples of a step, in random order. Products also with zeros."""
+    found = []
+    for s in SCHEMES:
+        if 0 in s.table or s.label == "wide-rows":
+            continue
+        rng = generator("smooth", name, s.label)
+        sizes = [int(np.prod(shape)) for shape in (s.table, s.elements)]
+        numbers = (rng.permutation(sum(sizes)) - sum(sizes) / 2 + 0.25) / sum(sizes) * 3
+        table, value = numbers[: sizes[0]].reshape(s.table), numbers[sizes[0] :].reshape(s.elements)
+        found.append(Sample(s.label, (table, value, *s.indices(rng)), s.attrs))
+    return found
+
+
+def _gather_errors() -> list[ErrorSample]:
+    rows = {"at": (0,), "place": (-1, 1), "wrap": False}
+    x, i = t("float32", 4, 3), t("int64", 5)
+    return [
+        ErrorSample((x, t("float32", 5)), rows, "dtype", "not int64"),
+        ErrorSample((x, i), {**rows, "place": (-1,)}, "value", "do not join"),
+        ErrorSample((x, i, i), rows, "value", "do not join"),
+        ErrorSample((x, i), {**rows, "at": (0, 1)}, "value", "do not join"),
+        ErrorSample((x, i), {**rows, "place": (-1, 2)}, "value", "do not join"),
+        ErrorSample((x, i, t("int64", 4)), {"at": (0,), "place": (-1, -1), "wrap": False}, "shape", "index tensors"),
+        ErrorSample((t("float32", 0, 3), i), rows, "dim", "nothing to index"),
+        ErrorSample((x, t("int64", 2, 4)), {"at": (0, 1), "place": (-1, 1), "wrap": False}, "shape", "longer than"),
+    ]
+
+
+def _scatter_errors(name: str) -> list[ErrorSample]:
+    rows = {"at": (0,), "place": (-1, 1), "wrap": False}
+    x, v, i = t("float32", 4, 3), t("float32", 5, 3), t("int64", 5)
+    found = [ErrorSample((e.operands[0], v, *e.operands[1:]), e.attrs, e.kind, e.match) for e in _gather_errors()]
+    found += [
+        ErrorSample((x,), rows, "value", "got 1 operands"),
+        ErrorSample((x, t("float64", 5, 3), i), rows, "dtype", "dtypes"),
+        ErrorSample((x, t("float32", 5, 2), i), rows, "shape", "does not have the shape"),
+    ]
+    if name == "scatter_mul":
+        found.append(ErrorSample((t("bool", 4, 3), t("bool", 5, 3), i), rows, "dtype", "not defined"))
+    return found
+
+
+SAMPLES: dict[str, Callable[[], list[Sample]]] = {
+    "gather": _gather,
+    **{name: functools.partial(_scatter, name) for name in SCATTERS},
+}
+SMOOTH: dict[str, Callable[[], list[Sample]]] = {
+    "gather": _smooth_gather,
+    **{name: functools.partial(_smooth_scatter, name) for name in SCATTERS},
+}
+ERRORS: dict[str, list[ErrorSample]] = {
+    "gather": _gather_errors(),
+    **{name: _scatter_errors(name) for name in SCATTERS},
+}
