@@ -16,6 +16,7 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.convolution import at_least, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
+from kiln.gathering import index_select
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, full_like_number, tensor_arg
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample"]
 
-_SLICE, _SCATTER, _PICK = OPS["slice"], OPS["slice_scatter"], OPS["pick"]
+_SLICE, _SCATTER = OPS["slice"], OPS["slice_scatter"]
 
 
 def _cut(x: Tensor, d: int, begin: int, end: int) -> Tensor:
@@ -216,13 +217,7 @@ def _gathered(x: Tensor, d: int, places: Sequence[int]) -> Tensor:
         return F.reshape(wide, (*x.shape[:d], m, *x.shape[d + 1 :]))
     if m <= 1 or len({b - a for a, b in itertools.pairwise(places)} | {1}) == 1:
         return _cut(x, d, places[0], places[0] + m)
-    rest = [i for i in range(x.ndim) if i != d]
-    moved = F.permute(x, (*rest, d))
-    lead = moved.shape[:-1]
-    wide = F.expand(F.unsqueeze(moved, -2), (*lead, m, n))
-    index = F.expand(table(x, np.asarray(places, np.int64)), (*lead, m))
-    picked = apply(_PICK, wide, index)
-    return F.permute(picked, (*range(d), x.ndim - 1, *range(d, x.ndim - 1)))
+    return index_select(x, d, table(x, np.asarray(places, np.int64)))
 
 
 def _nearest(x: Tensor, d: int, m: int, scale: float, shift: float) -> Tensor:

@@ -16,6 +16,7 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.convolution import at_least, batched, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.gathering import take
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, tensor_arg
 
@@ -388,8 +389,7 @@ def _uneven_max(x: Tensor, out: Sequence[int]) -> tuple[Tensor, Tensor]:
             row, column = np.divmod(np.arange(math.prod(kernel)), kernel[1])
             offsets = table(x, (row + top) * width + column + left)
             index = apply(_INDEX, part, **attrs)
-            spread = F.expand(F.reshape(offsets, (1, 1, 1, 1, -1)), (*index.shape, offsets.shape[0]))
-            at.append(apply(OPS["pick"], spread, index))
+            at.append(take(offsets, index))
         rows.append(F.cat(line, 3))
         places.append(F.cat(at, 3))
     return F.cat(rows, 2), F.cat(places, 2)
