@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from kiln.codegen.collapse import collapse
 from kiln.codegen.domain import (
     Domain,
     Index,
@@ -74,6 +75,8 @@ Steps = tuple[Dim, ...] | None
 def lower(body: Graph, strides: Sequence[Steps], out_strides: Sequence[Steps], sites: list[CheckSite]) -> Lowered:
     """Lower a fusion's body. `strides` and `out_strides`: of its inputs and outputs (None: row-major). Checks
     are appended to `sites`."""
+    if all(steps is None for steps in out_strides):
+        body, strides = collapse(body, _domain(body), strides)
     return _Lowering(body, strides, out_strides, sites).run()
 
 
