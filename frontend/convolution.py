@@ -16,7 +16,7 @@ from kiln.base import TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, full_like_number, tensor_arg
+from kiln.promotion import apply, broadcast_to, full_like_number, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -101,7 +101,9 @@ def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tens
         b = tensor_arg(op, bias)
         if b.shape != (y.shape[1],):
             raise ShapeError(f"the bias must have shape [{y.shape[1]}]", op=op, operands=[b.ttype])
-        y = F.add(y, F.reshape(b, (y.shape[1], *[1] * (y.ndim - 2))))
+        # Repeated along all positions as one dimension, so that its gradient sums long runs.
+        flat = broadcast_to(F.reshape(b, (y.shape[1], 1)), (*y.shape[:2], math.prod(y.shape[2:])))
+        y = F.add(y, F.reshape(flat, y.shape))
     return F.squeeze(y, 0) if single else y
 
 
