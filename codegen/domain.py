@@ -112,7 +112,7 @@ def operand_indices(op: Operation, index: Index) -> list[tuple[int, Index]]:
         """Where it reads is all that is asked here."""
 
     types = tuple(v.type for v in op.operands)
-    lower.element(ElementContext(types, op.result.type, op.attrs, read, check, _extent), index)
+    lower.at(ElementContext(types, op.result.type, op.attrs, read, check, _extent), index)
     return reads
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir import order
+from kiln.ir.halves import converted, widened
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Expr, Kernel, Stmt, Var
 from kiln.ir.types import DType
@@ -273,6 +274,8 @@ class _Run:
             return cast(args[0], dtype, e.dtype)
         if e.fn == "bitcast":
             return args[0].view(e.dtype.numpy)
+        if dtype.is_half and e.fn != "select":
+            raise EvaluationError(f"{e.fn} of {dtype}: 16-bit floats are computed with as float32")
         if e.fn in ("div", "mod") and not dtype.is_floating_point:
             return _integer_division(e.fn, args[0], args[1], dtype)
         if e.fn not in _INTRINSICS:
@@ -353,6 +356,9 @@ def _integer_division(fn: str, a: Array, b: Array, dtype: DType) -> Array:
 
 def cast(x: Array, source: DType, target: DType) -> Array:
     """Value conversion; floats that are NaN or out of range give the least integer."""
+    if target.is_half:
+        return converted(x, target)
+    x = widened(x)
     if target.kind == "bool":
         return np.not_equal(x, 0)
     if source.is_floating_point and not target.is_floating_point:

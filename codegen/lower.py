@@ -33,7 +33,7 @@ from kiln.ir.loops import INDEX, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, V
 from kiln.ir.ops.base import Dense, ElementContext, Reduction, ints_attr, shape_attr
 from kiln.ir.order import LANES
 from kiln.ir.program import CheckSite
-from kiln.ir.types import Dim, Shape, Sym, contiguous_strides
+from kiln.ir.types import Dim, Shape, Sym, contiguous_strides, float32
 
 GRAIN: Final = 1 << 18
 """Scalar operations and memory accesses worth a thread: about 10 µs."""
@@ -385,7 +385,7 @@ class _Lowering:
             body.statements.append(L.Verify(ok, len(self.sites) - 1, value))
 
         types = tuple(x.type for x in op.operands)
-        return lower.element(ElementContext(types, op.result.type, op.attrs, read, check, self.dim), index)
+        return lower.at(ElementContext(types, op.result.type, op.attrs, read, check, self.dim), index)
 
     # --------------------------------------------------------------------------------- reductions
 
@@ -412,6 +412,8 @@ class _Lowering:
         self._store_computed(inner)
         self.coords = saved
         extent = {d: self.dim(op.operands[0].type.shape[d]) for d in dims}
+        if value.dtype.is_half:  # accumulated in float32, rounded once at the end
+            value = L.cast(value, float32)
         values: tuple[Expr, ...] = (value,)
         results: tuple[Var, ...] = (self.var(op.op.name, value.type),)
         if lower.combine == "argmax":
@@ -422,18 +424,23 @@ class _Lowering:
             last = rank - 1
             row = Reduce(results, lower.combine, "lanes", ((axes[last], extent[last]),), block, values)
             if not others:
-                return self._finish_pass(row, results)
+                return self._finish_pass(op, row, results)
             block, values = (row,), results
             results = (self.var(op.op.name, value.type),)
         outer = tuple((axes[d], extent[d]) for d in others)
-        return self._finish_pass(Reduce(results, lower.combine, "serial", outer, block, values), results)
+        return self._finish_pass(op, Reduce(results, lower.combine, "serial", outer, block, values), results)
 
-    def _finish_pass(self, loop: Reduce, results: tuple[Var, ...]) -> Var:
+    def _finish_pass(self, op: Operation, loop: Reduce, results: tuple[Var, ...]) -> Var:
         """Add a pass to the row; from here on the rows that it stores can be read."""
         self.row.statements.append(loop)
         self.rows_stored |= self.rows_storing
         self.rows_storing.clear()
-        return results[-1]
+        dtype = op.result.type.dtype
+        if not dtype.is_half:
+            return results[-1]
+        rounded = self.var(op.op.name, Vec(dtype))
+        self.row.statements.append(Let(rounded, L.cast(results[-1], dtype)))
+        return rounded
 
     # --------------------------------------------------------- costly full values, kept on the stack
 

@@ -15,7 +15,9 @@ added ascending. Packing, tiling and threads only decide when an element is comp
   beforehand for all of them.
 
 The function that programs call, `kiln_matmul_<dtype>`, only brings the result's rows into unit stride: it exchanges
-the roles of a and b if the columns lie contiguous instead, or copies. The method is that of Goto and van de Geijn,
+the roles of a and b if the columns lie contiguous instead, or copies. 16-bit floats are multiplied as float32: a is
+widened beforehand, b as its panels are packed (always), and the result is rounded once, at the end, or not at all
+(`kiln_matmul_<dtype>_float32`). The method is that of Goto and van de Geijn,
 "Anatomy of high-performance matrix multiplication" (2008), with panels of b shared between threads.
 """
 
@@ -37,9 +39,12 @@ from kiln.codegen.blocks import quotient as _div
 from kiln.codegen.blocks import remainder as _mod
 from kiln.codegen.blocks import transposed
 from kiln.codegen.blocks import variables as _vars
+from kiln.codegen.halves import expand
 from kiln.codegen.llvm.emit import emit_module
+from kiln.codegen.schedule import schedule
 from kiln.ir import loops as L
 from kiln.ir.loops import (
+    BOOL,
     INDEX,
     Alloc,
     Block,
@@ -59,7 +64,7 @@ from kiln.ir.loops import (
 from kiln.ir.order import KBLOCK
 from kiln.ir.program import Module
 from kiln.ir.target import Target
-from kiln.ir.types import DType
+from kiln.ir.types import DType, float32
 
 ROW_BLOCK: Final = 128
 """Rows of a that one task multiplies with a panel: with KBLOCK columns they stay in the second-level cache."""
@@ -86,7 +91,9 @@ GRAIN: Final = 1 << 16
 PACK_GRAIN: Final = 1 << 15
 """Elements that are worth a thread's packing."""
 
-DTYPES: Final = ("float32", "float64", "uint8", "int8", "int16", "int32", "int64")
+DTYPES: Final = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64")
+CONVERT_GRAIN: Final = 1 << 15
+"""Elements whose conversion is worth a thread."""
 
 
 @dataclass(frozen=True)
@@ -126,31 +133,44 @@ def kernels(dtype: DType, target: Target) -> list[Kernel]:
     """The kernels of the module, innermost first; the last one is `kiln_matmul_<dtype>`."""
     if dtype.name not in DTYPES:
         raise TypeError(f"no matrix product of {dtype}")
-    shape = tile_shape(dtype, target)
-    family = _Family(dtype, shape)
+    if dtype.is_half:
+        family = _Family(float32, tile_shape(float32, target), dtype, target)
+    else:
+        family = _Family(dtype, tile_shape(dtype, target), dtype, target)
+    halves = [family.convert(dtype, float32), family.convert(float32, dtype)] if dtype.is_half else []
+    entries = [family.half_entry(float32), family.half_entry(dtype)] if dtype.is_half else [family.entry()]
     return [
+        *halves,
         *(family.tile(rows, vectors, masked) for rows, vectors, masked in family.tiles()),
         family.strip(),
         family.pack_b(),
         _Product(family).tasks(),
         _Product(family).kernel(),
-        family.entry(),
+        *entries,
     ]
 
 
 class _Family:
-    """The kernels of one dtype and tile shape."""
+    """The kernels of one dtype and tile shape. `source` is the dtype of a and b in memory, `dtype` what is computed
+    with: they differ for 16-bit floats."""
 
-    def __init__(self, dtype: DType, shape: Shape) -> None:
+    def __init__(self, dtype: DType, shape: Shape, source: DType, target: Target) -> None:
         self.dtype = dtype
         self.shape = shape
-        self.stem = f"kiln_matmul_{dtype.name}"
+        self.source = source
+        self.target = target
+        self.stem = f"kiln_matmul_{source.name}"
         self.vec = Vec(dtype, shape.lanes)
         self.turn = min(TURN, shape.panel)
 
     def memory(self, name: str, scope: str = "global") -> Buffer:
         """Memory that is only passed on, addressed by element."""
         return Buffer(name, self.dtype, (1,), (1,), scope)
+
+    def read(self, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None = None) -> Expr:
+        """A load of an operand, widened."""
+        found = L.load(buffer, indices, mask)
+        return found if found.dtype is self.dtype else expand(L.cast(found, self.dtype), self.target.fma)
 
     # ------------------------------------------------------------------------------------------- tile
 
@@ -239,7 +259,7 @@ class _Family:
         """packed[k, 0:n] = b[k, 0:n]; rows of `packed` have the width of a panel."""
         lanes = self.shape.lanes
         n, kn, b_k, b_n = params = _vars("n kn b_k b_n")
-        b, packed = self.memory("b"), self.memory("packed")
+        b, packed = Buffer("b", self.source, (1,), (1,)), self.memory("packed")
         j, k = _vars("j k")
         here, there = k * self.shape.panel, L.mul(k, b_k)
 
@@ -250,14 +270,14 @@ class _Family:
             column = L.ramp(L.index(v * lanes), lanes)
             mask = names.let(f"mask{v}", L.apply("lt", column, L.splat(n, lanes)))
             source = L.ramp(L.add(there, L.index(v * lanes)), lanes)
-            copies.append(Store(packed, (L.ramp(here + v * lanes, lanes),), L.load(b, (source,), mask)))
+            copies.append(Store(packed, (L.ramp(here + v * lanes, lanes),), self.read(b, (source,), mask)))
         names.add(For("serial", k, L.index(0), kn, tuple(copies)))
         contiguous = names.block()
 
         # Any strides: gathers, a vector's width at a time.
         inside = L.apply("lt", L.ramp(j, lanes), L.splat(n, lanes))
         spread = L.apply("mul", L.ramp(j, lanes), L.splat(b_n, lanes))
-        gather = L.load(b, (L.apply("add", L.splat(there, lanes), spread),), inside)
+        gather = self.read(b, (L.apply("add", L.splat(there, lanes), spread),), inside)
         move = Store(packed, (L.ramp(L.add(here, j), lanes),), gather)
 
         names = _Names()
@@ -275,7 +295,7 @@ class _Family:
         names = _Names()
         last = n - 1
         starts = [names.let(f"column{e}", L.mul(_min(j + e, last), b_n)) for e in range(self.turn)]
-        columns: list[Expr] = [L.load(b, (L.ramp(L.add(s, k), self.turn),)) for s in starts]
+        columns = [self.read(b, (L.ramp(L.add(s, k), self.turn),)) for s in starts]
         at = L.add(k * self.shape.panel, j)
         rows = enumerate(transposed(columns))
         stores = [Store(packed, (L.ramp(at + e * self.shape.panel, self.turn),), row) for e, row in rows]
@@ -312,6 +332,53 @@ class _Family:
         body = If(rows, (product(c, c_m, c_batch),), (If(columns, (exchanged,), through),))
         return Kernel(self.stem, (a, b, c, *sizes, *strides), (body,))
 
+    # ---------------------------------------------------------------------------------- 16-bit floats
+
+    def convert(self, source: DType, to: DType) -> Kernel:
+        """y[i, j, k] = x[i, j, k] as another dtype, for any strides; rows without gaps go by whole vectors."""
+        batch, m, n, *strides = scalars = _vars("batch m n x_batch x_m x_n y_batch y_m y_n")
+        sizes = (batch, m, n)
+        x, y = (Buffer(s, d, sizes, tuple(strides[i : i + 3])) for s, d, i in (("x", source, 0), ("y", to, 3)))
+        x_rows, y_rows = (Buffer(f"{b.name}_rows", b.dtype, sizes, (*b.strides[:2], 1)) for b in (x, y))
+        q, i, t, j = _vars("q i t j")
+
+        def row(x: Buffer, y: Buffer) -> For:
+            store = Store(y, (q, i, j), L.cast(L.load(x, (q, i, j)), to))
+            return For("vector", j, L.index(0), n, (store,))
+
+        whole = _and(_is(strides[2], 1), _is(strides[5], 1))
+        places = (Let(q, _div(t, m)), Let(i, _mod(t, m)))
+        body = (*places, If(whole, (row(x_rows, y_rows),), (row(x, y),)))
+        grain = _div(L.index(CONVERT_GRAIN), _max(n, 1)) + 1
+        rows = For("parallel", t, L.index(0), L.mul(batch, m), body, grain=grain)
+        name = f"{self.stem}_{'widen' if source.is_half else 'round'}"
+        return schedule(Kernel(name, (x, x_rows, y, y_rows, *scalars), (rows,)), self.target)
+
+    def half_entry(self, to: DType) -> Kernel:
+        """`kiln_matmul_<dtype>` of 16-bit floats: a and the result pass through float32 workspaces; or with a float32
+        result, whose rows must be contiguous."""
+        sizes = batch, m, n, k = _vars("batch m n k")
+        strides = _vars("a_batch a_m a_k b_batch b_k b_n c_batch c_m c_n")
+        a_batch, a_m, a_k, b_batch, b_k, b_n, c_batch, c_m, c_n = strides
+        a, b, c = (Buffer(name, d, (1,), (1,)) for name, d in zip("abc", (self.source, self.source, to), strict=True))
+        wide = Buffer("wide", self.dtype, (L.mul(batch, L.mul(m, k)),), (1,), "workspace")
+        sums = Buffer("sums", self.dtype, (L.mul(batch, L.mul(m, n)),), (1,), "workspace")
+        zero, one = L.index(0), L.index(1)
+        rows, results = L.mul(m, k), L.mul(m, n)
+        from_a = ((a, zero), (a, zero), (wide, zero), (wide, zero), batch, m, k, a_batch, a_m, a_k, rows, k, one)
+        to_c = ((sums, zero), (sums, zero), (c, zero), (c, zero), batch, m, n, results, n, one, c_batch, c_m, c_n)
+        scalars = (batch, m, n, k, rows, k, one, b_batch, b_k, b_n)
+        head = (Alloc(wide), Invoke(f"{self.stem}_widen", from_a))
+
+        def product(out: Buffer, batch_step: Expr, step: Expr) -> Stmt:
+            places = ((wide, zero), (b, zero), (out, zero))
+            return Invoke(f"{self.stem}_product", (*places, *scalars, batch_step, step))
+
+        if to is self.dtype:
+            return Kernel(f"{self.stem}_{to}", (a, b, c, *sizes, *strides), (*head, product(c, c_batch, c_m)))
+        rounding = Invoke(f"{self.stem}_round", to_c)
+        return Kernel(self.stem, (a, b, c, *sizes, *strides), (*head, Alloc(sums), product(sums, results, n), rounding))
+
 
 class _Product:
     """The product kernel and that of its tasks. What is packed of b at once is a "slab": up to K_CHUNK rows of some
@@ -323,6 +390,9 @@ class _Product:
         self.rows_of_tile = family.shape.rows
         self.panel = family.shape.panel
         self.a, self.b, self.c = (family.memory(name) for name in "abc")
+        self.widens = family.source is not family.dtype
+        if self.widens:
+            self.b = Buffer("b", family.source, (1,), (1,))
 
     def kernel(self) -> Kernel:
         """C = A B for a result whose rows are contiguous."""
@@ -334,9 +404,11 @@ class _Product:
         small = L.apply("le", L.mul(k, n), L.index(DIRECT_BYTES // self.family.dtype.itemsize))
         little = _or(small, L.apply("le", m, L.index(DIRECT_ROWS)))
         direct = top.let("direct", _and(_or(_is(b_n, 1), _is(n, 1)), little))
+        if self.widens:
+            direct = top.let("never", L.const(False, BOOL))
         # A panel that one task alone uses is packed by that task, just before it is used.
         alone = top.let("alone", L.apply("le", m, row_block))
-        in_place = top.let("in_place", _or(direct, alone))
+        in_place = top.let("in_place", direct if self.widens else _or(direct, alone))
         depth = _max(_min(k, K_CHUNK), 1)
         most = top.let("most", _max(_div(L.index(WORKSPACE), depth * self.panel), 1))
         some = top.let("some", _max(_min(panels, most), 1))
@@ -369,7 +441,8 @@ class _Product:
         packs = L.select(direct, L.index(0), L.index(1))
         from_b = tasks(b, packs, b_batch, b_n * self.panel, b_k, b_n)
         from_slab = tasks(whole, L.index(0), L.mul(here, step), step, L.index(self.panel), L.index(1))
-        slab.add(If(in_place, (from_b,), (Alloc(packed), pack, from_slab)))
+        packed_first = (Alloc(packed), pack, from_slab)
+        slab.add(*packed_first) if self.widens else slab.add(If(in_place, (from_b,), packed_first))
         across = _steps(j0, panels, wide, slab.block())
         through = _steps(q0, batch, deep, (across,))
         # With k = 0 there is one chunk of no rows: it stores zeros.
@@ -408,6 +481,7 @@ class _Product:
         matrices, m, columns, rows, k0, row_block, group, packs, *strides = scalars
         a_batch, a_m, a_k, b_batch, b_panel, b_k, b_n, c_batch, c_m = strides
         top = _Names()
+        here = self.family.memory("b")  # what is widened lies in packed panels
         panels = top.let("panels", _ceil_div(columns, self.panel))
         row_blocks = top.let("row_blocks", _ceil_div(m, row_block))
         groups = top.let("groups", _ceil_div(panels, group))
@@ -432,7 +506,7 @@ class _Product:
         b_block = block.let("b_block", L.add(b_at, L.mul(kb, b_k)))
         column = j * self.panel
         width = _min(L.sub(columns, column), self.panel)
-        b, c = (self.b, L.add(b_block, L.mul(j, b_panel))), (self.c, L.add(c_at, column))
+        b, c = (here, L.add(b_block, L.mul(j, b_panel))), (self.c, L.add(c_at, column))
 
         def strip(b: tuple[Buffer, Expr], b_k: Expr) -> Stmt:
             return Invoke(f"{self.family.stem}_strip", (a, b, c, height, width, kc, a_m, a_k, b_k, c_m, more))
@@ -441,14 +515,15 @@ class _Product:
         start = (packed, L.index(0))
         pack = Invoke(f"{self.family.stem}_pack_b", (b, start, width, kc, b_k, b_n))
         packing = (Alloc(packed), pack, strip(start, L.index(self.panel)))
-        block.add(For("serial", j, first, stop, (If(_is(packs, 0), (strip(b, b_k),), packing),)))
+        either = strip(b, b_k) if self.widens else If(_is(packs, 0), (strip(b, b_k),), packing)
+        block.add(For("serial", j, first, stop, (either,)))
         task.add(For("serial", kb, L.index(0), _max(rows, 1), block.block(), KBLOCK))
 
         each = L.mul(_min(m, row_block), L.mul(_min(panels, group), rows)) * self.family.shape.vectors
         grain = _div(L.index(GRAIN), _max(each, 1)) + 1
         count = L.mul(L.mul(matrices, row_blocks), groups)
         top.add(For("parallel", t, L.index(0), count, task.block(), grain=grain))
-        return Kernel(f"{self.family.stem}_tasks", (self.a, self.b, self.c, *scalars), top.block())
+        return Kernel(f"{self.family.stem}_tasks", (self.a, here, self.c, *scalars), top.block())
 
 
 def _steps(var: Var, hi: Expr, step: Expr, body: Block) -> For:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from kiln.codegen import halves
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir.intrinsics import MATH_FUNCTIONS
@@ -47,9 +48,8 @@ State = tuple[Expr, ...]
 
 def schedule(kernel: Kernel, target: Target) -> Kernel:
     """The CPU form of a logical kernel. The vector width is the same on every machine (LLVM splits vectors that
-    are wider than a register), so `target` decides nothing here yet."""
-    del target
-    scheduler = _Scheduler()
+    are wider than a register); `target` only decides who widens float16: CPUs with fused multiply-add can."""
+    scheduler = _Scheduler(target.fma)
     return replace(kernel, body=scheduler.block(kernel.body, _Scope()))
 
 
@@ -64,9 +64,10 @@ class _Scope:
 class _Scheduler:
     """Rewrites blocks; `_memo` maps old expressions to new ones and keeps sharing."""
 
-    def __init__(self) -> None:
+    def __init__(self, widens: bool) -> None:
         self._memo: dict[Expr, Expr] = {}
         self._count = 0
+        self._widens = widens
 
     def var(self, stem: str, type: Vec = INDEX) -> Var:
         self._count += 1
@@ -83,6 +84,8 @@ class _Scheduler:
             found = e if all(a is b for a, b in zip(old, new, strict=True)) else self._rebuild(e, new, scope)
             if isinstance(found, Apply) and found.fn in MATH_FUNCTIONS:
                 found = expand(found.fn, found.args)
+            elif halves.is_conversion(found):
+                found = halves.expand(found, self._widens)
             self._memo[e] = found
         return found
 

@@ -150,6 +150,8 @@ def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Tar
     rank = a.type.rank
     module = matmul_module(a.type.dtype, target)
     symbol = f"kiln_matmul_{a.type.dtype}"
+    if op.result.type.dtype is not a.type.dtype:
+        symbol += f"_{op.result.type.dtype}"
     pa, pb = layouts[a], layouts[b]
     sa = _matrix_strides(a, pa)
     sb = _matrix_strides(b, pb)
@@ -195,7 +197,6 @@ def _batched_step(
 ) -> Step:
     """A small kernel that loops over the outer batch dimensions of a matmul and calls it."""
     outer = op.operands[0].type.shape[:-3]
-    dtype = op.result.type.dtype
     symbols: dict[str, L.Var] = {}
 
     def size(d: Dim) -> L.Expr:
@@ -207,7 +208,8 @@ def _batched_step(
             total = L.mul(total, literal or symbols.setdefault(factor, L.Var(L.INDEX, factor)))
         return total
 
-    buffers = tuple(L.Buffer(x, dtype, (), ()) for x in ("a", "b", "c"))
+    values = (*op.operands, op.result)
+    buffers = tuple(L.Buffer(x, v.type.dtype, (), ()) for x, v in zip("abc", values, strict=True))
     loops = [L.Var(L.INDEX, f"b{i}") for i in range(len(outer))]
     places: list[L.Expr] = []
     for step in strides:

@@ -137,7 +137,10 @@ if TYPE_CHECKING:
     from kiln.gathering import unique as unique
     from kiln.gathering import unique_consecutive as unique_consecutive
     from kiln.ir.types import DType as dtype  # noqa: F401
+    from kiln.ir.types import bfloat16 as bfloat16
     from kiln.ir.types import bool_ as bool  # noqa: F401
+    from kiln.ir.types import float16 as float16
+    from kiln.ir.types import float16 as half  # noqa: F401
     from kiln.ir.types import float32 as float  # noqa: F401
     from kiln.ir.types import float32 as float32
     from kiln.ir.types import float64 as double  # noqa: F401
@@ -201,8 +204,8 @@ _NAMES = {
         "take_along_dim unique unique_consecutive"
     ),
     "kiln.ir.types": (
-        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float32 float=float32 "
-        "float64 double=float64"
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
+        "bfloat16 float32 float=float32 float64 double=float64"
     ),
     "kiln.jit": "compile",
     "kiln.padding": "pixel_shuffle pixel_unshuffle",

@@ -167,7 +167,8 @@ class Capture:
         taped = self.produced.get((whole._node, whole._index)) if MODES.grad_enabled and whole is storage.root else None
         storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
-        if not MODES.grad_enabled and _edge(tensor):
+        untold = not MODES.grad_enabled or whole is not storage.root  # those with a history do not learn of the write
+        if untold and (_edge(storage.root) or (_edge(tensor) and not MODES.grad_enabled)):
             self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp

@@ -26,6 +26,7 @@ from kiln.promotion import (
     cast_to,
     floating,
     full_like_number,
+    in_float32,
     number,
     result_type,
     tensor_arg,
@@ -116,6 +117,7 @@ def reciprocal(input: TensorBase) -> Tensor:
     return div(1.0, input)
 
 
+@in_float32
 def rsqrt(input: TensorBase) -> Tensor:
     """1 / sqrt(input)."""
     return div(1.0, sqrt(input))
@@ -198,7 +200,11 @@ def gelu(input: TensorBase, approximate: str = "none") -> Tensor:
         return apply(OPS["gelu"], tensor_arg("gelu", input))
     if approximate != "tanh":
         raise InvalidValueError(f'approximate must be "none" or "tanh", got {approximate!r}', op="gelu")
-    x = tensor_arg("gelu", input)
+    return _gelu_tanh(tensor_arg("gelu", input))
+
+
+@in_float32
+def _gelu_tanh(x: Tensor) -> Tensor:
     inner = mul(add(x, mul(mul(mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
     return mul(mul(x, 0.5), add(tanh(inner), 1.0))
 
@@ -346,6 +352,11 @@ def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: D
         x = cast_to(x, dtype)
     if x.dtype.kind != "float":
         raise DTypeError(f"is not defined for {x.dtype}", op="mean", operands=[x.ttype], fix="pass dtype=kiln.float32")
+    return _mean(x, dim, keepdim)
+
+
+@in_float32
+def _mean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     count = math.prod([x.shape[d] for d in dim_tuple("mean", dim, x.ndim)])
     return div(sum(x, dim, keepdim), float(count))
 
@@ -596,7 +607,10 @@ def matmul(input: TensorBase, other: TensorBase) -> Tensor:
     [..., M, K] @ [K, N] is one product of the rows [... * M, K]; otherwise matrices are multiplied batch by
     batch. dtypes must agree (DTypeError), as must the inner sizes (ShapeError).
     """
-    a, b = tensor_arg("matmul", input), tensor_arg("matmul", other)
+    return _product(tensor_arg("matmul", input), tensor_arg("matmul", other), {})
+
+
+def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
     types = [a.ttype, b.ttype]
     if a.dtype is not b.dtype:
         raise DTypeError("operands have different dtypes", op="matmul", operands=types, fix="cast one with .to()")
@@ -611,17 +625,18 @@ def matmul(input: TensorBase, other: TensorBase) -> Tensor:
             fix="transpose one operand (.t(), .mT), or make the layer's sizes fit",
         )
     if a.ndim == 2 and b.ndim == 2:
-        return apply(_MATMUL, a, b)
+        return apply(_MATMUL, a, b, **attrs)
     if a.ndim == 1:
-        product = matmul(reshape(a, (1, -1)), b if b.ndim > 1 else reshape(b, (-1, 1)))
+        product = _product(reshape(a, (1, -1)), b if b.ndim > 1 else reshape(b, (-1, 1)), attrs)
         return reshape(product, (*b.shape[:-2], *b.shape[-1:]) if b.ndim > 1 else ())
     if b.ndim == 1:
-        return reshape(matmul(a, reshape(b, (-1, 1))), a.shape[:-1])
+        return reshape(_product(a, reshape(b, (-1, 1)), attrs), a.shape[:-1])
     if b.ndim == 2:
         rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
-        return reshape(apply(_MATMUL, rows, b), (*a.shape[:-1], b.shape[-1]))
+        return reshape(apply(_MATMUL, rows, b, **attrs), (*a.shape[:-1], b.shape[-1]))
     batch = _batch_shape(a, b)
-    return apply(_MATMUL, broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:])))
+    a, b = broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:]))
+    return apply(_MATMUL, a, b, **attrs)
 
 
 def _batch_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
@@ -640,9 +655,16 @@ def mm(input: TensorBase, mat2: TensorBase) -> Tensor:
 
 
 def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
-    """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]."""
-    product = matmul(input, t(weight))
-    return product if bias is None else add(product, bias)
+    """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]. Of 16-bit floats the sum is
+    rounded, not the product."""
+    x = tensor_arg("linear", input)
+    if bias is None or not x.dtype.is_half:
+        product = matmul(x, t(weight))
+        return product if bias is None else add(product, bias)
+    if tensor_arg("linear", bias).dtype is not x.dtype:
+        types = [x.ttype, weight.ttype, bias.ttype]
+        raise DTypeError("operands have different dtypes", op="linear", operands=types, fix="cast one with .to()")
+    return cast_to(add(_product(x, t(weight), {"dtype": T.float32}), cast_to(bias, T.float32)), x.dtype)
 
 
 # ------------------------------------------------------------------------------------ softmax and losses
@@ -650,21 +672,36 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
 
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
-    e = exp(_centred("softmax", input, dim, dtype))
+    return _softmax(_floats("softmax", input, dtype), dim)
+
+
+@in_float32
+def _softmax(x: Tensor, dim: int) -> Tensor:
+    e = exp(_centred("softmax", x, dim))
     return div(e, sum(e, dim, keepdim=True))
 
 
 def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
-    z = _centred("log_softmax", input, dim, dtype)
+    return _log_softmax(_floats("log_softmax", input, dtype), dim)
+
+
+@in_float32
+def _log_softmax(x: Tensor, dim: int) -> Tensor:
+    z = _centred("log_softmax", x, dim)
     return sub(z, log(sum(exp(z), dim, keepdim=True)))
 
 
-def _centred(name: str, input: TensorBase, dim: int, dtype: DType | None) -> Tensor:
+def _floats(name: str, input: TensorBase, dtype: DType | None) -> Tensor:
     x = tensor_arg(name, input)
     x = cast_to(x, dtype) if dtype is not None else x
     if x.dtype.kind != "float":
         raise DTypeError(f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="pass dtype=kiln.float32")
+    return x
+
+
+def _centred(name: str, x: Tensor, dim: int) -> Tensor:
+    """x - max(x), with no gradient of the maximum."""
     d = dim_index(name, dim, x.ndim)
     if 0 in x.shape:
         return x
@@ -681,6 +718,7 @@ def _reduction(name: str, loss: Tensor, reduction: str) -> Tensor:
     raise InvalidValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}', op=name)
 
 
+@in_float32
 def mse_loss(input: TensorBase, target: TensorBase, reduction: str = "mean") -> Tensor:
     """The mean (or sum, or each) of (input - target) squared."""
     return _reduction("mse_loss", square(sub(input, target)), reduction)
@@ -695,6 +733,7 @@ def nll_loss(input: TensorBase, target: TensorBase, *, ignore_index: int = -100,
     return _nll("nll_loss", tensor_arg("nll_loss", input), target, ignore_index, reduction)
 
 
+@in_float32
 def _nll(name: str, x: Tensor, target: TensorBase, ignore_index: int, reduction: str) -> Tensor:
     y = tensor_arg(name, target)
     if y.dtype is not T.int64:
@@ -721,6 +760,10 @@ def cross_entropy(
     KilnIndexError for a class outside [0, C). Class weights, label smoothing and class probabilities are not
     there yet.
     """
-    x = tensor_arg("cross_entropy", input)
+    return _cross_entropy(tensor_arg("cross_entropy", input), target, ignore_index, reduction)
+
+
+@in_float32
+def _cross_entropy(x: Tensor, target: TensorBase, ignore_index: int, reduction: str) -> Tensor:
     z = log_softmax(x, 1 if x.ndim > 1 else 0)
     return _nll("cross_entropy", z, target, ignore_index, reduction)

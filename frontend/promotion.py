@@ -6,7 +6,8 @@ Promotion is PyTorch's for all dtypes; every function of `functional.py` goes th
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Final, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 
@@ -159,9 +160,9 @@ def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
     return apply(_BROADCAST, x, shape=shape, dims=tuple(range(rank - len(x._layout.shape), rank)))
 
 
-def cast_to(x: Tensor, dtype: DType) -> Tensor:
+def cast_to(x: Any, dtype: DType) -> Tensor:
     """`x` with another element type; itself when it has it."""
-    return x if x._layout.dtype is dtype else apply(_CAST, x, dtype=dtype)
+    return cast("Tensor", x) if x._layout.dtype is dtype else apply(_CAST, x, dtype=dtype)
 
 
 def together(name: str, *operands: Any, dtype: DType | None = None) -> tuple[Tensor, ...]:
@@ -200,6 +201,30 @@ def binary(op: OpDef, a: Any, b: Any) -> Tensor:
         elif b.__class__ is float and layout.dtype.kind == "float":
             return apply(op, a, full_like_number(a, layout.dtype, b))
     return apply(op, *together(op.name, a, b))
+
+
+def wide(x: Any) -> Any:
+    """A tensor of 16-bit floats as float32; anything else as it is."""
+    return cast_to(x, T.float32) if isinstance(x, TensorBase) and x._layout.dtype.is_half else x
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def in_float32(function: F) -> F:
+    """A composition that counts as one op: tensors of 16-bit floats come to it as float32, and its result (a tensor)
+    is rounded once, to the dtype that they promote to."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        dtypes = [x._layout.dtype for x in (*args, *kwargs.values()) if isinstance(x, TensorBase)]
+        if not any(d.is_half for d in dtypes):
+            return function(*args, **kwargs)
+        result = function(*map(wide, args), **{k: wide(x) for k, x in kwargs.items()})
+        promoted = functools.reduce(promote_types, dtypes)
+        return cast_to(result, promoted) if promoted.is_half else result
+
+    return cast("F", run)
 
 
 def floating(name: str, x: object) -> Tensor:

@@ -27,7 +27,7 @@ from kiln.tensor import Tensor
 PathLike: TypeAlias = "str | os.PathLike[str]"
 _CODES = {
     **{T.bool_: "BOOL", T.uint8: "U8", T.int8: "I8", T.int16: "I16", T.int32: "I32", T.int64: "I64"},
-    **{T.float32: "F32", T.float64: "F64"},
+    **{T.float16: "F16", T.bfloat16: "BF16", T.float32: "F32", T.float64: "F64"},
 }
 _HEADER_LIMIT = 100_000_000  # bytes of a header that the format's readers accept
 

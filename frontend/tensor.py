@@ -16,6 +16,7 @@ from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, insta
 from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
+from kiln.ir.halves import widened
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
 from kiln.promotion import cast_to
@@ -123,14 +124,14 @@ class Tensor(_Casts, GradMethods):
         """The only element as a Python number; ShapeError when there are more or none."""
         if self._layout.numel != 1:
             raise ShapeError("item() needs a tensor of one element", operands=[self.ttype])
-        return cast("bool | int | float", self._read("item()").item())
+        return cast("bool | int | float", widened(self._read("item()")).item())
 
     def tolist(self) -> Any:
         """Nested lists of Python numbers; a number for a 0-d tensor."""
-        return self._read("tolist()").tolist()
+        return widened(self._read("tolist()")).tolist()
 
     def __repr__(self, **_: Any) -> str:
-        return printing.tensor_repr(self, self._read("repr()"))
+        return printing.tensor_repr(self, widened(self._read("repr()")))
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if not self.ndim else format(repr(self), spec)
@@ -269,7 +270,7 @@ def _truth(x: Tensor) -> bool:
             operands=[x.ttype],
             fix="use .any() or .all()",
         )
-    return bool(x._read("bool()").item())
+    return bool(widened(x._read("bool()")).item())
 
 
 def _index(x: Tensor) -> int:

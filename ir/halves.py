@@ -7,11 +7,12 @@ code that kernels run is another one (`codegen/halves.py`); tests hold the two a
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
 
-from kiln.ir.types import DType, dtype_of_numpy
+from kiln.ir.types import DType
 
 Array = np.ndarray[Any, Any]
 
@@ -22,8 +23,8 @@ PARAMETERS: Final = {"float16": (10, -14, 65504.0), "bfloat16": (7, -126, float.
 def nearest(x: Array, dtype: DType) -> Array:
     """The floats of `x` rounded once to the values of the 16-bit `dtype`, as float64."""
     digits, least, most = PARAMETERS[dtype.name]
-    wide = np.asarray(x, np.float64)
     with np.errstate(all="ignore"):
+        wide = np.asarray(x, np.float64)
         scale = np.maximum(np.frexp(wide)[1] - 1, least) - digits
         value = np.ldexp(np.rint(np.ldexp(wide, -scale)), scale)
         value = np.where(np.isfinite(wide), value, wide)
@@ -50,16 +51,27 @@ def widened(x: Array) -> Array:
 def converted(x: Array, dtype: DType) -> Array:
     """A copy of `x` as `dtype`: integers wrap, integers become 16-bit floats by way of float32. Floats that do not fit
     an integer type are the caller's business."""
-    x = widened(np.asarray(x))
-    if not dtype.is_half or dtype_of_numpy(x.dtype) is dtype:
-        with np.errstate(all="ignore"):
+    x = np.asarray(x)
+    if x.dtype == dtype.numpy:
+        return x.copy()
+    x = widened(x)
+    with np.errstate(all="ignore"):  # infinity is a result, and a signalling NaN one too
+        if not dtype.is_half:
             return x.astype(dtype.numpy, copy=True)
-    if x.dtype.kind != "f":
-        x = x.astype(np.float32)
-    exact = nearest(x, dtype).astype(np.float32)
+        exact = nearest(x if x.dtype.kind == "f" else x.astype(np.float32), dtype).astype(np.float32)
     if dtype.name == "float16":
         return exact.astype(np.float16)
     return np.asarray((exact.view(np.uint32) >> 16).astype(np.uint16).view(dtype.numpy)).reshape(x.shape)
+
+
+def bits_of(value: float, dtype: DType) -> int:
+    """The bits of a 16-bit float."""
+    if math.isnan(value):
+        return 0x7E00 if dtype.name == "float16" else 0x7FC0
+    exact = float(nearest(np.asarray(value), dtype))
+    if dtype.name == "float16":
+        return int(np.float16(exact).view(np.uint16))
+    return int(np.float32(exact).view(np.uint32)) >> 16
 
 
 def round_number(value: float, dtype: DType) -> float:

@@ -116,7 +116,7 @@ DTYPES: Final = {d.name: d for d in (bool_, *_INTEGERS, float16, bfloat16, float
 """Every element type, by name. The wider unsigned types occur inside kernels only (bit patterns, Philox); the
 frontend's tensors use `TENSOR_DTYPES`."""
 
-TENSOR_DTYPES: Final = (bool_, uint8, int8, int16, int32, int64, float32, float64)
+TENSOR_DTYPES: Final = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
 """The element types of tensors: bool first, then integers, then floats."""
 
 

@@ -162,7 +162,8 @@ class Buffer:
             "data": (self.ptr + offset, readonly),
             "shape": shape,
             "strides": strides,
-            "typestr": dtype.str,
+            "typestr": dtype.str if dtype.kind != "V" else f"<u{dtype.itemsize}",
             "version": 3,
         }
-        return np.asarray(_Window(self, interface))
+        # The protocol has no name for the dtypes of ml_dtypes: their bits come over as integers.
+        return np.asarray(_Window(self, interface)).view(dtype)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from kiln.ir.halves import is_half
+
 MATH_ULP = 4
 """Scalar functions against NumPy's, in units of the last place: both are within 1 to 2 of the true value."""
 
@@ -38,10 +40,27 @@ TRANSPOSE = 1e-12
 """<g, J t> against <J^T g, t> in float64: two roundings of short sums, relative to 1 + |value|."""
 
 
+HALF_ULP = 1
+"""16-bit floats: results that differ in the last places of float32 may round to neighbours."""
+
+
+def _half_close(got: Any, wanted: Any) -> bool:
+    """Equal, or neighbours; NaNs agree."""
+
+    def order(x: Any) -> Any:
+        bits = np.ascontiguousarray(x).view(np.int16).astype(np.int32).reshape(x.shape)
+        return np.where(bits < 0, -(bits & 0x7FFF), bits)
+
+    nan = wanted != wanted
+    return bool(((nan == (got != got)) & (nan | (np.abs(order(got) - order(wanted)) <= HALF_ULP))).all())
+
+
 def close(op: str, got: Any, wanted: Any) -> bool:
     """Whether `got` is within the tolerance of scalar function `op` around `wanted`: NaNs and infinities agree, and
     finite values within some ulp."""
     got, wanted = np.asarray(got), np.asarray(wanted)
+    if is_half(got.dtype):
+        return _half_close(got, wanted)
     if got.dtype.kind != "f":
         return bool((got == wanted).all())
     finite = np.isfinite(wanted)

@@ -11,11 +11,13 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from kiln.codegen import halves
 from kiln.codegen.cuda.prelude import HELPERS
 from kiln.codegen.cuda.schedule import Scheduled, schedule
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir import types as T
+from kiln.ir.halves import bits_of
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var
 from kiln.ir.loops_walk import walk
@@ -31,6 +33,8 @@ C_TYPES: Final[dict[DType, str]] = {
     T.int64: "long long",
     T.uint32: "unsigned int",
     T.uint64: "unsigned long long",
+    T.float16: "unsigned short",
+    T.bfloat16: "unsigned short",
     T.float32: "float",
     T.float64: "double",
 }
@@ -49,11 +53,10 @@ BITCASTS: Final = {
     ("uint64", "float64"): "__longlong_as_double",
 }
 UNSIGNED: Final = {
-    T.int8: "unsigned char",
-    T.int16: "unsigned short",
-    T.int32: "unsigned int",
+    **dict.fromkeys((T.int8, T.int16, T.int32, T.uint8, T.uint16), "unsigned int"),
     T.int64: "unsigned long long",
 }
+"""The unsigned type in which integers wrap; C's own promotion of the narrow ones is to int, which could overflow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +251,8 @@ class _Emitter:
             case L.Apply():
                 if e.fn in MATH_FUNCTIONS:
                     return self._expr(expand(e.fn, e.args))
+                if halves.is_conversion(e):
+                    return self._expr(halves.expand(e))
                 return self._apply(e, [self._expr(a) for a in e.args])
             case _:
                 raise TypeError(f"no CUDA text for {type(e).__name__}")
@@ -334,6 +339,8 @@ def literal(c: Const) -> str:
             return f"{v}u"
         case "uint64":
             return f"{v}ull"
+        case "float16" | "bfloat16":
+            return f"(unsigned short){bits_of(v, c.dtype):#x}"
     x, single = float(v), c.dtype is T.float32
     if math.isnan(x):
         return "__int_as_float(0x7fc00000)" if single else "__longlong_as_double(0x7ff8000000000000ll)"

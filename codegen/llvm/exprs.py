@@ -46,6 +46,15 @@ def linear_index(buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Expr | None
     return vectors[0][0], None, total
 
 
+def _lanes_below(mask: Expr | None) -> int | None:
+    """How many lanes a mask like that of a loop's tail has, if it is known now: ramp(base) < limit."""
+    match mask:
+        case Apply(fn="lt", args=(Ramp(base=Const(value=int(base))), Const(value=int(limit)))):
+            return max(0, min(mask.lanes, limit - base))
+        case _:
+            return None
+
+
 class Expressions:
     """Writes instructions for expressions into `lines`; remembers what is computed, scope by scope."""
 
@@ -155,6 +164,8 @@ class Expressions:
             return self.set(f"select {self.typed(c)}, {self.typed(a)}, {self.typed(b)}")
         if fn == "cast":
             return self._cast(args[0], e.type)
+        if operand.dtype.is_half and fn != "bitcast":
+            raise TypeError(f"{fn} of {operand}: 16-bit floats are computed with as float32")
         if fn == "bitcast":
             return self.set(f"bitcast {self.typed(args[0])} to {llvm_type(e.type)}")
         v = [self.value(a) for a in args]
@@ -231,6 +242,12 @@ class Expressions:
         if target.kind == "bool":
             zero = constant(a.type, 0)
             return self.set(f"fcmp une {s} {v}, {zero}" if source.is_floating_point else f"icmp ne {s} {v}, {zero}")
+        if source is T.float16 and target is T.float32:  # left to targets that have an exact instruction
+            half = Vec(source, to.lanes)
+            typed = llvm_type(half).replace("i16", "half")
+            return self.set(f"fpext {typed} {self.set(f'bitcast {s} {v} to {typed}')} to {t}")
+        if source.is_half or target.is_half:
+            raise TypeError(f"the cast of {source} to {target} must be expanded first (codegen/halves.py)")
         if source.is_floating_point and target.is_floating_point:
             return self.set(f"{'fpext' if target.bits > source.bits else 'fptrunc'} {s} {v} to {t}")
         if target.is_floating_point:
@@ -358,6 +375,13 @@ class Expressions:
             return
         bits = llvm_type(Vec(T.bool_, lanes))
         mask = "splat (i1 true)" if s.mask is None else self.value(s.mask)
+        if coefficient == 1 and _lanes_below(s.mask) == 1:
+            # A masked store of narrowed integers under a constant mask of one lane: LLVM 22 would write the wide one.
+            first = self.set(f"extractelement {t} {v}, i64 0")
+            self.emit(
+                f"store {memory_type(Vec(value.dtype))} {first}, ptr {self.address(s.buffer, offset)}, align {align}"
+            )
+            return
         if coefficient == 1:
             place = ("ptr", self.address(s.buffer, offset))
             self.call("void", f"llvm.masked.store.{mangled(t)}.p0", [(t, v), place, ("i32", str(align)), (bits, mask)])

@@ -6,6 +6,7 @@ import math
 import struct
 from typing import Final
 
+from kiln.ir.halves import bits_of
 from kiln.ir.loops import Vec
 from kiln.ir.target import Target
 from kiln.ir.types import DType
@@ -15,7 +16,7 @@ _SUFFIX: Final = {"float": "f32", "double": "f64"}
 
 
 def scalar_type(dtype: DType) -> str:
-    """The register type of one element; bool is i1 in registers and i8 in memory."""
+    """The register type of one element; bool is i1 in registers and i8 in memory, 16-bit floats are bits."""
     return _SCALARS.get(dtype.name) or f"i{dtype.bits}"
 
 
@@ -44,6 +45,8 @@ def constant(vec: Vec, value: int | float | bool) -> str:
     if vec.lanes > 1:
         one = Vec(vec.dtype)
         return f"splat ({scalar_type(vec.dtype)} {constant(one, value)})"
+    if vec.dtype.is_half:
+        return str(bits_of(value, vec.dtype))
     if vec.dtype.is_floating_point:
         if math.isnan(value):
             return "0x7FF8000000000000"

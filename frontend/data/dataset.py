@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, cast
 
+from kiln.creation import from_numpy
 from kiln.data.sampler import permutation
 from kiln.errors import ArgumentError, InvalidValueError, KilnIndexError
 from kiln.random import Generator
@@ -51,6 +52,15 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def __len__(self) -> int:
         return len(self.tensors[0])
+
+    def batch(self, indices: Sequence[Any]) -> list[Tensor] | None:
+        """What `default_collate` makes of these samples, gathered at once. None where that needs more: numbers out of
+        range or of another kind than int, tensors that gradients flow through."""
+        n = len(self)
+        plain = all(type(i) is int and -n <= i < n for i in indices)
+        if not plain or not indices or any(t.requires_grad for t in self.tensors):
+            return None
+        return [from_numpy(t.numpy()[indices]) for t in self.tensors]
 
 
 class StackDataset(Dataset[Any]):

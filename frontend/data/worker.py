@@ -28,6 +28,8 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.creation import from_numpy
+from kiln.data.collate import default_collate
+from kiln.data.dataset import TensorDataset
 from kiln.errors import WorkerError
 from kiln.nn.parameter import Parameter
 from kiln.random import manual_seed
@@ -101,6 +103,10 @@ class Fetcher:
             return self.collate(self._streamed(self.iterator, len(task) if self.batched else None))
         if not self.batched:
             return self.collate(self.dataset[task])
+        if type(self.dataset) is TensorDataset and self.collate is default_collate:  # the usual case, made quick
+            gathered = self.dataset.batch(task)
+            if gathered is not None:
+                return gathered
         together = getattr(self.dataset, "__getitems__", None)
         return self.collate(together(task) if together is not None else [self.dataset[i] for i in task])
 

@@ -7,12 +7,13 @@ import math
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ShapeError
-from kiln.promotion import broadcast_shapes, broadcast_to, cast_to, floating, tensor_arg
+from kiln.promotion import broadcast_shapes, broadcast_to, cast_to, floating, in_float32, tensor_arg
 from kiln.tensor import Tensor
 
 __all__ = ["bilinear", "cosine_similarity", "normalize", "pairwise_distance"]
 
 
+@in_float32
 def bilinear(input1: TensorBase, input2: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
     """y[k] = input1 @ weight[k] @ input2 + bias[k], for [..., in1], [..., in2] and weight [out, in1, in2].
 
@@ -47,12 +48,14 @@ def vector_norm(x: Tensor, p: float, dim: F.Dims, keepdim: bool = False) -> Tens
     return F.where(zero, 0.0, F.sqrt(safe) if p == 2 else F.pow(safe, 1.0 / p))
 
 
+@in_float32
 def normalize(input: TensorBase, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """input / max(norm, eps), with the p-norm along `dim`."""
     x = floating("normalize", input)
     return F.div(x, F.maximum(vector_norm(x, p, dim, keepdim=True), float(eps)))
 
 
+@in_float32
 def cosine_similarity(x1: TensorBase, x2: TensorBase, dim: int = 1, eps: float = 1e-8) -> Tensor:
     """sum(a * b) along `dim`, with a = x1 / max(norm(x1), eps) and b likewise."""
     a, b = floating("cosine_similarity", x1), floating("cosine_similarity", x2)
@@ -61,6 +64,7 @@ def cosine_similarity(x1: TensorBase, x2: TensorBase, dim: int = 1, eps: float =
     return F.sum(F.mul(normalize(a, 2.0, dim, eps), normalize(b, 2.0, dim, eps)), dim)
 
 
+@in_float32
 def pairwise_distance(
     x1: TensorBase, x2: TensorBase, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:

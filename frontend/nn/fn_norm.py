@@ -1,7 +1,8 @@
 """Normalisation: every function here is the composition that it is written as.
 
 All of them centre first and take the variance as the mean of squared differences; what is normalised together is
-flattened to one dimension where possible, so that its order of summation is that of a row.
+flattened to one dimension where possible, so that its order of summation is that of a row. 16-bit floats are widened
+first, and the result is rounded once, to the dtype of the input.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from kiln import functional as F
 from kiln.autograd import no_grad
 from kiln.base import TensorBase
+from kiln.dtypes import finfo
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.promotion import tensor_arg
+from kiln.promotion import cast_to, in_float32, tensor_arg, wide
 from kiln.tensor import Tensor
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
@@ -39,6 +39,11 @@ def _floats(name: str, input: TensorBase) -> Tensor:
     return x
 
 
+def _rounded(y: Tensor, x: Tensor) -> Tensor:
+    """`y` in the dtype of `x`, where that is a 16-bit float."""
+    return cast_to(y, x.dtype) if x.dtype.is_half else y
+
+
 def _by_channel(p: TensorBase, x: Tensor) -> Tensor:
     """A tensor [C] shaped to go along dimension 1 of `x`."""
     return F.reshape(p, (1, -1, *[1] * (x.ndim - 2)))
@@ -47,8 +52,8 @@ def _by_channel(p: TensorBase, x: Tensor) -> Tensor:
 def _scaled(y: Tensor, weight: TensorBase | None, bias: TensorBase | None) -> Tensor:
     """y * weight + bias, either of which may be missing."""
     if weight is not None:
-        y = F.mul(y, weight)
-    return y if bias is None else F.add(y, bias)
+        y = F.mul(y, wide(weight))
+    return y if bias is None else F.add(y, wide(bias))
 
 
 def _scaled_by_channel(y: Tensor, weight: TensorBase | None, bias: TensorBase | None) -> Tensor:
@@ -76,8 +81,8 @@ def layer_norm(
 ) -> Tensor:
     """(x - mean) * rsqrt(var + eps) * weight + bias over the last dimensions, which are `normalized_shape`."""
     x = _floats("layer_norm", input)
-    rows = _trailing("layer_norm", x, normalized_shape, (weight, bias))
-    return _scaled(F.reshape(_rows(rows, eps), x.shape), weight, bias)
+    rows = wide(_trailing("layer_norm", x, normalized_shape, (weight, bias)))
+    return _rounded(_scaled(F.reshape(_rows(rows, eps), x.shape), weight, bias), x)
 
 
 def rms_norm(
@@ -86,10 +91,10 @@ def rms_norm(
     """x * rsqrt(mean(x * x) + eps) * weight over the last dimensions, which are `normalized_shape`; `eps` defaults to
     the dtype's epsilon."""
     x = _floats("rms_norm", input)
-    rows = _trailing("rms_norm", x, normalized_shape, (weight,))
-    eps = float(np.spacing(x.dtype.numpy.type(1))) if eps is None else eps
+    rows = wide(_trailing("rms_norm", x, normalized_shape, (weight,)))
+    eps = finfo(x.dtype).eps if eps is None else eps
     y = _standardised(rows, F.mean(F.mul(rows, rows), -1, keepdim=True), eps)
-    return _scaled(F.reshape(y, x.shape), weight, None)
+    return _rounded(_scaled(F.reshape(y, x.shape), weight, None), x)
 
 
 def group_norm(
@@ -106,15 +111,15 @@ def group_norm(
     n, c = x.shape[:2]
     if num_groups < 1 or c % num_groups:
         raise InvalidValueError(f"{c} channels can't be divided into {num_groups} groups", op="group_norm")
-    rows = F.reshape(x, (n, num_groups, math.prod(x.shape[1:]) // num_groups))
-    return _scaled_by_channel(F.reshape(_rows(rows, eps), x.shape), weight, bias)
+    rows = F.reshape(wide(x), (n, num_groups, math.prod(x.shape[1:]) // num_groups))
+    return _rounded(_scaled_by_channel(F.reshape(_rows(rows, eps), x.shape), weight, bias), x)
 
 
 def _update(running: TensorBase | None, value: Tensor, momentum: float | Tensor) -> None:
     """running = momentum * value + (1 - momentum) * running, in place."""
     if running is not None:
         r = tensor_arg("batch_norm", running)
-        old = F.mul(r, 1.0 - momentum if isinstance(momentum, float) else F.sub(1.0, momentum))
+        old = F.mul(wide(r), 1.0 - momentum if isinstance(momentum, float) else F.sub(1.0, momentum))
         r.copy_(F.add(F.mul(value.detach(), momentum), old))
 
 
@@ -144,21 +149,22 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise InvalidValueError("needs running_mean and running_var outside training", op="batch_norm")
-        d = F.sub(x, _by_channel(running_mean, x))
-        return _scaled_by_channel(_standardised(d, _by_channel(running_var, x), eps), weight, bias)
+        d = F.sub(wide(x), _by_channel(wide(running_mean), x))
+        y = _standardised(d, _by_channel(wide(running_var), x), eps)
+        return _rounded(_scaled_by_channel(y, weight, bias), x)
     count = x.numel() // x.shape[1] if x.shape[1] else 0
     if count == 1:
         raise InvalidValueError(f"training needs more than 1 value per channel, got {x.ttype}", op="batch_norm")
     dims = [0, *range(2, x.ndim)]
-    mean = F.mean(x, dims, keepdim=True)
-    d = F.sub(x, mean)
+    mean = F.mean(wide(x), dims, keepdim=True)
+    d = F.sub(wide(x), mean)
     var = F.mean(F.mul(d, d), dims, keepdim=True)
     with no_grad():
         momentum = momentum if isinstance(momentum, TensorBase) else float(momentum)
         _update(running_mean, F.reshape(mean.detach(), (-1,)), momentum)
         unbiased = F.mul(F.reshape(var.detach(), (-1,)), count / max(count - 1, 1))
         _update(running_var, unbiased, momentum)
-    return _scaled_by_channel(_standardised(d, var, eps), weight, bias)
+    return _rounded(_scaled_by_channel(_standardised(d, var, eps), weight, bias), x)
 
 
 def instance_norm(
@@ -181,7 +187,7 @@ def instance_norm(
     count = math.prod(x.shape[2:])
     if count == 1:
         raise InvalidValueError(f"needs more than 1 value per channel, got {x.ttype}", op="instance_norm")
-    rows = F.reshape(x, (n, c, count))
+    rows = F.reshape(wide(x), (n, c, count))
     mean = F.mean(rows, -1, keepdim=True)
     d = F.sub(rows, mean)
     var = F.mean(F.mul(d, d), -1, keepdim=True)
@@ -189,9 +195,10 @@ def instance_norm(
         _update(running_mean, F.mean(F.reshape(mean.detach(), (n, c)), 0), float(momentum))
         unbiased = F.mul(F.reshape(var.detach(), (n, c)), count / max(count - 1, 1))
         _update(running_var, F.mean(unbiased, 0), float(momentum))
-    return _scaled_by_channel(F.reshape(_standardised(d, var, eps), x.shape), weight, bias)
+    return _rounded(_scaled_by_channel(F.reshape(_standardised(d, var, eps), x.shape), weight, bias), x)
 
 
+@in_float32
 def local_response_norm(
     input: TensorBase, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:

@@ -423,11 +423,11 @@ class Module:
 
     def half(self) -> Self:
         """`to(kiln.float16)`."""
-        return self.to(_half_type("float16"))
+        return self.to(T.float16)
 
     def bfloat16(self) -> Self:
         """`to(kiln.bfloat16)`."""
-        return self.to(_half_type("bfloat16"))
+        return self.to(T.bfloat16)
 
     # ------------------------------------------------------------------------------------- showing
 
@@ -479,13 +479,6 @@ def on_cpu(op: str, device: Any) -> None:
     """NotYetError unless `device` (None, a name or a device) is the CPU."""
     if device is not None and str(device).split(":")[0] != "cpu":
         raise NotYetError(f"modules can't be on {device}", op=op, fix="leave them on the CPU")
-
-
-def _half_type(name: str) -> DType:
-    found = T.DTYPES.get(name)
-    if found is None or found not in T.TENSOR_DTYPES:
-        raise NotYetError(f"tensors of {name} are not supported")
-    return found
 
 
 def _move(x: Tensor, converted: Tensor) -> None:

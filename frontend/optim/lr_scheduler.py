@@ -195,6 +195,10 @@ class MultiStepLR(LRScheduler):
         passed = bisect_right(sorted(self.milestones.elements()), self.last_epoch)
         return [base * self.gamma**passed for base in self.base_lrs]
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """As the base's; milestones may be a plain dict, as they come out of a file."""
+        super().load_state_dict({**state_dict, "milestones": Counter(state_dict["milestones"])})
+
 
 class ConstantLR(LRScheduler):
     """Times `factor` until epoch `total_iters`."""

@@ -7,10 +7,13 @@ sees the numbers which schedules change is the work of `groups.py` (docs/decisio
 
 from __future__ import annotations
 
+import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 from kiln.autograd import enable_grad, no_grad
+from kiln.autograd.hooks import RemovableHandle
 from kiln.errors import ArgumentError, InvalidValueError, LoadError, NotYetError
 from kiln.optim.groups import Group
 from kiln.pytree import map_tree
@@ -21,6 +24,27 @@ Number: TypeAlias = "float | Tensor"
 """Options may be 0-d tensors: changing their content needs no new compilation."""
 
 _IMPLEMENTATION = ("foreach", "capturable", "fused")
+
+
+def _hooked(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step` between an optimiser's hooks, unless it is called by a step that overrides it."""
+
+    @functools.wraps(step)
+    def hooked(self: Optimizer, *args: Any, **kwargs: Any) -> Any:
+        if type(self).step is not hooked:
+            return step(self, *args, **kwargs)
+        for hook in tuple(self._pre_hooks.values()):
+            changed = hook(self, args, kwargs)
+            if changed is not None:
+                if not isinstance(changed, tuple) or len(changed) != 2:
+                    raise ArgumentError("a hook before a step returns None or (args, kwargs)", op=type(self).__name__)
+                args, kwargs = changed
+        result = step(self, *args, **kwargs)
+        for hook in tuple(self._post_hooks.values()):
+            hook(self, args, kwargs)
+        return result
+
+    return hooked
 
 
 class Optimizer:
@@ -37,8 +61,10 @@ class Optimizer:
         if isinstance(params, Tensor):
             raise ArgumentError("takes an iterable of tensors, not one tensor", op=type(self).__name__)
         self.defaults = defaults
+        self._pre_hooks: dict[int, Any] = {}
+        self._post_hooks: dict[int, Any] = {}
         self.param_groups: list[Group] = []
-        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         given = list(params)
         if not given:
             raise InvalidValueError("got no parameters", op=type(self).__name__)
@@ -47,6 +73,11 @@ class Optimizer:
             if not isinstance(group, Mapping):
                 raise ArgumentError(f"expected groups, found {type(group).__name__}", op=type(self).__name__)
             self.add_param_group(group)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "step" in cls.__dict__:
+            cls.step = _hooked(cls.__dict__["step"])  # type: ignore[method-assign]
 
     def add_param_group(self, param_group: Mapping[str, Any]) -> None:
         """Add parameters (tensors, or pairs of a name and a tensor) with options of their own; what is not given comes
@@ -94,6 +125,7 @@ class Optimizer:
         tensors: `kiln.optim.groups`."""
         raise NotImplementedError(f"{type(self).__name__} does not define update()")
 
+    @_hooked
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient. `closure`, if given, is called first, with gradients enabled;
         its result is returned."""
@@ -109,6 +141,15 @@ class Optimizer:
                     if grad is not None:
                         self.update(p, -grad if options.get("maximize") else grad, self.state[p], options)
         return loss
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(optimizer, args, kwargs) before each step, which takes the (args, kwargs) that it returns, if any.
+        The handle's `remove()` takes it away."""
+        return RemovableHandle(self._pre_hooks, hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Call hook(optimizer, args, kwargs) after each step."""
+        return RemovableHandle(self._post_hooks, hook)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the parameters' gradients, or make them zero."""
@@ -130,7 +171,7 @@ class Optimizer:
         number = {id(p): i for i, p in enumerate(self._order())}
         groups = [{**group, "params": [number[id(p)] for p in group["params"]]} for group in self.param_groups]
         return {
-            "state": {number[id(p)]: dict(state) for p, state in self.state.items() if state},
+            "state": {number.get(id(p), p): dict(state) for p, state in self.state.items() if state},
             "param_groups": groups,
         }
 

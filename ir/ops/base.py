@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
 
 import numpy as np
 
 from kiln.ir.graph import Attrs, AttrValue
-from kiln.ir.loops import Expr
-from kiln.ir.types import Shape, TensorType
+from kiln.ir.halves import converted, is_half, round_number, widened
+from kiln.ir.loops import Apply, Const, Expr, Vec, const, select
+from kiln.ir.loops import cast as cast_expr
+from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32
 
 
 class Operand(Protocol):
@@ -67,6 +69,32 @@ class ElementContext:
     extent: Callable[[int | object], Expr]  # a Dim -> int64 scalar expression
 
 
+def _wide(t: TensorType) -> TensorType:
+    return replace(t, dtype=float32) if t.dtype.is_half else t
+
+
+def narrowed(e: Expr, dtype: DType) -> Expr:
+    """`e` rounded to `dtype` if that is a 16-bit float. What was one before, or a choice of such, is not rounded."""
+    if not dtype.is_half or e.dtype is dtype:
+        return e
+    known = _was(e, dtype)
+    return cast_expr(e, dtype) if known is None else known
+
+
+def _was(e: Expr, dtype: DType) -> Expr | None:
+    """The expression of `dtype` that `e` is the widened value of; None when there is none."""
+    if isinstance(e, Const):
+        return const(e.value, Vec(dtype, e.lanes)) if round_number(e.value, dtype) == e.value else None
+    if not isinstance(e, Apply):
+        return None
+    if e.fn == "cast" and e.args[0].dtype is dtype:
+        return e.args[0]
+    if e.fn == "select":
+        a, b = _was(e.args[1], dtype), _was(e.args[2], dtype)
+        return None if a is None or b is None else select(e.args[0], a, b)
+    return None
+
+
 @dataclass(frozen=True)
 class Dense:
     """Lowering of every op whose result element is a function of its index and of operand elements.
@@ -76,6 +104,20 @@ class Dense:
 
     element: Callable[[ElementContext, tuple[Expr, ...]], Expr]
     pointwise: bool = False
+
+    def at(self, ctx: ElementContext, index: tuple[Expr, ...]) -> Expr:
+        """`element` as kernels compute it. 16-bit floats are widened to float32 when they are read, and the result is
+        rounded to them once: `element` sees float32 operands and, with them, a float32 result."""
+        types, result = ctx.operand_types, ctx.result_type
+        if not any(t.dtype.is_half for t in types):
+            return narrowed(self.element(ctx, index), result.dtype)
+
+        def read(k: int, index: tuple[Expr, ...], where: Expr | None = None) -> Expr:
+            e = ctx.read(k, index, where)
+            return cast_expr(e, float32) if e.dtype.is_half else e
+
+        wide = replace(ctx, operand_types=tuple(map(_wide, types)), result_type=_wide(result), read=read)
+        return narrowed(self.element(wide, index), result.dtype)
 
 
 @dataclass(frozen=True)
@@ -175,11 +217,29 @@ OPS: Final[dict[str, OpDef]] = {}
 
 
 def register(op: OpDef) -> OpDef:
-    """Add an op to the table; names are unique."""
+    """Add an op to the table; names are unique. Its reference is given 16-bit floats as float32, and its results are
+    rounded once."""
     if op.name in OPS:
         raise ValueError(f"op {op.name!r} is declared twice")
+    op = replace(op, ref=_in_float32(op))
     OPS[op.name] = op
     return op
+
+
+def _in_float32(op: OpDef) -> Callable[..., Any]:
+    @functools.wraps(op.ref)
+    def run(xp: Any, *arrays: Any, **attrs: Any) -> Any:
+        if not any(is_half(x.dtype) for x in arrays):
+            return op.ref(xp, *arrays, **attrs)
+        types = [TensorType(cast("DType", dtype_of_numpy(x.dtype)), x.shape) for x in arrays]
+        wanted = op.infer(types, attrs)
+        found = op.ref(xp, *map(widened, arrays), **attrs)
+        results = found if isinstance(found, tuple) else (found,)
+        pairs = zip(results, wanted, strict=True)
+        rounded = tuple(converted(np.asarray(r), t.dtype) if t.dtype.is_half else r for r, t in pairs)
+        return rounded if isinstance(found, tuple) else rounded[0]
+
+    return run
 
 
 def quiet(ref: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
+from kiln.ir.halves import converted
 from kiln.ir.ops.base import Call, Dense, OpDef, OpTypeError, quiet, register
 from kiln.ir.types import TENSOR_DTYPES, DType, TensorType, int32
 
@@ -26,7 +27,7 @@ def _cast_ref(xp: Any, x: Any, *, dtype: DType) -> Any:
         low, wider = float(wide.least), x.astype(np.float64)  # exact, and int32's limits need it
         fits = (wider > low - 1) if wide is int32 else (wider >= low)
         return xp.where(fits & (wider < -low), wider, low).astype(wide.numpy).astype(dtype.numpy)
-    return x.astype(dtype.numpy)
+    return converted(x, dtype)
 
 
 def _cast_expr(x: L.Expr, dtype: DType) -> L.Expr:
@@ -49,7 +50,7 @@ cast: Final[OpDef] = register(OpDef(
     "cast",
     "cast(a; dtype): value conversion. Float to int64 and int32 truncates, NaN and out of range give the minimum; "
     "float to a narrower integer goes by way of int32; integers wrap; anything to bool is != 0; to a float rounds to "
-    "nearest even.",
+    "nearest even, to 16-bit floats once from float64, by way of float32 from integers.",
     _cast_types, quiet(_cast_ref),
     Dense(lambda ctx, index: _cast_expr(ctx.read(0, index), ctx.result_type.dtype), pointwise=True),
     _cast_vjp, _cast_jvp,

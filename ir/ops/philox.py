@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from kiln.ir import loops as L
+from kiln.ir.halves import PARAMETERS
 from kiln.ir.loops import Expr, Vec
 from kiln.ir.types import DType, float32, uint32, uint64
 
@@ -51,7 +52,11 @@ def philox(counter: Expr, key: Expr) -> Words:
 
 
 def _fraction(high: Expr, low: Expr, dtype: DType) -> Expr:
-    """24 bits of `high`, or 53 bits of both words, over 2^24 or 2^53: exact, in [0, 1)."""
+    """24 bits of `high` (8 for bfloat16, 11 for float16), or 53 bits of both words, as a fraction: exact, in [0, 1)."""
+    if dtype.is_half:
+        digits = PARAMETERS[dtype.name][0] + 1
+        top = L.apply("shr", high, L.const(32 - digits, high.type))
+        return L.apply("mul", L.cast(top, float32), L.const(2.0**-digits, Vec(float32, high.lanes)))
     if dtype is float32:
         top = L.apply("shr", high, L.const(8, high.type))
         return L.apply("mul", L.cast(top, dtype), L.const(2.0**-24, Vec(dtype, high.lanes)))
@@ -66,7 +71,9 @@ def uniform(words: Words, dtype: DType) -> Expr:
 
 
 def normal(words: Words, dtype: DType) -> Expr:
-    """A standard normal number by Box and Muller (1958): sqrt(-2 log u1) cos(2 pi u2), u1 in (0, 1]."""
+    """A standard normal number by Box and Muller (1958): sqrt(-2 log u1) cos(2 pi u2), u1 in (0, 1]. For 16-bit floats
+    it is float32's, to be rounded."""
+    dtype = float32 if dtype.is_half else dtype
     w0, w1, w2, w3 = words
     first, second = ((w0, w0), (w1, w1)) if dtype is float32 else ((w0, w1), (w2, w3))
     u1 = _fraction(*first, dtype)

@@ -14,11 +14,12 @@ import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
+from kiln.ir.halves import PARAMETERS, converted
 from kiln.ir.ops import philox
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, register
 from kiln.ir.ops.create import checked_type
 from kiln.ir.ops.elementwise import FLOATS
-from kiln.ir.types import DType, TensorType, int64
+from kiln.ir.types import DType, TensorType, float32, int64
 
 Words = tuple[Any, Any, Any, Any]
 
@@ -70,7 +71,10 @@ def _words(state: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Words:
 
 
 def _fraction(high: Any, low: Any, dtype: DType) -> Any:
-    """A float64 in [0, 1): 24 bits of `high` for float32, 53 bits of both for float64."""
+    """A float64 in [0, 1): 24 bits of `high` for float32 (float16: 11, bfloat16: 8), 53 of both for float64."""
+    if dtype.is_half:
+        digits = PARAMETERS[dtype.name][0] + 1
+        return (high >> np.uint64(32 - digits)).astype(np.float64) * 2.0**-digits
     if dtype.bits == 32:
         return (high >> np.uint64(8)).astype(np.float64) * 2.0**-24
     return ((high << np.uint64(21)) | (low >> np.uint64(11))).astype(np.float64) * 2.0**-53
@@ -78,16 +82,17 @@ def _fraction(high: Any, low: Any, dtype: DType) -> Any:
 
 def _uniform_ref(xp: Any, state: Any, *, shape: tuple[int, ...], dtype: DType) -> Any:
     w0, w1, _, _ = _words(np.asarray(state), shape)
-    return xp.asarray(_fraction(w0, w1, dtype).astype(dtype.numpy))
+    return xp.asarray(converted(_fraction(w0, w1, dtype), dtype))
 
 
 def _normal_ref(xp: Any, state: Any, *, shape: tuple[int, ...], dtype: DType) -> Any:
     """Box and Muller (1958): sqrt(-2 log u1) * cos(2 pi u2) with u1 in (0, 1]."""
     w0, w1, w2, w3 = _words(np.asarray(state), shape)
+    final, dtype = dtype, float32 if dtype.is_half else dtype
     first, second = ((w0, w0), (w1, w1)) if dtype.bits == 32 else ((w0, w1), (w2, w3))
     u1 = _fraction(*first, dtype) + (2.0**-24 if dtype.bits == 32 else 2.0**-53)
     u2 = _fraction(*second, dtype)
-    return xp.asarray((np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)).astype(dtype.numpy))
+    return xp.asarray(converted((np.sqrt(-2 * np.log(u1)) * np.cos(2 * np.pi * u2)).astype(dtype.numpy), final))
 
 
 def _random(name: str, doc: str, ref: Callable[..., Any]) -> OpDef:
@@ -96,11 +101,11 @@ def _random(name: str, doc: str, ref: Callable[..., Any]) -> OpDef:
 
 uniform: Final[OpDef] = _random(
     "uniform",
-    "uniform(state; shape, dtype): float32 or float64 in [0, 1), exactly the same on every machine.",
+    "uniform(state; shape, dtype): floats in [0, 1), exactly the same on every machine.",
     _uniform_ref,
 )
 normal: Final[OpDef] = _random(
     "normal",
-    "normal(state; shape, dtype): standard normal float32 or float64 by Box and Muller.",
+    "normal(state; shape, dtype): standard normal floats by Box and Muller.",
     _normal_ref,
 )

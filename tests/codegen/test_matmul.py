@@ -12,6 +12,7 @@ import pytest
 from kiln.codegen import matmul
 from kiln.ir import order
 from kiln.ir import types as T
+from kiln.ir.halves import converted, widened
 from kiln.ir.types import DType
 from kiln.runtime import context, targets
 from kiln.runtime.modules import load_module
@@ -193,6 +194,35 @@ def test_integers_wrap(level: str) -> None:
     rng = np.random.default_rng(7)
     a, b = normal(rng, (2, 13, 70), T.int64), normal(rng, (2, 70, 30), T.int64)
     assert (product(a, b, level) == np.matmul(a, b)).all()
+
+
+@pytest.mark.parametrize("level", TARGETS)
+@pytest.mark.parametrize("dtype", [T.float16, T.bfloat16, T.uint8, T.int16], ids=str)
+@pytest.mark.parametrize("kinds", ["CCC", "CTC", "TSC", "SCS", "CCT"])
+def test_narrow_types(level: str, dtype: DType, kinds: str) -> None:
+    """Integers wrap; 16-bit floats give float32's result rounded once."""
+    names = {"C": "contiguous", "T": "transposed", "S": "strided"}
+    rng = np.random.default_rng(12)
+    for batch, m, n, k in [(2, 9, 50, 3), (3, 33, 1, 20), (1, 26, 49, 300), (1, 1, 70, 40)]:
+        if dtype.is_half:
+            a, b = (converted(rng.standard_normal(s), dtype) for s in ((batch, m, k), (batch, k, n)))
+            wanted = converted(contract32(widened(a), widened(b)), dtype)
+        else:
+            a, b = (rng.integers(dtype.least, dtype.most, s, dtype.numpy) for s in ((batch, m, k), (batch, k, n)))
+            wanted = np.matmul(a, b)
+        la, lb, lc = (names[x] for x in kinds)
+        out = layout(np.full((batch, m, n), 7, a.dtype), lc)
+        product(layout(a, la), layout(b, lb), level, out)
+        assert (out.view(f"u{out.itemsize}") == wanted.view(f"u{out.itemsize}")).all(), (batch, m, n, k)
+
+
+@pytest.mark.parametrize("dtype", [T.float16, T.bfloat16], ids=str)
+def test_more_than_one_slab_of_halves(dtype: DType) -> None:
+    rng = np.random.default_rng(13)
+    a, b = small_integers(rng, (1, 5, 9000), T.float32), small_integers(rng, (1, 9000, 300), T.float32)
+    wanted = converted(np.matmul(a, b), dtype)
+    assert (product(converted(a, dtype), converted(b, dtype)) == wanted).all()
+    assert (product(converted(a, dtype), layout(converted(b, dtype), "transposed")) == wanted).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 30, 600, 4096), (1, 5, 7, 9000), (1, 40, 60, 9000), (700, 26, 65, 100)], ids=str)

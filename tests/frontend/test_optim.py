@@ -329,3 +329,50 @@ def test_keywords_that_choose_an_implementation() -> None:
         optim.Adam([p], differentiable=True)
     with pytest.raises(kiln.ArgumentError, match="'momentum'"):
         optim.Adam([p], momentum=True)
+
+
+@pytest.mark.parametrize("cls", [optim.SGD, optim.LBFGS])
+def test_hooks_around_a_step(cls: Any) -> None:
+    p = nn.Parameter(kiln.ones(2))
+    optimizer = cls([p], lr=0.5)
+    seen: list[Any] = []
+
+    def closure() -> kiln.Tensor:
+        optimizer.zero_grad()
+        loss = (p * p).sum()
+        loss.backward()
+        return loss
+
+    def before(given: optim.Optimizer, args: Any, kwargs: Any) -> Any:
+        seen.append(("before", given is optimizer, len(args), p.tolist()))
+        return (closure,), kwargs
+
+    first = optimizer.register_step_pre_hook(before)
+    second = optimizer.register_step_post_hook(
+        lambda o, a, k: seen.append(("after", o is optimizer, len(a), p.tolist()))
+    )
+    assert optimizer.step().item() == 2.0
+    moved = p.tolist()
+    assert seen == [("before", True, 0, [1.0, 1.0]), ("after", True, 1, moved)] and moved != [1.0, 1.0]
+    first.remove()
+    second.remove()
+    optimizer.step(closure)
+    assert len(seen) == 2
+    optimizer.register_step_pre_hook(lambda o, a, k: 1)
+    with pytest.raises(kiln.ArgumentError):
+        optimizer.step(closure)
+
+
+def test_a_step_that_calls_its_base_has_its_hooks_once() -> None:
+    class Twice(optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            return super().step(closure)
+
+    p = nn.Parameter(kiln.ones(1))
+    optimizer = Twice([p], lr=0.25)
+    seen = []
+    optimizer.register_step_post_hook(lambda o, a, k: seen.append(1))
+    p.grad = kiln.ones(1)
+    optimizer.step()
+    assert p.tolist() == [0.5] and seen == [1]

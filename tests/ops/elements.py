@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kiln.ir import loops as L
+from kiln.ir.halves import converted, is_half, widened
 from kiln.ir.ops.base import Dense, ElementContext, OpDef
 from kiln.ir.types import DType, Sym, TensorType
 
@@ -31,6 +32,10 @@ def _divide(a: Array, b: Array) -> Array:
 
 
 def _convert(a: Array, to: DType) -> Array:
+    if to.is_half or is_half(a.dtype):
+        a = widened(a)
+        if to.is_half:
+            return converted(a, to)
     if a.dtype.kind == "f" and to.kind in ("int", "uint"):
         info = np.iinfo(to.numpy)
         inside = (a >= float(info.min)) & (a < float(info.max) + (1.0 if to.bits == 32 else 0.0))
@@ -137,4 +142,4 @@ def evaluate_element(
                 run.failed.append((kind, message, int(number)))
 
     context = ElementContext(tuple(types), result, attrs, read, check, lambda d: L.index(number(d)))
-    return run.value(lower.element(context, index)).reshape(shape), run.failed
+    return run.value(lower.at(context, index)).reshape(shape), run.failed

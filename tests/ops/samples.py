@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from kiln.ir.graph import Constant
+from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
 from tests.ops import samples_conv, samples_gather, samples_pool
 from tests.ops.sampling import (
     ANY,
     FLOATS,
+    HALVES,
     INTS,
     MAIN,
     NUMERIC,
@@ -102,8 +104,11 @@ def _cast() -> list[Sample]:
             found.append(Sample(f"{old}-{new}-special", (specials(old),), {"dtype": DTYPES[new]}))
     around = [-129.0, 127.9, 128, 255.9, 256, 300, 32768, 65536.5, 2**31 - 0.25, 2**31, -(2**31) - 0.5, -(2**31) - 1]
     for dtype in FLOATS:
-        limits = np.array([*around, 3e9, 1e10 + 3, -1e20, np.nan], dtype)
+        limits = converted(np.array([*around, 3e9, 1e10 + 3, -1e20, np.nan]), DTYPES[dtype])
         found += [Sample(f"{dtype}-{to}-limits", (limits,), {"dtype": DTYPES[to]}) for to in INTS]
+    wide = [1.0, 1 + 2.0**-8 + 2.0**-40, 1 + 2.0**-11 - 2.0**-40, 65519.999, 65520, 2.0**-25, 2.0**-25 + 2.0**-60]
+    wide = np.array([*wide, 2.0**-134, 2.0**-134 * (1 + 2.0**-30), 2.0**-133, 3.3961775e38, 1e39, 1e300, 5e-324])
+    found += [Sample(f"float64-{t}-once", (np.concatenate([wide, -wide]),), {"dtype": DTYPES[t]}) for t in HALVES]
     edges = np.array([2.0**63, -(2.0**63), 2.0**63 - 1024, 1e300, -0.9, 16777217.5])
     found.append(Sample("float64-int64-edges", (edges,), {"dtype": int64}))
     halfway = np.array([2**53 + 1, 2**24 + 1, -(2**24) - 3, 2**63 - 1])
@@ -156,7 +161,7 @@ def _reduction(name: str) -> list[Sample]:
             rng = generator(name, dtype, "long")
             found.append(Sample(f"{dtype}-long", (draw(rng, (2, 4096 + 70), dtype),), {"dims": (1,)}))
             found.append(Sample(f"{dtype}-tall", (draw(rng, (600, 18), dtype),), {"dims": (0,)}))
-            found.append(Sample(f"{dtype}-minus-zero", (np.full((3, 5), -0.0, dtype),), {"dims": (1,)}))
+            found.append(Sample(f"{dtype}-minus-zero", (np.full((3, 5), -0.0, DTYPES[dtype].numpy),), {"dims": (1,)}))
     if name == "argmax":
         found = [s for s in found if len(s.attrs["dims"]) == 1]
         low = np.full((2, 70), -np.inf, np.float32)
@@ -313,6 +318,9 @@ def _matmul() -> list[Sample]:
         found.append(
             Sample(f"{dtype}-strided", (draw(rng, (8, 10), dtype)[::2, ::2], draw(rng, (5, 9), dtype)[:, 1::3]))
         )
+        if dtype in HALVES:
+            wide = (draw(rng, (2, 3, 300), dtype), draw(rng, (2, 300, 5), dtype))
+            found.append(Sample(f"{dtype}-to-float32", wide, {"dtype": float32}))
         repeated = np.broadcast_to(draw(rng, (1, 3, 4), dtype), (2, 3, 4))
         found.append(Sample(f"{dtype}-repeated", (repeated, draw(rng, (2, 4, 2), dtype))))
     special = specials("float32")
@@ -537,6 +545,7 @@ _ERRORS: dict[str, list[ErrorSample]] = {
         ErrorSample((_F, _F), {}, "shape", "columns"),
         ErrorSample((_F, _t("float64", 3, 2)), {}, "dtype", "dtypes"),
         ErrorSample((_t("bool", 2, 3), _t("bool", 3, 2)), {}, "dtype", "not defined"),
+        ErrorSample((_t("float32", 2, 3), _t("float32", 3, 2)), {"dtype": float64}, "dtype", "gives float32"),
         ErrorSample((_t("float32", 3), _t("float32", 3)), {}, "shape", "stacks of matrices"),
         ErrorSample((_t("float32", 2, 2, 3), _t("float32", 3, 3, 2)), {}, "shape", "batch"),
     ],

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
 
-FLOATS = ("float32", "float64")
+FLOATS = ("float32", "float64", "float16", "bfloat16")
+HALVES = ("float16", "bfloat16")
 INTS = ("int64", "int32", "int16", "int8", "uint8")
 NUMERIC = (*INTS, *FLOATS)
 ANY = ("bool", *NUMERIC)
@@ -63,6 +65,9 @@ def specials(dtype: str) -> Array:
         limits = np.iinfo(dtype)
         low = [-1, -3, limits.min, limits.min + 1] if limits.min else []
         return np.array([0, 1, 2, 7, limits.max // 2 + 1, limits.max - 1, limits.max, *low], dtype)
+    if dtype in HALVES:
+        bits = [0, 1, 2, 0x3FF, 0x400, 0x3C00, 0x7BFF, 0x7C00, 0x7E00, 0x42, 0x7F, 0x80, 0x3F80, 0x7F7F, 0x7F80, 0x7FC0]
+        return np.array([*bits, *(b | 0x8000 for b in bits)], np.uint16).view(DTYPES[dtype].numpy)
     info = np.finfo(dtype)
     tiny, small = float(info.smallest_subnormal), float(info.tiny)
     values = [
@@ -101,7 +106,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: fl
         return np.asarray(rng.integers(-9, 10, shape))
     if dtype in INTS:
         return np.asarray(rng.integers(0 if dtype == "uint8" else -9, 10, shape), dtype)
-    return np.asarray(rng.normal(size=shape) * scale, dtype)
+    return converted(rng.normal(size=shape) * scale, DTYPES[dtype])
 
 
 def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callable[[], Array]]]:

@@ -14,15 +14,30 @@ from typing import Any
 
 import numpy as np
 
+from kiln.ir.halves import converted, is_float, widened
+from kiln.ir.types import DTYPES
+
 Array = np.ndarray[Any, Any]
 Rng = np.random.Generator
-FLOATS = ("float32", "float64")
+HALVES = ("float16", "bfloat16")
+FLOATS = ("float32", "float64", *HALVES)
+INTS = ("uint8", "int8", "int16", "int32", "int64")
+ALL = ("float32", "float64", *HALVES, "bool", *INTS)
+CHANCES = (0.2, 0.15, 0.08, 0.08, 0.12, 0.05, 0.05, 0.05, 0.07, 0.15)
+"""How likely the dtypes of `ALL` are for further inputs, and for casts."""
+LIMITS = {
+    "float16": (65504.0, 2.0**-24),
+    "bfloat16": (float.fromhex("0x1.fep127"), 2.0**-133),
+    "float32": (float(np.finfo(np.float32).max), 2.0**-149),
+    "float64": (float(np.finfo(np.float64).max), 2.0**-1074),
+}
+"""The largest number and the smallest above 0."""
 VERF = np.vectorize(math.erf, otypes=[np.float64])
 
 
 @dataclass
 class Dual:
-    """A value in float64 (or int64, bool) with its derivative along one direction; `dtype` is kiln's."""
+    """A value in float64 (or an integer type, bool) with its derivative along one direction; `dtype` is kiln's."""
 
     v: Array
     t: Array | None
@@ -75,8 +90,9 @@ class Program:
 
 
 def promote(a: Dual | Scalar, b: Dual | Scalar) -> str:
-    """torch's result dtype of two operands, for bool, int64, float32 and float64."""
-    order = ("bool", "int64", "float32", "float64")
+    """torch's result dtype of two operands."""
+    order = ("bool", *INTS, "float16", "bfloat16", "float32", "float64")
+    both = {frozenset({"uint8", "int8"}): "int16", frozenset(HALVES): "float32"}
 
     def rank(x: Dual | Scalar) -> int:
         """0: Python scalar, 1: 0-d tensor, 2: tensor with dimensions."""
@@ -88,17 +104,24 @@ def promote(a: Dual | Scalar, b: Dual | Scalar) -> str:
         return "bool" if isinstance(x.value, bool) else "int64" if isinstance(x.value, int) else "float32"
 
     def category(d: str) -> int:
-        return {"bool": 0, "int64": 1}.get(d, 2)
+        return 0 if d == "bool" else 1 if d in INTS else 2
 
     ka, kb, ra, rb = kind(a), kind(b), rank(a), rank(b)
     if ra == rb:
-        return max(ka, kb, key=order.index)
+        return both.get(frozenset({ka, kb})) or max(ka, kb, key=order.index)
     strong, weak = (ka, kb) if ra > rb else (kb, ka)
     return weak if category(weak) > category(strong) else strong
 
 
 def as_float(dtype: str) -> str:
     return dtype if dtype in FLOATS else "float32"
+
+
+def held(v: Any, dtype: str) -> Array:
+    """Numbers as a `Dual` of this dtype holds them; floats become integers by truncation, integers wrap."""
+    if dtype in FLOATS:
+        return np.asarray(v).astype(np.float64)
+    return np.asarray(v).astype(np.int64 if dtype in INTS and np.asarray(v).dtype.kind == "f" else dtype).astype(dtype)
 
 
 def value_of(x: Dual | Scalar) -> Array:
@@ -150,8 +173,7 @@ def arithmetic(op: str, a: Dual | Scalar, b: Dual | Scalar) -> Dual:
     x, y, dx, dy = value_of(a), value_of(b), tangent_of(a), tangent_of(b)
     if op == "div":
         dtype = as_float(dtype)
-    if dtype in FLOATS:
-        x, y = x.astype(np.float64), y.astype(np.float64)
+    x, y = held(x, dtype), held(y, dtype)
     v: Array
     t: Array
     match op:
@@ -176,7 +198,8 @@ def reduce(op: str, x: Dual, dims: tuple[int, ...], keep: bool) -> Dual:
         n = math.prod(v.shape[d] for d in dims)
         scale = 1 / n if op == "mean" else 1
         dtype = x.dtype if x.dtype in FLOATS else ("float32" if op == "mean" else "int64")
-        total = v.sum(dims, keepdims=keep) * (scale if op == "mean" else 1)
+        whole = None if dtype in FLOATS else np.int64
+        total = v.sum(dims, dtype=whole, keepdims=keep) * (scale if op == "mean" else 1)
         return Dual(np.asarray(total), None if x.t is None else np.asarray(x.t.sum(dims, keepdims=keep) * scale), dtype)
     pick = v.max if op == "amax" else v.min
     out = np.asarray(pick(dims, keepdims=keep))
@@ -227,7 +250,7 @@ def step(instr: Instr, values: list[Dual]) -> Dual:
             x, y = a[1], a[2]
             dtype = promote(x, y)
             t = np.where(first.v, tangent_of(x), tangent_of(y)) if dtype in FLOATS else None
-            return Dual(np.where(first.v, value_of(x), value_of(y)), t, dtype)
+            return Dual(np.where(first.v, held(value_of(x), dtype), held(value_of(y), dtype)), t, dtype)
         case "logical_not":
             return Dual(~first.v.astype(bool), None, "bool")
         case "logical_and":
@@ -255,8 +278,7 @@ def step(instr: Instr, values: list[Dual]) -> Dual:
             return Dual(np.asarray(v), np.asarray(first.tangent() @ a[1].v + first.v @ a[1].tangent()), first.dtype)
         case "cast":
             to = instr.attr("dtype")
-            v = first.v.astype(np.float64 if to in FLOATS else to)
-            return Dual(v, first.tangent() if to in FLOATS else None, to)
+            return Dual(held(first.v, to), first.tangent() if to in FLOATS else None, to)
         case "cross_entropy":
             assert isinstance(a[1], Dual)
             lp = softmax(first, 1, True)
@@ -268,7 +290,8 @@ def step(instr: Instr, values: list[Dual]) -> Dual:
                 first.dtype,
             )
         case op if op in COMPARE:
-            return Dual(np.asarray(COMPARE[op](value_of(a[0]), value_of(a[1]))), None, "bool")
+            dtype = promote(a[0], a[1])
+            return Dual(np.asarray(COMPARE[op](*(held(value_of(x), dtype) for x in a))), None, "bool")
         case op:
             return UNARY[op](first)
 
@@ -304,17 +327,17 @@ class Generator:
         while math.prod(base) > 12000:
             base = tuple(max(1, d // 2) for d in base)
         inputs, layouts, direction = [], [], []
-        main = "float64" if rng.random() < 0.2 else "float32"
+        main = str(rng.choice(["float32", "float64", *HALVES], p=[0.6, 0.2, 0.1, 0.1]))
         for i in range(int(rng.integers(2, 5))):
             shape = base if i == 0 or rng.random() < 0.6 else self.broadcastable(base)
-            dtype = main if i < 2 or rng.random() < 0.6 else str(rng.choice(["float32", "float64", "int64", "bool"]))
+            dtype = main if i < 2 or rng.random() < 0.6 else str(rng.choice(ALL, p=CHANCES))
             x = self.array(shape, dtype)
             inputs.append(x)
             layouts.append(str(rng.choice(["plain", "transposed", "stepped", "offset"], p=[0.55, 0.15, 0.15, 0.15])))
             d = rng.standard_normal(shape) if dtype in FLOATS else np.zeros(shape)
             direction.append(d)
             self.values.append(
-                Dual(x.astype(np.float64) if dtype in FLOATS else x, d if dtype in FLOATS else None, dtype)
+                Dual(widened(x).astype(np.float64) if dtype in FLOATS else x, d if dtype in FLOATS else None, dtype)
             )
         tries = 0
         while len(self.instrs) < self.length and tries < 20 * self.length:
@@ -338,7 +361,9 @@ class Generator:
             if same and rng.random() < 0.3:
                 writes.append((i, int(rng.choice(same)), str(rng.choice(["copy_", "add_", "slice", "mul_"]))))
         special = rng.random() < 0.25
-        program = Program(inputs, layouts, self.instrs, self.values, direction, self.fragile, special, outputs, writes)
+        # Rounding to 16 bits adds up to more than any tolerance: what these programs must do is agree.
+        fragile = self.fragile or any(d.dtype in HALVES for d in self.values)
+        program = Program(inputs, layouts, self.instrs, self.values, direction, fragile, special, outputs, writes)
         if special:
             self.poison(program)
         return program
@@ -346,9 +371,10 @@ class Generator:
     def poison(self, program: Program) -> None:
         """Put infinities, NaN, zeros of both signs and subnormals into the float inputs."""
         for x in program.inputs:
-            if x.dtype.kind == "f" and x.size:
-                tiny = np.finfo(x.dtype).smallest_subnormal
-                odd = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, tiny, -3 * tiny, np.finfo(x.dtype).max], x.dtype)
+            if is_float(x.dtype) and x.size:
+                most, tiny = LIMITS[x.dtype.name]
+                numbers = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, tiny, -3 * tiny, most])
+                odd = converted(numbers, DTYPES[x.dtype.name])
                 hit = self.rng.random(x.shape) < 0.15
                 x[hit] = self.rng.choice(odd, int(hit.sum()))
 
@@ -359,9 +385,9 @@ class Generator:
     def array(self, shape: tuple[int, ...], dtype: str) -> Array:
         if dtype == "bool":
             return np.asarray(self.rng.random(shape) < 0.5)
-        if dtype == "int64":
-            return np.asarray(self.rng.integers(-4, 5, shape))
-        return np.asarray(self.rng.standard_normal(shape), dtype)
+        if dtype in INTS:
+            return np.asarray(self.rng.integers(0 if dtype == "uint8" else -4, 5, shape)).astype(dtype)
+        return converted(np.asarray(self.rng.standard_normal(shape)), DTYPES[dtype])
 
     def pick(self, want: Callable[[Dual], bool] = lambda d: True) -> int | None:
         """A value, later ones more likely."""
@@ -481,7 +507,7 @@ class Generator:
 
     def reduction(self) -> None:
         op = str(self.rng.choice(["sum", "sum", "mean", "amax", "amin"]))
-        i = self.pick(lambda d: d.v.ndim > 0 and (op == "sum" or d.dtype in FLOATS) and d.dtype != "bool")
+        i = self.pick(lambda d: d.v.ndim > 0 and (op != "mean" or d.dtype in FLOATS) and d.dtype != "bool")
         if i is None:
             return
         v = self.values[i].v
@@ -491,7 +517,7 @@ class Generator:
             return
         if op in ("amax", "amin") and v.size:
             top = np.sort(v.astype(float), axis=None)
-            if len(top) > 1 and self.risky(close(top[1:], top[:-1])):
+            if self.values[i].dtype in FLOATS and len(top) > 1 and self.risky(close(top[1:], top[:-1])):
                 return
         self.add(Instr(op, (i,), (("dim", dims), ("keepdim", bool(self.rng.random() < 0.4)))))
 
@@ -561,9 +587,9 @@ class Generator:
     def cast(self) -> None:
         i = self.pick()
         assert i is not None
-        to = str(self.rng.choice(["float32", "float64", "int64", "bool"]))
+        to = str(self.rng.choice(ALL, p=CHANCES))
         v = self.values[i].v
-        truncates = self.values[i].dtype in FLOATS and to in ("int64", "bool")
+        truncates = self.values[i].dtype in FLOATS and to not in FLOATS
         if truncates and self.risky(bool(v.size) and close(v, np.rint(v))):
             return
         self.add(Instr("cast", (i,), (("dtype", to),)))

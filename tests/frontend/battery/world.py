@@ -392,7 +392,7 @@ def template_in_the_code(c: Any, see: Any) -> None:
             self.k = 2.0
 
     box = Box()
-    f = c(lambda x: (x * float("{0.k}".format(box)), f"{box.k}"))  # noqa: UP032
+    f = c(lambda x: (x * float("{0.k}".format(box)), f"{box.k}"))  # noqa: UP030, UP032
     see(f(vector(1)), f(vector(1)))
     box.k = 3.0
     see(f(vector(1)))

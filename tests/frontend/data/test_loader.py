@@ -115,6 +115,34 @@ def first(samples: list[Any]) -> list[Any]:
     return [i for i, _ in samples]
 
 
+def test_a_tensor_dataset_is_gathered_at_once() -> None:
+    x = kiln.rand(3, 9).t()
+    data = D.TensorDataset(x, kiln.arange(9), kiln.ones(9).bool())
+    sampler = [[3, 1, 1], [-1], [8, 0]]
+    quick = list(D.DataLoader(data, batch_sampler=sampler))
+    slow = list(D.DataLoader(data, batch_sampler=sampler, collate_fn=lambda samples: D.default_collate(samples)))
+    for batch, wanted in zip(quick, slow, strict=True):
+        assert type(batch) is type(wanted) is list
+        assert [(t.ttype, t.tolist()) for t in batch] == [(t.ttype, t.tolist()) for t in wanted]
+    quick[0][0].zero_()
+    assert x.numpy().any() and data[3][0].numpy().all()  # a copy
+    with pytest.raises(kiln.KilnIndexError):
+        list(D.DataLoader(data, batch_sampler=[[9]]))
+    x.requires_grad_()
+    (batch,) = D.DataLoader(data, batch_sampler=[[2, 2]])
+    batch[0].sum().backward()
+    assert x.grad is not None and x.grad[2].tolist() == [2.0] * 3
+    asked: list[int] = []
+
+    class Own(D.TensorDataset):
+        def __getitem__(self, index: Any) -> Any:
+            asked.append(index)
+            return super().__getitem__(index)
+
+    list(D.DataLoader(Own(kiln.ones(4)), batch_size=2))
+    assert asked == [0, 1, 2, 3]
+
+
 def test_samplers_are_used() -> None:
     loader = D.DataLoader(Numbers(), 2, sampler=[3, 1, 2], collate_fn=first)
     assert list(loader) == [[3, 1], [2]] and len(loader) == 2
