@@ -238,9 +238,28 @@ class _Family:
         move = Store(
             target, (L.ramp(L.add(L.mul(L.add(here, c), pitch), v), self.lanes),), L.load(source, (at,), inside)
         )
-        outer.add(For("serial", c, L.index(0), n_c, (For("serial", v, L.index(0), pitch, (move,), self.lanes),)))
+        one_by_one = For("serial", c, L.index(0), n_c, (For("serial", v, L.index(0), pitch, (move,), self.lanes),))
+        turned = self._turned(source, target, there, here, params)
+        outer.add(If(is_(s_c, 1), (turned,), (one_by_one,)))
         body = For("serial", a, L.index(0), n_a, (For("serial", b, L.index(0), n_b, outer.block()),))
         return Kernel(f"{self.stem}_pack", (source, target, *params), (body,))
+
+    def _turned(self, source: Buffer, target: Buffer, there: Expr, here: Expr, params: list[Var]) -> Stmt:
+        """The rows of `pack` where each channel lies in one run: square blocks, turned in registers. Channels behind
+        the last one repeat it; their copies are never used."""
+        n_c, s_lane, width, pitch = (params[k] for k in (2, 6, 7, 8))
+        c, v = variables("c_block v_block")
+        body = Names()
+        inside = body.let("some", L.apply("lt", L.ramp(c, self.lanes), L.splat(n_c, self.lanes)))
+        rows: list[Expr] = []
+        for e in range(self.lanes):
+            channel = minimum(v + e, width - 1)
+            rows.append(L.load(source, (L.ramp(L.add(L.add(there, L.mul(channel, s_lane)), c), self.lanes),), inside))
+        for e, row in enumerate([body.let(f"turned{e}", row) for e, row in enumerate(transposed(rows))]):
+            at = L.ramp(L.add(L.mul(L.add(here, c + e), pitch), v), self.lanes)
+            body.add(If(L.apply("lt", c + e, n_c), (Store(target, (at,), row),)))
+        along = For("serial", v, L.index(0), pitch, body.block(), self.lanes)
+        return For("serial", c, L.index(0), n_c, (along,), self.lanes)
 
     def line(self) -> Kernel:
         """out[channel, position] = c[position, channel] for `count` positions, in blocks that are turned in registers.
@@ -644,7 +663,9 @@ class _Weight:
         source = L.add(L.mul(n, s["g_n"]), L.mul(channel, s["g_c"]))
         image = L.mul(s["out_h"], s["out_w"])
         target = L.add(L.mul(rest, positions * family.panel), L.mul(L.mul(n, image), pitch))
-        sizes = (L.index(1), s["out_h"], s["out_w"], L.index(0), s["g_h"], s["g_w"], s["g_c"])
+        whole = names.let("whole", conjunction(is_(s["g_w"], 1), L.apply("eq", s["g_h"], s["out_w"])))
+        rows, columns = L.select(whole, L.index(1), s["out_h"]), L.select(whole, image, s["out_w"])
+        sizes = (L.index(1), rows, columns, L.index(0), s["g_h"], s["g_w"], s["g_c"])
         names.add(Invoke(f"{family.stem}_pack", ((g, source), (packed, target), *sizes, left, pitch)))
         count = L.mul(L.mul(s["groups"], panels), s["images"])
         grain = quotient(L.index(PACK_GRAIN), maximum(image * family.panel, 1)) + 1

@@ -9,10 +9,12 @@ and cheaper than memory, but for costly functions, whose row is kept on the stac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from kiln.codegen.collapse import collapse
 from kiln.codegen.domain import (
     Domain,
     Index,
@@ -28,7 +30,8 @@ from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import INDEX, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, Var, Vec
-from kiln.ir.ops.base import Dense, ElementContext, Reduction, ints_attr
+from kiln.ir.ops.base import Dense, ElementContext, Reduction, ints_attr, shape_attr
+from kiln.ir.order import LANES
 from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Shape, Sym, contiguous_strides, float32
 
@@ -74,6 +77,8 @@ Steps = tuple[Dim, ...] | None
 def lower(body: Graph, strides: Sequence[Steps], out_strides: Sequence[Steps], sites: list[CheckSite]) -> Lowered:
     """Lower a fusion's body. `strides` and `out_strides`: of its inputs and outputs (None: row-major). Checks
     are appended to `sites`."""
+    if all(steps is None for steps in out_strides):
+        body, strides = collapse(body, _domain(body), strides)
     return _Lowering(body, strides, out_strides, sites).run()
 
 
@@ -207,7 +212,8 @@ class _Lowering:
         if vector is not None:
             var, hi = self._loop_var(vector), self.dim(domain.full[vector])
             grain = None if outer else self._grain(inner)
-            statements = [For("vector", var, L.index(0), hi, tuple(statements), grain=grain)]
+            kind = "serial" if self._gathers_few(domain.full[vector]) else "vector"
+            statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
             inner = L.mul(inner, hi)
         if merged is not None:
             total = self._product([domain.full[d] for d in outer])
@@ -220,6 +226,12 @@ class _Lowering:
             statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
             inner = L.mul(inner, hi)
         return statements
+
+    def _gathers_few(self, size: Dim) -> bool:
+        """Whether a row would leave vectors half empty that are gathered from windows with a stride: reading elements
+        one by one is faster (measured: 1.6 against 4.1 ns for four results of 2 x 2 elements)."""
+        strided = any(shape_attr(op.attrs, "stride")[-1] != 1 for op in self.body.operations if "kernel" in op.attrs)
+        return strided and isinstance(size, int) and 2 * size <= LANES
 
     def _loop_var(self, d: int) -> Var:
         var = self.coords[d]
@@ -242,6 +254,9 @@ class _Lowering:
     def _point_work(self) -> int:
         """Scalar operations and memory accesses per point of the full domain, roughly."""
         operations = sum(16 if op.op.name in COSTLY else 1 for op in self.body.operations)
+        for op in self.body.operations:
+            if "kernel" in op.attrs:  # a window: each element is read, compared, chosen
+                operations += 4 * math.prod(ints_attr(op.attrs, "kernel"))
         return operations + len(self.inputs) + len(self.outputs)
 
     def _grain(self, points: Expr) -> Expr:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
+from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, full_like_number, in_float32, tensor_arg
+from kiln.promotion import apply, broadcast_to, full_like_number, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -46,6 +47,12 @@ def at_least(op: str, name: str, values: Sequence[int], least: int) -> None:
     """InvalidValueError unless each value is `least` or more."""
     if any(v < least for v in values):
         raise InvalidValueError(f"{name} must be at least {least}, got {list(values)}", op=op)
+
+
+def table(like: TensorBase, data: np.ndarray[Any, Any]) -> Tensor:
+    """Numbers that follow from sizes alone, as a constant: a capture takes it into its graph."""
+    (made,) = OPS["constant"].bind((), {"data": Constant(np.ascontiguousarray(data))}, receiver=like)
+    return cast("Tensor", made)
 
 
 def batched(op: str, x: Tensor, dims: int) -> tuple[Tensor, bool]:
@@ -94,7 +101,9 @@ def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tens
         b = tensor_arg(op, bias)
         if b.shape != (y.shape[1],):
             raise ShapeError(f"the bias must have shape [{y.shape[1]}]", op=op, operands=[b.ttype])
-        y = F.add(y, F.reshape(b, (y.shape[1], *[1] * (y.ndim - 2))))
+        # Repeated along all positions as one dimension, so that its gradient sums long runs.
+        flat = broadcast_to(F.reshape(b, (y.shape[1], 1)), (*y.shape[:2], math.prod(y.shape[2:])))
+        y = F.add(y, F.reshape(flat, y.shape))
     return F.squeeze(y, 0) if single else y
 
 

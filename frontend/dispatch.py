@@ -498,10 +498,10 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
         return [[*lead, "n"], [*lead, "m"]]
     if isinstance(op.lower, Scatter) and "steps" in attrs:
         return [[f"n{d}" for d in range(ranks[0])], [f"m{d}" for d in range(ranks[1])]]
-    if "place" in attrs:
-        return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
         image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
         roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
         return roles[op.name]
+    if "place" in attrs:
+        return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

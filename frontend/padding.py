@@ -14,9 +14,9 @@ import numpy as np
 
 from kiln import functional as F
 from kiln.base import TensorBase
-from kiln.convolution import at_least, sizes
-from kiln.creation import from_numpy
+from kiln.convolution import at_least, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
+from kiln.gathering import index_select
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, full_like_number, tensor_arg
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample"]
 
-_SLICE, _SCATTER, _PICK = OPS["slice"], OPS["slice_scatter"], OPS["pick"]
+_SLICE, _SCATTER = OPS["slice"], OPS["slice_scatter"]
 
 
 def _cut(x: Tensor, d: int, begin: int, end: int) -> Tensor:
@@ -217,13 +217,7 @@ def _gathered(x: Tensor, d: int, places: Sequence[int]) -> Tensor:
         return F.reshape(wide, (*x.shape[:d], m, *x.shape[d + 1 :]))
     if m <= 1 or len({b - a for a, b in itertools.pairwise(places)} | {1}) == 1:
         return _cut(x, d, places[0], places[0] + m)
-    rest = [i for i in range(x.ndim) if i != d]
-    moved = F.permute(x, (*rest, d))
-    lead = moved.shape[:-1]
-    wide = F.expand(F.unsqueeze(moved, -2), (*lead, m, n))
-    index = F.expand(from_numpy(np.asarray(places, np.int64)), (*lead, m))
-    picked = apply(_PICK, wide, index)
-    return F.permute(picked, (*range(d), x.ndim - 1, *range(d, x.ndim - 1)))
+    return index_select(x, d, table(x, np.asarray(places, np.int64)))
 
 
 def _nearest(x: Tensor, d: int, m: int, scale: float, shift: float) -> Tensor:
@@ -244,8 +238,8 @@ def _linear(x: Tensor, d: int, m: int, scale: float, align_corners: bool) -> Ten
     low = np.minimum(np.floor(at).astype(np.int64), n - 1)
     high = np.minimum(low + 1, n - 1)
     weight = np.clip(at - low.astype(at.dtype), 0, 1).reshape(m, *[1] * (x.ndim - 1 - d))
-    first = F.mul(_gathered(x, d, low.tolist()), from_numpy(1 - weight))
-    return F.add(first, F.mul(_gathered(x, d, high.tolist()), from_numpy(weight)))
+    first = F.mul(_gathered(x, d, low.tolist()), table(x, 1 - weight))
+    return F.add(first, F.mul(_gathered(x, d, high.tolist()), table(x, weight)))
 
 
 # ----------------------------------------------------------------------------------------- pixel shuffle

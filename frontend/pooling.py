@@ -14,9 +14,9 @@ import numpy as np
 
 from kiln import functional as F
 from kiln.base import TensorBase
-from kiln.convolution import at_least, batched, sizes
-from kiln.creation import from_numpy
+from kiln.convolution import at_least, batched, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.gathering import take
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, tensor_arg
 
@@ -232,7 +232,7 @@ def _divisor(total: Tensor, windows: Sequence[Window], include_padding: bool, ov
     if all(len(set(each)) == 1 for each in lengths):
         return float(math.prod(each[0] for each in lengths))
     rows, columns = lengths if len(lengths) == 2 else ([1], lengths[0])
-    return from_numpy(np.outer(rows, columns).astype(total.dtype.numpy))
+    return table(total, np.outer(rows, columns).astype(total.dtype.numpy))
 
 
 def lp_pool1d(
@@ -334,7 +334,7 @@ def _adaptive_avg(op: str, input: TensorBase, output_size: OutputSizes, dims: in
         x = F.cat([F.sum(_cut(x, d, *span), d, keepdim=True) for span in spans], d) if spans else _cut(x, d, 0, 0)
         lengths.append([float(end - begin) for begin, end in spans])
     counts = np.outer(lengths[0], lengths[1]) if dims == 2 else np.asarray(lengths[0])
-    mean = F.div(x, from_numpy(counts.astype(x.dtype.numpy)))
+    mean = F.div(x, table(x, counts.astype(x.dtype.numpy)))
     return F.squeeze(mean, 0) if single else mean
 
 
@@ -387,10 +387,9 @@ def _uneven_max(x: Tensor, out: Sequence[int]) -> tuple[Tensor, Tensor]:
             attrs = {"kernel": kernel, "stride": kernel, "padding": (0, 0, 0, 0), "dilation": (1, 1)}
             line.append(apply(_MAX, part, **attrs))
             row, column = np.divmod(np.arange(math.prod(kernel)), kernel[1])
-            table = from_numpy((row + top) * width + column + left)
+            offsets = table(x, (row + top) * width + column + left)
             index = apply(_INDEX, part, **attrs)
-            spread = F.expand(F.reshape(table, (1, 1, 1, 1, -1)), (*index.shape, table.shape[0]))
-            at.append(apply(OPS["pick"], spread, index))
+            at.append(take(offsets, index))
         rows.append(F.cat(line, 3))
         places.append(F.cat(at, 3))
     return F.cat(rows, 2), F.cat(places, 2)

@@ -1,5 +1,6 @@
-"""Pooling over windows of the last two dimensions: the largest element, its place, the sum; and what their gradients
-need, in gather form: each element collects from the windows it lies in, in ascending order of the windows.
+"""Pooling over windows of the last two dimensions: the largest element, its place, the sum. The gradient of the largest
+is written to its place; that of the sum is an op of its own, in gather form: each element collects from the windows it
+lies in. Both add in ascending order of the windows.
 
 Attributes: `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
 `dilation` (2, of maxima only); `size` (2) is that of the images where a gradient goes. Padding is not there: no window
@@ -19,8 +20,10 @@ from kiln.ir import order
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, ints_attr, quiet, register
 from kiln.ir.ops.conv import Axis, axes, positions
+from kiln.ir.ops.create import zeros_of
 from kiln.ir.ops.elementwise import FLOATS, NUMERIC
-from kiln.ir.ops.movement import broadcast, pick, reshape
+from kiln.ir.ops.gather import gather, scatter_add
+from kiln.ir.ops.movement import reshape
 from kiln.ir.types import DType, TensorType, dtype_of_numpy, int64
 
 MOST_TAPS: Final = 1024
@@ -130,12 +133,18 @@ def _index_element(ctx: ElementContext, index: Index) -> L.Expr:
     dtype = ctx.operand_types[0].dtype
     best: L.Expr = L.const(order.identity("max", dtype), dtype)
     at: L.Expr = L.index(-1)
-    for value, place, there in _window(ctx, index):
-        new = L.apply("lt", at, L.index(0))  # the first one, whatever it is
-        number = L.apply("eq", best, best)
-        larger = L.apply("and", number, L.apply("not", L.apply("le", value, best)))
-        takes = L.apply("or", new, larger)
-        takes = takes if there is None else L.apply("and", there, takes)
+    certain = False  # whether an element has been met, wherever the window lies
+    for k, (value, place, there) in enumerate(_window(ctx, index)):
+        if k == 0 and there is None:
+            best, at, certain = value, place, True
+            continue
+        takes = L.apply("and", L.apply("eq", best, best), L.apply("not", L.apply("le", value, best)))
+        if not certain:  # the first one counts, whatever it is
+            takes = L.apply("or", L.apply("lt", at, L.index(0)), takes)
+        if there is None:
+            certain = True
+        else:
+            takes = L.apply("and", there, takes)
         best, at = L.select(takes, value, best), L.select(takes, place, at)
     return at
 
@@ -160,8 +169,7 @@ def _windows(axis: Axis, taps: int, place: L.Expr, count: L.Expr) -> Iterator[tu
         yield number, exists, L.sub(place + axis.before, number * axis.stride)
 
 
-def _collect(ctx: ElementContext, index: Index, belongs: Any) -> L.Expr:
-    """The sum over the windows around an element, from +0, of operand 0 where `belongs(window, depths, test)` says."""
+def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
     (rows, taps_h), (columns, taps_w) = _walks(ctx.attrs)
     counts = [ctx.extent(d) for d in ctx.operand_types[0].shape[-2:]]
     dtype = ctx.result_type.dtype
@@ -169,26 +177,11 @@ def _collect(ctx: ElementContext, index: Index, belongs: Any) -> L.Expr:
     for (p, p_exists, p_depth), (q, q_exists, q_depth) in itertools.product(
         _windows(rows, taps_h, index[-2], counts[0]), _windows(columns, taps_w, index[-1], counts[1])
     ):
-        window, exists = (*index[:-2], p, q), L.apply("and", p_exists, q_exists)
-        test = L.apply("and", exists, belongs(window, (p_depth, q_depth), exists))
-        total = L.select(test, L.apply("add", total, ctx.read(0, window, test)), total)
+        inside = [L.apply("lt", p_depth, L.index(taps_h)), L.apply("lt", q_depth, L.index(taps_w))]
+        test = _all([p_exists, q_exists, *inside])
+        assert test is not None
+        total = L.select(test, L.apply("add", total, ctx.read(0, (*index[:-2], p, q), test)), total)
     return total
-
-
-def _max_input_element(ctx: ElementContext, index: Index) -> L.Expr:
-    width = ctx.extent(ctx.result_type.shape[-1])
-    place = L.add(L.mul(index[-2], width), index[-1])
-    return _collect(ctx, index, lambda window, _, exists: L.apply("eq", ctx.read(1, window, exists), place))
-
-
-def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
-    kernel = ints_attr(ctx.attrs, "kernel")
-
-    def inside(window: Index, depths: Index, exists: L.Expr) -> L.Expr:
-        rows, columns = (L.apply("lt", d, L.index(k)) for d, k in zip(depths, kernel, strict=True))
-        return L.apply("and", rows, columns)
-
-    return _collect(ctx, index, inside)
 
 
 # --------------------------------------------------------------------------------------- references
@@ -236,30 +229,14 @@ def _sum_ref(xp: Any, x: Any, **attrs: Any) -> Any:
     return total
 
 
-def _collect_ref(g: Any, attrs: Attrs, belongs: Any) -> Any:
-    """The sums of `_collect`: the windows in ascending order, each to the elements that `belongs` gives."""
-    height, width = ints_attr(attrs, "size")
-    out = np.zeros((*g.shape[:-2], height, width), g.dtype)
-    for p, q in np.ndindex(*g.shape[-2:]):
-        mask = belongs(p, q)
-        out = np.where(mask, out + g[..., p, q][..., None, None], out)
-    return out
-
-
-def _max_input_ref(xp: Any, g: Any, index: Any, **attrs: Any) -> Any:
-    height, width = attrs["size"]
-    places = np.arange(height * width).reshape(height, width)
-    return _collect_ref(g, attrs, lambda p, q: places == index[..., p, q][..., None, None])
-
-
 def _sum_input_ref(xp: Any, g: Any, **attrs: Any) -> Any:
     high, wide = (order.taps(a, n, t) for (a, t), n in zip(_walks(attrs), attrs["size"], strict=True))
     height, width = (np.arange(n) for n in attrs["size"])
-
-    def inside(p: int, q: int) -> Any:
-        return np.isin(height, high[p])[:, None] & np.isin(width, wide[q])[None, :]
-
-    return _collect_ref(g, attrs, inside)
+    out = np.zeros((*g.shape[:-2], len(height), len(width)), g.dtype)
+    for p, q in np.ndindex(*g.shape[-2:]):
+        inside = np.isin(height, high[p])[:, None] & np.isin(width, wide[q])[None, :]
+        out = np.where(inside, out + g[..., p, q][..., None, None], out)
+    return out
 
 
 # ------------------------------------------------------------------------------------- declarations
@@ -273,22 +250,31 @@ def _image_size(call: Call) -> tuple[int, ...]:
     return tuple(call.operands[0].ttype.shape[-2:])
 
 
-def picked(x: Any, index: Any) -> Any:
-    """x at the flat places `index` of its images: one number per window."""
-    shape, windows = x.ttype.shape, index.ttype.shape
-    flat = reshape(x, shape=(*shape[:-2], 1, 1, shape[-2] * shape[-1]))
-    lead = len(shape)
-    wide = broadcast(flat, shape=(*windows, shape[-2] * shape[-1]), dims=tuple(range(lead + 1)))
-    return pick(wide, index)
+def _flat(x: Any) -> Any:
+    """The last two dimensions as one."""
+    shape = x.ttype.shape
+    return reshape(x, shape=(*shape[:-2], shape[-2] * shape[-1]))
+
+
+def _along(x: Any) -> dict[str, Any]:
+    """The attributes of `gather` for an index along the last dimension of flattened images."""
+    rank = x.ttype.rank - 1
+    return {"at": tuple(range(rank)), "place": (*range(rank - 1), -1), "wrap": False}
 
 
 def _max_vjp(call: Call, g: Any) -> Sequence[Any]:
-    index = max_pool2d_index(call.operands[0], **call.attrs)
-    return (max_pool2d_input(g, index, size=_image_size(call), **_window_attrs(call)),)
+    """Each number goes to the place of its window, windows in ascending order."""
+    t: TensorType = call.operands[0].ttype
+    index = _flat(max_pool2d_index(call.operands[0], **call.attrs))
+    images = TensorType(t.dtype, (*t.shape[:-2], t.static_shape()[-2] * t.static_shape()[-1]), t.device)
+    return (reshape(scatter_add(zeros_of(images, g), _flat(g), index, **_along(g)), shape=t.shape),)
 
 
 def _max_jvp(call: Call, t: Any) -> Sequence[Any]:
-    return (None if t is None else picked(t, max_pool2d_index(call.operands[0], **call.attrs)),)
+    if t is None:
+        return (None,)
+    index = max_pool2d_index(call.operands[0], **call.attrs)
+    return (reshape(gather(_flat(t), _flat(index), **_along(t)), shape=index.ttype.shape),)
 
 
 max_pool2d_index: Final[OpDef] = register(
@@ -320,32 +306,6 @@ max_pool2d: Final[OpDef] = register(
     )
 )
 
-
-def _max_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    g, index = operands
-    _checked("max_pool2d_input", g, attrs, FLOATS)
-    if index.dtype is not int64:
-        raise OpTypeError("max_pool2d_input", f"the index is {index.dtype}, not int64", "dtype")
-    if index.shape != g.shape:
-        raise OpTypeError("max_pool2d_input", f"an index of type {index} for numbers {g}")
-    return (_spread("max_pool2d_input", g, attrs),)
-
-
-max_pool2d_input: Final[OpDef] = register(
-    OpDef(
-        "max_pool2d_input",
-        "max_pool2d_input(g, index; size, kernel, stride, padding, dilation): images of `size` in which each element "
-        "is the sum, from +0 and in ascending order, of g over the windows around it whose index is its place.",
-        _max_input_types,
-        quiet(_max_input_ref),
-        Dense(_max_input_element),
-        vjp=lambda call, t: (picked(t, call.operands[1]), None),
-        jvp=lambda call, t, _: (None if t is None else max_pool2d_input(t, call.operands[1], **call.attrs),),
-        traits=frozenset({"exact"}),
-        saved_operands=(1,),
-        arity=2,
-    )
-)
 
 sum_pool2d: Final[OpDef] = register(
     OpDef(

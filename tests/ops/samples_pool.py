@@ -52,25 +52,7 @@ def _attrs(name: str, shape: Shape, attrs: Attrs) -> Attrs:
     return {"size": shape[-2:], **given} if name.endswith("_input") else given
 
 
-def _places(rng: np.random.Generator, shape: Shape, attrs: Attrs) -> Array:
-    """The place of some element of each window."""
-    chosen = []
-    for d in range(2):
-        n = shape[len(shape) - 2 + d]
-        begin = np.arange(_counts(shape, attrs)[len(shape) - 2 + d]) * attrs["stride"][d] - attrs["padding"][2 * d]
-        tap = rng.integers(0, attrs["kernel"][d], _counts(shape, attrs)) * attrs["dilation"][d]
-        begin = begin[:, None] if d == 0 else begin
-        place = begin + tap
-        for _ in range(attrs["kernel"][d]):  # into the image, tap by tap
-            place = np.where(place < 0, place + attrs["dilation"][d], place)
-            place = np.where(place >= n, place - attrs["dilation"][d], place)
-        chosen.append(place)
-    return np.asarray(chosen[0] * shape[-1] + chosen[1], np.int64)
-
-
 def _operands(name: str, rng: np.random.Generator, shape: Shape, attrs: Attrs, dtype: str) -> tuple[Array, ...]:
-    if name == "max_pool2d_input":
-        return draw(rng, _counts(shape, attrs), dtype), _places(rng, shape, attrs)
     if name == "sum_pool2d_input":
         return (draw(rng, _counts(shape, attrs), dtype),)
     return (draw(rng, shape, dtype),)
@@ -109,8 +91,8 @@ def _smooth(name: str) -> list[Sample]:
 
 def _errors(name: str) -> list[ErrorSample]:
     plain = _attrs(name, (2, 4, 6), window((2, 2), (2, 2)))
-    image, pooled, index = t("float32", 2, 4, 6), t("float32", 2, 2, 3), t("int64", 2, 2, 3)
-    operands = {"max_pool2d_input": (pooled, index), "sum_pool2d_input": (pooled,)}.get(name, (image,))
+    image, pooled = t("float32", 2, 4, 6), t("float32", 2, 2, 3)
+    operands = {"sum_pool2d_input": (pooled,)}.get(name, (image,))
     boolean = (t("bool", *operands[0].static_shape()), *operands[1:])
     flat = (t("float32", 6), *operands[1:])
     found = [
@@ -125,13 +107,10 @@ def _errors(name: str) -> list[ErrorSample]:
         found.append(ErrorSample(operands, {**plain, "size": (8, 6)}, "shape", "8 rows have 4 windows"))
     else:
         found.append(ErrorSample(operands, {**plain, "kernel": (5, 2)}, "shape", "does not fit in 4 rows"))
-    if name == "max_pool2d_input":
-        found.append(ErrorSample((pooled, pooled), plain, "dtype", "not int64"))
-        found.append(ErrorSample((pooled, t("int64", 2, 2, 2)), plain, "shape", "an index of type"))
     return found
 
 
-_NAMES = ("max_pool2d", "max_pool2d_index", "max_pool2d_input", "sum_pool2d", "sum_pool2d_input")
+_NAMES = ("max_pool2d", "max_pool2d_index", "sum_pool2d", "sum_pool2d_input")
 _DERIVED = tuple(name for name in _NAMES if name != "max_pool2d_index")
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _DERIVED}  # type: ignore[misc]
