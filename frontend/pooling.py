@@ -18,7 +18,7 @@ from kiln.convolution import at_least, batched, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.gathering import take
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, tensor_arg
+from kiln.promotion import apply, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -177,6 +177,7 @@ def _max_pool(
 # ---------------------------------------------------------------------------------------------- means
 
 
+@in_float32
 def avg_pool1d(
     input: TensorBase,
     kernel_size: Sizes,
@@ -189,6 +190,7 @@ def avg_pool1d(
     return _avg_pool("avg_pool1d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, None, 1)
 
 
+@in_float32
 def avg_pool2d(
     input: TensorBase,
     kernel_size: Sizes,
@@ -235,6 +237,7 @@ def _divisor(total: Tensor, windows: Sequence[Window], include_padding: bool, ov
     return table(total, np.outer(rows, columns).astype(total.dtype.numpy))
 
 
+@in_float32
 def lp_pool1d(
     input: TensorBase,
     norm_type: float,
@@ -246,6 +249,7 @@ def lp_pool1d(
     return _lp_pool("lp_pool1d", input, norm_type, kernel_size, stride, ceil_mode, 1)
 
 
+@in_float32
 def lp_pool2d(
     input: TensorBase,
     norm_type: float,
@@ -276,11 +280,13 @@ def _lp_pool(
 # ------------------------------------------------------------------------------------------- adaptive
 
 
+@in_float32
 def adaptive_avg_pool1d(input: TensorBase, output_size: OutputSizes) -> Tensor:
     """`adaptive_avg_pool2d` over a line [N, C, L] or [C, L]."""
     return _adaptive_avg("adaptive_avg_pool1d", input, output_size, 1)
 
 
+@in_float32
 def adaptive_avg_pool2d(input: TensorBase, output_size: OutputSizes) -> Tensor:
     """The means of `output_size` windows that together cover [N, C, H, W] or [C, H, W] (None: as many as elements).
     Window i of n over `size` elements goes from floor(i * size / n) to ceil((i + 1) * size / n)."""

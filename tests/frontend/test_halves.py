@@ -232,3 +232,26 @@ def test_numbers_in_arithmetic_are_float32s(dtype: DType) -> None:
     assert g.dtype is dtype and (g == kiln.tensor(0.1, dtype=dtype)).all()
     with pytest.raises(kiln.InvalidValueError):
         x.detach() * 10**400
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_convolution_pooling_and_scatters(dtype: DType) -> None:
+    """Sums of products, of windows and of values that meet are float32's, rounded once."""
+    x, w, b = random(dtype, 2, 3, 9, 8), random(dtype, 4, 3, 3, 3, seed=1), random(dtype, 4, seed=2)
+    index = kiln.tensor([[0, 1, 1], [1, 0, 0]])
+    values, table = random(dtype, 2, 3, seed=3), random(dtype, 2, 3, seed=4)
+    operands = (x, w, b, values, table)
+    calls: list[Callable[..., kiln.Tensor]] = [
+        lambda x, w, b, v, t: F.conv2d(x, w, b, padding=1),
+        lambda x, w, b, v, t: F.conv_transpose2d(x, w.transpose(0, 1)),
+        lambda x, w, b, v, t: F.avg_pool2d(x, 3),
+        lambda x, w, b, v, t: F.max_pool2d(x, 2),
+        lambda x, w, b, v, t: t.scatter_add(0, index, v),
+    ]
+    for call in calls:
+        got = both(call, *operands)
+        assert same(got, call(*(t.float() for t in operands)).to(dtype))
+    w.requires_grad_()
+    assert kiln.grad(F.conv2d(x, w, b).sum(), [w])[0].dtype is dtype
+    many = kiln.zeros(1, dtype=dtype).scatter_add(0, kiln.zeros(3000).long(), kiln.ones(3000, dtype=dtype))
+    assert many.item() == 3000.0 if dtype is kiln.float16 else many.item() == 3008.0
