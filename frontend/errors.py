@@ -9,6 +9,7 @@ written for it keeps catching what it caught:
     ├── ArgumentError         (TypeError)                  an argument of the wrong Python type
     ├── InvalidValueError     (ValueError)                 an argument of the right type, a wrong value
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
+    ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
@@ -87,6 +88,10 @@ class KilnIndexError(KilnError, IndexError):
     """A dimension, an index or a class label is out of range."""
 
 
+class DivisionByZeroError(KilnError, RuntimeError, ZeroDivisionError):
+    """An integer was divided by zero."""
+
+
 class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
 
@@ -109,6 +114,7 @@ _KINDS: dict[str, type[KilnError]] = {
     "dim": KilnIndexError,
     "index": KilnIndexError,
     "value": InvalidValueError,
+    "zero": DivisionByZeroError,
 }
 
 

@@ -21,7 +21,8 @@ from kiln.ir.ops.create import full_like
 from kiln.ir.types import TENSOR_DTYPES, DType, TensorType, bool_, float32, float64, int64
 
 FLOATS: Final = (float32, float64)
-NUMERIC: Final = (int64, *FLOATS)
+INTS: Final = (int64,)
+NUMERIC: Final = (*INTS, *FLOATS)
 ANY: Final = TENSOR_DTYPES
 BOOL: Final = (bool_,)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from kiln.ir.graph import Constant
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
+from tests.ops import samples_pointwise
 from tests.ops.sampling import (
     ANY,
     FLOATS,
@@ -30,7 +31,7 @@ from tests.ops.sampling import (
 )
 from tests.ops.sampling import t as _t
 
-FAMILIES: tuple[Any, ...] = ()
+FAMILIES: tuple[Any, ...] = (samples_pointwise,)
 """Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""
 
 # -------------------------------------------------------------------------------------- elementwise
