@@ -20,6 +20,7 @@ from kiln.ir import order
 from kiln.ir.halves import converted, widened
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Expr, Kernel, Stmt, Var
+from kiln.ir.loops_walk import operands_first
 from kiln.ir.types import DType
 
 Array = np.ndarray[Any, Any]
@@ -233,15 +234,24 @@ class _Run:
         return e if isinstance(e, int) else int(self.value(e)[0])
 
     def value(self, e: Expr) -> Array:
+        found = self.find(e)
+        if found is not None:
+            return found
+        for x in operands_first(e, lambda x: self.find(x) is not None):
+            found = self.compute(x)
+            if found.shape != (x.lanes,) or found.dtype != x.dtype.numpy:
+                raise EvaluationError(f"{type(x).__name__} of type {x.type} gave {found.dtype}{list(found.shape)}")
+            self.scopes[-1][x] = found
+        assert found is not None
+        return found
+
+    def find(self, e: Expr) -> Array | None:
+        """What `e` is known to be in the scopes around."""
         for scope in reversed(self.scopes):
             found = scope.get(e)
             if found is not None:
                 return found
-        value = self.compute(e)
-        if value.shape != (e.lanes,) or value.dtype != e.dtype.numpy:
-            raise EvaluationError(f"{type(e).__name__} of type {e.type} gave {value.dtype}{list(value.shape)}")
-        self.scopes[-1][e] = value
-        return value
+        return None
 
     def compute(self, e: Expr) -> Array:
         match e:

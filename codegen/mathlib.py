@@ -477,6 +477,57 @@ def _pow_f32(x: Expr, y: Expr) -> Expr:
     return L.cast(_pow_f64(L.cast(x, T.float64), L.cast(y, T.float64)), T.float32)
 
 
+# ----------------------------------------------------------------------------------------------- fmod
+
+
+def _fmod_f32(x: Expr, y: Expr) -> Expr:
+    """x - y * trunc(x / y), exactly: in float64 the quotient is taken off 48 bits at a time, each remainder exact (the
+    quotient is rounded to nearest, so that an error in its last place does not matter). NaN for y = 0, infinite x."""
+    a, b = (L.cast(L.apply("abs", v), T.float64) for v in (x, y))
+    inverse = L.apply("div", _c(1.0, a), b)
+    r = a
+    for k in range(5, -1, -1):  # quotients are below 2^278
+        part, shift = L.apply("rint", _mul(r, _mul(inverse, _c(2.0 ** (-48 * k), a)))), 2.0 ** (48 * k)
+        r = _fma(L.apply("neg", part), _mul(b, _c(shift, a)), r)
+    return L.cast(_fmod_result(x, a, b, r), x.dtype)
+
+
+def _fmod_result(x: Expr, a: Expr, b: Expr, r: Expr) -> Expr:
+    """The remainder of a = |x| and b, given it up to one b; infinite b leave x."""
+    r = _pick(_test("lt", r, 0.0), _add(r, b), r)
+    r = _pick(L.apply("and", _test("eq", b, math.inf), _test("lt", a, math.inf)), a, r)
+    return _with_sign(r, L.cast(x, a.dtype))
+
+
+def _mantissa(x: Expr) -> tuple[Expr, Expr]:
+    """A positive finite float64 as m * 2^e with 1 <= m < 2 and an int64 e."""
+    tiny = _test("lt", x, 2.0**-1022)
+    bits = _bits(_pick(tiny, _mul(x, _c(2.0**54, x)), x))
+    exponent = _sub(L.apply("shr", bits, _i(52, x)), _pick(tiny, _i(1023 + 54, x), _i(1023, x)))
+    fraction = L.apply("or", L.apply("and", bits, _i((1 << 52) - 1, x)), _i(1023 << 52, x))
+    return _float(fraction, x.dtype), exponent
+
+
+def _fmod_f64(x: Expr, y: Expr) -> Expr:
+    """As for float32, but on the mantissas, which are scaled up by at most 50 bits in each of 42 steps: nothing can
+    overflow, whatever the exponents."""
+    a, b = L.apply("abs", x), L.apply("abs", y)
+    (r, high), (m, low) = _mantissa(a), _mantissa(b)
+    inverse, left = L.apply("div", _c(1.0, a), m), _sub(high, low)
+    for k in range(43):
+        if k:
+            step = L.apply("max", L.apply("min", left, _i(50, a)), _i(0, a))
+            r, left = _mul(r, _power_of_two(step, a.dtype)), _sub(left, step)
+        r = _fma(L.apply("neg", L.apply("rint", _mul(r, inverse))), m, r)
+    r = _pick(_test("lt", r, 0.0), _add(r, m), r)
+    half = L.apply("shr", low, L.const(1, low.type))
+    r = _mul(_mul(r, _power_of_two(half, a.dtype)), _power_of_two(_sub(low, half), a.dtype))
+    r = _pick(L.apply("lt", a, b), a, r)
+    odd = L.apply("or", _test("eq", b, 0.0), L.apply("not", _test("lt", a, math.inf)))
+    r = _pick(L.apply("or", odd, L.apply("ne", b, b)), _c(math.nan, a), r)
+    return _fmod_result(x, a, b, r)
+
+
 _F32: Final[dict[str, Callable[..., Expr]]] = {
     "exp": _exp,
     "log": _log_f32,
@@ -486,6 +537,7 @@ _F32: Final[dict[str, Callable[..., Expr]]] = {
     "sin": _sin_f32,
     "cos": _cos_f32,
     "pow": _pow_f32,
+    "fmod": _fmod_f32,
 }
 _F64: Final[dict[str, Callable[..., Expr]]] = {
     "exp": _exp,
@@ -496,4 +548,5 @@ _F64: Final[dict[str, Callable[..., Expr]]] = {
     "sin": _sin_f64,
     "cos": _cos_f64,
     "pow": _pow_f64,
+    "fmod": _fmod_f64,
 }

@@ -36,7 +36,7 @@ from kiln.ir.loops import (
     Var,
     Vec,
 )
-from kiln.ir.loops_walk import expr_children, stmt_exprs, walk, with_children
+from kiln.ir.loops_walk import expr_children, operands_first, stmt_exprs, walk, with_children
 from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.target import Target
 
@@ -77,17 +77,16 @@ class _Scheduler:
 
     def expr(self, e: Expr, scope: _Scope) -> Expr:
         """`e` over the rewritten variables, as wide as they make it, functions expanded."""
-        found = self._memo.get(e)
-        if found is None:
-            old = expr_children(e)
+        for x in operands_first(e, self._memo.__contains__):
+            old = expr_children(x)
             new = tuple(self.expr(c, scope) for c in old)
-            found = e if all(a is b for a, b in zip(old, new, strict=True)) else self._rebuild(e, new, scope)
+            found = x if all(a is b for a, b in zip(old, new, strict=True)) else self._rebuild(x, new, scope)
             if isinstance(found, Apply) and found.fn in MATH_FUNCTIONS:
                 found = expand(found.fn, found.args)
             elif halves.is_conversion(found):
                 found = halves.expand(found, self._widens)
-            self._memo[e] = found
-        return found
+            self._memo[x] = found
+        return self._memo[e]
 
     def _rebuild(self, e: Expr, new: State, scope: _Scope) -> Expr:
         lanes = max(c.lanes for c in new)

@@ -82,6 +82,10 @@ if TYPE_CHECKING:
     from kiln.functional import any as any
     from kiln.functional import argmax as argmax
     from kiln.functional import argmin as argmin
+    from kiln.functional import bitwise_and as bitwise_and
+    from kiln.functional import bitwise_not as bitwise_not
+    from kiln.functional import bitwise_or as bitwise_or
+    from kiln.functional import bitwise_xor as bitwise_xor
     from kiln.functional import cat as cat
     from kiln.functional import clamp as clamp
     from kiln.functional import clone as clone
@@ -224,6 +228,50 @@ if TYPE_CHECKING:
     from kiln.movement import vstack as vstack
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
+    from kiln.pointwise import absolute as absolute
+    from kiln.pointwise import addcdiv as addcdiv
+    from kiln.pointwise import addcmul as addcmul
+    from kiln.pointwise import allclose as allclose
+    from kiln.pointwise import bitwise_left_shift as bitwise_left_shift
+    from kiln.pointwise import bitwise_right_shift as bitwise_right_shift
+    from kiln.pointwise import ceil as ceil
+    from kiln.pointwise import clamp_max as clamp_max
+    from kiln.pointwise import clamp_min as clamp_min
+    from kiln.pointwise import clip as clip
+    from kiln.pointwise import copysign as copysign
+    from kiln.pointwise import divide as divide
+    from kiln.pointwise import equal as equal
+    from kiln.pointwise import float_power as float_power
+    from kiln.pointwise import floor as floor
+    from kiln.pointwise import floor_divide as floor_divide
+    from kiln.pointwise import fmax as fmax
+    from kiln.pointwise import fmin as fmin
+    from kiln.pointwise import fmod as fmod
+    from kiln.pointwise import frac as frac
+    from kiln.pointwise import heaviside as heaviside
+    from kiln.pointwise import isclose as isclose
+    from kiln.pointwise import isfinite as isfinite
+    from kiln.pointwise import isinf as isinf
+    from kiln.pointwise import isnan as isnan
+    from kiln.pointwise import isneginf as isneginf
+    from kiln.pointwise import isposinf as isposinf
+    from kiln.pointwise import isreal as isreal
+    from kiln.pointwise import ldexp as ldexp
+    from kiln.pointwise import lerp as lerp
+    from kiln.pointwise import logical_xor as logical_xor
+    from kiln.pointwise import multiply as multiply
+    from kiln.pointwise import nan_to_num as nan_to_num
+    from kiln.pointwise import negative as negative
+    from kiln.pointwise import nextafter as nextafter
+    from kiln.pointwise import positive as positive
+    from kiln.pointwise import remainder as remainder
+    from kiln.pointwise import round as round
+    from kiln.pointwise import sign as sgn  # noqa: F401
+    from kiln.pointwise import sign as sign
+    from kiln.pointwise import signbit as signbit
+    from kiln.pointwise import subtract as subtract
+    from kiln.pointwise import trunc as fix  # noqa: F401
+    from kiln.pointwise import trunc as trunc
     from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
     from kiln.pooling import avg_pool1d as avg_pool1d
     from kiln.pooling import max_pool1d as max_pool1d
@@ -286,10 +334,11 @@ _NAMES = {
     ),
     "kiln.explain": "explain",
     "kiln.functional": (
-        "abs add all amax amin any argmax argmin cat clamp clone cos div true_divide=div eq erf exp "
-        "expand flatten ge gelu gt le linear log log_softmax logical_and logical_not logical_or lt matmul "
-        "max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape rsqrt sigmoid sin "
-        "softmax sqrt square squeeze stack sub sum t tanh transpose unsqueeze where"
+        "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
+        "clone cos div eq erf exp expand flatten ge gelu gt le linear log log_softmax logical_and logical_not "
+        "logical_or lt matmul max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape "
+        "rsqrt sigmoid sin softmax sqrt square squeeze stack sub sum t tanh transpose true_divide=div "
+        "unsqueeze where"
     ),
     "kiln.gathering": (
         "argwhere bincount gather histc index_add index_copy index_fill index_put index_reduce index_select "
@@ -316,6 +365,13 @@ _NAMES = {
         "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
     ),
     "kiln.ranges": "linspace logspace tril_indices triu_indices",
+    "kiln.pointwise": (
+        "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
+        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac "
+        "heaviside isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor "
+        "multiply nan_to_num negative nextafter positive remainder round sgn=sign sign signbit "
+        "subtract trunc"
+    ),
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",

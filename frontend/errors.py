@@ -10,6 +10,7 @@ written for it keeps catching what it caught:
     ├── InvalidValueError     (ValueError, RuntimeError)   an argument of the right type, a wrong value
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
     ├── DeviceError           (RuntimeError)               a device that is not there
+    ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
@@ -94,6 +95,10 @@ class DeviceError(KilnError, RuntimeError):
     """A device that this machine, or this version, does not have."""
 
 
+class DivisionByZeroError(KilnError, RuntimeError, ZeroDivisionError):
+    """An integer was divided by zero."""
+
+
 class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
 
@@ -124,6 +129,7 @@ _KINDS: dict[str, type[KilnError]] = {
     "dim": KilnIndexError,
     "index": KilnIndexError,
     "value": InvalidValueError,
+    "zero": DivisionByZeroError,
 }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from kiln.base import MODES, Operand, TensorBase
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import DType
@@ -78,9 +78,11 @@ def mul(input: Operand, other: Operand) -> Tensor:
 
 
 def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> Tensor:
-    """input / other, broadcast; integers and bools are divided in the default dtype. rounding_mode is not there yet."""
+    """input / other, broadcast; integers and bools are divided in the default dtype. With rounding_mode "trunc"
+    (towards 0) or "floor" the dtype is the promoted one, and DivisionByZeroError is raised where an integer is divided
+    by 0."""
     if rounding_mode is not None:
-        raise NotYetError("rounding_mode is not supported", op="div")
+        return _rounded_div(input, other, rounding_mode)
     a = isinstance(input, TensorBase) and input.dtype.kind == "float"
     if a and isinstance(other, (TensorBase, float, int)):
         return binary(_DIV, input, other)
@@ -88,6 +90,17 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
         return binary(_DIV, input, other)
     dtype = result_type(input, other)
     return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else MODES.default_dtype))
+
+
+def _rounded_div(input: Operand, other: Operand, mode: str) -> Tensor:
+    if mode not in ("trunc", "floor"):
+        raise InvalidValueError(f'rounding_mode must be None, "trunc" or "floor", got {mode!r}', op="div")
+    a, b = together("div", input, other)
+    if a.dtype.kind == "bool":
+        raise DTypeError(f"is not defined for bools with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype])
+    if a.dtype.kind != "float":
+        return apply(OPS[f"{mode}_divide_int"], a, b)
+    return apply(OPS["floor_divide"], a, b) if mode == "floor" else apply(OPS["trunc"], apply(_DIV, a, b))
 
 
 def neg(input: TensorBase) -> Tensor:
@@ -104,8 +117,21 @@ _NEG, _ABS = OPS["neg"], OPS["abs"]
 
 
 def pow(input: Operand, exponent: Operand) -> Tensor:
-    """input ** exponent, broadcast and promoted, for floating point results."""
-    return binary(OPS["pow"], input, exponent)
+    """input ** exponent, broadcast and promoted. Integers wrap; a negative exponent gives 0 (only 1 and -1 have such
+    powers), and DTypeError where it is a number. DTypeError for bools."""
+    if isinstance(input, TensorBase) and isinstance(exponent, float) and input.dtype.kind == "float":
+        return binary(OPS["pow"], input, exponent)
+    a, b = together("pow", input, exponent)
+    if a.dtype.kind == "float":
+        return apply(OPS["pow"], a, b)
+    if a.dtype.kind == "bool":
+        raise DTypeError("is not defined for bools", op="pow", operands=[a.ttype, b.ttype])
+    if not isinstance(exponent, TensorBase):
+        if number(exponent) < 0:
+            raise DTypeError("integers have no negative powers", op="pow", operands=[a.ttype], fix="cast to floats")
+        if exponent == 2:
+            return apply(_MUL, a, a)
+    return apply(OPS["pow_int"], a, b)
 
 
 def square(input: TensorBase) -> Tensor:
@@ -261,26 +287,31 @@ def logical_not(input: TensorBase) -> Tensor:
 
 
 def bitwise_and(input: Operand, other: Operand) -> Tensor:
-    """`&`: logical and of bools; not there yet for integers."""
-    _only_bools("&", input, other)
-    return logical_and(input, other)
+    """`&` of integers and bools, broadcast and promoted."""
+    return _bitwise("bitwise_and", input, other)
 
 
 def bitwise_or(input: Operand, other: Operand) -> Tensor:
-    """`|`: logical or of bools; not there yet for integers."""
-    _only_bools("|", input, other)
-    return logical_or(input, other)
+    """`|` of integers and bools, broadcast and promoted."""
+    return _bitwise("bitwise_or", input, other)
+
+
+def bitwise_xor(input: Operand, other: Operand) -> Tensor:
+    """`^` of integers and bools, broadcast and promoted."""
+    return _bitwise("bitwise_xor", input, other)
 
 
 def bitwise_not(input: TensorBase) -> Tensor:
-    """`~`: logical not of bools; not there yet for integers."""
-    _only_bools("~", input)
-    return logical_not(input)
+    """`~` of integers and bools."""
+    return _bitwise("bitwise_not", tensor_arg("bitwise_not", input))
 
 
-def _only_bools(name: str, *operands: Operand) -> None:
-    if not builtins.all(map(_is_bool, operands)):
-        raise NotYetError("bitwise operators work on bools only", op=name, fix="compare first, as in (a > 0) & (b > 0)")
+def _bitwise(name: str, *operands: Operand) -> Tensor:
+    made = together(name, *operands)
+    if made[0].dtype.kind == "float":
+        types = [x.ttype for x in operands if isinstance(x, TensorBase)]
+        raise DTypeError("is not defined for floats", op=name, operands=types, fix="compare first, as in (a > 0)")
+    return apply(OPS[name], *made)
 
 
 def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor:

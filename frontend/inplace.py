@@ -3,11 +3,12 @@ tensor's dtype; `autograd.write_in_place` sees to memory, versions, tape and cap
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from kiln import functional as F
-from kiln.autograd import write_in_place
-from kiln.base import Operand, TensorBase
+from kiln.autograd import check_writable, write_in_place
+from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import DTypeError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import float32
@@ -34,8 +35,10 @@ def mul_(self: Self, other: Operand) -> Self:
     return _write(self, "mul", other)
 
 
-def div_(self: Self, other: Operand) -> Self:
-    """self /= other, broadcast to self; DTypeError for integers and bools."""
+def div_(self: Self, other: Operand, *, rounding_mode: str | None = None) -> Self:
+    """self /= other, broadcast to self; DTypeError for integers and bools without `rounding_mode`."""
+    if rounding_mode is not None:
+        return write_result(self, "div_", F.div(self, other, rounding_mode=rounding_mode))
     if self.dtype.kind != "float":
         raise DTypeError(f"a quotient can't be written to {self.dtype}", op="div_", operands=[self.ttype])
     return _write(self, "div", other)
@@ -63,6 +66,37 @@ def _write(self: Self, function: str, other: Operand) -> Self:
     value = getattr(F, function)(a, b) if a.dtype.kind == "bool" else apply(OPS[function], a, b)
     write_in_place(self, name, OPS["copy"], (cast_to(value, self.dtype),), {})
     return self
+
+
+Variant: TypeAlias = "Callable[..., Any]"
+
+
+def write_result(self: Self, name: str, value: Tensor) -> Self:
+    """self[...] = value, where an op of that name made `value` of `self`: it has self's shape, and a dtype that may be
+    cast to self's without leaving its category (bool, integer, float)."""
+    if value.shape != self.shape:
+        raise ShapeError(f"the result has shape {list(value.shape)}", op=name, operands=[self.ttype])
+    if CATEGORY[value.dtype.kind] > CATEGORY[self.dtype.kind]:
+        raise DTypeError(f"a result of {value.dtype} can't be written to {self.dtype}", op=name, operands=[self.ttype])
+    write_in_place(self, name, OPS["copy"], (cast_to(value, self.dtype),), {})
+    return self
+
+
+def variant(function: Callable[..., Any], name: str) -> Variant:
+    """The method that writes `function` of its tensor to it."""
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        check_writable(self, name)
+        source = self
+        tensors = [x for x in (self, *args, *kwargs.values()) if isinstance(x, TensorBase)]
+        if MODES.grad_enabled and any(cast("Tensor", x).requires_grad for x in tensors):
+            source = F.clone(self)  # the derivative may need what is about to be overwritten
+            args = tuple([source if x is self else x for x in args])
+        return write_result(self, name, function(source, *args, **kwargs))
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"self[...] = {function.__name__}(self, ...), cast to self's dtype; its shape must be self's."
+    return method
 
 
 def copy_(self: Self, src: Operand) -> Self:

@@ -11,22 +11,24 @@ from kiln import contraction as C
 from kiln import functional as F
 from kiln import gathering as G
 from kiln import movement as M
+from kiln import pointwise as P
 from kiln import sorting as O
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
+from kiln.base import MODES, REQUIRES_GRAD, Operand, install_operators
 from kiln.errors import ArgumentError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.halves import widened
 from kiln.ir.ops.base import OpDef
+from kiln.methods import Methods
 from kiln.promotion import cast_to
 from kiln.random_methods import RandomMethods
 
 Self = TypeVar("Self", bound="Tensor")
 
 
-class _Casts(TensorBase):
+class _Casts(Methods):
     """Methods named like built-in types, kept out of `Tensor` where they would hide those types."""
 
     __slots__ = ()
@@ -269,7 +271,19 @@ install_operators(
         "__rpow__": lambda a, b: F.pow(b, a),
         "__matmul__": F.matmul,
         "__and__": F.bitwise_and,
+        "__rand__": lambda a, b: F.bitwise_and(b, a),
         "__or__": F.bitwise_or,
+        "__ror__": lambda a, b: F.bitwise_or(b, a),
+        "__xor__": F.bitwise_xor,
+        "__rxor__": lambda a, b: F.bitwise_xor(b, a),
+        "__lshift__": P.bitwise_left_shift,
+        "__rlshift__": lambda a, b: P.bitwise_left_shift(b, a),
+        "__rshift__": P.bitwise_right_shift,
+        "__rrshift__": lambda a, b: P.bitwise_right_shift(b, a),
+        "__floordiv__": P.floor_divide,
+        "__rfloordiv__": lambda a, b: P.floor_divide(b, a),
+        "__mod__": P.remainder,
+        "__rmod__": lambda a, b: P.remainder(b, a),
         "__lt__": F.lt,
         "__le__": F.le,
         "__gt__": F.gt,
@@ -280,11 +294,20 @@ install_operators(
         "__isub__": inplace.sub_,
         "__imul__": inplace.mul_,
         "__itruediv__": inplace.div_,
+        "__ifloordiv__": Methods.floor_divide_,
+        "__imod__": Methods.remainder_,
+        "__ipow__": Methods.pow_,
+        "__iand__": Methods.bitwise_and_,
+        "__ior__": Methods.bitwise_or_,
+        "__ixor__": Methods.bitwise_xor_,
+        "__ilshift__": Methods.bitwise_left_shift_,
+        "__irshift__": Methods.bitwise_right_shift_,
     },
     other={
         "__neg__": F.neg,
         "__abs__": F.abs,
         "__invert__": F.bitwise_not,
+        "__pos__": P.positive,
         "__bool__": _truth,
         "__int__": lambda x: int(x.item()),
         "__float__": lambda x: float(x.item()),

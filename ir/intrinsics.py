@@ -42,8 +42,8 @@ INTRINSICS: Final[dict[str, Intrinsic]] = {
     "or": Intrinsic(2, "same", "bitwise, or logical on bool"),
     "xor": Intrinsic(2, "same", "bitwise, or logical on bool"),
     "not": Intrinsic(1, "same", "bitwise, or logical on bool"),
-    "shl": Intrinsic(2, "same", "left shift; amounts are constants below the width"),
-    "shr": Intrinsic(2, "same", "right shift: arithmetic on int, logical on uint; constants below the width"),
+    "shl": Intrinsic(2, "same", "left shift; amounts are below the width"),
+    "shr": Intrinsic(2, "same", "right shift: arithmetic on int, logical on uint; amounts below the width"),
     "select": Intrinsic(3, "second", "args: bool condition, a, b"),
     "cast": Intrinsic(
         1,
@@ -61,6 +61,7 @@ INTRINSICS: Final[dict[str, Intrinsic]] = {
     "cos": Intrinsic(1, "same", "see mathlib"),
     "cospi": Intrinsic(1, "same", "see mathlib"),
     "pow": Intrinsic(2, "same", "see mathlib"),
+    "fmod": Intrinsic(2, "same", "see mathlib"),
 }
 
-MATH_FUNCTIONS: Final = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "cospi", "pow"})
+MATH_FUNCTIONS: Final = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "cospi", "pow", "fmod"})

@@ -40,6 +40,21 @@ def expr_children(e: Expr) -> tuple[Expr, ...]:
     return ()
 
 
+def operands_first(e: Expr, known: Callable[[Expr], bool]) -> Iterator[Expr]:
+    """`e` and the applications below it that are not known yet, operands before their users; the caller makes each
+    known before it asks for the next one. Recursion would go as deep as the expression, which may be hundreds."""
+    stack = [e]
+    while stack:
+        x = stack[-1]
+        missing = next((a for a in x.args if not known(a)), None) if isinstance(x, Apply) else None
+        if missing is not None and not known(x):
+            stack.append(missing)
+            continue
+        stack.pop()
+        if not known(x):
+            yield x
+
+
 def map_expr(e: Expr, f: Callable[[Expr], Expr], memo: dict[Expr, Expr]) -> Expr:
     """Rebuild bottom-up: `f` is given each node with its children already mapped, and returns it or another.
     `memo` keeps sharing; types must be preserved by `f` or handled by it."""

@@ -62,7 +62,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class CheckSite:
-    """What a failed check means: exception kind ("index", "value"), message with {value}, the user's line."""
+    """What a failed check means: exception kind ("index", "value", "zero"), message with {value}, the user's line."""
 
     kind: str
     op: str

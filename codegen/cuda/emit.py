@@ -20,7 +20,7 @@ from kiln.ir import types as T
 from kiln.ir.halves import bits_of
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var
-from kiln.ir.loops_walk import walk
+from kiln.ir.loops_walk import operands_first, walk
 from kiln.ir.types import DType
 
 C_TYPES: Final[dict[DType, str]] = {
@@ -229,14 +229,14 @@ class _Emitter:
         found = self._names.get(e)
         if found is not None:
             return found
-        if isinstance(e, Var):
-            raise KeyError(f"{e.name} is not bound here")
-        text = self._compute(e)
-        self._count += 1
-        name = f"t{self._count}"
-        self._line(f"const {C_TYPES[e.dtype]} {name} = {text};")
-        self._names[e] = name
-        return name
+        for x in operands_first(e, lambda x: isinstance(x, Const) or x in self._names):
+            if isinstance(x, Var):
+                raise KeyError(f"{x.name} is not bound here")
+            text = self._compute(x)
+            self._count += 1
+            self._names[x] = f"t{self._count}"
+            self._line(f"const {C_TYPES[x.dtype]} {self._names[x]} = {text};")
+        return self._names[e]
 
     def _compute(self, e: Expr) -> str:
         match e:

@@ -11,6 +11,7 @@ from kiln.codegen.llvm.text import constant, llvm_type, mangled, memory_type, sc
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.loops import Apply, Buffer, Const, Expr, Load, Ramp, Shuffle, Splat, Var, Vec
+from kiln.ir.loops_walk import operands_first
 
 _FLOAT_OPS: Final = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT_OPS: Final = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor", "shl": "shl"}
@@ -112,9 +113,11 @@ class Expressions:
         found = self.lookup(e)
         if found is not None:
             return found
-        name = self._compute(e)
-        self.bind(e, name)
-        return name
+        for x in operands_first(e, lambda x: isinstance(x, Const) or self.lookup(x) is not None):
+            found = self._compute(x)
+            self.bind(x, found)
+        assert found is not None
+        return found
 
     def typed(self, e: Expr) -> str:
         return f"{llvm_type(e.type)} {self.value(e)}"

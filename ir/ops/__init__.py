@@ -1,8 +1,8 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
-The families: `create` (no operands), `cast`, `elementwise`, `movement` (views, slices), `gather` (reads and writes at
-indices), `affine`, `sort`, `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op
-is declared stands in `base`.
+The families: `create` (no operands), `cast`, `elementwise` and `pointwise`, `movement` (views, slices), `gather`
+(reads and writes at indices), `affine`, `sort`, `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what
+codegen groups). How an op is declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
@@ -14,6 +14,7 @@ from kiln.ir.ops import fusion as fusion
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import movement as movement
+from kiln.ir.ops import pointwise as pointwise
 from kiln.ir.ops import pool as pool
 from kiln.ir.ops import random as random
 from kiln.ir.ops import reduce as reduce

@@ -50,7 +50,7 @@ class Read(Protocol):
 
 
 class Check(Protocol):
-    """Inside `Dense.element`: raise `kind` ("index", "value") with `message` after the kernel unless
+    """Inside `Dense.element`: raise `kind` ("index", "value", "zero") with `message` after the kernel unless
     `ok`; `{value}` in the message is replaced by `value`. Execution goes on with whatever the op clamps to."""
 
     def __call__(self, ok: Expr, kind: str, message: str, value: Expr) -> None: ...

@@ -26,8 +26,8 @@ def _divide(a: Array, b: Array) -> Array:
         return a / b
     low = a.dtype.kind == "i" and (a == np.iinfo(a.dtype).min) & (b == -1)
     safe = np.where((b == 0) | low, a.dtype.type(1), b)
-    magnitude = np.abs(a) // np.abs(safe)
-    quotient = np.where((a < 0) != (safe < 0), -magnitude, magnitude) if a.dtype.kind == "i" else a // safe
+    quotient = a // safe
+    quotient += (quotient * safe != a) & ((a < 0) != (safe < 0))  # towards zero
     return np.where(b == 0, a.dtype.type(0), np.where(low, a, quotient)).astype(a.dtype)
 
 
@@ -56,6 +56,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "shl": np.left_shift, "shr": np.right_shift, "select": np.where,
     "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "pow": np.power,
+    "fmod": np.fmod,
     "erf": lambda a: np.vectorize(math.erf, otypes=[np.float64])(a.astype(np.float64)).astype(a.dtype),
     "cospi": lambda a: np.cos(np.pi * np.fmod(a.astype(np.float64), 2)).astype(a.dtype),
 }  # fmt: skip

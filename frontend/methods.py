@@ -1,0 +1,91 @@
+"""Methods that are public functions under their own names, and those that write their result into the tensor."""
+
+from __future__ import annotations
+
+from kiln import functional as F
+from kiln import inplace
+from kiln import pointwise as P
+from kiln.base import TensorBase
+from kiln.inplace import variant
+
+
+class Methods(TensorBase):
+    """What `Tensor` inherits; the first operand is the tensor."""
+
+    __slots__ = ()
+
+    # fmt: off
+    logical_xor, bitwise_left_shift = P.logical_xor, P.bitwise_left_shift
+    bitwise_right_shift, floor, ceil, round = P.bitwise_right_shift, P.floor, P.ceil, P.round
+    trunc, fix, frac, floor_divide, remainder = P.trunc, P.fix, P.frac, P.floor_divide, P.remainder
+    fmod, sign, sgn, positive, absolute = P.fmod, P.sign, P.sgn, P.positive, P.absolute
+    negative, signbit, copysign, nextafter = P.negative, P.signbit, P.copysign, P.nextafter
+    isnan, isinf, isfinite, isposinf, isneginf = P.isnan, P.isinf, P.isfinite, P.isposinf, P.isneginf
+    isreal, isclose, allclose, equal = P.isreal, P.isclose, P.allclose, P.equal
+    nan_to_num, clip, clamp_min, clamp_max = P.nan_to_num, P.clip, P.clamp_min, P.clamp_max
+    fmax, fmin, heaviside, lerp, addcmul = P.fmax, P.fmin, P.heaviside, P.lerp, P.addcmul
+    addcdiv, ldexp, float_power, multiply = P.addcdiv, P.ldexp, P.float_power, P.multiply
+    subtract, divide = P.subtract, P.divide
+
+    bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
+    bitwise_not = F.bitwise_not
+
+    multiply_, divide_, subtract_ = inplace.mul_, inplace.div_, inplace.sub_
+    abs_ = variant(F.abs, "abs_")
+    neg_ = variant(F.neg, "neg_")
+    exp_ = variant(F.exp, "exp_")
+    log_ = variant(F.log, "log_")
+    sqrt_ = variant(F.sqrt, "sqrt_")
+    rsqrt_ = variant(F.rsqrt, "rsqrt_")
+    reciprocal_ = variant(F.reciprocal, "reciprocal_")
+    square_ = variant(F.square, "square_")
+    sin_ = variant(F.sin, "sin_")
+    cos_ = variant(F.cos, "cos_")
+    tanh_ = variant(F.tanh, "tanh_")
+    erf_ = variant(F.erf, "erf_")
+    sigmoid_ = variant(F.sigmoid, "sigmoid_")
+    relu_ = variant(F.relu, "relu_")
+    pow_ = variant(F.pow, "pow_")
+    clamp_ = variant(F.clamp, "clamp_")
+    eq_ = variant(F.eq, "eq_")
+    ne_ = variant(F.ne, "ne_")
+    lt_ = variant(F.lt, "lt_")
+    le_ = variant(F.le, "le_")
+    gt_ = variant(F.gt, "gt_")
+    ge_ = variant(F.ge, "ge_")
+    bitwise_and_ = variant(F.bitwise_and, "bitwise_and_")
+    bitwise_or_ = variant(F.bitwise_or, "bitwise_or_")
+    bitwise_xor_ = variant(F.bitwise_xor, "bitwise_xor_")
+    bitwise_not_ = variant(F.bitwise_not, "bitwise_not_")
+    logical_and_ = variant(F.logical_and, "logical_and_")
+    logical_or_ = variant(F.logical_or, "logical_or_")
+    logical_not_ = variant(F.logical_not, "logical_not_")
+    clip_ = variant(P.clip, "clip_")
+    clamp_min_ = variant(P.clamp_min, "clamp_min_")
+    clamp_max_ = variant(P.clamp_max, "clamp_max_")
+    floor_ = variant(P.floor, "floor_")
+    ceil_ = variant(P.ceil, "ceil_")
+    round_ = variant(P.round, "round_")
+    trunc_ = variant(P.trunc, "trunc_")
+    fix_ = variant(P.fix, "fix_")
+    frac_ = variant(P.frac, "frac_")
+    floor_divide_ = variant(P.floor_divide, "floor_divide_")
+    remainder_ = variant(P.remainder, "remainder_")
+    fmod_ = variant(P.fmod, "fmod_")
+    sign_ = variant(P.sign, "sign_")
+    sgn_ = variant(P.sgn, "sgn_")
+    copysign_ = variant(P.copysign, "copysign_")
+    absolute_ = variant(P.absolute, "absolute_")
+    negative_ = variant(P.negative, "negative_")
+    nan_to_num_ = variant(P.nan_to_num, "nan_to_num_")
+    lerp_ = variant(P.lerp, "lerp_")
+    addcmul_ = variant(P.addcmul, "addcmul_")
+    addcdiv_ = variant(P.addcdiv, "addcdiv_")
+    ldexp_ = variant(P.ldexp, "ldexp_")
+    float_power_ = variant(P.float_power, "float_power_")
+    bitwise_left_shift_ = variant(P.bitwise_left_shift, "bitwise_left_shift_")
+    bitwise_right_shift_ = variant(P.bitwise_right_shift, "bitwise_right_shift_")
+    logical_xor_ = variant(P.logical_xor, "logical_xor_")
+    heaviside_ = variant(P.heaviside, "heaviside_")
+    nextafter_ = variant(P.nextafter, "nextafter_")
+    # fmt: on
