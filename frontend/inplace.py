@@ -103,8 +103,9 @@ def copy_(self: Self, src: Operand) -> Self:
     """self[...] = src, broadcast and cast to self's dtype."""
     if not isinstance(src, TensorBase):
         return fill_(self, src)
-    if src._buffer is self._buffer and src._ptr == self._ptr and src._layout is self._layout:
-        return self
+    same = src._buffer is self._buffer and src._ptr == self._ptr and src._layout is self._layout
+    if same and (self.requires_grad or not cast("Tensor", src).requires_grad):
+        return self  # as at the end of x[i] += 1; but what was detached takes on the history of its own memory
     shape = src.shape
     while len(shape) > self.ndim and shape[0] == 1:  # assignment drops leading dimensions of size one
         shape = shape[1:]
