@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.sampling import FLOATS, Array, ErrorSample, Sample, draw, generator, specials, t
+from tests.ops.sampling import Array, ErrorSample, Sample, draw, generator, specials, t
 
+FLOATS = ("float32", "float64")
 PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 Shape = tuple[int, ...]
 
@@ -112,6 +113,7 @@ def _errors(name: str) -> list[ErrorSample]:
     found = [
         wrong("dtype", "dtypes", (a, other)),
         wrong("dtype", "not defined for int64", (whole, whole)),
+        wrong("dtype", "not defined for float16", tuple(t("float16", *x.static_shape()) for x in (a, b))),
         wrong("shape", "four dimensions", (t("float32", 3, 5, 5), b)),
         wrong("value", "stride must be", stride=(0, 1)),
         wrong("value", "padding must be", padding=(1, 1)),
