@@ -15,10 +15,11 @@ from kiln.codegen.lower import GRAIN, Lowered, Steps
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Stmt, Store, Var
+from kiln.ir.ops.affine import place_of, step_matrix
 from kiln.ir.ops.base import OpDef, Scatter, ints_attr
 from kiln.ir.ops.gather import checked_position
 from kiln.ir.program import CheckSite
-from kiln.ir.types import Dim, Sym, TensorType
+from kiln.ir.types import Dim, Sym, TensorType, float32
 
 Fill = bool | int | float | None
 CHUNK: Final = 256
@@ -36,6 +37,7 @@ class _Lowering:
         assert isinstance(op.op, OpDef) and isinstance(op.op.lower, Scatter)
         self.op = op
         self.combine = op.op.lower.combine
+        self.affine = "steps" in op.attrs
         self.sites = sites
         self.symbols: dict[str, Var] = {}
         self.fill = fill
@@ -46,6 +48,10 @@ class _Lowering:
         size = _plain(self._product(self.shape))
         dtype = op.result.type.dtype
         self.out = Buffer("out0", dtype, (size,), (1,))
+        self.sums = self.out
+        """Where values meet: of 16-bit floats a float32 copy, which is rounded at the end."""
+        if dtype.is_half and self.combine != "set":
+            self.sums = Buffer("sums", float32, (size,), (1,), "workspace")
         if self.one_run:
             self.table = Buffer("in0", dtype, (size,), (1 if table is None else 0,))
         else:
@@ -54,13 +60,15 @@ class _Lowering:
         self.indices = [self._buffer(f"in{k}", op.operands[k].type, strides[k]) for k in range(2, len(op.operands))]
 
     def run(self) -> Lowered:
-        body = (*self._copy(), *self._writes())
+        body: Block = (*self._copy(), *self._writes())
+        if self.sums is not self.out:
+            body = (L.Alloc(self.sums), *body, self._round())
         names = tuple(sorted(self.symbols))
         given = [self.value, *self.indices] if self.fill is not None else [self.table, self.value, *self.indices]
         kernel = Kernel("kernel", (*given, self.out, *(self.symbols[n] for n in names)), body)
         sizes = [self._product(v.type.shape) for v in self.op.operands[:2]]
         work = sum(int(n.value) * 4 for n in sizes if isinstance(n, L.Const))
-        return Lowered(kernel, names, {}, [()], True, work)
+        return Lowered(kernel, names, {}, [()], not self.affine, work)
 
     # ------------------------------------------------------------------------------------ set-up
 
@@ -103,9 +111,10 @@ class _Lowering:
         if self.one_run:
             i, size = Var(INDEX, "t"), self._product(self.shape)
             value = L.load(self.table, (i,)) if self.fill is None else L.const(self.fill, self.out.dtype)
-            return (For("vector", i, L.index(0), size, (Store(self.out, (i,), value),), grain=self._grain((), 2)),)
+            store = Store(self.sums, (i,), self._wide(value))
+            return (For("vector", i, L.index(0), size, (store,), grain=self._grain((), 2)),)
         loops = [Var(INDEX, f"t{d}") for d in range(len(self.shape))]
-        body: Block = (Store(self.out, self._place(loops), L.load(self.table, loops)),)
+        body: Block = (Store(self.sums, self._place(loops), self._wide(L.load(self.table, loops))),)
         for d in reversed(range(len(loops))):
             outermost, last = d == 0, d == len(loops) - 1
             grain = self._grain(self.shape[1:], 2) if outermost else None
@@ -117,14 +126,13 @@ class _Lowering:
 
     def _writes(self) -> Block:
         """The loops over the values."""
-        at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
         shape = self.op.operands[1].type.shape
         rank = len(shape)
-        along = [p for p in range(rank) if p in place]  # each walks along the table
-        serial = [p for p in range(rank) if p not in place]
+        along, turning = self._independent(rank)
+        serial = [p for p in range(rank) if p not in along]
         index: list[Expr] = [Var(INDEX, f"v{p}") for p in range(rank)]
         row = along.pop() if along and along[-1] == rank - 1 else None
-        wide = row is not None and row not in at  # the index does not change along it
+        wide = row is not None and row not in turning
         loops = {p: i for p, i in enumerate(index) if isinstance(i, Var)}
         chunk, column = Var(INDEX, "chunk"), Var(INDEX, "column")
         if row is not None and not along:
@@ -152,6 +160,17 @@ class _Lowering:
             body = (For("parallel", loops[along[0]], L.index(0), self.dim(shape[along[0]]), body, grain=grain),)
         return body
 
+    def _independent(self, rank: int) -> tuple[list[int], Sequence[int]]:
+        """The dimensions of the values that walk along the table, each along one of its own; and those in which the
+        way to the element is not a plain step."""
+        if not self.affine:
+            place = ints_attr(self.op.attrs, "place")
+            return [p for p in range(rank) if p in place], ints_attr(self.op.attrs, "at")
+        rows = [{p: s for p, s in enumerate(row) if s} for row in step_matrix(self.op.attrs, len(self.shape))]
+        walks = [[row for row in rows if p in row] for p in range(rank)]
+        along = [p for p in range(rank) if len(walks[p]) == 1 and len(walks[p][0]) == 1]
+        return along, [p for p in along if rows[-1] != {p: 1}]
+
     def _row(self, p: int, loop: Var, chunk: Var, column: Var, whole: bool, kind: str, body: Block) -> Block:
         """The loop over the last dimension, whole or a chunk of it."""
         size = self.dim(self.op.operands[1].type.shape[p])
@@ -162,6 +181,8 @@ class _Lowering:
 
     def _position(self, index: Sequence[Expr]) -> tuple[list[Stmt], Expr, list[Expr]]:
         """Where the value at `index` goes: the statements that check it, whether it goes anywhere, the index."""
+        if self.affine:
+            return [], L.const(True, L.BOOL), list(place_of(self.op.attrs, len(self.shape), index))
         at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
         statements: list[Stmt] = []
         here = tuple(index[p] for p in at)
@@ -188,8 +209,18 @@ class _Lowering:
         value: Expr = L.load(self.value, index)
         place = self._place(position)
         if self.combine != "set":
-            value = L.apply(self.combine, L.load(self.out, place), value)
-        return (Store(self.out, place, value),)
+            value = L.apply(self.combine, L.load(self.sums, place), self._wide(value))
+        return (Store(self.sums, place, value),)
+
+    def _wide(self, value: Expr) -> Expr:
+        """A value as it meets others."""
+        return L.cast(value, self.sums.dtype)
+
+    def _round(self) -> Stmt:
+        """out = sums."""
+        i = Var(INDEX, "t")
+        store = Store(self.out, (i,), L.cast(L.load(self.sums, (i,)), self.out.dtype))
+        return For("vector", i, L.index(0), self._product(self.shape), (store,), grain=self._grain((), 2))
 
 
 def _plain(e: Expr) -> int | Expr:

@@ -20,6 +20,7 @@ from kiln.codegen.matmul import matmul_module
 from kiln.codegen.plan import Argument, Pointer, Step
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.schedule import schedule
+from kiln.codegen.sort import lower_sort
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.loops import Kernel
@@ -63,6 +64,9 @@ def steps(
             steps.append(conv_step(op, layouts, target))
         elif isinstance(definition(op).lower, Scatter):
             steps.append(_scatter_step(op, layouts, target, sites, note))
+        elif op.op.name in ("argsort", "searchsorted"):
+            lowered = lower_sort(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
+            steps.append(_kernel_step(op, lowered, _arguments(op, layouts, lowered), target, note))
         elif op.op.name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
             raise TypeError(f"no step for {op.op.name} in a fused graph")
     return steps
@@ -135,13 +139,24 @@ def _scatter_step(
     fill = cast("bool | int | float", table.attrs["value"]) if full and table is not None else None
     strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
     lowered = lower_scatter(op, fill, strides, sites)
+    arguments = _arguments(op, layouts, lowered)
+    return _kernel_step(op, lowered, arguments[1:] if full else arguments, target, note)
+
+
+def _kernel_step(
+    op: Operation,
+    lowered: Lowered,
+    arguments: tuple[Argument, ...],
+    target: Target,
+    note: Note,
+) -> Step:
+    """Schedule and emit an operation that is a kernel by itself."""
     note(f"loops {op.op.name}", lowered.kernel)
     scheduled = schedule(lowered.kernel, target)
     note(f"scheduled {op.op.name}", scheduled)
     module = _named(emit_kernel(scheduled, target), op.op.name)
     note(f"llvm {op.op.name}", module.text)
-    arguments = _arguments(op, layouts, lowered)
-    return Step(op, module.exports[0], (module,), arguments[1:] if full else arguments, lowered)
+    return Step(op, module.exports[0], (module,), arguments, lowered)
 
 
 def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Target) -> Step:

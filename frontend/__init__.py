@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from kiln.autograd import is_inference_mode_enabled as is_inference_mode_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
+    from kiln.contraction import addbmm as addbmm
+    from kiln.contraction import addmm as addmm
+    from kiln.contraction import addmv as addmv
+    from kiln.contraction import addr as addr
+    from kiln.contraction import baddbmm as baddbmm
+    from kiln.contraction import bmm as bmm
+    from kiln.contraction import chain_matmul as chain_matmul
+    from kiln.contraction import cross as cross
+    from kiln.contraction import dot as dot
+    from kiln.contraction import einsum as einsum
+    from kiln.contraction import ger as ger
+    from kiln.contraction import inner as inner
+    from kiln.contraction import kron as kron
+    from kiln.contraction import mv as mv
+    from kiln.contraction import outer as outer
+    from kiln.contraction import tensordot as tensordot
+    from kiln.contraction import vdot as vdot
     from kiln.convolution import conv1d as conv1d
     from kiln.convolution import conv2d as conv2d
     from kiln.convolution import conv_transpose1d as conv_transpose1d
@@ -38,12 +55,14 @@ if TYPE_CHECKING:
     from kiln.creation import tensor as tensor
     from kiln.creation import zeros as zeros
     from kiln.creation import zeros_like as zeros_like
+    from kiln.device import device as device
     from kiln.dtypes import finfo as finfo
     from kiln.dtypes import iinfo as iinfo
     from kiln.dtypes import is_complex as is_complex
     from kiln.dtypes import is_floating_point as is_floating_point
     from kiln.errors import ArgumentError as ArgumentError
     from kiln.errors import CaptureError as CaptureError
+    from kiln.errors import DeviceError as DeviceError
     from kiln.errors import DTypeError as DTypeError
     from kiln.errors import GradError as GradError
     from kiln.errors import InvalidValueError as InvalidValueError
@@ -51,6 +70,7 @@ if TYPE_CHECKING:
     from kiln.errors import KilnIndexError as KilnIndexError
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
+    from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
@@ -136,6 +156,9 @@ if TYPE_CHECKING:
     from kiln.gathering import take_along_dim as take_along_dim
     from kiln.gathering import unique as unique
     from kiln.gathering import unique_consecutive as unique_consecutive
+    from kiln.interop import from_dlpack as from_dlpack
+    from kiln.interop import is_tensor as is_tensor
+    from kiln.interop import numel as numel
     from kiln.ir.types import DType as dtype  # noqa: F401
     from kiln.ir.types import bfloat16 as bfloat16
     from kiln.ir.types import bool_ as bool  # noqa: F401
@@ -154,6 +177,51 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long  # noqa: F401
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.movement import adjoint as adjoint
+    from kiln.movement import as_strided as as_strided
+    from kiln.movement import atleast_1d as atleast_1d
+    from kiln.movement import atleast_2d as atleast_2d
+    from kiln.movement import atleast_3d as atleast_3d
+    from kiln.movement import block_diag as block_diag
+    from kiln.movement import broadcast_tensors as broadcast_tensors
+    from kiln.movement import broadcast_to as broadcast_to
+    from kiln.movement import cartesian_prod as cartesian_prod
+    from kiln.movement import chunk as chunk
+    from kiln.movement import column_stack as column_stack
+    from kiln.movement import concat as concat
+    from kiln.movement import concatenate as concatenate
+    from kiln.movement import diag as diag
+    from kiln.movement import diag_embed as diag_embed
+    from kiln.movement import diagflat as diagflat
+    from kiln.movement import diagonal as diagonal
+    from kiln.movement import dsplit as dsplit
+    from kiln.movement import dstack as dstack
+    from kiln.movement import flip as flip
+    from kiln.movement import fliplr as fliplr
+    from kiln.movement import flipud as flipud
+    from kiln.movement import hsplit as hsplit
+    from kiln.movement import hstack as hstack
+    from kiln.movement import meshgrid as meshgrid
+    from kiln.movement import moveaxis as moveaxis
+    from kiln.movement import movedim as movedim
+    from kiln.movement import narrow as narrow
+    from kiln.movement import ravel as ravel
+    from kiln.movement import repeat_interleave as repeat_interleave
+    from kiln.movement import roll as roll
+    from kiln.movement import rot90 as rot90
+    from kiln.movement import select as select
+    from kiln.movement import split as split
+    from kiln.movement import swapaxes as swapaxes
+    from kiln.movement import swapdims as swapdims
+    from kiln.movement import tensor_split as tensor_split
+    from kiln.movement import tile as tile
+    from kiln.movement import trace as trace
+    from kiln.movement import tril as tril
+    from kiln.movement import triu as triu
+    from kiln.movement import unbind as unbind
+    from kiln.movement import unflatten as unflatten
+    from kiln.movement import vsplit as vsplit
+    from kiln.movement import vstack as vstack
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
     from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
@@ -166,16 +234,37 @@ if TYPE_CHECKING:
     from kiln.promotion import result_type as result_type
     from kiln.promotion import set_default_dtype as set_default_dtype
     from kiln.random import Generator as Generator
+    from kiln.random import bernoulli as bernoulli
     from kiln.random import default_generator as default_generator
+    from kiln.random import get_rng_state as get_rng_state
+    from kiln.random import initial_seed as initial_seed
     from kiln.random import manual_seed as manual_seed
+    from kiln.random import multinomial as multinomial
+    from kiln.random import normal as normal
     from kiln.random import rand as rand
     from kiln.random import rand_like as rand_like
+    from kiln.random import randint as randint
+    from kiln.random import randint_like as randint_like
     from kiln.random import randn as randn
     from kiln.random import randn_like as randn_like
+    from kiln.random import randperm as randperm
+    from kiln.random import seed as seed
+    from kiln.random import set_rng_state as set_rng_state
+    from kiln.ranges import linspace as linspace
+    from kiln.ranges import logspace as logspace
+    from kiln.ranges import tril_indices as tril_indices
+    from kiln.ranges import triu_indices as triu_indices
     from kiln.runtime.threads import get_num_threads as get_num_threads
     from kiln.runtime.threads import set_num_threads as set_num_threads
     from kiln.serialization import load as load
     from kiln.serialization import save as save
+    from kiln.sorting import argsort as argsort
+    from kiln.sorting import bucketize as bucketize
+    from kiln.sorting import kthvalue as kthvalue
+    from kiln.sorting import msort as msort
+    from kiln.sorting import searchsorted as searchsorted
+    from kiln.sorting import sort as sort
+    from kiln.sorting import topk as topk
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
@@ -183,13 +272,17 @@ _NAMES = {
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
     ),
     "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
+    "kiln.contraction": (
+        "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
+    ),
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
+    "kiln.device": "device",
     "kiln.errors": (
-        "ArgumentError CaptureError DTypeError GradError InvalidValueError KilnError KilnIndexError "
-        "LoadError NotYetError ShapeError WorkerError"
+        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
+        "LoadError NotYetError SaveError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.functional": (
@@ -203,6 +296,7 @@ _NAMES = {
         "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
         "take_along_dim unique unique_consecutive"
     ),
+    "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
         "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
         "bfloat16 float32 float=float32 float64 double=float64"
@@ -210,10 +304,21 @@ _NAMES = {
     "kiln.jit": "compile",
     "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
+    "kiln.movement": (
+        "adjoint as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to "
+        "cartesian_prod chunk column_stack concat concatenate diag diag_embed diagflat diagonal dsplit dstack "
+        "flip fliplr flipud hsplit hstack meshgrid moveaxis movedim narrow ravel repeat_interleave roll rot90 "
+        "select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten vsplit vstack"
+    ),
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
-    "kiln.random": "Generator default_generator manual_seed rand rand_like randn randn_like",
+    "kiln.random": (
+        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
+        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
+    ),
+    "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
+    "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
     "kiln.tensor": "Tensor",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
@@ -225,7 +330,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 """Public name -> home module and the name there."""
 
 _MODULES = frozenset(
-    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors"}
+    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors", "cuda"}
 )
 
 

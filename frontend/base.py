@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 import numpy as np
 
 from kiln.ir.graph import Attrs
+from kiln.ir.ops.affine import overlaps
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import CPU, DType, TensorType, contiguous_strides, float32
 
@@ -61,8 +62,8 @@ class Layout:
         self.nbytes = numel * dtype.itemsize
         """Bytes of the elements when stored contiguously."""
         self.contiguous = is_contiguous(shape, strides)
-        self.expanded = any(step == 0 and size > 1 for size, step in zip(shape, strides, strict=True))
-        """Whether several elements share one place in memory."""
+        self.expanded = not self.contiguous and overlaps(shape, strides)
+        """Whether several elements may share one place in memory."""
 
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"
@@ -257,14 +258,14 @@ class TensorBase:
         def __setitem__(self, index: Any, value: Operand) -> None: ...
 
 
-_OPERANDS: Final = (TensorBase, int, float, np.generic, np.ndarray)
+_OPERANDS: Final = (TensorBase, int, float, np.generic)
 
 
 def install_operators(binary: Mapping[str, Callable[[Any, Any], Any]], other: Mapping[str, Callable[..., Any]]) -> None:
     """Fill the operator slots of `TensorBase`.
 
-    A `binary` slot answers NotImplemented to operands that are neither tensors nor numbers, as Python
-    expects; the `other` ones are installed as they are.
+    A `binary` slot takes NumPy arrays as tensors, and answers NotImplemented to operands that are neither tensors nor
+    numbers, as Python expects; the `other` ones are installed as they are.
     """
     for name, function in binary.items():
         setattr(TensorBase, name, _binary_slot(name, function))
@@ -276,6 +277,10 @@ def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[An
     def slot(self: Any, other: Any) -> Any:
         if isinstance(other, _OPERANDS):
             return function(self, other)
+        if isinstance(other, np.ndarray):
+            from kiln.creation import tensor  # lies above this file
+
+            return function(self, tensor(other))
         return NotImplemented
 
     slot.__name__ = slot.__qualname__ = name

@@ -261,6 +261,9 @@ class Capture:
             return self._derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
         if op.name == "broadcast" and value.type.numel() == base.type.numel():
             return self._derive(OPS["reshape"], [value], {"shape": base.type.shape})
+        if op.name == "affine":
+            places = {k: attrs[k] for k in ("starts", "steps")}
+            return self._derive(OPS["affine_scatter"], [base, value], places)
         self.refuse(f"an in-place write through {op.name}", fix="write to a clone()")
 
     def _lift(self, t: TensorBase) -> Entry:

@@ -14,10 +14,9 @@ import numpy as np
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
-from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, tensor_arg
+from kiln.promotion import apply, broadcast_to, full_like_number, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -91,14 +90,6 @@ def _weight(op: str, weight: TensorBase, dims: int, x: Tensor) -> Tensor:
     return w
 
 
-def _widened(op: str, x: Tensor, w: Tensor, bias: TensorBase | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Operands of a half type as float32, in which they are convolved; the result is rounded once."""
-    b = None if bias is None else tensor_arg(op, bias)
-    if not x.dtype.is_half or any(t.dtype is not x.dtype for t in (w, b) if t is not None):
-        return x, w, b
-    return cast_to(x, T.float32), cast_to(w, T.float32), None if b is None else cast_to(b, T.float32)
-
-
 def _line(x: Tensor) -> Tensor:
     """[N, C, L] as images of one row."""
     return F.unsqueeze(x, 2)
@@ -119,6 +110,7 @@ def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tens
 # ----------------------------------------------------------------------------------------- convolution
 
 
+@in_float32
 def conv1d(
     input: TensorBase,
     weight: TensorBase,
@@ -132,6 +124,7 @@ def conv1d(
     return _convolution("conv1d", input, weight, bias, stride, padding, dilation, groups, 1)
 
 
+@in_float32
 def conv2d(
     input: TensorBase,
     weight: TensorBase,
@@ -141,9 +134,8 @@ def conv2d(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Sums over taps and channels: input [N, C, H, W] or [C, H, W], weight [O, C/groups, KH, KW], bias [O], floats of
-    one dtype (half types are summed in float32 and rounded once) -> [N, O, OH, OW] with
-    OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1.
+    """Sums over taps and channels: input [N, C, H, W] or [C, H, W], weight [O, C/groups, KH, KW], bias [O], float32 or
+    float64, all of one dtype -> [N, O, OH, OW] with OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1.
 
     padding="same" pads so that stride 1 keeps the size (one more behind than before where that is uneven), "valid"
     does not pad. Padding is not there: nothing is multiplied by it.
@@ -164,8 +156,6 @@ def _convolution(
 ) -> Tensor:
     x, single = batched(op, tensor_arg(op, input), dims)
     w = _weight(op, weight, dims, x)
-    dtype = x.dtype
-    x, w, bias = _widened(op, x, w, bias)
     steps, spread = sizes(op, "stride", stride, dims), sizes(op, "dilation", dilation, dims)
     at_least(op, "stride", steps, 1)
     at_least(op, "dilation", spread, 1)
@@ -174,9 +164,10 @@ def _convolution(
         x, w = _line(x), _line(w)
         steps, spread, around = (1, *steps), (1, *spread), (0, 0, *around)
     y = apply(_CONV2D, x, w, stride=steps, padding=around, dilation=spread, groups=groups)
-    return cast_to(_finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single), dtype)
+    return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
 
 
+@in_float32
 def conv_transpose1d(
     input: TensorBase,
     weight: TensorBase,
@@ -191,6 +182,7 @@ def conv_transpose1d(
     return _transposed("conv_transpose1d", input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
+@in_float32
 def conv_transpose2d(
     input: TensorBase,
     weight: TensorBase,
@@ -221,8 +213,6 @@ def _transposed(
 ) -> Tensor:
     x, single = batched(op, tensor_arg(op, input), dims)
     w = _weight(op, weight, dims, x)
-    dtype = x.dtype
-    x, w, bias = _widened(op, x, w, bias)
     steps, spread = sizes(op, "stride", stride, dims), sizes(op, "dilation", dilation, dims)
     around, more = sizes(op, "padding", padding, dims), sizes(op, "output_padding", output_padding, dims)
     for name, values, least in (("stride", steps, 1), ("dilation", spread, 1), ("padding", around, 0)):
@@ -247,7 +237,7 @@ def _transposed(
     pads = tuple([n for p in around for n in (p, p)])
     attrs: dict[str, Any] = {"stride": steps, "padding": pads, "dilation": spread, "groups": groups}
     y = apply(_CONV2D_INPUT, x, w, size=tuple(out), **attrs)
-    return cast_to(_finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single), dtype)
+    return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
 
 
 # --------------------------------------------------------------------------------------------- patches
@@ -298,6 +288,7 @@ def _placed(canvas: Tensor, x: Tensor, start: Sequence[int], stop: Sequence[int]
     return apply(_SCATTER, canvas, x, starts=(0, 0, *start), stops=(*lead, *stop), steps=(1, 1, *steps))
 
 
+@in_float32
 def fold(
     input: TensorBase,
     output_size: Sizes,

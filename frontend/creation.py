@@ -10,6 +10,7 @@ import numpy as np
 
 from kiln import dispatch
 from kiln.base import MODES, READONLY, TensorBase, layout_of
+from kiln.device import placed
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.functional import size_tuple
 from kiln.ir import types as T
@@ -59,12 +60,13 @@ def _dtype(name: str, dtype: Any, default: DType) -> DType:
     return dtype
 
 
-def tensor(data: Any, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested sequences, NumPy arrays or tensors.
 
     Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
     ArgumentError for other data, InvalidValueError for ragged nesting and numbers that do not fit `dtype`.
     """
+    placed("tensor", device)
     if isinstance(data, TensorBase):
         copied = cast("Tensor", data).detach().to(_dtype("tensor", dtype, data.dtype), copy=True)
         return copied.requires_grad_() if requires_grad else copied
@@ -126,6 +128,8 @@ def _default_dtype(array: np.ndarray[Any, Any]) -> DType:
 
 def _numpy_dtype(dtype: np.dtype[Any]) -> DType:
     found = dtype_of_numpy(dtype)
+    if not dtype.isnative:
+        raise DTypeError(f"the elements of {dtype} are in a foreign byte order", fix="array.astype(array.dtype.name)")
     if found is None or found not in T.TENSOR_DTYPES:
         names = ", ".join(str(d) for d in T.TENSOR_DTYPES)
         raise DTypeError(f"no tensor dtype for NumPy's {dtype}; there are {names}", fix="convert it with .astype()")
@@ -139,7 +143,9 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     array refuses in-place writes.
     """
     if not isinstance(array, np.ndarray):
-        raise ArgumentError(f"expected a NumPy array, got {type(array).__name__}", op="from_numpy")
+        raise ArgumentError(
+            f"expected a NumPy array, got {type(array).__name__}", op="from_numpy", fix="kiln.tensor takes other data"
+        )
     dtype = _numpy_dtype(array.dtype)
     size = dtype.itemsize
     if (
@@ -154,8 +160,9 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     return Tensor(Buffer.wrap(ptr, span, array), ptr, layout, 0 if array.flags.writeable else READONLY)
 
 
-def as_tensor(data: Any, *, dtype: DType | None = None) -> Tensor:
+def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """`data` as a tensor, sharing memory where possible (tensors, NumPy arrays of the right dtype)."""
+    placed("as_tensor", device)
     if isinstance(data, np.ndarray) and dtype_of_numpy(data.dtype) in T.TENSOR_DTYPES:
         data = from_numpy(data)
     if isinstance(data, Tensor):
@@ -164,9 +171,15 @@ def as_tensor(data: Any, *, dtype: DType | None = None) -> Tensor:
 
 
 def full(
-    size: Any, fill_value: bool | int | float, *, dtype: DType | None = None, requires_grad: bool = False
+    size: Any,
+    fill_value: bool | int | float,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """Every element `fill_value`; the dtype defaults to that of the number."""
+    placed("full", device)
     shape = _shape("full", (size,) if isinstance(size, int) else size)
     kind = _dtype("full", dtype, dtype_of_number(fill_value))
     _check_fits("full", np.asarray(fill_value), kind)
@@ -179,47 +192,54 @@ def full(
 def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     shape = size_tuple(name, sizes)
     if any(n < 0 for n in shape):
-        raise InvalidValueError(f"negative size in {list(shape)}", op=name)
+        raise InvalidValueError(f"negative size in {list(shape)}", op=name, fix="sizes are 0 or more")
     return shape
 
 
-def zeros(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros, of the default dtype unless told; sizes as zeros(2, 3) or zeros((2, 3))."""
+    placed("zeros", device)
     return full(
         _shape("zeros", size), 0, dtype=_dtype("zeros", dtype, MODES.default_dtype), requires_grad=requires_grad
     )
 
 
-def ones(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def ones(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones, of the default dtype unless told."""
+    placed("ones", device)
     return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, MODES.default_dtype), requires_grad=requires_grad)
 
 
-def empty(*size: Any, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def empty(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros: kiln has no uninitialised tensors, so that programs stay deterministic."""
-    return zeros(*size, dtype=dtype, requires_grad=requires_grad)
+    return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def zeros_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
-    return zeros(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return zeros(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def ones_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of the shape and dtype of `input`."""
-    return ones(input.shape, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return ones(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def empty_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """As `zeros_like`."""
-    return zeros_like(input, dtype=dtype, requires_grad=requires_grad)
+    return zeros_like(input, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def full_like(
-    input: Tensor, fill_value: bool | int | float, *, dtype: DType | None = None, requires_grad: bool = False
+    input: Tensor,
+    fill_value: bool | int | float,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`fill_value` in the shape and dtype of `input`."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, requires_grad=requires_grad)
+    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
 def arange(
@@ -228,12 +248,14 @@ def arange(
     step: float = 1,
     *,
     dtype: DType | None = None,
+    device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
     """start, start + step, ... below `end` (arange(end) starts at 0): int64 for ints, else the default dtype.
 
     Element i is start + i * step, computed in float64 for floats and then rounded.
     """
+    placed("arange", device)
     if end is None:
         start, end = 0, start
     if step == 0 or (end - start) / step < 0:
@@ -245,7 +267,10 @@ def arange(
     return _constant(converted(start + index * step, kind), kind, requires_grad)
 
 
-def eye(n: int, m: int | None = None, *, dtype: DType | None = None, requires_grad: bool = False) -> Tensor:
+def eye(
+    n: int, m: int | None = None, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """The n x m matrix (square by default) with ones on the diagonal."""
+    placed("eye", device)
     kind = _dtype("eye", dtype, MODES.default_dtype)
     return _constant(converted(np.eye(n, m), kind), kind, requires_grad)

@@ -493,6 +493,11 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
     if op.name == "matmul":
         batch = [f"n{d}" for d in range(ranks[0] - 2)]
         return [[*batch, "m", "k"], [*batch, "k", "n"]]
+    if op.name == "searchsorted":
+        lead = [f"n{d}" for d in range(ranks[0] - 1)]
+        return [[*lead, "n"], [*lead, "m"]]
+    if isinstance(op.lower, Scatter) and "steps" in attrs:
+        return [[f"n{d}" for d in range(ranks[0])], [f"m{d}" for d in range(ranks[1])]]
     if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
         image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
         roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}

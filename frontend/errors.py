@@ -7,12 +7,14 @@ written for it keeps catching what it caught:
     ├── ShapeError            (RuntimeError)               shapes do not fit
     ├── DTypeError            (RuntimeError, TypeError)    an op is not defined for these element types
     ├── ArgumentError         (TypeError)                  an argument of the wrong Python type
-    ├── InvalidValueError     (ValueError)                 an argument of the right type, a wrong value
+    ├── InvalidValueError     (ValueError, RuntimeError)   an argument of the right type, a wrong value
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
+    ├── DeviceError           (RuntimeError)               a device that is not there
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
+    ├── SaveError             (OSError)                    a file that could not be written
     └── LoadError             (ValueError, RuntimeError)   a file or state that can't be taken
 
 A message names the op, the operands' types, the user's line, and a fix where one is known.
@@ -80,12 +82,16 @@ class ArgumentError(KilnError, TypeError):
     """An argument has the wrong Python type."""
 
 
-class InvalidValueError(KilnError, ValueError):
+class InvalidValueError(KilnError, ValueError, RuntimeError):
     """An argument has the right type and a wrong value."""
 
 
 class KilnIndexError(KilnError, IndexError):
     """A dimension, an index or a class label is out of range."""
+
+
+class DeviceError(KilnError, RuntimeError):
+    """A device that this machine, or this version, does not have."""
 
 
 class GradError(KilnError, RuntimeError):
@@ -102,6 +108,10 @@ class WorkerError(KilnError, RuntimeError):
 
 class NotYetError(KilnError, NotImplementedError):
     """This version does not do that yet."""
+
+
+class SaveError(KilnError, OSError):
+    """A file could not be written; one that was there before is as it was. `errno` is the system's."""
 
 
 class LoadError(KilnError, ValueError, RuntimeError):

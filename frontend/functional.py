@@ -27,6 +27,7 @@ from kiln.promotion import (
     floating,
     full_like_number,
     in_float32,
+    keeps_number,
     number,
     result_type,
     tensor_arg,
@@ -81,7 +82,9 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     if rounding_mode is not None:
         raise NotYetError("rounding_mode is not supported", op="div")
     a = isinstance(input, TensorBase) and input.dtype.kind == "float"
-    if a and (isinstance(other, (TensorBase, float))):
+    if a and isinstance(other, (TensorBase, float, int)):
+        return binary(_DIV, input, other)
+    if isinstance(other, TensorBase) and keeps_number("div", other.dtype, input):
         return binary(_DIV, input, other)
     dtype = result_type(input, other)
     return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else MODES.default_dtype))
@@ -667,7 +670,7 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
     return cast_to(add(_product(x, t(weight), {"dtype": T.float32}), cast_to(bias, T.float32)), x.dtype)
 
 
-# ------------------------------------------------------------------------------------ softmax and losses
+# ----------------------------------------------------------------------------------------------- softmax
 
 
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
@@ -706,64 +709,3 @@ def _centred(name: str, x: Tensor, dim: int) -> Tensor:
     if 0 in x.shape:
         return x
     return sub(x, amax(x.detach(), d, keepdim=True))
-
-
-def _reduction(name: str, loss: Tensor, reduction: str) -> Tensor:
-    if reduction == "mean":
-        return mean(loss)
-    if reduction == "sum":
-        return sum(loss)
-    if reduction == "none":
-        return loss
-    raise InvalidValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}', op=name)
-
-
-@in_float32
-def mse_loss(input: TensorBase, target: TensorBase, reduction: str = "mean") -> Tensor:
-    """The mean (or sum, or each) of (input - target) squared."""
-    return _reduction("mse_loss", square(sub(input, target)), reduction)
-
-
-def nll_loss(input: TensorBase, target: TensorBase, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
-    """-input[n, target[n]] over log-probabilities [N, C], [C] or [N, C, d...] and int64 classes [N], [] or
-    [N, d...]; classes equal to `ignore_index` count nothing. The mean is over the others.
-
-    KilnIndexError for a class outside [0, C).
-    """
-    return _nll("nll_loss", tensor_arg("nll_loss", input), target, ignore_index, reduction)
-
-
-@in_float32
-def _nll(name: str, x: Tensor, target: TensorBase, ignore_index: int, reduction: str) -> Tensor:
-    y = tensor_arg(name, target)
-    if y.dtype is not T.int64:
-        raise DTypeError(f"classes must be int64, not {y.dtype}", op=name, operands=[x.ttype, y.ttype])
-    if not x.ndim:
-        raise ShapeError("expects at least one dimension", op=name, operands=[x.ttype, y.ttype])
-    d = 1 if x.ndim > 1 else 0
-    if y.shape != (*x.shape[:d], *x.shape[d + 1 :]):
-        raise ShapeError(
-            "classes must have the scores' shape without dimension C", op=name, operands=[x.ttype, y.ttype]
-        )
-    counts = ne(y, ignore_index)
-    loss = where(counts, neg(apply(_PICK, _to_last(x, d), where(counts, y, 0))), 0.0)
-    if reduction == "mean":
-        return div(sum(loss), sum(cast_to(counts, x.dtype)))
-    return _reduction(name, loss, reduction)
-
-
-def cross_entropy(
-    input: TensorBase, target: TensorBase, *, ignore_index: int = -100, reduction: str = "mean"
-) -> Tensor:
-    """nll_loss(log_softmax(input)) over the class dimension (1, or 0 of a vector); classes are int64.
-
-    KilnIndexError for a class outside [0, C). Class weights, label smoothing and class probabilities are not
-    there yet.
-    """
-    return _cross_entropy(tensor_arg("cross_entropy", input), target, ignore_index, reduction)
-
-
-@in_float32
-def _cross_entropy(x: Tensor, target: TensorBase, ignore_index: int, reduction: str) -> Tensor:
-    z = log_softmax(x, 1 if x.ndim > 1 else 0)
-    return _nll("cross_entropy", z, target, ignore_index, reduction)

@@ -57,11 +57,11 @@ _REDUCE: Final = {
 
 
 def _index(name: str, x: object) -> Tensor:
-    """An index tensor; DTypeError unless int64."""
+    """An index tensor as int64; DTypeError unless int64 or int32."""
     i = tensor_arg(name, x)
-    if i.dtype is not T.int64:
+    if i.dtype not in (T.int64, T.int32):
         raise DTypeError(f"the index must be int64, not {i.dtype}", op=name, operands=[i.ttype], fix="use .long()")
-    return i
+    return cast_to(i, T.int64)
 
 
 def _line(name: str, x: object) -> Tensor:
@@ -287,7 +287,7 @@ def _identity(reduce: str, dtype: T.DType) -> bool | int | float:
         return -math.inf if low else math.inf
     if dtype.kind == "bool":
         return not low
-    return -(2**63) if low else 2**63 - 1
+    return dtype.least if low else dtype.most
 
 
 # ------------------------------------------------------------------------------------- writing slices

@@ -177,9 +177,11 @@ def _item(x: Tensor, item: Any) -> Any:
 
 
 def _index_tensor(item: Tensor) -> Tensor:
-    if item.dtype.kind == "float":
+    if item.dtype.kind not in ("int", "bool"):
         raise KilnIndexError(
-            f"a tensor of {item.dtype} is no index: ints and bools are", operands=[item.ttype], fix="use .long()"
+            f"a tensor of {item.dtype} is no index: signed ints and bools are",
+            operands=[item.ttype],
+            fix="use .long() for positions, .bool() for a mask",
         )
     return item if item.dtype is T.bool_ else cast_to(item, T.int64)
 

@@ -10,7 +10,8 @@ from kiln.autograd import write_in_place
 from kiln.base import Operand, TensorBase
 from kiln.errors import DTypeError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.promotion import CATEGORY, apply, broadcast_to, cast_to, full_like_number, number, together
+from kiln.ir.types import float32
+from kiln.promotion import CATEGORY, apply, broadcast_to, cast_to, full_like_number, keeps_number, number, together
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -45,6 +46,9 @@ def _write(self: Self, function: str, other: Operand) -> Self:
     a: Tensor = self
     if isinstance(other, TensorBase) and other._layout is self._layout:
         b = cast("Tensor", other)
+    elif keeps_number(function, self._layout.dtype, other):
+        a = cast_to(self, float32)
+        b = full_like_number(a, float32, other)
     elif other.__class__ is float and self._layout.dtype.kind == "float":
         b = full_like_number(self, self._layout.dtype, other)
     else:

@@ -71,15 +71,22 @@ class CompiledFunction:
         self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run((), args, kwargs)
+
+    def _run_on(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A call as a method: what is read of the instance is for the guards to find out."""
+        return self._run((id(instance),), (instance, *args), kwargs)
+
+    def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if MODES.recorder is not None:  # inside another capture: part of it
             return self._function(*args, **kwargs)
-        key, tensors, objects = _signature(args, kwargs)
+        key, tensors, objects = _signature(keep, args, kwargs)
         found = self._find(key, tensors)
         if found is None:
             with self._lock:
                 found = self._find(key, tensors)  # another thread may have captured it meanwhile
                 if found is None:
-                    return self._capture(key, tensors, objects, args, kwargs)
+                    return self._capture(key, tensors, objects, keep, args, kwargs)
         region, inputs = found
         try:
             return region.run(inputs, tensors)
@@ -97,7 +104,7 @@ class CompiledFunction:
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, bound like a function."""
-        return self if instance is None else functools.partial(self, instance)
+        return self if instance is None else functools.partial(self._run_on, instance)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "_function" not in self.__dict__:
@@ -116,11 +123,11 @@ class CompiledFunction:
     def __class__(self) -> type:
         """The type; for a compiled module the module's, so that it is a submodule of what holds it."""
         function = self.__dict__.get("_function")
-        return type(function) if hasattr(type(function), "named_parameters") else CompiledFunction
+        return type(function) if type(self) is CompiledModule else CompiledFunction
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return CompiledFunction(copy.deepcopy(self._function, memo), fixed=self._fixed)
+        return _made(copy.deepcopy(self._function, memo), self._fixed)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -146,6 +153,7 @@ class CompiledFunction:
         key: tuple[Any, ...],
         tensors: list[Any],
         objects: list[Any],
+        keep: tuple[int, ...],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
@@ -159,7 +167,7 @@ class CompiledFunction:
         name = getattr(self._function, "__name__", type(self._function).__name__)
         name = name if name.isidentifier() else "main"
         containers: list[Any] = []
-        leaves, _ = flatten((args, kwargs), containers)
+        leaves, _ = flatten((args, kwargs), containers, keep)
         kinds = [type(x) for x in containers if type(x) not in (list, dict)]
         reached = reach(self._function, (*[x for x in objects if not isinstance(x, np.ndarray)], *kinds))
         with Capture(name, tensors, dict(reached.guards.tensors)) as capture:
@@ -174,8 +182,8 @@ class CompiledFunction:
             for path, read in capture.reads:
                 reached.guards.referent(path, read)
             changed = reached.guards.broken()
-            after = flatten((args, kwargs))[0]
-            now = _signature(args, kwargs)[0]
+            after = flatten((args, kwargs), keep=keep)[0]
+            now = _signature(keep, args, kwargs)[0]
             if not all(map(is_, leaves, after)) or (now[0], *now[2:]) != (key[0], *key[2:]):
                 changed = "an argument: its items, its contents, or whether it requires a gradient"
             if changed:
@@ -224,10 +232,15 @@ class CompiledFunction:
         )
 
 
-def _signature(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
+def _signature(keep: tuple[int, ...], args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
     """(key, tensor arguments without repetition, other objects to guard)."""
     containers: list[Any] = []
-    leaves, tree = flatten((args, kwargs), containers)
+    try:
+        leaves, tree = flatten((args, kwargs), containers, keep)
+    except RecursionError:
+        raise CaptureError(
+            "an argument holds itself, directly or through others", fix="keep it in a variable that the function reads"
+        ) from None
     key: list[Any] = [tree, _modes(), _repeated(containers)]
     tensors: list[Any] = []
     objects: list[Any] = []
@@ -250,6 +263,30 @@ def _signature(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list
             key.append(_known_by(x))
             objects.append(x)
     return tuple(key), tensors, objects
+
+
+class CompiledModule(CompiledFunction):
+    """A compiled module: a container's items are reached through it, too."""
+
+    def __len__(self) -> int:
+        return len(self._function)  # type: ignore[arg-type]
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._function[index]  # type: ignore[index]
+
+    def __iter__(self) -> Any:
+        return iter(self._function)  # type: ignore[call-overload]
+
+    def __contains__(self, item: Any) -> bool:
+        return item in self._function  # type: ignore[operator]
+
+
+def _made(function: Callable[..., Any], fixed: bool = False) -> CompiledFunction:
+    module = hasattr(type(function), "named_parameters")
+    return (CompiledModule if module else CompiledFunction)(function, fixed=fixed)
 
 
 def _modes() -> tuple[Any, ...]:
@@ -323,7 +360,7 @@ def compile(function: Callable[..., Any]) -> CompiledFunction:
     >>> f(kiln.arange(3.0)), f(kiln.arange(3.0))
     (tensor(9.), tensor(9.))
     """
-    return CompiledFunction(function)
+    return _made(function)
 
 
 def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:
@@ -331,7 +368,7 @@ def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction
 
     The result takes only arguments of the examples' structure, dtypes and shapes; CaptureError for others.
     """
-    traced = CompiledFunction(function, fixed=True)
+    traced = _made(function, fixed=True)
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     traced(*arguments)
     return traced

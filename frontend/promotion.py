@@ -16,6 +16,7 @@ from kiln.base import MODES, Modes, TensorBase
 from kiln.errors import ArgumentError, CaptureError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import AttrValue
+from kiln.ir.halves import round_number
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import DType
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _BROADCAST, _CAST = OPS["broadcast"], OPS["cast"]
 CATEGORY: Final = {"bool": 0, "int": 1, "uint": 1, "float": 2}
+_ARITHMETIC: Final = frozenset({"add", "sub", "mul", "div"})
 _NUMBERS: Final = (bool, int, float, np.generic)
 
 
@@ -198,9 +200,23 @@ def binary(op: OpDef, a: Any, b: Any) -> Tensor:
             if other.dtype is layout.dtype:
                 shape = layout.shape if other.shape == layout.shape else broadcast_shapes(op.name, a, b)
                 return apply(op, broadcast_to(a, shape), broadcast_to(b, shape))
+        elif keeps_number(op.name, layout.dtype, b):
+            return cast_to(binary(op, cast_to(a, T.float32), b), layout.dtype)
         elif b.__class__ is float and layout.dtype.kind == "float":
             return apply(op, a, full_like_number(a, layout.dtype, b))
+    elif isinstance(b, TensorBase) and keeps_number(op.name, b._layout.dtype, a):
+        return cast_to(binary(op, a, cast_to(b, T.float32)), b._layout.dtype)
     return apply(op, *together(op.name, a, b))
+
+
+def keeps_number(name: str, dtype: DType, value: Any) -> bool:
+    """Whether arithmetic of a 16-bit float tensor and the Python number `value` is to be done in float32, because the
+    tensor's dtype lacks the number: like every op, it rounds its result only."""
+    if not dtype.is_half or name not in _ARITHMETIC or not isinstance(value, (int, float, np.number)):
+        return False
+    if isinstance(value, int) and abs(value) > 2**63:
+        return False  # too large for any tensor: refused later
+    return round_number(float(value), dtype) != float(value)
 
 
 def wide(x: Any) -> Any:

@@ -1,39 +1,69 @@
 """Random numbers: Philox4x32-10, indexed by logical element, with explicit state.
 
 A generator's state is an ordinary int64 tensor [seed, offset]. A random op reads it, and the generator then
-advances the offset by the number of elements in place, so that a capture sees both as what they are.
+advances the offset by the number of elements in place, so that a capture sees both as what they are. All distributions
+are made of uniform and normal numbers by ops, so a compiled function draws what the eager one would.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from typing import Any, TypeVar, cast
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
+from kiln import functional as F
 from kiln.base import MODES, TensorBase
-from kiln.creation import _dtype, _shape, from_numpy
-from kiln.errors import DTypeError, InvalidValueError
+from kiln.creation import _dtype, _shape, arange, from_numpy
+from kiln.device import placed
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError, ShapeError
+from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import DType
+from kiln.ir.types import CPU, Device, DType
+from kiln.promotion import broadcast_shapes, cast_to, full_like_number, tensor_arg
 from kiln.tensor import Tensor
 
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 
 class Generator:
-    """A stream of random numbers: `state` is the int64 tensor [seed, offset]."""
+    """A stream of random numbers on the CPU: `state` is the int64 tensor [seed, offset].
+
+    `Generator()`, `Generator("cpu")`, or `Generator(5)` for one that starts from the seed 5.
+    """
 
     __slots__ = ("state",)
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, device: Any = "cpu") -> None:
+        seed = device if isinstance(device, int) and not isinstance(device, bool) else 0
+        placed("Generator", None if seed is device else device)
         self.state = from_numpy(np.array([_signed(seed), 0], np.int64))
+
+    @property
+    def device(self) -> Device:
+        """The CPU."""
+        return CPU
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`, in place."""
         self.state.copy_(_int64_pair(self.state, _signed(seed), 0))
         return self
+
+    def seed(self) -> int:
+        """Start again from a seed that the system draws; returns it."""
+        if MODES.recorder is not None:
+            MODES.recorder.forbid(self.state, "seed()")
+        seed = int.from_bytes(os.urandom(8), "little")
+        self.manual_seed(seed)
+        return seed
+
+    def initial_seed(self) -> int:
+        """The seed that the stream started from."""
+        return int(self.state._read("initial_seed()")[0]) % 2**64
 
     def get_state(self) -> Tensor:
         """A copy of the state."""
@@ -41,6 +71,11 @@ class Generator:
 
     def set_state(self, state: Tensor) -> None:
         """Take over a state that `get_state` gave, in place."""
+        if not isinstance(state, TensorBase) or state.ttype != self.state.ttype:
+            got = state.ttype if isinstance(state, TensorBase) else type(state).__name__
+            raise InvalidValueError(
+                f"a state is an int64[2], not {got}", op="set_state", fix="take it from get_state()"
+            )
         self.state.copy_(state)
 
     def draw(self, distribution: str, shape: tuple[int, ...], dtype: DType) -> Tensor:
@@ -52,9 +87,11 @@ class Generator:
 
 def _signed(seed: int) -> int:
     """The seed's 64 bits as an int64."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
+        raise ArgumentError(f"a seed is an int, not a {type(seed).__name__}", op="manual_seed")
     if not -(2**63) <= seed < 2**64:
-        raise InvalidValueError(f"a seed has 64 bits, got {seed}")
-    return seed - 2**64 if seed >= 2**63 else seed
+        raise InvalidValueError(f"a seed has 64 bits, got {seed}", op="manual_seed")
+    return int(seed) - 2**64 if seed >= 2**63 else int(seed)
 
 
 def _int64_pair(receiver: TensorBase, a: int, b: int) -> Tensor:
@@ -73,45 +110,398 @@ def manual_seed(seed: int) -> Generator:
     return default_generator.manual_seed(seed)
 
 
-def _random(name: str, distribution: str, size: Any, dtype: Any, generator: Generator | None, grad: bool) -> Tensor:
-    kind = _dtype(name, dtype, MODES.default_dtype)
-    if kind.kind != "float":
-        raise DTypeError(f"is not defined for {kind}", op=name)
-    drawn = (generator or default_generator).draw(distribution, _shape(name, size), kind)
+def seed() -> int:
+    """Seed the default generator from the system; returns the seed."""
+    return default_generator.seed()
+
+
+def initial_seed() -> int:
+    """The seed that the default generator started from."""
+    return default_generator.initial_seed()
+
+
+def get_rng_state() -> Tensor:
+    """A copy of the default generator's state, int64[2]."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: Tensor) -> None:
+    """Give the default generator a state that `get_rng_state` gave."""
+    default_generator.set_state(new_state)
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """Numbers drawn inside the `with` block leave no trace on the default generator."""
+    before = get_rng_state()
+    try:
+        yield
+    finally:
+        if enabled:
+            set_rng_state(before)
+
+
+# ---------------------------------------------------------------------------------- drawing numbers
+
+
+def _draw(name: str, distribution: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
+    """Numbers of any floating-point dtype. A 16-bit uniform keeps below 1: it is a multiple of its precision."""
+    source = default_generator if generator is None else generator
+    if not isinstance(source, Generator):
+        raise ArgumentError(f"generator is a {type(source).__name__}", op=name, fix="pass a kiln.Generator")
+    if dtype.kind != "float":
+        raise DTypeError(f"is not defined for {dtype}", op=name)
+    if dtype.bits > 16:
+        return source.draw(distribution, shape, dtype)
+    drawn = source.draw(distribution, shape, T.float32)
+    if distribution == "uniform":
+        steps = 2.0 ** (11 if dtype.name == "float16" else 8)
+        drawn = cast_to(cast_to(drawn * steps, T.int64), T.float32) * (1 / steps)
+    return cast_to(drawn, dtype)
+
+
+def _random(
+    name: str, distribution: str, size: Any, dtype: Any, device: Any, generator: Generator | None, grad: bool
+) -> Tensor:
+    placed(name, device)
+    drawn = _draw(name, distribution, _shape(name, size), _dtype(name, dtype, MODES.default_dtype), generator)
     return drawn.requires_grad_() if grad else drawn
 
 
 def rand(
-    *size: Any, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False
+    *size: Any,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Uniform numbers in [0, 1), float32 by default."""
-    return _random("rand", "uniform", size, dtype, generator, requires_grad)
+    """Uniform numbers in [0, 1), of the default dtype unless told."""
+    return _random("rand", "uniform", size, dtype, device, generator, requires_grad)
 
 
 def randn(
-    *size: Any, dtype: DType | None = None, generator: Generator | None = None, requires_grad: bool = False
+    *size: Any,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
 ) -> Tensor:
-    """Standard normal numbers, float32 by default."""
-    return _random("randn", "normal", size, dtype, generator, requires_grad)
+    """Standard normal numbers, of the default dtype unless told."""
+    return _random("randn", "normal", size, dtype, device, generator, requires_grad)
 
 
-def rand_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
+def rand_like(
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """`rand` in the shape and dtype of `input`."""
-    return rand(input.shape, dtype=dtype or input.dtype)
+    kind = input.dtype if dtype is None else dtype
+    return _random("rand_like", "uniform", input.shape, kind, device, generator, requires_grad)
 
 
-def randn_like(input: Tensor, *, dtype: DType | None = None) -> Tensor:
+def randn_like(
+    input: Tensor,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """`randn` in the shape and dtype of `input`."""
-    return randn(input.shape, dtype=dtype or input.dtype)
+    kind = input.dtype if dtype is None else dtype
+    return _random("randn_like", "normal", input.shape, kind, device, generator, requires_grad)
+
+
+def _integers(name: str, low: int, high: int, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+    """int64 from [low, high), every one as likely as the others to within 2^-53: trunc((high - low) * u) + low.
+    Rounding never reaches `high`, since u is at most 1 - 2^-53."""
+    for x in (low, high):
+        if isinstance(x, bool) or not isinstance(x, (int, np.integer)):
+            raise ArgumentError(f"bounds are ints, not {type(x).__name__}", op=name)
+    if low >= high:
+        raise InvalidValueError(
+            f"there is no integer from {low} to below {high}", op=name, fix="low must be below high"
+        )
+    if high - low > 2**53 or low < -(2**63) or high > 2**63:
+        raise InvalidValueError(f"the range from {low} to {high} is too wide", op=name, fix="at most 2**53 integers")
+    u = _draw(name, "uniform", shape, T.float64, generator)
+    return cast_to(u * float(high - low), T.int64) + int(low)
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """randint(high, size) or randint(low, high, size): integers from low (0) to below high, int64 unless told."""
+    if size is None:
+        low, high, size = 0, low, high
+    placed("randint", device)
+    if size is None:
+        raise ArgumentError("size is missing", op="randint", fix="randint(low, high, size)")
+    kind = _dtype("randint", dtype, T.int64)
+    drawn = cast_to(_integers("randint", low, high, _shape("randint", (size,)), generator), kind)
+    return drawn.requires_grad_() if requires_grad else drawn
+
+
+def randint_like(
+    input: Tensor,
+    low: int,
+    high: int | None = None,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`randint` in the shape and dtype of `input`."""
+    low, high = (0, low) if high is None else (low, high)
+    kind = input.dtype if dtype is None else dtype
+    return randint(low, high, input.shape, dtype=kind, device=device, generator=generator, requires_grad=requires_grad)
+
+
+_RANKED: Final = 4096
+
+
+def randperm(
+    n: int,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A random permutation of 0 ... n - 1, int64 unless told: the ranks of n uniform numbers (of equal ones, the first
+    comes first). Inside a captured function n is at most 4096."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise ArgumentError(f"n is an int, not a {type(n).__name__}", op="randperm")
+    if n < 0:
+        raise InvalidValueError(f"n is negative: {n}", op="randperm")
+    placed("randperm", device)
+    kind = _dtype("randperm", dtype, T.int64)
+    u = _draw("randperm", "uniform", (int(n),), T.float64, generator)
+    if MODES.recorder is None:
+        ranks = np.empty(n, np.int64)
+        ranks[np.argsort(u.numpy(), kind="stable")] = np.arange(n)
+        made = from_numpy(ranks)
+    else:
+        if n > _RANKED:
+            raise NotYetError(f"captured, n is at most {_RANKED}, not {n}", op="randperm", fix="draw it outside")
+        index = arange(int(n))
+        one, other = u.unsqueeze(1), u.unsqueeze(0)
+        before = F.logical_or(other < one, F.logical_and(other == one, index.unsqueeze(0) < index.unsqueeze(1)))
+        made = before.sum(1)
+    made = cast_to(made, kind)
+    return made.requires_grad_() if requires_grad else made
+
+
+# ---------------------------------------------------------------------------------- other distributions
+
+
+def _exponential(name: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
+    """-log(1 - u), and never 0: at least half the spacing of u."""
+    u = _draw(name, "uniform", shape, dtype, generator)
+    return F.maximum(-F.log(1.0 - u), _constant_like(u, 2.0**-25 if dtype.bits == 32 else 2.0**-54))
+
+
+def _constant_like(x: Tensor, value: float) -> Tensor:
+    return full_like_number(x, x.dtype, value)
+
+
+def _wide(dtype: DType) -> DType:
+    """What to draw in: 16-bit floats are computed in float32."""
+    return T.float32 if dtype.kind == "float" and dtype.bits < 32 else dtype
+
+
+def _probability(name: str, p: float) -> float:
+    if not 0 <= p <= 1:
+        raise InvalidValueError(f"the probability is {p}", op=name, fix="it lies between 0 and 1")
+    return float(p)
+
+
+def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | None = None) -> Tensor:
+    """1 where a uniform number is below the probability in `input` (or `p`), else 0; shape and dtype of `input`."""
+    shape = tensor_arg("bernoulli", input).shape
+    if p is not None:
+        u = _draw("bernoulli", "uniform", shape, T.float64, generator)
+        return cast_to(u < _probability("bernoulli", p), input.dtype)
+    u = _draw("bernoulli", "uniform", shape, _wide(input.dtype), generator)
+    _check_data("bernoulli", input, lambda a: bool(((a >= 0) & (a <= 1)).all()), "probabilities lie between 0 and 1")
+    return cast_to(u < cast_to(input.detach(), u.dtype), input.dtype)
+
+
+def normal(
+    mean: Any,
+    std: Any = 1.0,
+    size: Any = None,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """normal(mean, std) with tensors (broadcast), or with numbers and a size: mean + std * standard normal numbers."""
+    placed("normal", device)
+    tensors = [x for x in (mean, std) if isinstance(x, TensorBase)]
+    if bool(tensors) is (size is not None):
+        raise ArgumentError("takes either a tensor or a size", op="normal", fix="normal(0.0, 1.0, (2, 3))")
+    if not isinstance(std, TensorBase) and not std >= 0:
+        raise InvalidValueError(f"the deviation is {std}", op="normal", fix="it is 0 or more")
+    shape = broadcast_shapes("normal", *tensors) if tensors else _shape("normal", (size,))
+    kind = tensors[0].dtype if tensors else _dtype("normal", dtype, MODES.default_dtype)
+    drawn: Tensor = _draw("normal", "normal", shape, kind, generator) * std + mean
+    return drawn.requires_grad_() if requires_grad else drawn
+
+
+_CHUNK: Final = 1 << 22
+
+
+def multinomial(
+    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Generator | None = None
+) -> Tensor:
+    """`num_samples` indices, int64, for each row of weights in `input` [n] or [rows, n], drawn in proportion to them;
+    without `replacement` each index at most once.
+
+    An index of weight w comes first with probability w / sum when w / e is the largest, e being exponential (Efraimidis
+    and Spirakis, 2006: "Weighted random sampling with a reservoir"). Weights are finite, not negative, not all zero.
+    """
+    weights = tensor_arg("multinomial", input).detach()
+    if weights.ndim not in (1, 2) or weights.dtype.kind != "float":
+        raise ShapeError("weights are floats [n] or [rows, n]", op="multinomial", operands=[weights.ttype])
+    n = weights.shape[-1]
+    if num_samples <= 0 or (not replacement and num_samples > n):
+        raise InvalidValueError(
+            f"{num_samples} samples of {n}", op="multinomial", fix="at least 1, and without replacement no more than n"
+        )
+    _check_weights(weights, 1 if replacement else num_samples)
+    weights = cast_to(weights, _wide(weights.dtype))
+    if replacement:
+        most = max(1, _CHUNK // max(1, weights.numel()))
+        rounds = []
+        while num_samples:
+            count = min(most, num_samples)
+            e = _exponential("multinomial", (count, *weights.shape), weights.dtype, generator)
+            rounds.append(F.argmax(weights / e, -1))
+            num_samples -= count
+        drawn = F.cat(rounds, 0)
+        return F.contiguous(F.transpose(drawn, 0, 1)) if weights.ndim == 2 else drawn
+    scores = weights / _exponential("multinomial", weights.shape, weights.dtype, generator)
+    index = arange(n)
+    found = []
+    for _ in range(num_samples):
+        best = F.argmax(scores, -1, keepdim=True)
+        found.append(best)
+        scores = F.where(index == best, -1.0, scores)
+    return F.cat(found, -1)
+
+
+def _check_weights(weights: Tensor, least: int) -> None:
+    def proper(a: np.ndarray[Any, Any]) -> bool:
+        a = a.astype(np.float64)
+        return bool(np.isfinite(a).all() and (a >= 0).all() and ((a > 0).sum(-1) >= least).all())
+
+    _check_data(
+        "multinomial", weights, proper, f"weights are finite, not negative, and at least {least} of a row are not zero"
+    )
+
+
+def _check_data(name: str, t: Tensor, holds: Callable[[np.ndarray[Any, Any]], bool], rule: str) -> None:
+    """InvalidValueError unless the data keeps a rule. Not asked while a capture listens: it could not ask again."""
+    if MODES.recorder is None and not holds(t._read(name)):
+        raise InvalidValueError(rule, op=name, operands=[t.ttype])
+
+
+# ------------------------------------------------------------------------------------- filling in place
+
+
+def _floating(name: str, tensor: Tensor) -> DType:
+    """The dtype to draw in for a tensor of floats."""
+    if tensor_arg(name, tensor).dtype.kind != "float":
+        raise DTypeError(f"is not defined for {tensor.dtype}", op=name, operands=[tensor.ttype])
+    return _wide(tensor.dtype)
 
 
 def uniform_(tensor: AnyTensor, low: float = 0.0, high: float = 1.0, generator: Generator | None = None) -> AnyTensor:
     """tensor[...] = low + (high - low) * rand, in place."""
-    drawn = rand(tensor.shape, dtype=tensor.dtype, generator=generator)
+    _floating("uniform_", tensor)
+    if not low <= high:
+        raise InvalidValueError(f"from {low} to {high}", op="uniform_", fix="the first is not above the second")
+    drawn = _draw("uniform_", "uniform", tensor.shape, tensor.dtype, generator)
     return tensor.copy_(drawn * float(high - low) + float(low))
 
 
 def normal_(tensor: AnyTensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> AnyTensor:
     """tensor[...] = mean + std * randn, in place."""
-    drawn = randn(tensor.shape, dtype=tensor.dtype, generator=generator)
+    _floating("normal_", tensor)
+    if not std >= 0:
+        raise InvalidValueError(f"the deviation is {std}", op="normal_", fix="it is 0 or more")
+    drawn = _draw("normal_", "normal", tensor.shape, tensor.dtype, generator)
     return tensor.copy_(drawn * float(std) + float(mean))
+
+
+def bernoulli_(tensor: AnyTensor, p: Any = 0.5, *, generator: Generator | None = None) -> AnyTensor:
+    """1 with probability `p` (a number, or a tensor of them), else 0, in place."""
+    if isinstance(p, TensorBase):
+        return tensor.copy_(bernoulli(F.expand(cast("Tensor", p), tensor.shape), generator=generator))
+    u = _draw("bernoulli_", "uniform", tensor.shape, T.float64, generator)
+    return tensor.copy_(cast_to(u < _probability("bernoulli_", p), tensor.dtype))
+
+
+def random_(
+    tensor: AnyTensor, low: int = 0, high: int | None = None, *, generator: Generator | None = None
+) -> AnyTensor:
+    """random_(), random_(high) or random_(low, high): integers from low (0) to below high, in place. Without a bound:
+    up to the largest that the dtype holds, for floats as far as they hold every integer, at most 2**53."""
+    if high is None and low:
+        low, high = 0, low
+    if high is None:
+        digits = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+        bits = digits.get(tensor.dtype.name, min(tensor.dtype.bits - (tensor.dtype.kind == "int"), 53))
+        high = 2**bits + (tensor.dtype.kind == "float" and bits < 53)
+    drawn = _integers("random_", low, high, tensor.shape, generator)
+    return tensor.copy_(cast_to(drawn, tensor.dtype))
+
+
+def exponential_(tensor: AnyTensor, lambd: float = 1.0, *, generator: Generator | None = None) -> AnyTensor:
+    """Exponential numbers of rate `lambd`, in place."""
+    if not lambd > 0:
+        raise InvalidValueError(f"the rate is {lambd}", op="exponential_", fix="it is above 0")
+    kind = _floating("exponential_", tensor)
+    return tensor.copy_(_exponential("exponential_", tensor.shape, kind, generator) / float(lambd))
+
+
+def log_normal_(
+    tensor: AnyTensor, mean: float = 1.0, std: float = 2.0, *, generator: Generator | None = None
+) -> AnyTensor:
+    """exp of normal numbers, in place."""
+    if not std > 0:
+        raise InvalidValueError(f"the deviation is {std}", op="log_normal_", fix="it is above 0")
+    drawn = _draw("log_normal_", "normal", tensor.shape, _floating("log_normal_", tensor), generator)
+    return tensor.copy_(F.exp(drawn * float(std) + float(mean)))
+
+
+def cauchy_(
+    tensor: AnyTensor, median: float = 0.0, sigma: float = 1.0, *, generator: Generator | None = None
+) -> AnyTensor:
+    """median + sigma * tan(pi * (u - 1/2)), in place."""
+    if not sigma > 0:
+        raise InvalidValueError(f"the scale is {sigma}", op="cauchy_", fix="it is above 0")
+    angle = (_draw("cauchy_", "uniform", tensor.shape, _floating("cauchy_", tensor), generator) - 0.5) * math.pi
+    return tensor.copy_(F.sin(angle) / F.cos(angle) * float(sigma) + float(median))
+
+
+def geometric_(tensor: AnyTensor, p: float, *, generator: Generator | None = None) -> AnyTensor:
+    """How many trials of success `p` until the first success (1, 2, ...), in place."""
+    if not 0 < p < 1:
+        raise InvalidValueError(f"the probability is {p}", op="geometric_", fix="it lies between 0 and 1")
+    e = _exponential("geometric_", tensor_arg("geometric_", tensor).shape, T.float64, generator)
+    return tensor.copy_(cast_to(cast_to(e / -math.log1p(-p), T.int64) + 1, tensor.dtype))

@@ -393,7 +393,7 @@ def _is_plain(kind: type) -> bool:
 _CONSTRUCTORS: Final = frozenset({"__init__", "__new__", "__post_init__"})
 """What runs only when code calls the class, and not when Python works with an instance."""
 _READERS: Final = frozenset({getattr, hasattr, setattr, delattr, vars, dir})
-_READING_MODULES: Final = frozenset({"copy", "dataclasses", "inspect", "copyreg"})
+_READING_MODULES: Final = frozenset({"copy", "dataclasses", "inspect", "copyreg", "string"})
 _DYNAMIC: Final = frozenset({"__dict__", "__getattribute__", "__getstate__", "format_map"})
 """What may read attributes by names that stand nowhere in code: C functions, Python modules, names in code."""
 
@@ -475,12 +475,12 @@ _BETWEEN: Final = frozenset({"PUSH_NULL", "COPY", "NOP", "CACHE", "EXTENDED_ARG"
 
 
 def _words(code: CodeType) -> Iterator[str]:
-    """Names in constants: of patterns' keywords, and whatever format strings may hold."""
+    """Names in constants (of patterns' keywords), and a stand-in for whatever format strings may hold."""
+    if "format" in code.co_names:
+        yield "format_map"
     for c in code.co_consts:
         if isinstance(c, tuple):
             yield from (word for word in c if isinstance(word, str))
-        elif isinstance(c, str) and "{" in c and "format" in code.co_names:
-            yield "format_map"
 
 
 @functools.lru_cache(maxsize=1024)

@@ -248,7 +248,7 @@ class Region:
         argument, result = self._positions.get(id(t)), self._indices.get(id(t))
         entry = capture.entries.get(id(t))
         if argument is None and result is None and id(t) not in owned:
-            if entry is None or entry.storage.input is not None:
+            if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
                 raise CaptureError(
                     "a gradient went to a tensor that is neither an argument nor reachable from the function",
                     operands=[t.ttype],
@@ -265,11 +265,13 @@ class Region:
         ends = {autograd.edge_of(t) for _, t in capture.inputs}
         inputs = {id(t._buffer): k for k, (_, t) in enumerate(capture.inputs)}
         outputs = {id(t._buffer): r.output for t, r in zip(self._kept, self.results, strict=True) if r.input is None}
+        # Without inputs that want gradients, the leaf is why the result requires one.
+        visible = {id(t) for t in self._kept} if self.wanted else None
         self.paths: list[Path] = []
         numbers: dict[Node, int] = {}
         for t, result in zip(self._kept, self.results, strict=True):
             if result.seed is not None:
-                nodes = list(_behind(t, ends))
+                nodes = list(_behind(t, ends, visible))
                 saving = [n for n in nodes if getattr(n, "versions", ()) or _is_gone(n)]
                 if self.wanted and not any(map(_is_gone, nodes)):
                     _check_nodes(capture, nodes)
@@ -403,8 +405,9 @@ def _is_gone(node: Any) -> bool:
     return getattr(node, "operands", node) is None or getattr(node, "ctx", node) is None
 
 
-def _behind(t: Any, ends: Container[Edge]) -> Iterator[Node]:
-    """The nodes of the call that the gradient of `t` passes."""
+def _behind(t: Any, ends: Container[Edge], visible: Container[int] | None) -> Iterator[Node]:
+    """The nodes of the call that the gradient of `t` passes. CaptureError when it ends in a leaf that the call made and
+    whose gradient somebody could see: one of `visible`, or any (None)."""
     todo: list[Any] = [t._node]
     seen: set[Node] = set()
     while todo:
@@ -416,13 +419,14 @@ def _behind(t: Any, ends: Container[Edge]) -> Iterator[Node]:
         for edge in map(autograd.resolved, node.edges):
             if edge is None or edge in ends:
                 continue
-            if not isinstance(edge[0], Node):
+            if isinstance(edge[0], Node):
+                todo.append(edge[0])
+            elif visible is None or id(edge[0]) in visible:
                 raise CaptureError(
                     "a result's gradient flows to a leaf that the call made",
                     operands=[edge[0].ttype],
                     fix="make the leaf outside, or compute its gradient inside the function",
                 )
-            todo.append(edge[0])
 
 
 def _check_keys(tree: Tree, owned: Container[int]) -> None:

@@ -6,20 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-import numpy as np
-
-from kiln import autograd, dispatch, indexing, inplace, printing
+from kiln import autograd, dispatch, indexing, inplace
+from kiln import contraction as C
 from kiln import functional as F
 from kiln import gathering as G
+from kiln import movement as M
+from kiln import sorting as O
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, DTypeError, GradError, NotYetError, ShapeError
+from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
+from kiln.errors import ArgumentError, ShapeError
+from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.halves import widened
 from kiln.ir.ops.base import OpDef
-from kiln.ir.types import DType
 from kiln.promotion import cast_to
+from kiln.random_methods import RandomMethods
 
 Self = TypeVar("Self", bound="Tensor")
 
@@ -70,7 +72,7 @@ class _Casts(TensorBase):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -94,62 +96,6 @@ class Tensor(_Casts, GradMethods):
         if op.view is not None and results[0]._buffer is operands[0]._buffer:
             autograd.track_view(op, operands[0], attrs, results[0])
         return results
-
-    # --------------------------------------------------------------------------------- to and from Python
-
-    def _read(self, what: str) -> np.ndarray[Any, Any]:
-        """The elements as a NumPy view; a capture may forbid it."""
-        if MODES.recorder is not None:
-            MODES.recorder.forbid(self, what)
-        layout, itemsize = self._layout, self.dtype.itemsize
-        strides = tuple([s * itemsize for s in layout.strides])
-        offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
-        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
-
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """A NumPy array on the same memory. GradError when gradients are required: detach() first."""
-        if self.requires_grad:
-            raise GradError("numpy() on a tensor that requires a gradient", fix="use detach().numpy()")
-        return self._read("numpy()")
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise DTypeError(f"{self.dtype} as {dtype} needs a copy")
-            return array.astype(dtype)
-        return array.copy() if copy else array
-
-    def item(self) -> bool | int | float:
-        """The only element as a Python number; ShapeError when there are more or none."""
-        if self._layout.numel != 1:
-            raise ShapeError("item() needs a tensor of one element", operands=[self.ttype])
-        return cast("bool | int | float", widened(self._read("item()")).item())
-
-    def tolist(self) -> Any:
-        """Nested lists of Python numbers; a number for a 0-d tensor."""
-        return widened(self._read("tolist()")).tolist()
-
-    def __repr__(self, **_: Any) -> str:
-        return printing.tensor_repr(self, widened(self._read("repr()")))
-
-    def __format__(self, spec: str) -> str:
-        return format(self.item(), spec) if not self.ndim else format(repr(self), spec)
-
-    def __copy__(self) -> Tensor:
-        return F.clone(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if self._node is not None:
-            raise GradError("only leaves can be deep-copied", fix="detach() it first")
-        copied = F.clone(self.detach())
-        if self._flags & REQUIRES_GRAD:
-            copied.requires_grad_()
-        memo[id(self)] = copied
-        return copied
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise NotYetError("tensors can't be pickled", fix="use kiln.save and kiln.load, or .numpy()")
 
     # ----------------------------------------------------------------------------------- shape and type
 
@@ -205,14 +151,6 @@ class Tensor(_Casts, GradMethods):
         """Whether the dtype has negative numbers."""
         return self.dtype.is_signed
 
-    def to(self, target: Any, copy: bool = False) -> Tensor:
-        """With another dtype (a `kiln` dtype, or the dtype of a tensor); itself when it has it already."""
-        dtype = target.dtype if isinstance(target, TensorBase) else target
-        if not isinstance(dtype, DType):
-            raise ArgumentError(f"to() takes a dtype or a tensor, not {type(target).__name__}")
-        cast_ = cast_to(self, dtype)
-        return F.clone(cast_) if copy and cast_ is self else cast_
-
     def type_as(self, other: Tensor) -> Tensor:
         """With the dtype of `other`."""
         return self.to(other.dtype)
@@ -225,6 +163,16 @@ class Tensor(_Casts, GradMethods):
     @property
     def mT(self) -> Tensor:
         """The last two dimensions exchanged."""
+        return F.transpose(self, -2, -1)
+
+    @property
+    def H(self) -> Tensor:
+        """The transpose of a matrix (numbers are real)."""
+        return F.t(self)
+
+    @property
+    def mH(self) -> Tensor:
+        """The last two dimensions exchanged (numbers are real)."""
         return F.transpose(self, -2, -1)
 
     # ------------------------------------------------------------------------- the functions, as methods
@@ -243,6 +191,18 @@ class Tensor(_Casts, GradMethods):
     permute, transpose, t, expand = F.permute, F.transpose, F.t, F.expand
     clone, contiguous, matmul, mm = F.clone, F.contiguous, F.matmul, F.mm
 
+    split, chunk, tensor_split, unbind, narrow, select = M.split, M.chunk, M.tensor_split, M.unbind, M.narrow, M.select
+    hsplit, vsplit, dsplit, unflatten, ravel = M.hsplit, M.vsplit, M.dsplit, M.unflatten, M.ravel
+    movedim, moveaxis, swapaxes, swapdims, adjoint = M.movedim, M.moveaxis, M.swapaxes, M.swapdims, M.adjoint
+    flip, fliplr, flipud, roll, rot90 = M.flip, M.fliplr, M.flipud, M.roll, M.rot90
+    repeat, tile, repeat_interleave, broadcast_to = M.repeat, M.tile, M.repeat_interleave, M.broadcast_to
+    expand_as, view_as, reshape_as, as_strided, unfold = M.expand_as, M.view_as, M.reshape_as, M.as_strided, M.unfold
+    diag, diagonal, diag_embed, diagflat, trace = M.diag, M.diagonal, M.diag_embed, M.diagflat, M.trace
+    tril, triu = M.tril, M.triu
+    dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
+    addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
+    cross, kron = C.cross, C.kron
+    sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
     index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill

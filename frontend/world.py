@@ -13,6 +13,7 @@ import collections
 import functools
 import gc
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Set
@@ -25,6 +26,7 @@ from kiln.base import TensorBase
 from kiln.errors import CaptureError
 from kiln.location import is_kiln
 from kiln.reach import is_library, is_library_code
+from kiln.runtime import threads
 
 _BUILTINS: Final = frozenset(
     {abs, all, any, ascii, bin, callable, chr, delattr, divmod, format, getattr, hasattr, hex, isinstance}
@@ -53,8 +55,11 @@ _EFFECTS: Final = frozenset({"time", "posix", "nt", "_random", "_socket", "_io",
 """C modules that pure library code must not reach."""
 
 
-_IMPORTS: Final = frozenset({importlib.import_module.__code__, importlib.reload.__code__})
-"""Modules that are imported by a computed name can't be seen beforehand."""
+_NEVER: Final = frozenset(
+    {importlib.import_module.__code__, importlib.reload.__code__, inspect.currentframe.__code__, inspect.stack.__code__}
+)
+"""Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
+_THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
 
 class Audit:
@@ -94,10 +99,12 @@ class Audit:
             return
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
+            if code in _THREADS and frame.f_back is not None and frame.f_back.f_code in self.known:
+                self._refuse(f"{module}.{code.co_name}")
             return
         if is_library_code(frame.f_globals):
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
-            if (not pure or code in _IMPORTS) and self._of_user(frame.f_back):
+            if (not pure or code in _NEVER) and self._of_user(frame.f_back):
                 self._refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)
@@ -119,6 +126,8 @@ class Audit:
             if not pure or module.startswith("numpy.random"):
                 self._refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
+            if name == "__subclasses__":
+                self._refuse(f"{owner.__qualname__}.{name}")
             if is_library(owner.__module__) and not issubclass(owner, _TYPES) and owner is not object:
                 self._refuse(f"{owner.__qualname__}.{name}")
         elif not isinstance(owner, _TYPES) and is_library(type(owner).__module__):

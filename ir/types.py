@@ -155,6 +155,19 @@ class Device:
     kind: str = "cpu"
     slot: int = 0
 
+    @property
+    def type(self) -> str:
+        """ "cpu" or "cuda"."""
+        return self.kind
+
+    @property
+    def index(self) -> int | None:
+        """Which one; None for the CPU."""
+        return None if self.kind == "cpu" else self.slot
+
+    def __repr__(self) -> str:
+        return f"device(type={self.kind!r})" if self.kind == "cpu" else f"device(type={self.kind!r}, index={self.slot})"
+
     def __str__(self) -> str:
         return self.kind if self.slot == 0 else f"{self.kind}:{self.slot}"
 

@@ -379,4 +379,6 @@ def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
         return OPS["reshape"](value, shape=base.shape)
     if op.name == "permute":
         return OPS["permute"](value, dims=inverse(cast("tuple[int, ...]", attrs["dims"])))
+    if op.name == "affine":
+        return OPS["affine_scatter"](base, value, starts=attrs["starts"], steps=attrs["steps"])
     raise GradError(f"no in-place write through {op.name}", fix="write to a clone()")

@@ -1,3 +1,4 @@
 """Where PyTorch keeps what is not about tensors."""
 
 from kiln.utils import data as data
+from kiln.utils import dlpack as dlpack

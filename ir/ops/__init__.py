@@ -1,10 +1,11 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
 The families: `create` (no operands), `cast`, `elementwise`, `movement` (views, slices), `gather` (reads and writes at
-indices), `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op is declared stands
-in `base`.
+indices), `sort`, `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op is declared
+stands in `base`.
 """
 
+from kiln.ir.ops import affine as affine
 from kiln.ir.ops import cast as cast
 from kiln.ir.ops import conv as conv
 from kiln.ir.ops import create as create
@@ -16,5 +17,6 @@ from kiln.ir.ops import movement as movement
 from kiln.ir.ops import pool as pool
 from kiln.ir.ops import random as random
 from kiln.ir.ops import reduce as reduce
+from kiln.ir.ops import sort as sort
 from kiln.ir.ops.base import OPS as OPS
 from kiln.ir.ops.base import OpDef as OpDef

@@ -17,11 +17,9 @@ from typing import Any, Final, NamedTuple
 from kiln.ir import order
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, OpDef, OpTypeError, Template, ints_attr, quiet, register
-from kiln.ir.ops.elementwise import add
-from kiln.ir.types import Dim, Sym, TensorType, float32, float64
+from kiln.ir.ops.elementwise import FLOATS, add
+from kiln.ir.types import Dim, Sym, TensorType
 
-DTYPES: Final = (float32, float64)
-"""Half types are convolved as float32 (frontend/convolution.py)."""
 ARGUMENTS: Final = ("stride", "padding", "dilation", "groups")
 
 
@@ -56,7 +54,7 @@ def _checked(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[Ten
     a, b = operands
     if a.dtype is not b.dtype:
         raise OpTypeError(op, f"operands have dtypes {a.dtype} and {b.dtype}", "dtype", fix="cast one with .to()")
-    if a.dtype not in DTYPES:
+    if a.dtype not in FLOATS or a.dtype.is_half:
         raise OpTypeError(op, f"is not defined for {a.dtype}", "dtype")
     if a.rank != 4 or b.rank != 4:
         raise OpTypeError(op, f"takes two operands of four dimensions, got {a} and {b}")

@@ -349,6 +349,37 @@ slice_scatter: Final[OpDef] = register(
 )
 
 
+# ------------------------------------------------------------------------------------------- reverse
+
+
+def _reverse_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    (t,), dims = operands, ints_attr(attrs, "dims")
+    if len(set(dims)) != len(dims) or any(not 0 <= d < t.rank for d in dims):
+        raise OpTypeError("reverse", f"{dims} are not distinct dimensions of {t}", "dim")
+    return (t,)
+
+
+def _reverse_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
+    dims, shape = ints_attr(ctx.attrs, "dims"), ctx.result_type.shape
+    flipped = [L.sub(ctx.extent(n), L.index(1)) for n in shape]
+    return ctx.read(0, tuple(L.sub(flipped[d], i) if d in dims else i for d, i in enumerate(index)))
+
+
+reverse: Final[OpDef] = register(
+    OpDef(
+        "reverse",
+        "reverse(a; dims): the elements along each of `dims` in reverse order.",
+        _reverse_types,
+        lambda xp, x, *, dims: xp.flip(x, dims),
+        Dense(_reverse_element),
+        vjp=lambda call, g: (reverse(g, **call.attrs),),
+        jvp=lambda call, t: (None if t is None else reverse(t, **call.attrs),),
+        traits=frozenset({"exact", "foldable"}),
+        arity=1,
+    )
+)
+
+
 # ----------------------------------------------------------------------------------------------- cat
 
 

@@ -46,6 +46,18 @@ GRAPHS = {
     "labels": """graph labels(%0: float32[9, 10], %1: int64[9]) {
       %2 = pick(%0, %1) : float32[9]
       return %2 }""",
+    "narrow": """graph narrow(%0: int16[50], %1: float32[50]) {
+      %2 = mul(%0, %0) : int16[50]
+      %3 = cast(%1) {dtype=uint8} : uint8[50]
+      %4 = cast(%2) {dtype=uint8} : uint8[50]
+      %5 = maximum(%3, %4) : uint8[50]
+      return %5 }""",
+    "halves": """graph halves(%0: bfloat16[4, 50], %1: float64[4]) {
+      %2 = mul(%0, %0) : bfloat16[4, 50]
+      %3 = sum(%2) {dims=(1,)} : bfloat16[4]
+      %4 = cast(%1) {dtype=bfloat16} : bfloat16[4]
+      %5 = add(%3, %4) : bfloat16[4]
+      return %5 }""",
     "truncate": """graph truncate(%0: float64[50]) {
       %1 = cast(%0) {dtype=int64} : int64[50]
       %2 = mul(%1, %1) : int64[50]

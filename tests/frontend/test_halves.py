@@ -135,9 +135,9 @@ def test_numbers_from_python_are_rounded_once() -> None:
     made = [
         kiln.tensor(value, dtype=kiln.bfloat16),
         kiln.full((), value, dtype=kiln.bfloat16),
-        kiln.zeros((), dtype=kiln.bfloat16) + value,
         kiln.from_numpy(np.array(value)).to(kiln.bfloat16),
-        kiln.compile(lambda x: x + value)(kiln.zeros((), dtype=kiln.bfloat16)),
+        kiln.where(kiln.tensor(True), value, kiln.zeros((), dtype=kiln.bfloat16)),
+        kiln.compile(lambda x: x.fill_(value))(kiln.zeros((), dtype=kiln.bfloat16)),
         kiln.compile(lambda x: x.bfloat16())(kiln.tensor(value, dtype=kiln.float64)),
     ]
     assert {x.item() for x in made} == {1 + 2.0**-7}
@@ -208,3 +208,27 @@ def test_modules_change_their_dtype() -> None:
     for dtype, change in ((kiln.float16, model.half), (kiln.bfloat16, model.bfloat16), (kiln.float32, model.float)):
         assert {p.dtype for p in change().parameters()} == {dtype}
         assert model(random(dtype, 2, 3) if dtype.is_half else kiln.ones(2, 3)).dtype is dtype
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_numbers_in_arithmetic_are_float32s(dtype: DType) -> None:
+    x = random(dtype, 50, 7)
+    for value in (0.1, 1 / 3, 0.5, 3, 1001, 1e6):
+        calls: list[Callable[[kiln.Tensor], kiln.Tensor]] = [
+            lambda x, v=value: x + v,  # type: ignore[misc]
+            lambda x, v=value: v - x,  # type: ignore[misc]
+            lambda x, v=value: x * v,  # type: ignore[misc]
+            lambda x, v=value: x / v,  # type: ignore[misc]
+            lambda x, v=value: v / x,  # type: ignore[misc]
+        ]
+        for call in calls:
+            assert same(both(call, x), call(x.float()).to(dtype))
+        y = x.clone()
+        y *= value
+        assert same(y, x * value)
+    assert not same(x * 0.1, x * kiln.full_like(x, 0.1))
+    assert (kiln.tensor([0.1], dtype=dtype) == 0.1).item()  # comparisons take the rounded number, as PyTorch's do
+    g = kiln.grad((x.requires_grad_() * 0.1).sum(), [x])[0]
+    assert g.dtype is dtype and (g == kiln.tensor(0.1, dtype=dtype)).all()
+    with pytest.raises(kiln.InvalidValueError):
+        x.detach() * 10**400

@@ -81,6 +81,15 @@ def test_captured_reads_and_writes_are_eager() -> None:
             assert got.numpy().ravel().tolist() == c["data"]
 
 
+def test_narrow_ints_index_and_are_indexed() -> None:
+    x = kiln.tensor([[1, 2], [3, 4]], dtype=kiln.int8)
+    i = kiln.tensor([1, -2, 1], dtype=kiln.int32)
+    assert x[i].tolist() == [[3, 4], [1, 2], [3, 4]] and x[i].dtype is kiln.int8
+    x[i, 0] = 30
+    assert x.tolist() == [[30, 2], [30, 4]]
+    assert x.index_select(1, i[:1]).tolist() == [[2], [4]] and x.sort(1, descending=True).indices.dtype is kiln.int64
+
+
 def test_basic_indices_are_views_and_tensors_are_not() -> None:
     x = kiln.zeros(3, 4)
     x[1:, 2] += 1
@@ -148,6 +157,8 @@ def test_errors_name_value_and_size() -> None:
             run(kiln.tensor([0, -5]))
     with pytest.raises(kiln.KilnIndexError, match="float32 is no index"):
         x[kiln.tensor([0.0])]
+    with pytest.raises(kiln.KilnIndexError, match="uint8 is no index"):
+        x[kiln.tensor([0], dtype=kiln.uint8)]
     with pytest.raises(kiln.KilnIndexError, match=r"mask's shape \[2\]"):
         x[kiln.tensor([True, False])]
     with pytest.raises(kiln.KilnIndexError, match="broadcast together"):

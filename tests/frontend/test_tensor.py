@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from typing import Any
 
 import numpy as np
@@ -298,8 +297,7 @@ class TestPython:
         assert np.asarray(t, np.float64).dtype == np.float64
         assert np.shares_memory(np.asarray(t), t.numpy())
         assert not np.shares_memory(np.array(t), t.numpy())
-        with pytest.raises(TypeError, match="from_numpy"):
-            t + np.ones(2, np.float32)
+        assert (t + np.ones(2, np.float32)).tolist() == [2.0, 5.0]
         assert (np.float32(2) * t).dtype is kiln.float32
 
     def test_copies(self) -> None:
@@ -309,10 +307,6 @@ class TestPython:
         assert twin["a"].requires_grad and twin["a"].is_leaf
         with pytest.raises(RuntimeError, match="leaves"):
             copy.deepcopy(t * 2.0)
-
-    def test_pickling_is_refused(self) -> None:
-        with pytest.raises(NotImplementedError, match=r"kiln\.save"):
-            pickle.dumps(kiln.zeros(2))
 
     def test_shape_queries(self) -> None:
         t = kiln.zeros(2, 3, 4)

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.sampling import Array, ErrorSample, Sample, draw, generator, specials, t
+from tests.ops.sampling import WIDE_FLOATS, Array, ErrorSample, Sample, draw, generator, specials, t
 
-FLOATS = ("float32", "float64")
 PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 Shape = tuple[int, ...]
 
@@ -67,7 +66,7 @@ def _strange(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
 
 def _samples(name: str) -> list[Sample]:
     found = []
-    for dtype in FLOATS:
+    for dtype in WIDE_FLOATS:
         rng = generator(name, dtype)
         for label, x, w, given in _CASES:
             shapes = _operand_shapes(name, x, w, given)
@@ -113,7 +112,6 @@ def _errors(name: str) -> list[ErrorSample]:
     found = [
         wrong("dtype", "dtypes", (a, other)),
         wrong("dtype", "not defined for int64", (whole, whole)),
-        wrong("dtype", "not defined for float16", tuple(t("float16", *x.static_shape()) for x in (a, b))),
         wrong("shape", "four dimensions", (t("float32", 3, 5, 5), b)),
         wrong("value", "stride must be", stride=(0, 1)),
         wrong("value", "padding must be", padding=(1, 1)),

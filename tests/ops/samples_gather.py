@@ -1,4 +1,5 @@
-"""Samples of gather and the scatters: one list of schemes (which dimensions the index tensors say) serves them all."""
+"""Samples of gather and the scatters: one list of schemes (which dimensions the index tensors say) serves them all.
+Likewise of affine views and their scatters, and of reverse."""
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.sampling import ANY, NUMERIC, Array, ErrorSample, Sample, draw, generator, specials, t
+from tests.ops.sampling import ANY, NUMERIC, Array, ErrorSample, Sample, draw, generator, layouts, specials, t
 
 SCATTERS = ("scatter", "scatter_add", "scatter_mul", "scatter_max", "scatter_min")
+AFFINE_SCATTERS = ("affine_scatter", "affine_scatter_add")
 
 
 @dataclass(frozen=True)
@@ -147,15 +149,184 @@ def _scatter_errors(name: str) -> list[ErrorSample]:
     return found
 
 
+# ------------------------------------------------------------------------------------ affine, reverse
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A table's and the elements' shape, and the attributes that join them."""
+
+    label: str
+    table: tuple[int, ...]
+    elements: tuple[int, ...]
+    starts: tuple[int, ...]
+    steps: tuple[int, ...]
+    alone: bool = True
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        return {"starts": self.starts, "steps": self.steps}
+
+
+AFFINE = (
+    Affine("diagonal", (4, 5), (4,), (0, 0), (1, 1)),
+    Affine("off-diagonal", (5, 4), (3,), (2, 0), (1, 1)),
+    Affine("diagonals", (3, 20, 21), (3, 20), (0, 0, 1), (1, 0, 0, 1, 0, 1)),
+    Affine("diagonals-last", (4, 3, 18), (18, 3), (0, 0, 0), (0, 1, 0, 1, 1, 0)),
+    Affine("blocks", (6,), (3, 2), (0,), (2, 1)),
+    Affine("windows", (7, 2), (5, 2, 3), (0, 0), (1, 0, 1, 0, 1, 0), False),
+    Affine("far-windows", (40,), (8, 19), (1,), (2, 1), False),
+    Affine("strides", (2, 40), (2, 18), (0, 2), (1, 0, 0, 2)),
+    Affine("one", (2, 3), (), (1, 2), ()),
+    Affine("empty", (3, 3), (0,), (0, 3), (1, 1)),
+)
+
+
+def _affine() -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator("affine", dtype)
+        for a in AFFINE:
+            found.append(Sample(f"{dtype}-{a.label}", (draw(rng, a.table, dtype),), {**a.attrs, "shape": a.elements}))
+        turned = draw(rng, (9, 6), dtype)[::2].T
+        found.append(Sample(f"{dtype}-turned", (turned,), {"starts": (1, 0), "steps": (1, 1), "shape": (5,)}))
+    return found
+
+
+def _affine_scatter(name: str) -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator(name, dtype)
+        for a in AFFINE:
+            if a.alone or name == "affine_scatter_add":
+                operands = (draw(rng, a.table, dtype), draw(rng, a.elements, dtype))
+                found.append(Sample(f"{dtype}-{a.label}", operands, a.attrs))
+        turned = (draw(rng, (9, 6), dtype)[::2].T, draw(rng, (10,), dtype)[::2])
+        found.append(Sample(f"{dtype}-turned", turned, {"starts": (1, 0), "steps": (1, 1)}))
+    return found
+
+
+def _smooth_affine(name: str) -> list[Sample]:
+    found, rng = [], generator("smooth", name)
+    for a in AFFINE:
+        tables = [rng.normal(size=a.table)]
+        if name == "affine":
+            found.append(Sample(a.label, tuple(tables), {**a.attrs, "shape": a.elements}))
+        elif a.alone or name == "affine_scatter_add":
+            found.append(Sample(a.label, (*tables, rng.normal(size=a.elements)), a.attrs))
+    return found
+
+
+def _affine_errors(name: str) -> list[ErrorSample]:
+    diagonal = {"starts": (0, 0), "steps": (1, 1)}
+    x, v = t("float32", 3, 4), t("float32", 3)
+    values: tuple[Any, ...] = () if name == "affine" else (v,)
+    shape = {"shape": (3,)} if name == "affine" else {}
+    found = [
+        ErrorSample((x, *values), {**diagonal, **shape, "starts": (0,)}, "value", "do not fit"),
+        ErrorSample((x, *values), {**diagonal, **shape, "steps": (1, 1, 1)}, "value", "do not fit"),
+        ErrorSample((x, *values), {**diagonal, **shape, "starts": (1, 0)}, "dim", "does not lie"),
+        ErrorSample((x, *values), {**diagonal, **shape, "starts": (0, -1)}, "dim", "does not lie"),
+    ]
+    if name != "affine":
+        found.append(ErrorSample((x, t("float64", 3)), diagonal, "dtype", "dtypes"))
+    else:
+        found.append(ErrorSample((x,), {**diagonal, "shape": (-1,)}, "value", "negative dimension"))
+    if name == "affine_scatter":
+        windows = {"starts": (0,), "steps": (1, 1)}
+        found.append(ErrorSample((t("float32", 5), t("float32", 3, 2)), windows, "value", "share one place"))
+    return found
+
+
+def _reverse() -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator("reverse", dtype)
+        for label, make in layouts(rng, dtype):
+            x = make()
+            for dims in {(), (0,), tuple(range(x.ndim)), (x.ndim - 1,)}:
+                if all(0 <= d < x.ndim for d in dims):
+                    found.append(Sample(f"{dtype}-{label}-{dims}", (x,), {"dims": dims}))
+        found.append(Sample(f"{dtype}-special", (specials(dtype),), {"dims": (0,)}))
+    return found
+
+
+def _smooth_reverse() -> list[Sample]:
+    return [Sample(f"{dims}", (generator("smooth").normal(size=(3, 4)),), {"dims": dims}) for dims in ((0,), (1, 0))]
+
+
+_REVERSE_ERRORS = [
+    ErrorSample((t("float32", 2, 3),), {"dims": (2,)}, "dim", "distinct dimensions"),
+    ErrorSample((t("float32", 2, 3),), {"dims": (0, 0)}, "dim", "distinct dimensions"),
+]
+
+# ------------------------------------------------------------------------------------------- sorting
+
+
+def _argsort() -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator("argsort", dtype)
+        for descending in (False, True):
+            attrs, end = {"descending": descending}, "down" if descending else "up"
+            for label, make in layouts(rng, dtype):
+                if label != "0-d":
+                    found.append(Sample(f"{dtype}-{label}-{end}", (make(),), attrs))
+            rows = np.stack([rng.permutation(np.tile(specials(dtype), 3)) for _ in range(3)])
+            found.append(Sample(f"{dtype}-special-{end}", (rows,), attrs))
+            found.append(Sample(f"{dtype}-long-{end}", (draw(rng, (1025,), dtype, 100.0),), attrs))
+    return found
+
+
+def _searchsorted() -> list[Sample]:
+    found = []
+    for dtype in NUMERIC:
+        rng = generator("searchsorted", dtype)
+        odd = specials(dtype)
+        odd = np.sort(odd[odd == odd])
+        for right in (False, True):
+            attrs, end = {"right": right}, "right" if right else "left"
+            row = np.sort(draw(rng, (40,), dtype))
+            found.append(Sample(f"{dtype}-row-{end}", (row, np.concatenate([row, draw(rng, (30,), dtype)])), attrs))
+            rows, values = np.sort(draw(rng, (2, 3, 17), dtype)), draw(rng, (5, 3, 2), dtype).T
+            found.append(Sample(f"{dtype}-rows-{end}", (rows, values), attrs))
+            found.append(Sample(f"{dtype}-special-{end}", (odd, specials(dtype)), attrs))
+            found.append(Sample(f"{dtype}-none-{end}", (row[:0], row[::3]), attrs))
+            found.append(Sample(f"{dtype}-nothing-{end}", (row, row[:0]), attrs))
+    return found
+
+
+_ARGSORT_ERRORS = [
+    ErrorSample((t("float32"),), {"descending": False}, "shape", "no dimension"),
+    ErrorSample((t("uint32", 3),), {"descending": False}, "dtype", "not defined for uint32"),
+]
+_SEARCH_ERRORS = [
+    ErrorSample((t("float32", 3), t("float64", 2)), {"right": False}, "dtype", "dtypes"),
+    ErrorSample((t("bool", 3), t("bool", 2)), {"right": False}, "dtype", "not defined"),
+    ErrorSample((t("float32", 2, 3), t("float32", 3, 3)), {"right": False}, "shape", "looked up"),
+    ErrorSample((t("float32"), t("float32")), {"right": False}, "shape", "looked up"),
+]
+
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     "gather": _gather,
     **{name: functools.partial(_scatter, name) for name in SCATTERS},
+    "affine": _affine,
+    **{name: functools.partial(_affine_scatter, name) for name in AFFINE_SCATTERS},
+    "reverse": _reverse,
+    "argsort": _argsort,
+    "searchsorted": _searchsorted,
 }
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {
     "gather": _smooth_gather,
     **{name: functools.partial(_smooth_scatter, name) for name in SCATTERS},
+    **{name: functools.partial(_smooth_affine, name) for name in ("affine", *AFFINE_SCATTERS)},
+    "reverse": _smooth_reverse,
 }
 ERRORS: dict[str, list[ErrorSample]] = {
     "gather": _gather_errors(),
     **{name: _scatter_errors(name) for name in SCATTERS},
+    **{name: _affine_errors(name) for name in ("affine", *AFFINE_SCATTERS)},
+    "reverse": _REVERSE_ERRORS,
+    "argsort": _ARGSORT_ERRORS,
+    "searchsorted": _SEARCH_ERRORS,
 }

@@ -20,6 +20,7 @@ Array = np.ndarray[Any, Any]
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 HALVES = ("float16", "bfloat16")
+WIDE_FLOATS = ("float32", "float64")
 INTS = ("int64", "int32", "int16", "int8", "uint8")
 NUMERIC = (*INTS, *FLOATS)
 ANY = ("bool", *NUMERIC)

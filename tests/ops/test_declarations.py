@@ -133,6 +133,7 @@ SHAPE_GENERIC = (
     "broadcast",
     "pick",
     "gather",
+    "reverse",
     "copy",
     "uniform",
     "normal",

@@ -21,13 +21,9 @@ RANGES: dict[str, dict[str, tuple[float, float]]] = json.loads((HERE / "ranges.j
 
 NOT_YET = {
     "cnn": "convolution, pooling, the remainder of tensors",
-    "dataset": "linspace",
     "gan": "LeakyReLU, BCEWithLogitsLoss",
-    "lbfgs": "linspace",
     "lstm": "LSTM, Embedding, randint, clip_grad_norm_",
-    "policy": "multinomial",
     "transformer": "TransformerEncoder, Embedding, register_buffer, randint, flip",
-    "vae": "randperm, split, chunk",
 }
 """Scripts that can't run yet, and what they lack. One that runs must leave this table."""
 

@@ -75,3 +75,66 @@ for _name, _shape in (("Dropout", "2,3"), ("Dropout1d", "2,3,4"), ("Dropout2d", 
     _add(f"{_name.lower()}_eval", _name, [0.4], [f"f {_shape}"], EVAL)
     _add(f"{_name.lower()}_all", _name, [1.0], [f"f {_shape}"])
     _add(f"{_name.lower()}_none", _name, [0.0], [f"f {_shape}"])
+
+# --------------------------------------------------------------------------------------------------- losses
+
+_LOSSES: list[tuple[str, list[str], dict[str, Any]]] = [
+    ("L1Loss", ["f 3,4", "f 3,4"], {}),
+    ("MSELoss", ["f 3,4", "f 3,4"], {}),
+    ("SmoothL1Loss", ["f 3,4", "f 3,4"], {"beta": 0.5}),
+    ("HuberLoss", ["f 3,4", "f 3,4"], {"delta": 0.7}),
+    ("NLLLoss", ["lp 5,4", "c4 5"], {}),
+    ("CrossEntropyLoss", ["f 5,4", "c4 5"], {}),
+    ("BCELoss", ["p 3,4", "p 3,4"], {}),
+    ("BCEWithLogitsLoss", ["f 3,4", "p 3,4"], {}),
+    ("KLDivLoss", ["lp 3,4", "p 3,4"], {}),
+    ("PoissonNLLLoss", ["f 3,4", "p 3,4"], {}),
+    ("GaussianNLLLoss", ["f 3,4", "f 3,4", "p 3,4"], {}),
+    ("HingeEmbeddingLoss", ["f 3,4", "s 3,4"], {"margin": 0.8}),
+    ("CosineEmbeddingLoss", ["f 4,3", "f 4,3", "s 4!"], {"margin": 0.1}),
+    ("MarginRankingLoss", ["f 5", "f 5", "s 5!"], {"margin": 0.3}),
+    ("TripletMarginLoss", ["f 4,3", "f 4,3", "f 4,3"], {}),
+    ("TripletMarginWithDistanceLoss", ["f 4,3", "f 4,3", "f 4,3"], {}),
+    ("SoftMarginLoss", ["f 3,4", "s 3,4!"], {}),
+    ("MultiLabelSoftMarginLoss", ["f 3,4", "p 3,4!"], {}),
+    ("MultiMarginLoss", ["f 5,4", "c4 5"], {}),
+]
+for _what, _inputs, _kwargs in _LOSSES:
+    for _reduction in ("mean", "sum", "none"):
+        _add(f"{_what}_{_reduction}", _what, [], _inputs, None, reduction=_reduction, **_kwargs)
+
+_W = {"weight": {"tensor": "p 4"}}
+for _reduction in ("mean", "sum", "none"):
+    _add(f"nll_weighted_{_reduction}", "NLLLoss", [], ["lp 2,4,3", "c4 2,3"], None, ignore_index=2,
+         reduction=_reduction, **_W)  # fmt: skip
+    _add(f"ce_all_{_reduction}", "CrossEntropyLoss", [], ["f 2,4,3,2", "c4 2,3,2"], None, ignore_index=1,
+         label_smoothing=0.2, reduction=_reduction, **_W)  # fmt: skip
+    _add(f"ce_smooth_{_reduction}", "CrossEntropyLoss", [], ["f 6,4", "c4 6"], None, ignore_index=1,
+         label_smoothing=0.1, reduction=_reduction)  # fmt: skip
+    _add(f"ce_prob_{_reduction}", "CrossEntropyLoss", [], ["f 3,4,2", "dist 3,4,2"], None, label_smoothing=0.3,
+         reduction=_reduction, **_W)  # fmt: skip
+    _add(f"multimargin_{_reduction}", "MultiMarginLoss", [], ["f 5,4", "c4 5"], None, p=2, margin=0.6,
+         reduction=_reduction, **_W)  # fmt: skip
+    _add(f"kl_log_{_reduction}", "KLDivLoss", [], ["lp 3,4", "lp 3,4"], None, log_target=True, reduction=_reduction)
+_add("ce_vector", "CrossEntropyLoss", [], ["f 4", "c4"])
+_add("ce_prob_vector", "CrossEntropyLoss", [], ["f 4", "p 4"])
+_add("kl_batchmean", "KLDivLoss", [], ["lp 3,4", "p 3,4"], reduction="batchmean")
+_add("bce_weight", "BCELoss", [], ["p 3,4", "p 3,4"], weight={"tensor": "p 4"})
+_add("bce_logits_weights", "BCEWithLogitsLoss", [], ["f 3,4", "p 3,4"], weight={"tensor": "p 3,1"},
+     pos_weight={"tensor": "p 4"})  # fmt: skip
+_add("poisson_plain", "PoissonNLLLoss", [], ["p 3,4", "p 3,4"], log_input=False)
+_add("poisson_full", "F.poisson_nll_loss", [], ["f 3", "c7 3"], full=True)
+_add("gaussian_full", "GaussianNLLLoss", [], ["f 3,4", "f 3,4", "p 3,1"], full=True, eps=0.4)
+_add("gaussian_number", "F.gaussian_nll_loss", [0.7], ["f 3,4", "f 3,4"])
+_add("gaussian_rows", "GaussianNLLLoss", [], ["f 3,4", "f 3,4", "p 3"])
+_add("cosine_embedding_vector", "CosineEmbeddingLoss", [], ["f 4", "f 4", "s"])
+_add("triplet_swap", "TripletMarginLoss", [], ["f 4,3", "f 4,3", "f 4,3"], swap=True, p=1.0, margin=2.0)
+_add("triplet_distance_swap", "TripletMarginWithDistanceLoss", [], ["f 4,3", "f 4,3", "f 4,3"], swap=True)
+_add("multilabel_weight", "MultiLabelSoftMarginLoss", [], ["f 3,4", "p 3,4"], **_W)
+_add("multimargin_vector", "MultiMarginLoss", [], ["f 4", "c4"])
+_add("smooth_l1_zero", "SmoothL1Loss", [], ["f 3,4", "f 3,4"], beta=0.0)
+_add("l1_weight", "F.l1_loss", [], ["f 3,4", "f 3,4"], weight={"tensor": "p 3,4"})
+_add("mse_weight", "F.mse_loss", [], ["f 3,4", "f 3,4"], weight={"tensor": "p 3,4"}, reduction="none")
+_add("huber_weight", "F.huber_loss", [], ["f 3,4", "f 3,4"], weight={"tensor": "p 3,4"})
+_add("mse_broadcast", "F.mse_loss", [], ["f 3,4", "f 4"])
+_add("mse_old_arguments", "F.mse_loss", [], ["f 3,4", "f 3,4"], size_average=False)

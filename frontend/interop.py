@@ -1,0 +1,317 @@
+"""Tensors and the world around them: Python numbers and containers, copying and pickling, NumPy, DLPack, devices.
+
+`InteropMethods` is mixed into `Tensor`. Results of ops on a subclass of `Tensor` are plain tensors; only copies and
+pickles keep the class.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from kiln import functional as F
+from kiln import printing
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.device import placed
+from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
+from kiln.ir.halves import widened
+from kiln.ir.types import Device, DType, dtype_named
+from kiln.promotion import cast_to
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+__all__ = ["InteropMethods", "from_dlpack", "is_tensor", "numel"]
+
+Self = TypeVar("Self", bound="InteropMethods")
+
+
+class InteropMethods(TensorBase):
+    """The part of `Tensor` that deals with the outside."""
+
+    __slots__ = ()
+
+    # ------------------------------------------------------------------------------------------- Python
+
+    def _read(self, what: str) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy view; a capture may forbid it."""
+        if MODES.recorder is not None:
+            MODES.recorder.forbid(cast("Tensor", self), what)
+        layout, itemsize = self._layout, self.dtype.itemsize
+        strides = tuple([s * itemsize for s in layout.strides])
+        offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
+        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
+
+    def item(self) -> bool | int | float:
+        """The only element as a Python number; ShapeError when there are more or none."""
+        if self._layout.numel != 1:
+            raise ShapeError("item() needs a tensor of one element", operands=[self.ttype])
+        return cast("bool | int | float", widened(self._read("item()")).item())
+
+    def tolist(self) -> Any:
+        """Nested lists of Python numbers; a number for a 0-d tensor."""
+        return widened(self._read("tolist()")).tolist()
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __repr__(self, **_: Any) -> str:
+        return printing.tensor_repr(cast("Tensor", self), widened(self._read("repr()")))
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if not self.ndim else format(repr(self), spec)
+
+    # --------------------------------------------------------------------------------- copies and pickles
+
+    def __copy__(self: Self) -> Self:
+        """A new object on the same memory, with the same history."""
+        made = _on_memory(type(self), self)
+        made._flags |= self._flags & REQUIRES_GRAD
+        made._node, made._index, made._view = self._node, self._index, self._view
+        _set_attributes(made, _attributes(self))
+        return made
+
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
+        """A leaf with a copy of the data and of the gradient. GradError for other tensors than leaves."""
+        if self._node is not None:
+            raise GradError("only leaves can be deep-copied", op="deepcopy", operands=[self.ttype], fix="detach()")
+        known: Self | None = memo.get(id(self))
+        if known is not None:
+            return known
+        source = cast("Tensor", self)
+        made = memo[id(self)] = _on_memory(type(self), F.clone(source.detach()))
+        made._flags = self._flags & REQUIRES_GRAD
+        if source.grad is not None:
+            cast("Tensor", made).grad = source.grad.__deepcopy__(memo)
+        _set_attributes(made, deepcopy(_attributes(self), memo))
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled by value: dtype, shape and elements, contiguous, `requires_grad`; without history and gradient."""
+        array = np.ascontiguousarray(self._read("pickle")).reshape(self.shape)
+        bits = array if array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
+        state = (type(self), self.dtype.name, bits, bool(self._flags & REQUIRES_GRAD), _attributes(self))
+        return _unpickled, state
+
+    # -------------------------------------------------------------------------------------------- NumPy
+
+    def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
+        """A NumPy array on the same memory. GradError when gradients are required: detach() first, or `force`."""
+        if cast("Tensor", self).requires_grad and not force:
+            raise GradError("numpy() on a tensor that requires a gradient", fix="use detach().numpy()")
+        return self._read("numpy()")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise DTypeError(f"{self.dtype} as {dtype} needs a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        """What NumPy's functions make of tensors is a tensor, where there is a dtype for it."""
+        from kiln import creation
+
+        return creation.from_numpy(np.asarray(array))
+
+    # ------------------------------------------------------------------------------------------- DLPack
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """(1, 0): the CPU."""
+        return (1, 0)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: Any = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """A capsule on this memory, which stays alive as long as whoever takes it. BufferError for read-only memory
+        unless the taker knows of it (`max_version`)."""
+        if cast("Tensor", self).requires_grad:
+            raise GradError("a tensor that requires a gradient can't be exported", op="__dlpack__", fix="use detach()")
+        if stream is not None:
+            raise DeviceError("there are no streams on the CPU", op="__dlpack__")
+        given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+        return self._read("__dlpack__").__dlpack__(**{k: v for k, v in given.items() if v is not None})
+
+    # ------------------------------------------------------------------------------- devices and dtypes
+
+    def to(self, *args: Any, **kwargs: Any) -> Tensor:
+        """to(dtype), to(device), to(device, dtype), to(other), each with non_blocking and copy: with another dtype; the
+        very tensor if nothing changes and `copy` is False. DeviceError for a device that is not there."""
+        dtype, copy = _target("to", args, kwargs)
+        source = cast("Tensor", self)
+        converted = source if dtype is None else cast_to(source, dtype)
+        return F.clone(converted) if copy and converted is source else converted
+
+    def cpu(self) -> Tensor:
+        """This tensor: all are on the CPU."""
+        return cast("Tensor", self)
+
+    def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
+        """DeviceError."""
+        placed("cuda", "cuda" if device is None else device)
+        return cast("Tensor", self)
+
+    @property
+    def is_cuda(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def is_cpu(self) -> bool:
+        """True."""
+        return True
+
+    def get_device(self) -> int:
+        """-1, as for every tensor on the CPU."""
+        return -1
+
+    def is_same_size(self, other: Tensor) -> bool:
+        """Whether the shapes are equal."""
+        return self.shape == other.shape
+
+    # ---------------------------------------------------------------------------------- tensors like it
+
+    def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """A new tensor of `data`, by default of this one's dtype."""
+        from kiln import creation
+
+        kind = self.dtype if dtype is None else dtype
+        return creation.tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
+
+    def new_full(
+        self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Tensor:
+        """`fill_value` in a shape, by default of this one's dtype."""
+        from kiln import creation
+
+        kind = self.dtype if dtype is None else dtype
+        return creation.full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
+
+    def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """Zeros of a shape, by default of this one's dtype."""
+        shape = F.size_tuple("new_zeros", size)
+        return self.new_full(shape, 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+    def new_ones(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """Ones of a shape, by default of this one's dtype."""
+        shape = F.size_tuple("new_ones", size)
+        return self.new_full(shape, 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+    def new_empty(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+        """Zeros, as `kiln.empty` gives them."""
+        return self.new_zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DType | None, bool]:
+    """The dtype (None: as it is) and whether to copy, of the arguments of `to`; checks the device."""
+    known = ("device", "dtype", "other", "non_blocking", "copy", "memory_format")
+    for name in kwargs:
+        if name not in known:
+            raise ArgumentError(f"has no argument {name}", op=op, fix=f"it has {', '.join(known)}")
+    flags = [x for x in args if isinstance(x, bool)]
+    wanted = [x for x in args if not isinstance(x, bool)] + [
+        kwargs[k] for k in ("device", "dtype", "other") if kwargs.get(k) is not None
+    ]
+    dtype: DType | None = None
+    for x in wanted:
+        if isinstance(x, DType):
+            dtype = x
+        elif isinstance(x, TensorBase):
+            dtype = x.dtype
+        elif isinstance(x, (str, Device)):
+            placed(op, x)
+        elif x is not None:
+            raise ArgumentError(f"takes dtypes, devices and tensors, not {type(x).__name__}", op=op)
+    if not wanted and not flags and not kwargs:
+        raise ArgumentError("takes a dtype, a device or a tensor", op=op)
+    return dtype, bool(flags[1] if len(flags) > 1 else kwargs.get("copy", False))
+
+
+# -------------------------------------------------------------------------------------- copies and pickles
+
+
+def _on_memory(cls: type[Self], source: TensorBase) -> Self:
+    """A tensor of class `cls` on the memory of `source`, without history."""
+    made = cls.__new__(cls)
+    TensorBase.__init__(made, source._buffer, source._ptr, source._layout, source._flags & READONLY)
+    return made
+
+
+def _attributes(t: Any) -> dict[str, Any]:
+    """What a subclass added to its instances."""
+    slots = [name for name in copyreg._slotnames(type(t)) if name not in TensorBase.__slots__]  # type: ignore[attr-defined]
+    return {**getattr(t, "__dict__", {}), **{name: getattr(t, name) for name in slots if hasattr(t, name)}}
+
+
+def _set_attributes(t: Any, attributes: Mapping[str, Any]) -> None:
+    for name, value in attributes.items():
+        object.__setattr__(t, name, value)
+
+
+def _unpickled(cls: Any, dtype: str, bits: np.ndarray[Any, Any], requires_grad: bool, attributes: Any) -> Any:
+    """The other end of `__reduce_ex__`."""
+    from kiln import creation
+
+    array = np.array(bits).view(dtype_named(dtype).numpy)  # memory of its own, which may be written
+    made: Any = _on_memory(cls, creation.from_numpy(array))
+    made._flags = REQUIRES_GRAD if requires_grad else 0
+    _set_attributes(made, attributes)
+    return made
+
+
+# ------------------------------------------------------------------------------------------------ functions
+
+
+def is_tensor(obj: object) -> bool:
+    """Whether `obj` is a tensor."""
+    return isinstance(obj, TensorBase)
+
+
+def numel(input: Tensor) -> int:
+    """Number of elements."""
+    return input.numel()
+
+
+class _Capsule:
+    """A bare DLPack capsule as the object that NumPy expects."""
+
+    def __init__(self, capsule: Any) -> None:
+        self._capsule = capsule
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self._capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A tensor on the memory of another library's tensor, or of a DLPack capsule; a copy of it if `copy`.
+
+    The memory lives as long as the tensor. DeviceError unless it is the CPU's, ArgumentError for other objects.
+    """
+    from kiln import creation
+
+    placed("from_dlpack", device)
+    source = ext_tensor
+    if type(source).__name__ == "PyCapsule":
+        source = _Capsule(source)
+    if not hasattr(source, "__dlpack__"):
+        raise ArgumentError(f"a {type(source).__name__} does not export DLPack", op="from_dlpack")
+    kind, number = source.__dlpack_device__()
+    if int(kind) != 1:
+        raise DeviceError(
+            f"the tensor is on a device of type {int(kind)}, number {number}", op="from_dlpack", fix="move it to a CPU"
+        )
+    made = creation.from_numpy(np.from_dlpack(source))
+    return made.clone() if copy else made

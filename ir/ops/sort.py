@@ -1,0 +1,92 @@
+"""Orders of elements: `argsort` and `searchsorted`, along the last dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from kiln.ir.graph import Attrs
+from kiln.ir.ops.base import OpDef, OpTypeError, Template, register
+from kiln.ir.types import TENSOR_DTYPES, TensorType, int64
+
+# ------------------------------------------------------------------------------------------- argsort
+
+
+def _argsort_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    (t,) = operands
+    if t.dtype not in TENSOR_DTYPES:
+        raise OpTypeError("argsort", f"is not defined for {t.dtype}", "dtype")
+    if t.rank == 0:
+        raise OpTypeError("argsort", f"{t} has no dimension to sort along")
+    return (TensorType(int64, t.shape, t.device),)
+
+
+def _keys(xp: Any, x: Any) -> Any:
+    """int64 in the order of x: NaN is the largest number, zeros are equal."""
+    if x.dtype.kind != "f":
+        return x.astype(xp.int64)
+    bits = (x.astype(xp.float64) + 0.0).view(xp.int64)
+    keys = bits ^ ((bits >> 63) & np.int64(2**63 - 1))
+    return xp.where(xp.isnan(x), np.int64(2**63 - 1), keys)
+
+
+def _argsort_ref(xp: Any, x: Any, *, descending: bool) -> Any:
+    keys = _keys(xp, xp.asarray(x, order="C"))
+    return xp.argsort(~keys if descending else keys, axis=-1, kind="stable").astype(xp.int64)
+
+
+argsort: Final[OpDef] = register(
+    OpDef(
+        "argsort",
+        "argsort(a; descending): the positions along the last dimension in the order of their elements, int64. "
+        "Stable; NaN is larger than every number, zeros of either sign are equal.",
+        _argsort_types,
+        _argsort_ref,
+        Template("argsort"),
+        traits=frozenset({"exact"}),
+        arity=1,
+    )
+)
+
+
+# -------------------------------------------------------------------------------------- searchsorted
+
+
+def _search_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    table, values = operands
+    if table.dtype is not values.dtype:
+        raise OpTypeError("searchsorted", f"operands have dtypes {table.dtype} and {values.dtype}", "dtype")
+    if table.dtype not in TENSOR_DTYPES[1:]:
+        raise OpTypeError("searchsorted", f"is not defined for {table.dtype}", "dtype")
+    if table.rank == 0 or table.rank != values.rank or table.shape[:-1] != values.shape[:-1]:
+        raise OpTypeError("searchsorted", f"{values} can't be looked up in rows of {table}")
+    return (TensorType(int64, values.shape, values.device),)
+
+
+def _search_ref(xp: Any, table: Any, values: Any, *, right: bool) -> Any:
+    out = xp.zeros(values.shape, xp.int64)
+    for at in np.ndindex(values.shape):
+        row, v = table[at[:-1]], values[at]
+        low, high = 0, len(row)
+        while low < high:
+            middle = (low + high) // 2
+            beyond = row[middle] > v if right else row[middle] >= v
+            low, high = (low, middle) if beyond else (middle + 1, high)
+        out[at] = low
+    return out
+
+
+searchsorted: Final[OpDef] = register(
+    OpDef(
+        "searchsorted",
+        "searchsorted(a, v; right): per element of v how many elements of its row of a (ascending) come before it, "
+        "int64, by bisection: elements smaller than it, with `right` also those equal to it.",
+        _search_types,
+        _search_ref,
+        Template("searchsorted"),
+        traits=frozenset({"exact"}),
+        arity=2,
+    )
+)
