@@ -1,8 +1,8 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
 The families: `create` (no operands), `cast`, `elementwise`, `movement` (views, slices), `gather` (reads and writes at
-indices), `sort`, `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op is declared
-stands in `base`.
+indices), `sort`, `reduce`, `linalg`, `conv`, `pool`, `random`, and `fusion` (what codegen groups). How an op is
+declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
