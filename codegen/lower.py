@@ -41,7 +41,7 @@ FEW: Final = 64
 """An outer loop of fewer iterations is merged with the next ones, so that there is something to share out."""
 STACK_BYTES: Final = 1 << 17
 """Longest row that is kept on the stack, and at most two of them."""
-COSTLY: Final = MATH_FUNCTIONS | {"sigmoid", "gelu", "uniform", "normal", "remainder", "floor_divide", "pow_int"}
+COSTLY: Final = MATH_FUNCTIONS | {"sigmoid", "gelu", "uniform", "normal", "remainder", "floor_divide", "pow_int", "tan"}
 COSTLIER_THAN_MEMORY: Final = COSTLY | {"div", "sqrt"}
 
 

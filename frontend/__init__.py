@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from kiln.functional import clone as clone
     from kiln.functional import cos as cos
     from kiln.functional import div as div
-    from kiln.functional import div as true_divide  # noqa: F401
+    from kiln.functional import div as true_divide
     from kiln.functional import eq as eq
     from kiln.functional import erf as erf
     from kiln.functional import exp as exp
@@ -163,24 +163,56 @@ if TYPE_CHECKING:
     from kiln.interop import from_dlpack as from_dlpack
     from kiln.interop import is_tensor as is_tensor
     from kiln.interop import numel as numel
-    from kiln.ir.types import DType as dtype  # noqa: F401
+    from kiln.ir.types import DType as dtype
     from kiln.ir.types import bfloat16 as bfloat16
-    from kiln.ir.types import bool_ as bool  # noqa: F401
+    from kiln.ir.types import bool_ as bool
     from kiln.ir.types import float16 as float16
-    from kiln.ir.types import float16 as half  # noqa: F401
-    from kiln.ir.types import float32 as float  # noqa: F401
+    from kiln.ir.types import float16 as half
+    from kiln.ir.types import float32 as float
     from kiln.ir.types import float32 as float32
-    from kiln.ir.types import float64 as double  # noqa: F401
+    from kiln.ir.types import float64 as double
     from kiln.ir.types import float64 as float64
     from kiln.ir.types import int8 as int8
     from kiln.ir.types import int16 as int16
-    from kiln.ir.types import int16 as short  # noqa: F401
-    from kiln.ir.types import int32 as int  # noqa: F401
+    from kiln.ir.types import int16 as short
+    from kiln.ir.types import int32 as int
     from kiln.ir.types import int32 as int32
     from kiln.ir.types import int64 as int64
-    from kiln.ir.types import int64 as long  # noqa: F401
+    from kiln.ir.types import int64 as long
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.maths import acos as acos
+    from kiln.maths import acos as arccos
+    from kiln.maths import acosh as acosh
+    from kiln.maths import acosh as arccosh
+    from kiln.maths import asin as arcsin
+    from kiln.maths import asin as asin
+    from kiln.maths import asinh as arcsinh
+    from kiln.maths import asinh as asinh
+    from kiln.maths import atan as arctan
+    from kiln.maths import atan as atan
+    from kiln.maths import atan2 as arctan2
+    from kiln.maths import atan2 as atan2
+    from kiln.maths import atanh as arctanh
+    from kiln.maths import atanh as atanh
+    from kiln.maths import cosh as cosh
+    from kiln.maths import deg2rad as deg2rad
+    from kiln.maths import erfc as erfc
+    from kiln.maths import exp2 as exp2
+    from kiln.maths import expm1 as expm1
+    from kiln.maths import hypot as hypot
+    from kiln.maths import log1p as log1p
+    from kiln.maths import log2 as log2
+    from kiln.maths import log10 as log10
+    from kiln.maths import logaddexp as logaddexp
+    from kiln.maths import logaddexp2 as logaddexp2
+    from kiln.maths import logit as logit
+    from kiln.maths import rad2deg as rad2deg
+    from kiln.maths import sinc as sinc
+    from kiln.maths import sinh as sinh
+    from kiln.maths import tan as tan
+    from kiln.maths import xlog1py as xlog1py
+    from kiln.maths import xlogy as xlogy
     from kiln.movement import adjoint as adjoint
     from kiln.movement import as_strided as as_strided
     from kiln.movement import atleast_1d as atleast_1d
@@ -266,11 +298,11 @@ if TYPE_CHECKING:
     from kiln.pointwise import positive as positive
     from kiln.pointwise import remainder as remainder
     from kiln.pointwise import round as round
-    from kiln.pointwise import sign as sgn  # noqa: F401
+    from kiln.pointwise import sign as sgn
     from kiln.pointwise import sign as sign
     from kiln.pointwise import signbit as signbit
     from kiln.pointwise import subtract as subtract
-    from kiln.pointwise import trunc as fix  # noqa: F401
+    from kiln.pointwise import trunc as fix
     from kiln.pointwise import trunc as trunc
     from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
     from kiln.pooling import avg_pool1d as avg_pool1d
@@ -353,6 +385,11 @@ _NAMES = {
     "kiln.jit": "compile",
     "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
+    "kiln.maths": (
+        "acos acosh asin asinh atan atan2 atanh cosh deg2rad erfc exp2 expm1 hypot log10 log1p log2 logaddexp "
+        "logaddexp2 logit rad2deg sinc sinh tan xlog1py xlogy "
+        "arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan=atan arctan2=atan2 arctanh=atanh"
+    ),
     "kiln.movement": (
         "adjoint as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to "
         "cartesian_prod chunk column_stack concat concatenate diag diag_embed diagflat diagonal dsplit dstack "

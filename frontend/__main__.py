@@ -19,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kiln {kiln.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="train on 1,348 real handwritten digits, eagerly and compiled, and compare")
-    demo.add_argument("--epochs", type=int, help="passes over the training rows (default: 30 and, of the CNN, 15)")
+    demo.add_argument("--epochs", type=int, help="passes over the training rows (default: 30 and, of the CNN, 20)")
     demo.add_argument("--seeds", type=int, default=3, help="number of runs, seeds 0, 1, ... (default 3)")
     demo.add_argument("--out", default="kiln-demo", help="folder for the weights (default kiln-demo)")
     classify = commands.add_parser("classify", help="classify the held-out digits with weights that the demo saved")

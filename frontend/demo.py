@@ -54,7 +54,7 @@ class Kind:
     epochs: int
 
 
-KINDS = (Kind("mlp", make_model, 30), Kind("cnn", make_cnn, 15))
+KINDS = (Kind("mlp", make_model, 30), Kind("cnn", make_cnn, 20))
 
 
 @dataclass

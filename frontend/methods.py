@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kiln import functional as F
 from kiln import inplace
+from kiln import maths as X
 from kiln import pointwise as P
 from kiln.base import TensorBase
 from kiln.inplace import variant
@@ -26,6 +27,13 @@ class Methods(TensorBase):
     fmax, fmin, heaviside, lerp, addcmul = P.fmax, P.fmin, P.heaviside, P.lerp, P.addcmul
     addcdiv, ldexp, float_power, multiply = P.addcdiv, P.ldexp, P.float_power, P.multiply
     subtract, divide = P.subtract, P.divide
+
+    acos, acosh, asin, asinh, atan, atan2 = X.acos, X.acosh, X.asin, X.asinh, X.atan, X.atan2
+    atanh, cosh, deg2rad, erfc, exp2, expm1 = X.atanh, X.cosh, X.deg2rad, X.erfc, X.exp2, X.expm1
+    hypot, log10, log1p, log2, logaddexp, logaddexp2 = X.hypot, X.log10, X.log1p, X.log2, X.logaddexp, X.logaddexp2
+    logit, rad2deg, sinc, sinh, tan, xlog1py = X.logit, X.rad2deg, X.sinc, X.sinh, X.tan, X.xlog1py
+    xlogy, arccos, arccosh, arcsin, arcsinh, arctan = X.xlogy, X.acos, X.acosh, X.asin, X.asinh, X.atan
+    arctan2, arctanh = X.atan2, X.atanh
 
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not
@@ -88,4 +96,26 @@ class Methods(TensorBase):
     logical_xor_ = variant(P.logical_xor, "logical_xor_")
     heaviside_ = variant(P.heaviside, "heaviside_")
     nextafter_ = variant(P.nextafter, "nextafter_")
+    acos_ = variant(X.acos, "acos_")
+    acosh_ = variant(X.acosh, "acosh_")
+    asin_ = variant(X.asin, "asin_")
+    asinh_ = variant(X.asinh, "asinh_")
+    atan_ = variant(X.atan, "atan_")
+    atan2_ = variant(X.atan2, "atan2_")
+    atanh_ = variant(X.atanh, "atanh_")
+    cosh_ = variant(X.cosh, "cosh_")
+    deg2rad_ = variant(X.deg2rad, "deg2rad_")
+    erfc_ = variant(X.erfc, "erfc_")
+    exp2_ = variant(X.exp2, "exp2_")
+    expm1_ = variant(X.expm1, "expm1_")
+    hypot_ = variant(X.hypot, "hypot_")
+    log10_ = variant(X.log10, "log10_")
+    log1p_ = variant(X.log1p, "log1p_")
+    log2_ = variant(X.log2, "log2_")
+    logit_ = variant(X.logit, "logit_")
+    rad2deg_ = variant(X.rad2deg, "rad2deg_")
+    sinc_ = variant(X.sinc, "sinc_")
+    sinh_ = variant(X.sinh, "sinh_")
+    tan_ = variant(X.tan, "tan_")
+    xlogy_ = variant(X.xlogy, "xlogy_")
     # fmt: on

@@ -17,8 +17,9 @@ from kiln.base import TensorBase
 from kiln.convolution import at_least, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
 from kiln.gathering import index_select
+from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, full_like_number, tensor_arg
+from kiln.promotion import apply, cast_to, full_like_number, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -165,13 +166,16 @@ def interpolate(
     out, scales = _new_sizes(x, size, scale_factor, bool(recompute_scale_factor))
     if 0 in x.shape[2:]:
         raise ShapeError("expects an input that is not empty", op="interpolate", operands=[x.ttype])
+    dtype = x.dtype
+    if dtype.is_half and not mode.startswith("nearest"):
+        x = cast_to(x, T.float32)  # weighed there, and rounded once
     for d in reversed(range(2, x.ndim)):
         n, m = x.shape[d], out[d - 2]
         if mode.startswith("nearest"):
             x = _nearest(x, d, m, scales[d - 2], 0.5 if mode == "nearest-exact" else 0.0)
         elif n != m or (scales[d - 2] != 1.0 and not align_corners):
             x = _linear(x, d, m, scales[d - 2], bool(align_corners))
-    return x if x is not input else F.clone(x)
+    return F.clone(x) if x is input else cast_to(x, dtype)
 
 
 def upsample(

@@ -17,8 +17,9 @@ from kiln.base import TensorBase
 from kiln.convolution import at_least, batched, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.gathering import take
+from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, in_float32, tensor_arg
+from kiln.promotion import apply, cast_to, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -222,8 +223,14 @@ def _avg_pool(
         raise InvalidValueError("divisor_override is 0", op=op)
     x, single = batched(op, tensor_arg(op, input), dims)
     windows = _windows(op, x, kernel_size, stride, padding, 1, ceil_mode, dims)
-    total = apply(_SUM, _images(x, windows), **_attrs(windows))
-    return _shaped(F.div(total, _divisor(total, windows, count_include_pad, divisor_override)), dims, single)
+    total = apply(_SUM, _images(_summable(x), windows), **_attrs(windows))
+    mean = F.div(total, _divisor(total, windows, count_include_pad, divisor_override))
+    return _shaped(cast_to(mean, x.dtype), dims, single)
+
+
+def _summable(x: Tensor) -> Tensor:
+    """Half types are summed and divided as float32, and rounded once."""
+    return cast_to(x, T.float32) if x.dtype.is_half else x
 
 
 def _divisor(total: Tensor, windows: Sequence[Window], include_padding: bool, override: int | None) -> Any:
@@ -331,9 +338,9 @@ def _even(x: Tensor, out: Sequence[int]) -> list[Window] | None:
 def _adaptive_avg(op: str, input: TensorBase, output_size: OutputSizes, dims: int) -> Tensor:
     x, single = batched(op, tensor_arg(op, input), dims)
     out = _output_sizes(op, x, output_size, dims)
-    windows = _even(x, out)
+    windows, dtype, x = _even(x, out), x.dtype, _summable(x)
     if windows is not None:
-        return _shaped_mean(x, windows, dims, single)
+        return cast_to(_shaped_mean(x, windows, dims, single), dtype)
     lengths = []
     for d, (n, size) in enumerate(zip(x.shape[2:], out, strict=True), 2):
         spans = _spans(n, size)
@@ -341,6 +348,7 @@ def _adaptive_avg(op: str, input: TensorBase, output_size: OutputSizes, dims: in
         lengths.append([float(end - begin) for begin, end in spans])
     counts = np.outer(lengths[0], lengths[1]) if dims == 2 else np.asarray(lengths[0])
     mean = F.div(x, table(x, counts.astype(x.dtype.numpy)))
+    mean = cast_to(mean, dtype)
     return F.squeeze(mean, 0) if single else mean
 
 

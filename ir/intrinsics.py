@@ -62,6 +62,22 @@ INTRINSICS: Final[dict[str, Intrinsic]] = {
     "cospi": Intrinsic(1, "same", "see mathlib"),
     "pow": Intrinsic(2, "same", "see mathlib"),
     "fmod": Intrinsic(2, "same", "see mathlib"),
+    "log1p": Intrinsic(1, "same", "see mathlib_more"),
+    "log2": Intrinsic(1, "same", "see mathlib_more"),
+    "log10": Intrinsic(1, "same", "see mathlib_more"),
+    "exp2": Intrinsic(1, "same", "see mathlib_more"),
+    "expm1": Intrinsic(1, "same", "see mathlib_more"),
+    "sinh": Intrinsic(1, "same", "see mathlib_more"),
+    "cosh": Intrinsic(1, "same", "see mathlib_more"),
+    "asinh": Intrinsic(1, "same", "see mathlib_more"),
+    "acosh": Intrinsic(1, "same", "see mathlib_more"),
+    "atanh": Intrinsic(1, "same", "see mathlib_more"),
+    "atan": Intrinsic(1, "same", "see mathlib_more"),
+    "asin": Intrinsic(1, "same", "see mathlib_more"),
+    "acos": Intrinsic(1, "same", "see mathlib_more"),
+    "erfc": Intrinsic(1, "same", "see mathlib_more"),
+    "atan2": Intrinsic(2, "same", "see mathlib_more"),
 }
 
-MATH_FUNCTIONS: Final = frozenset({"exp", "log", "tanh", "erf", "sin", "cos", "cospi", "pow", "fmod"})
+MATH_FUNCTIONS: Final = frozenset(name for name, each in INTRINSICS.items() if each.doc.startswith("see mathlib"))
+"""The functions that codegen/mathlib.py and mathlib_more.py define."""

@@ -1,5 +1,25 @@
 """Functions that layers are made of, under the names of torch.nn.functional."""
 
+from kiln.activation import celu as celu
+from kiln.activation import elu as elu
+from kiln.activation import glu as glu
+from kiln.activation import hardshrink as hardshrink
+from kiln.activation import hardsigmoid as hardsigmoid
+from kiln.activation import hardswish as hardswish
+from kiln.activation import hardtanh as hardtanh
+from kiln.activation import leaky_relu as leaky_relu
+from kiln.activation import logsigmoid as logsigmoid
+from kiln.activation import mish as mish
+from kiln.activation import prelu as prelu
+from kiln.activation import relu6 as relu6
+from kiln.activation import selu as selu
+from kiln.activation import silu as silu
+from kiln.activation import softmin as softmin
+from kiln.activation import softplus as softplus
+from kiln.activation import softshrink as softshrink
+from kiln.activation import softsign as softsign
+from kiln.activation import tanhshrink as tanhshrink
+from kiln.activation import threshold as threshold
 from kiln.convolution import conv1d as conv1d
 from kiln.convolution import conv2d as conv2d
 from kiln.convolution import conv_transpose1d as conv_transpose1d

@@ -20,6 +20,7 @@ from kiln.ir.ops.elementwise import _unary as unary
 from kiln.ir.types import TensorType, dtype_named, int64
 
 BITS: Final = (*BOOL, *INTS)
+WIDE_FLOATS: Final = tuple(d for d in FLOATS if not d.is_half)
 
 
 def _flat(call: Call, t: Any) -> Any:
@@ -147,7 +148,7 @@ def _nextafter(a: L.Expr, b: L.Expr) -> L.Expr:
 
 
 nextafter: Final[OpDef] = row(
-    "nextafter", "The number next to a on the way to b; b where they are equal.", FLOATS,
+    "nextafter", "The number next to a on the way to b; b where they are equal.", WIDE_FLOATS,
     lambda xp, a, b: xp.nextafter(a, b), _nextafter, arity=2, traits="exact",
 )  # fmt: skip
 

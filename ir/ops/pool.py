@@ -21,13 +21,15 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, ints_attr, quiet, register
 from kiln.ir.ops.conv import Axis, axes, positions
 from kiln.ir.ops.create import zeros_of
-from kiln.ir.ops.elementwise import FLOATS, NUMERIC
+from kiln.ir.ops.elementwise import NUMERIC
 from kiln.ir.ops.gather import gather, scatter_add
 from kiln.ir.ops.movement import reshape
-from kiln.ir.types import DType, TensorType, dtype_of_numpy, int64
+from kiln.ir.types import DType, TensorType, dtype_of_numpy, float32, float64, int64
 
 MOST_TAPS: Final = 1024
 """Elements of the largest window: kernels write every one of them out."""
+SUMMED: Final = (float32, float64)
+"""Sums of half types are sums in float32 (frontend/pooling.py)."""
 WINDOW: Final = ("kernel", "stride", "padding", "dilation")
 
 
@@ -311,7 +313,7 @@ sum_pool2d: Final[OpDef] = register(
     OpDef(
         "sum_pool2d",
         "sum_pool2d(x; kernel, stride, padding): the sum of each window, in row-major order.",
-        _pool_types("sum_pool2d", FLOATS),
+        _pool_types("sum_pool2d", SUMMED),
         quiet(_sum_ref),
         Dense(_sum_element),
         vjp=lambda call, g: (sum_pool2d_input(g, size=_image_size(call), **_window_attrs(call)),),
@@ -323,7 +325,7 @@ sum_pool2d: Final[OpDef] = register(
 
 
 def _sum_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    _checked("sum_pool2d_input", operands[0], attrs, FLOATS)
+    _checked("sum_pool2d_input", operands[0], attrs, SUMMED)
     return (_spread("sum_pool2d_input", operands[0], attrs),)
 
 

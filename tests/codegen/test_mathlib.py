@@ -36,6 +36,21 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "cospi": mpmath.cospi,
     "pow": mpmath.power,
     "fmod": lambda x, y: mpmath.mpf(math.fmod(x, y)),
+    "log1p": mpmath.log1p,
+    "log2": lambda x: mpmath.log(x, 2),
+    "log10": mpmath.log10,
+    "exp2": lambda x: mpmath.power(2, x),
+    "expm1": mpmath.expm1,
+    "sinh": mpmath.sinh,
+    "cosh": mpmath.cosh,
+    "asinh": mpmath.asinh,
+    "acosh": mpmath.acosh,
+    "atanh": mpmath.atanh,
+    "atan": mpmath.atan,
+    "asin": mpmath.asin,
+    "acos": mpmath.acos,
+    "atan2": mpmath.atan2,
+    "erfc": mpmath.erfc,
 }
 BOUNDS: dict[str, dict[str, float]] = {  # largest error allowed, in units in the last place, as the docstrings say
     "exp": {"float32": 1.02, "float64": 1.05},
@@ -47,6 +62,21 @@ BOUNDS: dict[str, dict[str, float]] = {  # largest error allowed, in units in th
     "cospi": {"float32": 0.99, "float64": 1.03},
     "pow": {"float32": 0.501, "float64": 1.95},
     "fmod": {"float32": 0.0, "float64": 0.0},
+    "log1p": {"float32": 0.501, "float64": 1.4},
+    "log2": {"float32": 0.501, "float64": 0.51},
+    "log10": {"float32": 0.501, "float64": 0.51},
+    "exp2": {"float32": 0.501, "float64": 1.4},
+    "expm1": {"float32": 0.501, "float64": 1.6},
+    "sinh": {"float32": 0.501, "float64": 2.5},
+    "cosh": {"float32": 0.501, "float64": 2.5},
+    "asinh": {"float32": 0.501, "float64": 2.2},
+    "acosh": {"float32": 0.501, "float64": 2.2},
+    "atanh": {"float32": 0.501, "float64": 2.2},
+    "atan": {"float32": 0.501, "float64": 1.5},
+    "asin": {"float32": 0.501, "float64": 2.6},
+    "acos": {"float32": 0.501, "float64": 2.6},
+    "atan2": {"float32": 0.501, "float64": 1.8},
+    "erfc": {"float32": 0.501, "float64": 4.0},
 }
 
 
@@ -92,8 +122,20 @@ def samples(name: str, dtype: str, n: int) -> tuple[Array, ...]:
         "cospi": (rng.uniform(-3, 3, n), spread(rng, n, 1e-3, 1e3)),
     }
     parts["cos"] = parts["sin"]
+    parts["log2"] = parts["log10"] = parts["log"]
+    parts["log1p"] = (np.abs(spread(rng, n, tiny, huge)), rng.uniform(-0.999, 2, n), small * 0.9)
+    parts["exp2"] = (rng.uniform(-top / 0.7 + 4, top / 0.7, n), small)
+    parts["expm1"] = (rng.uniform(-45, top - 0.1, n), rng.uniform(-2, 2, n), spread(rng, n, tiny, 1.0))
+    parts["sinh"] = parts["cosh"] = (rng.uniform(-top, top, n), rng.uniform(-23, 23, n), small)
+    parts["asinh"] = (spread(rng, n, tiny, huge), rng.uniform(-3, 3, n), small)
+    parts["acosh"] = (1 + np.abs(spread(rng, n, 1e-6, huge)), 1 + np.abs(small))
+    parts["atanh"] = parts["asin"] = parts["acos"] = (rng.uniform(-1, 1, n), small, 1 - np.abs(small) * 1e-3)
+    parts["atan"] = (spread(rng, n, tiny, huge), rng.uniform(-3, 3, n), small)
+    parts["erfc"] = (rng.uniform(-6, 9 if dtype == "float32" else 26, n), rng.uniform(-1, 1, n), small)
     if name in parts:
         return (np.concatenate(parts[name]).astype(dtype),)
+    if name == "atan2":
+        return spread(rng, n, 1e-9, 1e9).astype(dtype), spread(rng, n, 1e-9, 1e9).astype(dtype)
     if name == "fmod":
         return spread(rng, n, tiny, huge).astype(dtype), spread(rng, n, tiny, huge).astype(dtype)
     base = np.concatenate([np.abs(spread(rng, n, tiny, huge)), 1 + rng.uniform(-1e-3, 1e-3, n)]).astype(dtype)
@@ -156,6 +198,20 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {
     "erf": [(INF, 1.0), (-INF, -1.0), (0.0, 0.0), (-0.0, -0.0), (1e30, 1.0), (-1e30, -1.0)],
     "sin": [(INF, NAN), (-INF, NAN), (0.0, 0.0), (-0.0, -0.0)],
     "cos": [(INF, NAN), (-INF, NAN), (0.0, 1.0), (-0.0, 1.0)],
+    "log1p": [(INF, INF), (-1.0, -INF), (-2.0, NAN), (-INF, NAN), (0.0, 0.0), (-0.0, -0.0), (1e-30, 1e-30)],
+    "log2": [(INF, INF), (0.0, -INF), (-1.0, NAN), (8.0, 3.0), (2.0**-30, -30.0), (1.0, 0.0)],
+    "log10": [(INF, INF), (0.0, -INF), (-1.0, NAN), (1000.0, 3.0), (1e15, 15.0), (1.0, 0.0)],
+    "exp2": [(INF, INF), (-INF, 0.0), (3.0, 8.0), (-30.0, 2.0**-30), (0.0, 1.0), (1e30, INF), (-1e30, 0.0)],
+    "expm1": [(INF, INF), (-INF, -1.0), (0.0, 0.0), (-0.0, -0.0), (1e30, INF), (-1e30, -1.0), (1e-30, 1e-30)],
+    "sinh": [(INF, INF), (-INF, -INF), (0.0, 0.0), (-0.0, -0.0), (1e30, INF)],
+    "cosh": [(INF, INF), (-INF, INF), (0.0, 1.0), (1e30, INF)],
+    "asinh": [(INF, INF), (-INF, -INF), (0.0, 0.0), (-0.0, -0.0)],
+    "acosh": [(INF, INF), (1.0, 0.0), (0.5, NAN), (-INF, NAN)],
+    "atanh": [(1.0, INF), (-1.0, -INF), (0.0, 0.0), (-0.0, -0.0), (1.5, NAN), (-INF, NAN)],
+    "atan": [(INF, math.pi / 2), (-INF, -math.pi / 2), (0.0, 0.0), (-0.0, -0.0), (1.0, math.pi / 4)],
+    "asin": [(1.0, math.pi / 2), (-1.0, -math.pi / 2), (0.0, 0.0), (-0.0, -0.0), (1.5, NAN)],
+    "acos": [(1.0, 0.0), (-1.0, math.pi), (0.0, math.pi / 2), (-1.5, NAN)],
+    "erfc": [(INF, 0.0), (-INF, 2.0), (0.0, 1.0), (1e30, 0.0), (-1e30, 2.0)],
     "cospi": [(INF, NAN), (-INF, NAN), (0.0, 1.0), (-0.0, 1.0), (1.0, -1.0), (0.5, 0.0), (2.0**60, 1.0)],
 }
 
@@ -185,7 +241,17 @@ def test_pow_follows_c(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["tanh", "sin"])
+def test_atan2_follows_c(dtype: str) -> None:
+    """All pairs of special numbers, against the C library's atan2."""
+    line = np.array([NAN, *(s * v for v in (0.0, 0.5, 1.0, 3.0, 1e30, INF) for s in (1, -1))], dtype)
+    y, x = (np.ascontiguousarray(a.ravel()) for a in np.meshgrid(line, line))
+    want, got = np.arctan2(y.astype(np.float64), x.astype(np.float64)), call("atan2", y, x)
+    assert (np.signbit(got) == np.signbit(want))[~np.isnan(want)].all()
+    np.testing.assert_allclose(got, want, rtol=2 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["tanh", "sin", "log1p", "expm1", "sinh", "asinh", "atanh", "atan", "asin"])
 def test_the_smallest_numbers_are_their_own_value(name: str, dtype: str) -> None:
     x = np.array([k * np.finfo(dtype).smallest_subnormal for k in (1, -1, 3, 1000, -12345)], dtype)
     assert same_bits(call(name, x), x)
@@ -211,7 +277,7 @@ def test_missing_definitions_say_so() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(MATH_FUNCTIONS - {"pow", "fmod"}))
+@pytest.mark.parametrize("name", sorted(MATH_FUNCTIONS - {"pow", "fmod", "atan2"}))
 def test_every_float32(name: str) -> None:
     """All 2^32 floats in chunks, against float64: the C library's, or where NumPy has none this library's own."""
     largest, at = 0.0, 0.0

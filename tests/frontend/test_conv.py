@@ -522,3 +522,25 @@ def test_a_training_step_of_a_cnn_compiled_is_eager() -> None:
 
     eager = run(False)
     assert run(True) == eager and eager[-1] < eager[0]
+
+
+@pytest.mark.parametrize("dtype", [kiln.float16, kiln.bfloat16], ids=str)
+def test_half_types_are_summed_in_float32(dtype: Any) -> None:
+    """One rounding, at the end; gradients come back in the half type."""
+    kiln.manual_seed(4)
+    x, w, b = (kiln.randn(*s).to(dtype) for s in ((2, 8, 5, 5), (3, 8, 3, 3), (3,)))
+    wide = [t.to(kiln.float32) for t in (x, w, b)]
+    for f, operands in [
+        (lambda x, w, b: F.conv2d(x, w, b, padding=1), 3),
+        (lambda x, w: F.conv_transpose2d(x[:, :3], w, stride=2), 2),
+        (lambda x: F.avg_pool2d(x, 3, 2, 1), 1),
+        (lambda x: F.adaptive_avg_pool2d(x, 2), 1),
+        (lambda x: F.max_pool2d(x, 2), 1),
+        (lambda x: F.interpolate(x, scale_factor=1.5, mode="bilinear"), 1),
+    ]:
+        got, wanted = f(*(x, w, b)[:operands]), f(*wide[:operands])
+        assert got.dtype is dtype
+        assert got.to(kiln.float32).numpy().tobytes() == wanted.to(dtype).to(kiln.float32).numpy().tobytes()
+    x.requires_grad_()
+    F.avg_pool2d(F.conv2d(x, w, b), 3).sum().backward()
+    assert x.grad is not None and x.grad.dtype is dtype

@@ -56,7 +56,10 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
     "shl": np.left_shift, "shr": np.right_shift, "select": np.where,
     "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "pow": np.power,
-    "fmod": np.fmod,
+    "fmod": np.fmod, "log1p": np.log1p, "log2": np.log2, "log10": np.log10, "exp2": np.exp2, "expm1": np.expm1,
+    "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
+    "atan": np.arctan, "asin": np.arcsin, "acos": np.arccos, "atan2": np.arctan2,
+    "erfc": lambda a: np.vectorize(math.erfc, otypes=[np.float64])(a.astype(np.float64)).astype(a.dtype),
     "erf": lambda a: np.vectorize(math.erf, otypes=[np.float64])(a.astype(np.float64)).astype(a.dtype),
     "cospi": lambda a: np.cos(np.pi * np.fmod(a.astype(np.float64), 2)).astype(a.dtype),
 }  # fmt: skip

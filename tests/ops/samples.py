@@ -17,7 +17,7 @@ import numpy as np
 from kiln.ir.graph import Constant
 from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
-from tests.ops import samples_conv, samples_gather, samples_pointwise, samples_pool
+from tests.ops import samples_conv, samples_gather, samples_pointwise, samples_pool, samples_transcendental
 from tests.ops.sampling import (
     ANY,
     FLOATS,
@@ -35,7 +35,7 @@ from tests.ops.sampling import (
 )
 from tests.ops.sampling import t as _t
 
-FAMILIES: tuple[Any, ...] = (samples_conv, samples_gather, samples_pointwise, samples_pool)
+FAMILIES: tuple[Any, ...] = (samples_conv, samples_gather, samples_pointwise, samples_pool, samples_transcendental)
 """Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""
 
 # -------------------------------------------------------------------------------------- elementwise

@@ -79,6 +79,11 @@ def erfcx_of_t(t: Any) -> Any:
     return mpmath.exp(x * x) * mpmath.erfc(x)
 
 
+def erfcx_over_t(t: Any) -> Any:
+    """exp(x^2) erfc(x) / t for t = 2 / (2 + x), which stays away from 0 however large x is."""
+    return erfcx_of_t(t) / t
+
+
 def tables() -> dict[str, list[float]]:
     mp, one = mpmath, mpmath.mpf(1)
     half = mp.log(2) / 2 * mp.mpf("1.001")
@@ -100,6 +105,11 @@ def tables() -> dict[str, list[float]]:
         """erf x = x + x p(x^2)."""
         rest, weight = even(lambda x: mp.erf(x) / x - 1), even(lambda x: x / mp.erf(x))
         return fit(rest, weight, mp.mpf(0), mp.mpf(top) ** 2, degree)
+
+    def atan(degree: int) -> list[float]:
+        """atan x = x + x^3 p(x^2) up to tan(pi / 8)."""
+        rest, weight = even(lambda x: (mp.atan(x) - x) / x**3), even(lambda x: x**3 / mp.atan(x))
+        return fit(rest, weight, mp.mpf(0), (high * mp.mpf("1.0001")) ** 2, degree)
 
     def sinpi(degree: int) -> list[float]:
         """sin(pi x) = pi x + x^3 p(x^2)."""
@@ -136,6 +146,8 @@ def tables() -> dict[str, list[float]]:
         "ERF_LARGE_F32": fit(lambda x: mp.log(mp.erfc(x)), lambda x: mp.erfc(x), mp.mpf("0.92"), mp.mpf(4), 8),
         "ERF_SMALL_F64": erf("0.8751", 12),
         "ERFCX_F64": fit(erfcx_of_t, lambda t: mp.exp(-((2 / t - 2) ** 2)), mp.mpf("0.25"), mp.mpf("0.6957"), 17),
+        "ERFCX_FAR_F64": fit(erfcx_over_t, lambda t: 1 / erfcx_over_t(t), mp.mpf("0.0685"), mp.mpf("0.8005"), 21),
+        "ATAN_F64": atan(10),
         "SINPI_F32": sinpi(3),
         "COSPI_F32": cospi(3),
         "SINPI_F64": sinpi(6),
