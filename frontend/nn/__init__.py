@@ -2,6 +2,7 @@
 
 from kiln.nn import functional as functional
 from kiln.nn import init as init
+from kiln.nn import utils as utils
 from kiln.nn.activations import GELU as GELU
 from kiln.nn.activations import LogSoftmax as LogSoftmax
 from kiln.nn.activations import ReLU as ReLU
@@ -91,3 +92,11 @@ from kiln.nn.pooling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from kiln.nn.pooling import UpsamplingNearest2d as UpsamplingNearest2d
 from kiln.nn.pooling import ZeroPad1d as ZeroPad1d
 from kiln.nn.pooling import ZeroPad2d as ZeroPad2d
+from kiln.nn.recurrent import GRU as GRU
+from kiln.nn.recurrent import LSTM as LSTM
+from kiln.nn.recurrent import RNN as RNN
+from kiln.nn.recurrent import GRUCell as GRUCell
+from kiln.nn.recurrent import LSTMCell as LSTMCell
+from kiln.nn.recurrent import RNNBase as RNNBase
+from kiln.nn.recurrent import RNNCell as RNNCell
+from kiln.nn.recurrent import RNNCellBase as RNNCellBase

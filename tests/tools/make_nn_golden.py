@@ -47,7 +47,9 @@ def drawn(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.log(p) if kind == "lp" else p
 
 
-def made(text: str) -> torch.Tensor:
+def made(text: Any) -> Any:
+    if isinstance(text, list):
+        return tuple(made(t) for t in text)
     kind, _, sizes = text.rstrip("!").partition(" ")
     x = drawn(kind, tuple(int(n) for n in sizes.split(",")) if sizes else ())
     return x.requires_grad_(x.is_floating_point() and not text.endswith("!"))
@@ -109,7 +111,7 @@ def run(case: Any) -> dict[str, Any]:
             total = total + (t.reshape(-1) * torch.cos(torch.arange(t.numel(), dtype=torch.float64))).sum()
     if total.requires_grad:
         total.backward()
-    result["grads"] = [stored(x.grad) for x in given]
+    result["grads"] = [stored(x.grad) for x in tensors(given)]
     result["parameter_grads"] = {k: stored(p.grad) for k, p in named.items()}
     return result
 

@@ -201,7 +201,9 @@ def test_layers_are_the_functions() -> None:
     target, labels = kiln.randn(3, 4), kiln.tensor([0, 3, 1])
     F = nn.functional
     for reduction in ("mean", "sum", "none"):
-        assert nn.MSELoss(reduction=reduction)(x, target).tolist() == F.mse_loss(x, target, reduction=reduction).tolist()
+        assert (
+            nn.MSELoss(reduction=reduction)(x, target).tolist() == F.mse_loss(x, target, reduction=reduction).tolist()
+        )
         ours = nn.CrossEntropyLoss(ignore_index=3, reduction=reduction)(x, labels)
         assert ours.tolist() == F.cross_entropy(x, labels, ignore_index=3, reduction=reduction).tolist()
     with pytest.raises(kiln.InvalidValueError):

@@ -1,0 +1,3 @@
+"""Helpers around modules: sequences of different lengths."""
+
+from kiln.nn.utils import rnn as rnn
