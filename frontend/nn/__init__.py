@@ -11,6 +11,12 @@ from kiln.nn.activations import Softmax as Softmax
 from kiln.nn.activations import Softmax2d as Softmax2d
 from kiln.nn.activations import Softmin as Softmin
 from kiln.nn.activations import Tanh as Tanh
+from kiln.nn.attention import MultiheadAttention as MultiheadAttention
+from kiln.nn.attention import Transformer as Transformer
+from kiln.nn.attention import TransformerDecoder as TransformerDecoder
+from kiln.nn.attention import TransformerDecoderLayer as TransformerDecoderLayer
+from kiln.nn.attention import TransformerEncoder as TransformerEncoder
+from kiln.nn.attention import TransformerEncoderLayer as TransformerEncoderLayer
 from kiln.nn.containers import ModuleDict as ModuleDict
 from kiln.nn.containers import ModuleList as ModuleList
 from kiln.nn.containers import ParameterDict as ParameterDict

@@ -87,6 +87,7 @@ def run(case: Any) -> dict[str, Any]:
     kept: list[Any] = []
     args = [argument(x, kept) for x in args]
     kwargs = {k: argument(x, kept) for k, x in kwargs.items()}
+    call = {k: argument(x, kept) for k, x in options.get("call", {}).items()}
     result["arguments"] = kept
     named: dict[str, torch.Tensor] = {}
     if what.startswith("F."):
@@ -101,7 +102,7 @@ def run(case: Any) -> dict[str, Any]:
         result["state"] = {k: stored(v) for k, v in module.state_dict().items()}
         for _ in range(options.get("calls", 1)):
             module.zero_grad()
-            out = module(*given, **options.get("call", {}))
+            out = module(*given, **call)
         named = dict(module.named_parameters())
         result["after"] = {k: stored(v) for k, v in module.named_buffers()}
     result["outputs"] = stored(out)

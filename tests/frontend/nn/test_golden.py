@@ -61,6 +61,7 @@ def build(name: str, dtype: Any = None) -> tuple[Callable[..., Any], Any, list[A
 
     args = [argument(x) for x in args]
     kwargs = {k: argument(x) for k, x in kwargs.items()}
+    call = {k: argument(x) for k, x in options.get("call", {}).items()}
 
     def given(x: Any, text: Any) -> Any:
         if isinstance(text, list):
@@ -77,7 +78,6 @@ def build(name: str, dtype: Any = None) -> tuple[Callable[..., Any], Any, list[A
     module.load_state_dict({k: loaded(v) for k, v in stored["state"].items()})
     module.to(dtype or kiln.float64)
     module.train(not options.get("eval", False))
-    call = options.get("call", {})
     return (lambda *xs: module(*xs, **call)), module, inputs
 
 
