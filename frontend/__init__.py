@@ -423,7 +423,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 """Public name -> home module and the name there."""
 
 _MODULES = frozenset(
-    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "random", "errors", "cuda"}
+    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "func", "random", "errors", "cuda"}
 )
 
 

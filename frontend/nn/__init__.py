@@ -2,6 +2,7 @@
 
 from kiln.nn import functional as functional
 from kiln.nn import init as init
+from kiln.nn import utils as utils
 from kiln.nn.activations import GELU as GELU
 from kiln.nn.activations import LogSoftmax as LogSoftmax
 from kiln.nn.activations import ReLU as ReLU
@@ -10,6 +11,12 @@ from kiln.nn.activations import Softmax as Softmax
 from kiln.nn.activations import Softmax2d as Softmax2d
 from kiln.nn.activations import Softmin as Softmin
 from kiln.nn.activations import Tanh as Tanh
+from kiln.nn.attention import MultiheadAttention as MultiheadAttention
+from kiln.nn.attention import Transformer as Transformer
+from kiln.nn.attention import TransformerDecoder as TransformerDecoder
+from kiln.nn.attention import TransformerDecoderLayer as TransformerDecoderLayer
+from kiln.nn.attention import TransformerEncoder as TransformerEncoder
+from kiln.nn.attention import TransformerEncoderLayer as TransformerEncoderLayer
 from kiln.nn.containers import ModuleDict as ModuleDict
 from kiln.nn.containers import ModuleList as ModuleList
 from kiln.nn.containers import ParameterDict as ParameterDict
@@ -91,3 +98,11 @@ from kiln.nn.pooling import UpsamplingBilinear2d as UpsamplingBilinear2d
 from kiln.nn.pooling import UpsamplingNearest2d as UpsamplingNearest2d
 from kiln.nn.pooling import ZeroPad1d as ZeroPad1d
 from kiln.nn.pooling import ZeroPad2d as ZeroPad2d
+from kiln.nn.recurrent import GRU as GRU
+from kiln.nn.recurrent import LSTM as LSTM
+from kiln.nn.recurrent import RNN as RNN
+from kiln.nn.recurrent import GRUCell as GRUCell
+from kiln.nn.recurrent import LSTMCell as LSTMCell
+from kiln.nn.recurrent import RNNBase as RNNBase
+from kiln.nn.recurrent import RNNCell as RNNCell
+from kiln.nn.recurrent import RNNCellBase as RNNCellBase

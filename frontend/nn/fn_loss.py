@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from kiln import functional as F
 from kiln.base import Operand, TensorBase
-from kiln.errors import InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.nn.fn_linear import pairwise_distance
 from kiln.promotion import cast_to, floating, in_float32, tensor_arg
 from kiln.tensor import Tensor
@@ -32,6 +32,9 @@ def check_reduction(op: str, reduction: str) -> None:
 
 def reduction_of(op: str, size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """The reduction that new or old arguments ask for."""
+    for old in (size_average, reduce):
+        if isinstance(old, str):
+            raise ArgumentError(f"got {old!r} for an older argument", op=op, fix=f"pass reduction={old!r} by name")
     if size_average is not None or reduce is not None:
         return "none" if reduce is False else "sum" if size_average is False else "mean"
     check_reduction(op, reduction)

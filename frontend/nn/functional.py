@@ -35,6 +35,8 @@ from kiln.functional import softmax as softmax
 from kiln.functional import tanh as tanh
 from kiln.gathering import embedding as embedding
 from kiln.gathering import one_hot as one_hot
+from kiln.nn.fn_attention import multi_head_attention_forward as multi_head_attention_forward
+from kiln.nn.fn_attention import scaled_dot_product_attention as scaled_dot_product_attention
 from kiln.nn.fn_class_loss import cross_entropy as cross_entropy
 from kiln.nn.fn_class_loss import multi_margin_loss as multi_margin_loss
 from kiln.nn.fn_class_loss import nll_loss as nll_loss

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import numpy as np
 
 from kiln import random
 from kiln.autograd import no_grad
+from kiln.creation import from_numpy
 from kiln.errors import InvalidValueError, ShapeError
+from kiln.ir import types as T
 from kiln.random import Generator
 from kiln.tensor import Tensor
 
@@ -15,6 +19,7 @@ AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 _GAINS = {
     "linear": 1.0,
+    **{f"conv{kind}{n}d": 1.0 for kind in ("", "_transpose") for n in (1, 2, 3)},
     "sigmoid": 1.0,
     "tanh": 5 / 3,
     "relu": math.sqrt(2),
@@ -106,3 +111,84 @@ def kaiming_normal_(
 ) -> AnyTensor:
     """Normal with standard deviation gain / sqrt(fan) (He et al., 2015); `a` is leaky_relu's slope."""
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)), generator)
+
+
+# ------------------------------------------------------------------- what is worked out on the host, in NumPy
+
+
+def _drawn(distribution: str, tensor: Tensor, generator: Generator | None, *shape: int) -> np.ndarray[Any, Any]:
+    """float64 numbers from kiln's generator."""
+    draw = random.rand if distribution == "uniform" else random.randn
+    return draw(shape or tensor.shape, dtype=T.float64, generator=generator).numpy()
+
+
+def _fill(tensor: AnyTensor, values: np.ndarray[Any, Any]) -> AnyTensor:
+    with no_grad():
+        return tensor.copy_(from_numpy(np.ascontiguousarray(values, np.float64)))
+
+
+def trunc_normal_(
+    tensor: AnyTensor,
+    mean: float = 0.0,
+    std: float = 1.0,
+    a: float = -2.0,
+    b: float = 2.0,
+    generator: Generator | None = None,
+) -> AnyTensor:
+    """Normal with this mean and standard deviation, between `a` and `b`: uniform numbers between the two ends'
+    probabilities, through the inverse of the distribution function."""
+    import statistics  # start-up time
+
+    normal = statistics.NormalDist()
+    low, high = normal.cdf((a - mean) / std), normal.cdf((b - mean) / std)
+    p = low + (high - low) * _drawn("uniform", tensor, generator)
+    p = np.clip(p, 2.0**-1074, 1.0 - 2.0**-53).reshape(-1)
+    x = np.fromiter(map(normal.inv_cdf, p.tolist()), np.float64, p.size)
+    return _fill(tensor, np.clip(x * std + mean, a, b).reshape(tensor.shape))
+
+
+def eye_(tensor: AnyTensor) -> AnyTensor:
+    """The identity matrix. ShapeError for other ranks than 2."""
+    if tensor.ndim != 2:
+        raise ShapeError("expects a matrix", op="eye_", operands=[tensor.ttype])
+    return _fill(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
+
+
+def dirac_(tensor: AnyTensor, groups: int = 1) -> AnyTensor:
+    """A convolution's weight [out, in, sizes...] that passes channels on as they are, per group."""
+    if tensor.ndim not in (3, 4, 5):
+        raise ShapeError("expects 3, 4 or 5 dimensions", op="dirac_", operands=[tensor.ttype])
+    if groups < 1 or tensor.shape[0] % groups:
+        raise InvalidValueError(f"{tensor.shape[0]} channels can't be divided into {groups} groups", op="dirac_")
+    values = np.zeros(tensor.shape)
+    per_group = tensor.shape[0] // groups
+    centre = tuple(n // 2 for n in tensor.shape[2:])
+    for group in range(groups):
+        for d in range(min(per_group, tensor.shape[1])):
+            values[(group * per_group + d, d, *centre)] = 1.0
+    return _fill(tensor, values)
+
+
+def orthogonal_(tensor: AnyTensor, gain: float = 1, generator: Generator | None = None) -> AnyTensor:
+    """Rows, or columns if there are fewer, that are orthogonal and of length `gain`: from the QR factors of normal
+    numbers, Q times the signs of R's diagonal (Saxe et al., 2013). Trailing dimensions count as columns."""
+    if tensor.ndim < 2:
+        raise ShapeError("expects at least 2 dimensions", op="orthogonal_", operands=[tensor.ttype])
+    if not tensor.numel():
+        return tensor
+    rows, columns = tensor.shape[0], math.prod(tensor.shape[1:])
+    flat = _drawn("normal", tensor, generator, rows, columns)
+    q, r = np.linalg.qr(flat.T if rows < columns else flat)
+    q = q * np.sign(np.diag(r))
+    return _fill(tensor, gain * (q.T if rows < columns else q).reshape(tensor.shape))
+
+
+def sparse_(tensor: AnyTensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> AnyTensor:
+    """Normal with this standard deviation, and in each column a share `sparsity` of zeros (Martens, 2010)."""
+    if tensor.ndim != 2:
+        raise ShapeError("expects a matrix", op="sparse_", operands=[tensor.ttype])
+    zeros = math.ceil(sparsity * tensor.shape[0])
+    values = std * _drawn("normal", tensor, generator)
+    order = np.argsort(_drawn("uniform", tensor, generator), axis=0, kind="stable")
+    np.put_along_axis(values, order[:zeros], 0.0, axis=0)
+    return _fill(tensor, values)

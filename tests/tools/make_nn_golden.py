@@ -47,7 +47,9 @@ def drawn(kind: str, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.log(p) if kind == "lp" else p
 
 
-def made(text: str) -> torch.Tensor:
+def made(text: Any) -> Any:
+    if isinstance(text, list):
+        return tuple(made(t) for t in text)
     kind, _, sizes = text.rstrip("!").partition(" ")
     x = drawn(kind, tuple(int(n) for n in sizes.split(",")) if sizes else ())
     return x.requires_grad_(x.is_floating_point() and not text.endswith("!"))
@@ -85,6 +87,7 @@ def run(case: Any) -> dict[str, Any]:
     kept: list[Any] = []
     args = [argument(x, kept) for x in args]
     kwargs = {k: argument(x, kept) for k, x in kwargs.items()}
+    call = {k: argument(x, kept) for k, x in options.get("call", {}).items()}
     result["arguments"] = kept
     named: dict[str, torch.Tensor] = {}
     if what.startswith("F."):
@@ -99,7 +102,7 @@ def run(case: Any) -> dict[str, Any]:
         result["state"] = {k: stored(v) for k, v in module.state_dict().items()}
         for _ in range(options.get("calls", 1)):
             module.zero_grad()
-            out = module(*given, **options.get("call", {}))
+            out = module(*given, **call)
         named = dict(module.named_parameters())
         result["after"] = {k: stored(v) for k, v in module.named_buffers()}
     result["outputs"] = stored(out)
@@ -109,7 +112,7 @@ def run(case: Any) -> dict[str, Any]:
             total = total + (t.reshape(-1) * torch.cos(torch.arange(t.numel(), dtype=torch.float64))).sum()
     if total.requires_grad:
         total.backward()
-    result["grads"] = [stored(x.grad) for x in given]
+    result["grads"] = [stored(x.grad) for x in tensors(given)]
     result["parameter_grads"] = {k: stored(p.grad) for k, p in named.items()}
     return result
 

@@ -4,19 +4,20 @@ A case is (what, arguments, keyword arguments, inputs, options). `what` names a 
 nn.functional, which gets the inputs before the arguments. Inputs are written as "kind shape": `f` standard normal,
 `p` in (0, 1), `lp` their logarithm, `c5` classes below 5, `s` plus or minus 1, `b` bools, `m` 0 or minus infinity,
 `dist` rows that sum to 1. A trailing "!" means that no gradient is wanted. {"tensor": "kind shape"} stands for such a
-tensor among the arguments. Options: `eval`, `calls` (of the module one after the other, the last one is compared).
+tensor among the arguments; a list of inputs for a tuple of them. Options: `eval`, `calls` (of the module one after the
+other, the last one is compared), `call` (keyword arguments of the module's call).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-Case = tuple[str, list[Any], dict[str, Any], list[str], dict[str, Any]]
+Case = tuple[str, list[Any], dict[str, Any], list[Any], dict[str, Any]]
 
 CASES: dict[str, Case] = {}
 
 
-def _add(name: str, what: str, args: list[Any], inputs: list[str], options: Any = None, **kwargs: Any) -> None:
+def _add(name: str, what: str, args: list[Any], inputs: list[Any], options: Any = None, **kwargs: Any) -> None:
     assert name not in CASES, name
     CASES[name] = (what, args, kwargs, inputs, options or {})
 
@@ -138,3 +139,57 @@ _add("mse_weight", "F.mse_loss", [], ["f 3,4", "f 3,4"], weight={"tensor": "p 3,
 _add("huber_weight", "F.huber_loss", [], ["f 3,4", "f 3,4"], weight={"tensor": "p 3,4"})
 _add("mse_broadcast", "F.mse_loss", [], ["f 3,4", "f 4"])
 _add("mse_old_arguments", "F.mse_loss", [], ["f 3,4", "f 3,4"], size_average=False)
+
+# ------------------------------------------------------------------------------------------------ recurrent
+
+for _what, _states in (("RNN", 1), ("LSTM", 2), ("GRU", 1)):
+
+    def _state(rows: int, batch: str, size: int, count: int = _states) -> Any:
+        one = f"f {rows},{batch}{size}"
+        return one if count == 1 else [one] * count
+
+    _add(f"{_what}", _what, [3, 4], ["f 5,2,3"])
+    _add(f"{_what}_state", _what, [3, 4], ["f 3,2,3", _state(1, "2,", 4)])
+    _add(f"{_what}_deep", _what, [3, 2], ["f 2,4,3", _state(4, "2,", 2)], num_layers=2, bidirectional=True,
+         batch_first=True)  # fmt: skip
+    _add(f"{_what}_single", _what, [3, 2], ["f 4,3", _state(3, "", 2)], num_layers=3, bias=False)
+    _add(f"{_what}Cell", f"{_what}Cell", [3, 4], ["f 2,3"])
+    _add(f"{_what}Cell_state", f"{_what}Cell", [3, 4], ["f 3", "f 4" if _states == 1 else ["f 4"] * 2], bias=False)
+_add("RNN_relu", "RNN", [3, 4], ["f 4,2,3"], nonlinearity="relu", num_layers=2)
+_add("RNNCell_relu", "RNNCell", [3, 4], ["f 2,3"], nonlinearity="relu")
+_add("LSTM_proj", "LSTM", [3, 4], ["f 4,2,3"], proj_size=2, num_layers=2, bidirectional=True)
+_add("LSTM_proj_state", "LSTM", [3, 4], ["f 4,2,3", ["f 1,2,2", "f 1,2,4"]], proj_size=2)
+_add("GRU_dropout_eval", "GRU", [3, 4], ["f 4,2,3"], EVAL, num_layers=2, dropout=0.5)
+
+# ------------------------------------------------------------------------------------------------ attention
+
+_add("sdpa", "F.scaled_dot_product_attention", [], ["f 2,3,4,5", "f 2,3,6,5", "f 2,3,6,2"])
+_add("sdpa_flat", "F.scaled_dot_product_attention", [], ["f 4,5", "f 6,5", "f 6,2"], scale=0.3)
+_add("sdpa_causal", "F.scaled_dot_product_attention", [], ["f 2,4,3", "f 2,6,3", "f 2,6,3"], is_causal=True)
+_add("sdpa_causal_tall", "F.scaled_dot_product_attention", [], ["f 6,3", "f 4,3", "f 4,3"], is_causal=True)
+_add("sdpa_mask", "F.scaled_dot_product_attention", [], ["f 2,3,4,5", "f 2,3,6,5", "f 2,3,6,2", "b 2,1,4,6"])
+_add("sdpa_bias", "F.scaled_dot_product_attention", [], ["f 2,4,5", "f 2,6,5", "f 2,6,2", "f 4,6"])
+_add("sdpa_groups", "F.scaled_dot_product_attention", [], ["f 2,4,3,5", "f 2,2,6,5", "f 2,2,6,2"], enable_gqa=True)
+
+_QKV = ["f 3,2,4", "f 5,2,4", "f 5,2,4"]
+_add("mha", "MultiheadAttention", [4, 2], _QKV)
+_add("mha_heads", "MultiheadAttention", [4, 2], _QKV, {"call": {"average_attn_weights": False}}, bias=False)
+_add("mha_plain", "MultiheadAttention", [4, 2], _QKV, {"call": {"need_weights": False}}, add_bias_kv=True,
+     add_zero_attn=True)  # fmt: skip
+_add("mha_sizes", "MultiheadAttention", [4, 2], ["f 2,3,4", "f 2,5,3", "f 2,5,6", "b 2,5"], batch_first=True, kdim=3,
+     vdim=6, add_bias_kv=True)  # fmt: skip
+_add("mha_single", "MultiheadAttention", [4, 2], ["f 3,4", "f 5,4", "f 5,4", "b 5"])
+_add("mha_masks", "MultiheadAttention", [4, 2], [*_QKV, "b 2,5"],
+     {"call": {"attn_mask": {"tensor": "f 3,5"}}}, add_zero_attn=True)  # fmt: skip
+_add("mha_mask_heads", "MultiheadAttention", [4, 2], _QKV,
+     {"call": {"attn_mask": {"tensor": "f 4,3,5"}, "need_weights": False}})  # fmt: skip
+for _first in (False, True):
+    _tag = "first" if _first else "last"
+    _add(f"encoder_layer_{_tag}", "TransformerEncoderLayer", [4, 2], ["f 3,2,4"], dim_feedforward=6, dropout=0.0,
+         norm_first=_first)  # fmt: skip
+    _add(f"decoder_layer_{_tag}", "TransformerDecoderLayer", [4, 2], ["f 3,2,4", "f 5,2,4"], dim_feedforward=6,
+         dropout=0.0, activation="gelu", norm_first=_first, bias=_first)  # fmt: skip
+_add("encoder_layer_masks", "TransformerEncoderLayer", [4, 2], ["f 2,3,4", "f 3,3", "b 2,3"], EVAL, dim_feedforward=6,
+     batch_first=True)  # fmt: skip
+_add("transformer", "Transformer", [4, 2, 2, 2, 6, 0.0], ["f 5,2,4", "f 3,2,4"],
+     {"call": {"tgt_mask": {"tensor": "f 3,3"}}})  # fmt: skip

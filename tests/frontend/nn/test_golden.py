@@ -61,10 +61,15 @@ def build(name: str, dtype: Any = None) -> tuple[Callable[..., Any], Any, list[A
 
     args = [argument(x) for x in args]
     kwargs = {k: argument(x) for k, x in kwargs.items()}
-    inputs = []
-    for x, text in zip(loaded(stored["inputs"]), texts, strict=True):
+    call = {k: argument(x) for k, x in options.get("call", {}).items()}
+
+    def given(x: Any, text: Any) -> Any:
+        if isinstance(text, list):
+            return tuple(given(a, b) for a, b in zip(x, text, strict=True))
         x = convert(x) if x.is_floating_point() else x
-        inputs.append(x.requires_grad_() if x.is_floating_point() and not text.endswith("!") else x)
+        return x.requires_grad_() if x.is_floating_point() and not text.endswith("!") else x
+
+    inputs = [given(x, text) for x, text in zip(loaded(stored["inputs"]), texts, strict=True)]
     if what.startswith("F."):
         function = getattr(nn.functional, what[2:])
         return (lambda *xs: function(*xs, *args, **kwargs)), None, inputs
@@ -73,7 +78,6 @@ def build(name: str, dtype: Any = None) -> tuple[Callable[..., Any], Any, list[A
     module.load_state_dict({k: loaded(v) for k, v in stored["state"].items()})
     module.to(dtype or kiln.float64)
     module.train(not options.get("eval", False))
-    call = options.get("call", {})
     return (lambda *xs: module(*xs, **call)), module, inputs
 
 
@@ -105,7 +109,7 @@ def test_like_torch(name: str) -> None:
     flat = _stored_tensors(outputs)
     for k, (got, wanted) in enumerate(zip(tensors(out), flat, strict=True)):
         compare(got, wanted, f"result {k}")
-    for k, (x, wanted) in enumerate(zip(inputs, stored["grads"], strict=True)):
+    for k, (x, wanted) in enumerate(zip(tensors(inputs), stored["grads"], strict=True)):
         compare(x.grad, wanted, f"gradient of input {k}")
     if module is not None:
         for key, p in module.named_parameters():
@@ -144,7 +148,7 @@ def test_compiled_is_eager(name: str, dtype: str) -> None:
         held: list[Any] = []
         for _ in range(3):
             held.append(_bits(call(*inputs)))
-        held.append([_bits(x.grad) for x in inputs])
+        held.append([_bits(x.grad) for x in tensors(inputs)])
         if module is not None:
             held.append([_bits(p.grad) for p in module.parameters()] + [_bits(b) for b in module.buffers()])
         seen.append(held)

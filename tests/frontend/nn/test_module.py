@@ -207,7 +207,9 @@ def test_layers_are_the_functions() -> None:
         ours = nn.CrossEntropyLoss(ignore_index=3, reduction=reduction)(x, labels)
         assert ours.tolist() == F.cross_entropy(x, labels, ignore_index=3, reduction=reduction).tolist()
     with pytest.raises(kiln.InvalidValueError):
-        nn.MSELoss(reduction="average")(x, target)
+        nn.MSELoss(reduction="average")
+    with pytest.raises(kiln.ArgumentError, match="reduction='sum' by name"):
+        nn.MSELoss("sum")  # type: ignore[arg-type]
 
 
 def test_linear_starts_like_torch() -> None:
