@@ -108,6 +108,9 @@ class Recorder(Protocol):
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
 
+    def walk(self, node: Node) -> None:
+        """A gradient is about to pass `node` on its way back, or to be shown to its hooks."""
+
     def depend(self, path: str, read: Callable[[], Any]) -> None:
         """What `read` gives was read, and nobody guards it yet; `path` names it to the user."""
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from kiln.autograd import Node
+from kiln.autograd.tape import next_sequence
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, Value
@@ -98,6 +100,7 @@ class Capture:
 
     def __init__(self, name: str, arguments: Sequence[TensorBase], reachable: dict[int, TensorBase]) -> None:
         self.builder = GraphBuilder(name, user_location)
+        self._began = next_sequence()
         self.reachable = reachable
         self.entries: dict[int, Entry] = {}
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
@@ -207,6 +210,15 @@ class Capture:
                 f"{what} on a tensor from outside; a compiled call would not repeat it",
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
+            )
+
+    def walk(self, node: Node) -> None:
+        """A gradient passes a node: those from before the call are the history of an argument, and another argument
+        may have another one."""
+        if node.sequence < self._began:
+            self.refuse(
+                f"a gradient taken inside the call goes back through {node.operation}, which was computed before it",
+                fix="take the gradient outside the compiled function, or pass the tensor detached",
             )
 
     def depend(self, path: str, read: Callable[[], Any]) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from kiln.autograd.anomaly import apply_watched
 from kiln.autograd.grad_mode import GradMode
 from kiln.autograd.tape import ANOMALY, Edge, Node, edge_of, refresh, resolved, write_in_place
-from kiln.base import HOOKED, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.base import HOOKED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import ArgumentError, GradError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
 
@@ -71,6 +71,8 @@ class _Walk:
             _, node = heapq.heappop(self.heap)
             grads = self.pending.pop(node)
             needed = useful is None or node in useful
+            if MODES.recorder is not None and (needed or node.hooks is not None):
+                MODES.recorder.walk(node)
             if node.hooks is not None and (needed or any((node, i) in wanted for i in range(len(grads)))):
                 grads = node.hooks.on_results(grads)
             for i, grad in enumerate(grads):

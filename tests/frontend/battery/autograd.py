@@ -600,6 +600,50 @@ def requires_grad_set_and_taken_back(c: Any, see: Any) -> None:
         see(h(x), x)
 
 
+@refused()
+def backward_inside_through_the_history_of_an_argument(c: Any, see: Any) -> None:
+    w = vector(2, 3, grad=True)
+    f = c(lambda h: (h * h).sum().backward() or w * 1)
+    for make in (lambda: w * w, lambda: w * w, lambda: w + w):
+        w.grad = None
+        see(f(make()), w)
+
+
+@refused()
+def grad_inside_through_the_history_of_an_argument(c: Any, see: Any) -> None:
+    w = vector(2, 3, grad=True)
+    f = c(lambda h: kiln.grad((h * h).sum(), w)[0])
+    for make in (lambda: w + 1, lambda: w + 1, lambda: w + w):
+        see(f(make()))
+
+
+@refused()
+def backward_inside_through_a_view_of_a_leaf(c: Any, see: Any) -> None:
+    w, v = vector(2, 3, grad=True), vector(5, 7, grad=True)
+    f = c(lambda h: (h * h).sum().backward() or w * 1)
+    for t in (w, w, v, w):
+        w.grad = v.grad = None
+        see(f(t[:]), w, v)
+
+
+@right()
+def grad_inside_of_a_computed_argument(c: Any, see: Any) -> None:
+    f = c(lambda h: kiln.grad((h * h).sum(), h)[0])
+    w = vector(2, 3, grad=True)
+    for make in (lambda: w * w, lambda: w + w, lambda: w[:], lambda: w * 1):
+        see(f(make()))
+
+
+@refused()
+def grad_inside_of_a_computed_argument_with_a_hook(c: Any, see: Any) -> None:
+    f = c(lambda h: kiln.grad((h * h).sum(), h)[0])
+    w = vector(2, 3, grad=True)
+    for k in (2.0, 2.0, 3.0):
+        h = w * w
+        h.register_hook(lambda g: g * k)  # noqa: B023
+        see(f(h))
+
+
 @right()
 def gradient_penalty(c: Any, see: Any) -> None:
     net = model()
