@@ -136,7 +136,8 @@ def _acosh(x: Expr) -> Expr:
     """log1p(t + sqrt(2 t + t^2)) for t = x - 1; log(x) + ln 2 far out; NaN below 1. Bound: 2.2 ulp."""
     t = M._sub(x, M._c(1.0, x))
     near = _log1p(L.add(t, _sqrt(L.add(L.add(t, t), M._mul(t, t)))))
-    return M._pick(M._test("gt", x, 2.0**28), L.add(M._log_f64(x), M._c(M.LN2, x)), near)
+    value = M._pick(M._test("gt", x, 2.0**28), L.add(M._log_f64(x), M._c(M.LN2, x)), near)
+    return M._pick(M._test("lt", x, 1.0), M._c(math.nan, x), value)
 
 
 def _atanh(x: Expr) -> Expr:

@@ -206,7 +206,7 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {
     "sinh": [(INF, INF), (-INF, -INF), (0.0, 0.0), (-0.0, -0.0), (1e30, INF)],
     "cosh": [(INF, INF), (-INF, INF), (0.0, 1.0), (1e30, INF)],
     "asinh": [(INF, INF), (-INF, -INF), (0.0, 0.0), (-0.0, -0.0)],
-    "acosh": [(INF, INF), (1.0, 0.0), (0.5, NAN), (-INF, NAN)],
+    "acosh": [(INF, INF), (1.0, 0.0), (0.5, NAN), (-3.0, NAN), (-1e30, NAN), (-INF, NAN)],
     "atanh": [(1.0, INF), (-1.0, -INF), (0.0, 0.0), (-0.0, -0.0), (1.5, NAN), (-INF, NAN)],
     "atan": [(INF, math.pi / 2), (-INF, -math.pi / 2), (0.0, 0.0), (-0.0, -0.0), (1.0, math.pi / 4)],
     "asin": [(1.0, math.pi / 2), (-1.0, -math.pi / 2), (0.0, 0.0), (-0.0, -0.0), (1.5, NAN)],

@@ -20,7 +20,6 @@ SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("tes
 RANGES: dict[str, dict[str, tuple[float, float]]] = json.loads((HERE / "ranges.json").read_text())
 
 NOT_YET = {
-    "cnn": "convolution, pooling, the remainder of tensors",
     "gan": "LeakyReLU, BCEWithLogitsLoss",
     "lstm": "LSTM, Embedding, randint, clip_grad_norm_",
     "transformer": "TransformerEncoder, Embedding, register_buffer, randint, flip",
