@@ -15,6 +15,8 @@ from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 
+import kiln.codegen
+import kiln.ir
 from kiln import errors
 from kiln.base import READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
@@ -27,6 +29,7 @@ from kiln.ir.types import Dim, DType, Sym, TensorType
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
 from kiln.runtime.memory import Buffer
+from kiln.runtime.programs import fetch as fetch_program
 from kiln.runtime.targets import host_target
 
 Results: TypeAlias = "tuple[Any, ...]"
@@ -36,6 +39,8 @@ Strides: TypeAlias = "tuple[Dim, ...] | None"
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
+
+_SOURCES: Final = (*kiln.ir.__path__, *kiln.codegen.__path__)  # what decides the code of a graph
 
 _launches: dict[tuple[object, ...], Launch] = {}
 _kernels: dict[tuple[object, ...], Kernel] = {}
@@ -66,10 +71,18 @@ def build(
     stages: bool = False,
     passes: bool = True,
 ) -> Program:
-    """Compile a graph for this machine (`codegen.pipeline.compile_graph`)."""
-    from kiln.codegen.pipeline import compile_graph  # a warm process may never need codegen
+    """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
+    `stages` are made anew."""
+    target = host_target()
 
-    return compile_graph(graph, host_target(), input_strides, name=name, stages=stages, passes=passes)
+    def compiled() -> Program:
+        from kiln.codegen.pipeline import compile_graph  # a warm process may never need codegen
+
+        return compile_graph(graph, target, input_strides, name=name, stages=stages, passes=passes)
+
+    if stages:
+        return compiled()
+    return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
 
 
 def load(program: Program) -> Executable:

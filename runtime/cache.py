@@ -1,8 +1,8 @@
-"""Compiled objects on disk, by content: a module's text and target decide its file, so nothing is ever stale.
+"""Compiled objects and programs on disk, by content: what decides them names their files, so nothing is ever stale.
 
 Files are written under a temporary name and renamed, so concurrent processes and interruptions are harmless.
 Each carries a checksum; a damaged one is rebuilt with a warning. `KILN_CACHE=0` turns the cache off and
-`KILN_CACHE_DIR` moves it.
+`KILN_CACHE_DIR` moves it. Its size is bounded: now and then a write removes what was unused for longest.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,12 @@ from typing import Final
 from kiln.ir.target import Target
 
 FORMAT: Final = 1  # raise when the same text must give another object
+LIMIT: Final = 512 << 20
+"""Bytes that the files may take before those unused for longest are removed."""
+KINDS: Final = ("objects", "programs")
+
 _MAGIC: Final = b"kilnobj1"
+_USED_AGAIN: Final = 86400.0  # seconds after which a use is noted in a file's time: once a day is often enough
 _warned: set[str] = set()
 
 
@@ -52,26 +58,75 @@ def key(digest: str, target: Target) -> str:
 
 def fetch(digest: str, target: Target, build: Callable[[], bytes]) -> bytes:
     """The object for a module, from the cache or from `build` (and then cached)."""
+    name = key(digest, target)
+    found = read("objects", name)
+    if found is not None:
+        return found
+    body = build()
+    write("objects", name, body)
+    return body
+
+
+def read(kind: str, name: str) -> bytes | None:
+    """What was written under `name`; None when there is nothing (or the cache is off, or what it has is damaged)."""
     root = folder()
     if root is None:
-        return build()
-    name = key(digest, target)
-    path = root / "objects" / name[:2] / name[2:]
+        return None
+    path = _path(root, kind, name)
     try:
-        found = path.read_bytes()
+        with open(path, "rb") as file:
+            found = file.read()
+            age = time.time() - os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
-        found = b""
+        return None
     except OSError as error:
         _warn_once("read", f"the cache folder {root} cannot be read ({error.strerror}); compiling without it")
-        return build()
-    if found:
-        body = found[40:]
-        if found[:8] == _MAGIC and hashlib.sha256(body).digest() == found[8:40]:
-            return body
-        _warn_once("damaged", f"a file in the cache folder {root} was damaged; it is rebuilt")
-    body = build()
-    _write(path, _MAGIC + hashlib.sha256(body).digest() + body, root)
-    return body
+        return None
+    if found[:8] != _MAGIC or hashlib.sha256(found[40:]).digest() != found[8:40]:
+        damaged()
+        return None
+    if age > _USED_AGAIN:
+        with contextlib.suppress(OSError):  # a folder that cannot be written
+            os.utime(path)
+    return found[40:]
+
+
+def write(kind: str, name: str, body: bytes) -> None:
+    """Keep `body` under `name`, a hash of what decides it."""
+    root = folder()
+    if root is None:
+        return
+    _write(_path(root, kind, name), _MAGIC + hashlib.sha256(body).digest() + body, root)
+    if name.endswith("00"):  # one file in 256, whichever process writes it
+        prune(root)
+
+
+def damaged() -> None:
+    """Warn, once per process, of a damaged file."""
+    _warn_once("damaged", f"a file in the cache folder {folder()} was damaged; it is rebuilt")
+
+
+def prune(root: Path, limit: int = LIMIT) -> None:
+    """When the files below `root` take more than `limit` bytes, remove those unused for longest, down to 3/4 of it."""
+    found: list[tuple[float, int, Path]] = []
+    for kind in KINDS:
+        for path in (root / kind).glob("*/*"):
+            with contextlib.suppress(OSError):  # another process may have removed it
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in found)
+    if total <= limit:
+        return
+    for _, size, path in sorted(found):
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
+        if total <= limit * 3 // 4:
+            return
+
+
+def _path(root: Path, kind: str, name: str) -> Path:
+    return root / kind / name[:2] / name[2:]
 
 
 def _write(path: Path, data: bytes, root: Path) -> None:

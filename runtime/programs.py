@@ -1,0 +1,71 @@
+"""Whole programs from the cache on disk, so that a warm process needs neither codegen nor LLVM.
+
+A program's file is named by all that decides its content: the graph, the layouts, the target, and the text of the
+sources that generate code. Nothing is ever stale: where any of them changes, the name does.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from kiln.ir.graph import Graph
+from kiln.ir.program import Program
+from kiln.ir.stored import StoredError, decode, encode, graph_key
+from kiln.ir.target import Target
+from kiln.ir.types import Dim
+from kiln.runtime import cache
+
+_KIND: Final = "programs"
+
+
+def fetch(
+    graph: Graph,
+    strides: Sequence[tuple[Dim, ...] | None],
+    target: Target,
+    options: str,
+    sources: tuple[str, ...],
+    build: Callable[[], Program],
+) -> Program:
+    """The program of a graph, from the cache or from `build` (and then cached).
+
+    `options`: what else decides it; `sources`: the folders whose files generate code."""
+    if cache.folder() is None:
+        return build()
+    generator = source_digest(sources)
+    text = graph_key(graph)
+    if generator is None or text is None:
+        return build()
+    whole = f"{cache.FORMAT}|{generator}|{target.key()}|{options}|{list(strides)}|{text}"
+    name = hashlib.sha256(whole.encode()).hexdigest()
+    found = cache.read(_KIND, name)
+    if found is not None:
+        try:
+            return decode(found, graph, target)
+        except StoredError:
+            cache.damaged()
+    program = build()
+    cache.write(_KIND, name, encode(program, graph))
+    return program
+
+
+@functools.cache
+def source_digest(folders: tuple[str, ...]) -> str | None:
+    """A hash of all Python files below `folders`, read once per process (a few ms), with the versions of what runs
+    them; None where kiln is installed without its sources. Contents, not times of change: installers may keep those."""
+    total = hashlib.sha256(f"{sys.version_info[:2]} {np.__version__}".encode())
+    for folder in folders:
+        files = sorted(Path(folder).rglob("*.py"))
+        if not files:
+            return None
+        for path in files:
+            data = path.read_bytes()
+            total.update(f"|{path.relative_to(folder)}|{len(data)}|".encode())
+            total.update(data)
+    return total.hexdigest()
