@@ -106,3 +106,5 @@ from kiln.nn.recurrent import LSTMCell as LSTMCell
 from kiln.nn.recurrent import RNNBase as RNNBase
 from kiln.nn.recurrent import RNNCell as RNNCell
 from kiln.nn.recurrent import RNNCellBase as RNNCellBase
+from kiln.nn.sparse import Embedding as Embedding
+from kiln.nn.sparse import EmbeddingBag as EmbeddingBag

@@ -33,7 +33,6 @@ from kiln.functional import relu as relu
 from kiln.functional import sigmoid as sigmoid
 from kiln.functional import softmax as softmax
 from kiln.functional import tanh as tanh
-from kiln.gathering import embedding as embedding
 from kiln.gathering import one_hot as one_hot
 from kiln.nn.fn_attention import multi_head_attention_forward as multi_head_attention_forward
 from kiln.nn.fn_attention import scaled_dot_product_attention as scaled_dot_product_attention
@@ -72,6 +71,8 @@ from kiln.nn.fn_norm import instance_norm as instance_norm
 from kiln.nn.fn_norm import layer_norm as layer_norm
 from kiln.nn.fn_norm import local_response_norm as local_response_norm
 from kiln.nn.fn_norm import rms_norm as rms_norm
+from kiln.nn.fn_sparse import embedding as embedding
+from kiln.nn.fn_sparse import embedding_bag as embedding_bag
 from kiln.padding import interpolate as interpolate
 from kiln.padding import pad as pad
 from kiln.padding import pixel_shuffle as pixel_shuffle

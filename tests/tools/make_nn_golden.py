@@ -51,6 +51,8 @@ def made(text: Any) -> Any:
     if isinstance(text, list):
         return tuple(made(t) for t in text)
     kind, _, sizes = text.rstrip("!").partition(" ")
+    if kind == "o":
+        return torch.tensor([int(n) for n in sizes.split(",")])
     x = drawn(kind, tuple(int(n) for n in sizes.split(",")) if sizes else ())
     return x.requires_grad_(x.is_floating_point() and not text.endswith("!"))
 

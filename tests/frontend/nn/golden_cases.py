@@ -3,9 +3,11 @@
 A case is (what, arguments, keyword arguments, inputs, options). `what` names a class of nn, or with "F." a function of
 nn.functional, which gets the inputs before the arguments. Inputs are written as "kind shape": `f` standard normal,
 `p` in (0, 1), `lp` their logarithm, `c5` classes below 5, `s` plus or minus 1, `b` bools, `m` 0 or minus infinity,
-`dist` rows that sum to 1. A trailing "!" means that no gradient is wanted. {"tensor": "kind shape"} stands for such a
-tensor among the arguments; a list of inputs for a tuple of them. Options: `eval`, `calls` (of the module one after the
-other, the last one is compared), `call` (keyword arguments of the module's call).
+`dist` rows that sum to 1, `o` these int64 numbers. A trailing "!" means that no gradient is wanted; a list of inputs
+stands for a tuple of them. {"tensor": "kind shape"} stands for such a tensor among the arguments.
+
+Options: `eval`, `calls` (of the module one after the other, the last one is compared), `call` (keyword arguments of the
+module's call), `refused` (by a capture whose results want gradients: a part of the message).
 """
 
 from __future__ import annotations
@@ -193,3 +195,17 @@ _add("encoder_layer_masks", "TransformerEncoderLayer", [4, 2], ["f 2,3,4", "f 3,
      batch_first=True)  # fmt: skip
 _add("transformer", "Transformer", [4, 2, 2, 2, 6, 0.0], ["f 5,2,4", "f 3,2,4"],
      {"call": {"tgt_mask": {"tensor": "f 3,3"}}})  # fmt: skip
+
+# ----------------------------------------------------------------------------------------------- embeddings
+
+_add("embedding", "Embedding", [7, 3], ["c7 2,5"])
+_add("embedding_padding", "Embedding", [4, 3], ["c4 9"], padding_idx=-1)
+_WRITES = {"refused": "overwritten with gradients disabled"}
+_add("embedding_max_norm", "Embedding", [6, 3], ["c4 5"], _WRITES, max_norm=0.4)
+_add("embedding_max_norm_1", "Embedding", [6, 3], ["c4 5"], _WRITES, max_norm=0.5, norm_type=1.0)
+for _mode in ("sum", "mean", "max"):
+    _add(f"bag_{_mode}", "EmbeddingBag", [5, 3], ["c5 3,4"], mode=_mode, padding_idx=2)
+    _add(f"bag_offsets_{_mode}", "EmbeddingBag", [9, 3], ["c9 7", "o 0,2,2,6"], mode=_mode)
+    _add(f"bag_last_{_mode}", "EmbeddingBag", [9, 3], ["c9 7", "o 0,3,7"], mode=_mode, include_last_offset=True,
+         padding_idx=0)  # fmt: skip
+_add("bag_weights", "EmbeddingBag", [5, 3], ["c5 6", "o 0,4", "f 6"], mode="sum")
