@@ -118,6 +118,9 @@ class NotYetError(KilnError, NotImplementedError):
 class SaveError(KilnError, OSError):
     """A file could not be written; one that was there before is as it was. `errno` is the system's."""
 
+    def __str__(self) -> str:
+        return self._text()
+
 
 class LoadError(KilnError, ValueError, RuntimeError):
     """A file or a state that can't be loaded as asked."""

@@ -100,9 +100,7 @@ def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reache
     return Reached(walk.guards, frozenset(walk.code), walk.seen)
 
 
-_DEPENDENCIES: Final = frozenset(
-    {"numpy", "llvmlite", "ml_dtypes", "networkx", "safetensors", "platformdirs", "filelock"}
-)
+_DEPENDENCIES: Final = frozenset({"numpy", "llvmlite", "ml_dtypes", "networkx", "platformdirs", "filelock"})
 
 
 def is_library(module: str | None) -> bool:

@@ -1,93 +1,83 @@
 """Saving and loading tensors and plain Python data: `kiln.save` and `kiln.load`.
 
-A file is a safetensors file that any reader of that format opens. Its tensors are named by their place (the keys of
-a state dict, joined by dots), and its metadata entry "kiln" holds, as JSON, how they were nested. Nothing is ever
-unpickled: a file is data, not code.
+A file is a safetensors file that any reader of that format opens (`tensorfile.py`). Its tensors are named by their
+place (the keys of a state dict, joined by dots), and its metadata entry "kiln" holds, as JSON, how they were nested.
+Nothing is ever unpickled: a file is data, not code.
 """
 
 from __future__ import annotations
 
+import base64
+import collections
 import contextlib
 import json
 import math
 import os
 import secrets
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
+from kiln import tensorfile
 from kiln.creation import from_numpy
-from kiln.errors import ArgumentError, LoadError
-from kiln.ir import types as T
+from kiln.device import placed
+from kiln.errors import ArgumentError, InvalidValueError, LoadError, SaveError
+from kiln.ir.types import Device, DType, dtype_named
 from kiln.tensor import Tensor
+from kiln.tensorfile import Part
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
-_CODES = {
-    **{T.bool_: "BOOL", T.uint8: "U8", T.int8: "I8", T.int16: "I16", T.int32: "I32", T.int64: "I64"},
-    **{T.float16: "F16", T.bfloat16: "BF16", T.float32: "F32", T.float64: "F64"},
-}
-_HEADER_LIMIT = 100_000_000  # bytes of a header that the format's readers accept
 
 
-def save(obj: Any, path: PathLike) -> None:
-    """Write `obj` to `path`: tensors, and dicts (keys: strings and ints), lists, tuples, strings, numbers and None
-    around them, nested as they like.
+def save(obj: Any, f: PathLike | IO[bytes]) -> None:
+    """Write `obj` to a path or to an open binary file: tensors, and dicts (keys: strings and ints), ordered dicts,
+    lists, tuples, sets, strings, bytes, numbers, None, dtypes and devices around them, nested as they like.
 
-    The file appears complete or not at all: it is written under another name in the same folder, flushed to disk and
-    then renamed. Tensors are saved by value, contiguous, without their gradients. ArgumentError names the place of
-    anything else.
+    At a path the file appears complete or not at all: it is written under another name in the same folder, flushed to
+    disk and then renamed. Tensors are saved by value, contiguous, without their gradients; those that are the same
+    memory seen in the same way are kept once, and come back as one tensor. ArgumentError names the place of anything
+    else; SaveError when the disk is full or fails.
     """
-    target = Path(_checked_path("save", path))
-    tensors: dict[str, Tensor] = {}
-    structure = _encode(obj, "", tensors)
-    # Wide elements first keeps every tensor aligned, as the format's own writer does.
-    arrays = {name: np.ascontiguousarray(t._read("save()")) for name, t in tensors.items()}
-    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    header: dict[str, Any] = {"__metadata__": {"kiln": json.dumps(structure, ensure_ascii=False, allow_nan=False)}}
-    end = 0
-    for name in order:
-        begin, end = end, end + arrays[name].nbytes
-        code = _CODES[tensors[name].dtype]
-        header[name] = {"dtype": code, "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    if len(text) > _HEADER_LIMIT:
-        raise ArgumentError(f"the names and the structure take {len(text):,} bytes, too many for a file", op="save")
-    with _replacing(target) as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            file.write(arrays[name].reshape(-1).view(np.uint8).data)
+    writer = _Encoder()
+    structure = json.dumps(writer.encode(obj, (), ""), ensure_ascii=False, allow_nan=False)
+    parts = {name: Part(t.dtype, t._read("save()")) for name, t in writer.tensors.items()}
+    if hasattr(f, "write"):
+        tensorfile.write(cast("IO[bytes]", f), parts, {"kiln": structure})
+        return
+    with _replacing(Path(_checked_path("save", f))) as file:
+        tensorfile.write(file, parts, {"kiln": structure})
 
 
-def load(path: PathLike) -> Any:
-    """What `save` wrote to `path`; for other safetensors files a dict of tensors by name.
+def load(f: PathLike | IO[bytes], map_location: Any = None, *, weights_only: bool = True) -> Any:
+    """What `save` wrote to a path or to an open binary file; for other safetensors files a dict of tensors by name.
 
-    Tensors come without `requires_grad`. LoadError for a file that is damaged, that is no safetensors file, or whose
-    tensors have dtypes that kiln lacks; OSError (FileNotFoundError, ...) where it can't be read.
+    Tensors come without `requires_grad`, on the CPU (a `map_location` that names another device is a DeviceError).
+    LoadError for a file that is damaged, that is no safetensors file, or whose tensors have dtypes that kiln lacks;
+    OSError (FileNotFoundError, ...) where it can't be read.
     """
-    source = Path(_checked_path("load", path))
-    from safetensors import SafetensorError, safe_open
-
-    with source.open("rb"):
-        pass  # the system's own errors, before the library's
-    try:
-        with safe_open(str(source), framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: _tensor(source, file, name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise LoadError(f"{source} is damaged or no safetensors file: {error}") from None
+    if not weights_only:
+        raise InvalidValueError("weights_only=False would unpickle, which kiln never does", op="load")
+    for place in map_location.values() if isinstance(map_location, Mapping) else (map_location,):
+        placed("load", place)
+    if hasattr(f, "read"):
+        source = str(getattr(f, "name", "the file"))
+        parts, metadata = tensorfile.read(cast("IO[bytes]", f), source)
+    else:
+        source = _checked_path("load", f)
+        with open(source, "rb") as file:
+            parts, metadata = tensorfile.read(file, source)
+    tensors = {name: from_numpy(part.array) for name, part in parts.items()}
     if "kiln" not in metadata:
         return tensors
+    left = dict(tensors)
     try:
-        left = dict(tensors)
         loaded = _decode(json.loads(metadata["kiln"]), tensors, left)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise LoadError(f"{source}: its structure is damaged ({type(error).__name__}: {error})") from None
+        raise tensorfile.damaged(source, f"its structure makes no sense ({type(error).__name__}: {error})") from None
     if left:
-        raise LoadError(f"{source}: its structure does not name {', '.join(sorted(left))}")
+        raise LoadError(f"{source} is damaged: its structure does not name {', '.join(sorted(left))}", op="load")
     return loaded
 
 
@@ -95,7 +85,7 @@ def _checked_path(op: str, path: Any) -> str:
     try:
         name: str | bytes = os.fspath(path)
     except TypeError:
-        raise ArgumentError(f"expected a path, got {type(path).__name__}", op=op) from None
+        raise ArgumentError(f"expected a path or a binary file, got {type(path).__name__}", op=op) from None
     if isinstance(name, bytes):
         raise ArgumentError("expected a path of text, got bytes", op=op)
     return name
@@ -104,39 +94,89 @@ def _checked_path(op: str, path: Any) -> str:
 # ------------------------------------------------------------------------------------------- structure
 #
 # JSON's own null, booleans, ints, finite floats, strings and lists stand for themselves; everything else is an object
-# of one entry: {"tensor": name}, {"tuple": [...]}, {"dict": [[key, value], ...]}, {"float": "inf"}.
+# of one entry: {"tensor": name}, {"tuple": [...]}, {"dict": [[key, value], ...]}, {"float": "inf"}, ...
 
 
-def _encode(x: Any, place: str, tensors: dict[str, Tensor]) -> Any:
-    kind = type(x)
-    if x is None or kind in (bool, int, str):
-        return x
-    if kind is float:
-        return x if math.isfinite(x) else {"float": str(x)}
-    if isinstance(x, Tensor):
-        name = place or "tensor"
-        while name in tensors or name == "__metadata__":
+class _Encoder:
+    """Turns data into JSON, and gathers the tensors by the names they get."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
+        self._open: set[int] = set()
+
+    def encode(self, x: Any, keys: tuple[str, ...], place: str) -> Any:
+        """JSON for `x`, which was reached by `keys` (`place`: the same for messages)."""
+        kind = type(x)
+        if x is None or kind in (bool, int, str):
+            return x
+        if kind is float:
+            return x if math.isfinite(x) else {"float": str(x)}
+        if isinstance(x, Tensor):
+            return {"tensor": self._tensor(x, keys)}
+        if kind is bytes:
+            return {"bytes": base64.b64encode(x).decode()}
+        if isinstance(x, DType):
+            return {"dtype": x.name}
+        if isinstance(x, Device):
+            return {"device": str(x)}
+        if kind not in (list, tuple, set, frozenset, dict, collections.OrderedDict):
+            self._refuse(x, place)
+        if id(x) in self._open:
+            raise ArgumentError(f"{place or 'the object'} contains itself", op="save", fix="save its items")
+        self._open.add(id(x))
+        try:
+            return self._container(x, keys, place)
+        except RecursionError:
+            raise ArgumentError("the data are nested too deeply", op="save", fix="flatten them") from None
+        finally:
+            self._open.discard(id(x))
+
+    def _container(self, x: Any, keys: tuple[str, ...], place: str) -> Any:
+        kind = type(x)
+        if kind in (dict, collections.OrderedDict):
+            for key in x:
+                if type(key) not in (str, int):
+                    what = f"a key of {place or 'the dict'} is a {type(key).__name__}"
+                    raise ArgumentError(what, op="save", fix="use strings or ints as keys")
+            pairs = [
+                [key, self.encode(v, (*keys, str(key)), f"{place}.{key}" if place else str(key))]
+                for key, v in x.items()
+            ]
+            return {"dict" if kind is dict else "ordered_dict": pairs}
+        items = [self.encode(v, (*keys, str(i)), f"{place}[{i}]") for i, v in enumerate(x)]
+        if kind in (set, frozenset):
+            items.sort(key=lambda item: json.dumps(item, sort_keys=True))  # the same file from run to run
+        return items if kind is list else {kind.__name__: items}
+
+    def _tensor(self, t: Tensor, keys: tuple[str, ...]) -> str:
+        same = (id(t._buffer), t._ptr, t._layout.dtype, t._layout.shape, t._layout.strides)
+        known = self._known.get(same)
+        if known is not None:
+            return known
+        name = ".".join(keys) or "tensor"
+        while name in self.tensors or name == "__metadata__":
             name += "'"
-        tensors[name] = x
-        return {"tensor": name}
-    if kind in (list, tuple):
-        items = [_encode(v, _below(place, i), tensors) for i, v in enumerate(x)]
-        return items if kind is list else {"tuple": items}
-    if isinstance(x, Mapping):
-        for key in x:
-            if type(key) not in (str, int):
-                raise ArgumentError(f"a key of {place or 'the dict'} is a {type(key).__name__}", op="save")
-        return {"dict": [[key, _encode(v, _below(place, key), tensors)] for key, v in x.items()]}
-    where = f"{place} is" if place else "got"
-    raise ArgumentError(
-        f"{where} a {kind.__qualname__}: only tensors and plain Python data can be saved",
-        op="save",
-        fix="save module.state_dict()" if hasattr(x, "state_dict") else "convert it to numbers, strings or tensors",
-    )
+        self._known[same] = name
+        self.tensors[name] = t
+        return name
 
-
-def _below(place: str, key: object) -> str:
-    return f"{place}.{key}" if place else str(key)
+    def _refuse(self, x: Any, place: str) -> None:
+        fix = "convert it to numbers, strings or tensors"
+        if hasattr(x, "state_dict"):
+            fix = "save its state_dict()"
+        elif isinstance(x, np.ndarray | np.generic):
+            fix = (
+                "kiln.tensor(...) makes a tensor of it" if isinstance(x, np.ndarray) else "item() makes a number of it"
+            )
+        elif isinstance(x, Mapping):
+            fix = "dict(...) makes a plain one of it"
+        raise ArgumentError(
+            f"{f'{place} is' if place else 'got'} a {type(x).__qualname__}: "
+            "only tensors and plain Python data can be saved",
+            op="save",
+            fix=fix,
+        )
 
 
 def _decode(x: Any, tensors: Mapping[str, Tensor], left: dict[str, Tensor]) -> Any:
@@ -148,24 +188,30 @@ def _decode(x: Any, tensors: Mapping[str, Tensor], left: dict[str, Tensor]) -> A
     if tag == "tensor":
         left.pop(body, None)
         return tensors[body]
-    if tag == "tuple":
-        return tuple([_decode(v, tensors, left) for v in body])
-    if tag == "float":
-        return {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[body]
-    if tag == "dict":
+    if tag in ("dict", "ordered_dict"):
         pairs = [(key, _decode(v, tensors, left)) for key, v in body]
         if any(type(key) not in (str, int) for key, _ in pairs):
             raise ValueError("a key is neither a string nor an int")
-        return dict(pairs)
+        return dict(pairs) if tag == "dict" else collections.OrderedDict(pairs)
+    if tag in _GROUPS:
+        return _GROUPS[tag](_decode(v, tensors, left) for v in body)
+    if tag in _ATOMS:
+        return _ATOMS[tag](body)
     raise ValueError(f"unknown tag {tag!r}")
 
 
-def _tensor(source: Path, file: Any, name: str) -> Tensor:
-    code = file.get_slice(name).get_dtype()
-    if code not in _CODES.values():
-        raise LoadError(f"{source}: tensor {name} is of dtype {code}; kiln has {', '.join(_CODES.values())}")
-    array = file.get_tensor(name)
-    return from_numpy(array if array.flags.writeable and array.flags.aligned else array.copy())
+_GROUPS: dict[str, Callable[[Iterator[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_ATOMS: dict[str, Callable[[Any], Any]] = {
+    "float": lambda body: {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[body],
+    "bytes": lambda body: base64.b64decode(body, validate=True),
+    "dtype": dtype_named,
+    "device": lambda body: Device(*_device(body)),
+}
+
+
+def _device(text: str) -> tuple[str, int]:
+    kind, _, slot = text.partition(":")
+    return kind, int(slot or 0)
 
 
 @contextlib.contextmanager
@@ -174,10 +220,20 @@ def _replacing(target: Path) -> Iterator[Any]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            failed = SaveError(
+                f"{target} could not be written ({error.strerror}); "
+                + ("the file that was there is as it was" if target.exists() else "no file was left behind"),
+                op="save",
+                fix="make room, or choose another place",
+            )
+            failed.errno, failed.strerror, failed.filename = error.errno, error.strerror, str(target)
+            raise failed from error
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ OUTSIDE = {  # third-party modules each folder may import at all
     "ir": {"numpy", "ml_dtypes", "networkx"},
     "codegen": {"numpy"},
     "runtime": {"numpy", "llvmlite", "platformdirs", "filelock", "cupy"},
-    "frontend": {"numpy", "safetensors"},
+    "frontend": {"numpy"},
 }
 ONE_FILE = {"llvmlite": 1, "networkx": 1, "cupy": 1}  # imported in at most this many files
 MACHINE = {"ctypes", "socket", "mmap", "threading"}  # stdlib modules that touch the machine: runtime's
