@@ -308,6 +308,7 @@ if TYPE_CHECKING:
     from kiln.pooling import avg_pool1d as avg_pool1d
     from kiln.pooling import max_pool1d as max_pool1d
     from kiln.pooling import max_pool2d as max_pool2d
+    from kiln.printing import set_printoptions as set_printoptions
     from kiln.promotion import can_cast as can_cast
     from kiln.promotion import get_default_dtype as get_default_dtype
     from kiln.promotion import promote_types as promote_types
@@ -396,6 +397,7 @@ _NAMES = {
         "flip fliplr flipud hsplit hstack meshgrid moveaxis movedim narrow ravel repeat_interleave roll rot90 "
         "select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten vsplit vstack"
     ),
+    "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (
         "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "

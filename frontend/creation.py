@@ -103,11 +103,15 @@ def _array_of(data: Any) -> np.ndarray[Any, Any]:
     try:
         array = np.array(_plain(data))
     except ValueError:
-        raise InvalidValueError("nested sequences must have equal lengths", op="tensor") from None
+        raise InvalidValueError(
+            "nested sequences must have equal lengths", op="tensor", fix="pad the shorter ones"
+        ) from None
     if array.dtype.kind in "uO" and all(isinstance(x, int) for x in array.flat):
-        raise InvalidValueError("an integer does not fit int64", op="tensor")
+        raise InvalidValueError("an integer does not fit int64", op="tensor", fix="make it a float")
     if array.dtype.kind not in "bif" and array.size:
-        raise ArgumentError(f"no tensor of {type(data).__name__} with {array.dtype} elements", op="tensor")
+        raise ArgumentError(
+            f"no tensor of {type(data).__name__} with {array.dtype} elements", op="tensor", fix="pass numbers"
+        )
     return array
 
 
@@ -259,7 +263,9 @@ def arange(
     if end is None:
         start, end = 0, start
     if step == 0 or (end - start) / step < 0:
-        raise InvalidValueError(f"no steps of {step} lead from {start} to {end}", op="arange")
+        raise InvalidValueError(
+            f"no steps of {step} lead from {start} to {end}", op="arange", fix="give step the sign of end - start"
+        )
     integral = all(isinstance(x, int) for x in (start, end, step))
     kind = _dtype("arange", dtype, T.int64 if integral else MODES.default_dtype)
     count = -(-(int(end) - int(start)) // int(step)) if integral else math.ceil((end - start) / step)

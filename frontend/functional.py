@@ -166,7 +166,7 @@ def clamp(input: TensorBase, min: Operand | None = None, max: Operand | None = N
     """`input` below `max` and above `min`: where(x < min, min, x), then where(x > max, max, x)."""
     x = tensor_arg("clamp", input)
     if min is None and max is None:
-        raise InvalidValueError("needs min or max", op="clamp")
+        raise InvalidValueError("needs min or max", op="clamp", fix="clamp(min=0.0)")
     if min is not None:
         x = where(lt(x, min), min, x)
     if max is not None:
@@ -318,7 +318,9 @@ def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor:
     """`input` where `condition` (bool) holds, else `other`; all three are broadcast."""
     c = tensor_arg("where", condition)
     if c.dtype is not T.bool_:
-        raise DTypeError(f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype])
+        raise DTypeError(
+            f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype], fix="compare: c != 0"
+        )
     dtype = result_type(input, other)
     shape = broadcast_shapes("where", *[x for x in (c, input, other) if isinstance(x, TensorBase)])
     sides = [
@@ -492,7 +494,7 @@ def size_tuple(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
         sizes = sizes[0]
     for n in sizes:
         if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
-            raise ArgumentError(f"sizes must be ints, got {type(n).__name__}", op=name)
+            raise ArgumentError(f"sizes must be ints, got {type(n).__name__}", op=name, fix="convert them with int()")
     return tuple([int(n) for n in sizes])
 
 
@@ -504,7 +506,9 @@ def _resolve(name: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     if wild == 1 and known > 0 and numel % known == 0:
         return tuple([numel // known if n == -1 else n for n in shape])
     if wild or known != numel or builtins.any(n < 0 for n in shape):
-        raise ShapeError(f"{list(shape)} does not fit {numel} elements", op=name, operands=[x.ttype])
+        raise ShapeError(
+            f"{list(shape)} does not fit {numel} elements", op=name, operands=[x.ttype], fix="one size may be -1"
+        )
     return shape
 
 
@@ -560,7 +564,9 @@ def permute(input: TensorBase, *dims: Any) -> Tensor:
     x = tensor_arg("permute", input)
     order = tuple([dim_index("permute", d, x.ndim) for d in size_tuple("permute", dims)])
     if sorted(order) != list(range(x.ndim)):
-        raise ShapeError(f"{list(order)} is no order of {x.ndim} dimensions", op="permute", operands=[x.ttype])
+        raise ShapeError(
+            f"{list(order)} is no order of {x.ndim} dimensions", op="permute", operands=[x.ttype], fix="name each once"
+        )
     return apply(_PERMUTE, x, dims=order)
 
 
@@ -594,7 +600,12 @@ def expand(input: TensorBase, *sizes: Any) -> Tensor:
         old = x.shape[d - new] if d >= new else 1
         size = old if n == -1 and d >= new else n
         if size < 0 or (size != old and old != 1):
-            raise ShapeError(f"{list(shape)}: size {old} can't become {n}", op="expand", operands=[x.ttype])
+            raise ShapeError(
+                f"{list(shape)}: size {old} can't become {n}",
+                op="expand",
+                operands=[x.ttype],
+                fix="only sizes of 1 expand; repeat copies",
+            )
         result.append(size)
     return broadcast_to(x, tuple(result))
 
@@ -603,7 +614,7 @@ def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors joined along `dim`; other sizes must agree. dtypes are promoted."""
     parts = [tensor_arg("cat", x) for x in tensors]
     if not parts:
-        raise InvalidValueError("needs at least one tensor", op="cat")
+        raise InvalidValueError("needs at least one tensor", op="cat", fix="check that the list is not empty")
     if not parts[0].ndim:
         raise ShapeError("0-d tensors can't be joined", op="cat", fix="use stack")
     dtype = result_type(*parts)
@@ -614,10 +625,12 @@ def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
     parts = [tensor_arg("stack", x) for x in tensors]
     if not parts:
-        raise InvalidValueError("needs at least one tensor", op="stack")
+        raise InvalidValueError("needs at least one tensor", op="stack", fix="check that the list is not empty")
     for x in parts[1:]:
         if x.shape != parts[0].shape:
-            raise ShapeError("tensors must have one shape", op="stack", operands=[parts[0].ttype, x.ttype])
+            raise ShapeError(
+                "tensors must have one shape", op="stack", operands=[parts[0].ttype, x.ttype], fix="use cat, or pad"
+            )
     return cat([unsqueeze(x, dim) for x in parts], dim_index("stack", dim, parts[0].ndim + 1))
 
 

@@ -104,7 +104,9 @@ def _take_apart(x: Tensor, index: Any) -> _Parts:
             if item.dtype in (T.bool_, bool) and item.shape != covered:
                 raise KilnIndexError(
                     f"the mask's shape {list(item.shape)} is not that of what it indexes, {list(covered)}",
+                    op="index",
                     operands=[x.ttype],
+                    fix="make the mask by comparing the tensor itself",
                 )
             tensors += _tensors_of(x, item, len(shape))
             shape += covered if covered else (1,)
@@ -128,7 +130,9 @@ def _expand(x: Tensor, items: tuple[Any, ...]) -> list[Any]:
     items = tuple([_item(x, item) for item in items])
     used = sum([_dimensions(item) for item in items])
     if used > x.ndim:
-        raise KilnIndexError(f"{used} indices for {x.ndim} dimensions", operands=[x.ttype])
+        raise KilnIndexError(
+            f"{used} indices for {x.ndim} dimensions", op="index", operands=[x.ttype], fix="leave some out"
+        )
     if sum([item is Ellipsis for item in items]) > 1:
         raise KilnIndexError("an index can have only one ellipsis")
     rest = [slice(None)] * (x.ndim - used)
@@ -194,7 +198,9 @@ def _constant(x: Tensor, array: np.ndarray[Any, Any]) -> Tensor:
 def _position(item: Any, n: int, dim: int) -> int:
     i = int(item)
     if not -n <= i < n:
-        raise KilnIndexError(f"index {i} is out of range for dimension {dim} of size {n}")
+        raise KilnIndexError(
+            f"index {i} is out of range for dimension {dim} of size {n}", op="index", fix=f"use {-n} to {n - 1}"
+        )
     return i % n
 
 

@@ -40,7 +40,9 @@ def div_(self: Self, other: Operand, *, rounding_mode: str | None = None) -> Sel
     if rounding_mode is not None:
         return write_result(self, "div_", F.div(self, other, rounding_mode=rounding_mode))
     if self.dtype.kind != "float":
-        raise DTypeError(f"a quotient can't be written to {self.dtype}", op="div_", operands=[self.ttype])
+        raise DTypeError(
+            f"a quotient can't be written to {self.dtype}", op="div_", operands=[self.ttype], fix="float() first"
+        )
     return _write(self, "div", other)
 
 
@@ -59,7 +61,9 @@ def _write(self: Self, function: str, other: Operand) -> Self:
     if a.shape != self.shape:
         raise ShapeError(f"the result has shape {a.shape}", op=name, operands=[self.ttype, b.ttype])
     if CATEGORY[a.dtype.kind] > CATEGORY[self.dtype.kind]:
-        raise DTypeError(f"a result of {a.dtype} can't be written to {self.dtype}", op=name)
+        raise DTypeError(
+            f"a result of {a.dtype} can't be written to {self.dtype}", op=name, fix="leave out the underscore"
+        )
     if a is self and self.dtype.kind != "bool":
         write_in_place(self, name, OPS[function], (a, b), {})
         return self
@@ -111,7 +115,7 @@ def copy_(self: Self, src: Operand) -> Self:
         shape = shape[1:]
     pairs = zip(reversed(shape), reversed(self.shape), strict=False)
     if len(shape) > self.ndim or any(n not in (1, m) for n, m in pairs):
-        raise ShapeError(f"a {src.ttype} does not fit a {self.ttype}", op="copy_")
+        raise ShapeError(f"a {src.ttype} does not fit a {self.ttype}", op="copy_", fix="make the shapes broadcast")
     value = cast_to(cast("Tensor", src), self.dtype)
     if shape != src.shape:
         value = F.reshape(value, shape)

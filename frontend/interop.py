@@ -7,6 +7,7 @@ pickles keep the class.
 from __future__ import annotations
 
 import copyreg
+import html
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -49,7 +50,7 @@ class InteropMethods(TensorBase):
     def item(self) -> bool | int | float:
         """The only element as a Python number; ShapeError when there are more or none."""
         if self._layout.numel != 1:
-            raise ShapeError("item() needs a tensor of one element", operands=[self.ttype])
+            raise ShapeError("needs a tensor of one element", op="item", operands=[self.ttype], fix="use tolist()")
         return cast("bool | int | float", widened(self._read("item()")).item())
 
     def tolist(self) -> Any:
@@ -61,6 +62,10 @@ class InteropMethods(TensorBase):
 
     def __repr__(self, **_: Any) -> str:
         return printing.tensor_repr(cast("Tensor", self), widened(self._read("repr()")))
+
+    def _repr_html_(self) -> str:
+        """The same text in a notebook, in one width."""
+        return f"<pre>{html.escape(repr(self))}</pre>"
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if not self.ndim else format(repr(self), spec)

@@ -33,7 +33,7 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     """Write `obj` to a path or to an open binary file: tensors, and dicts (keys: strings and ints), ordered dicts,
-    lists, tuples, sets, strings, bytes, numbers, None, dtypes and devices around them, nested as they like.
+    counters, lists, tuples, sets, strings, bytes, numbers, None, dtypes and devices around them, nested as they like.
 
     At a path the file appears complete or not at all: it is written under another name in the same folder, flushed to
     disk and then renamed. Tensors are saved by value, contiguous, without their gradients; those that are the same
@@ -97,6 +97,9 @@ def _checked_path(op: str, path: Any) -> str:
 # of one entry: {"tensor": name}, {"tuple": [...]}, {"dict": [[key, value], ...]}, {"float": "inf"}, ...
 
 
+_MAPPINGS: dict[type, str] = {dict: "dict", collections.OrderedDict: "ordered_dict", collections.Counter: "counter"}
+
+
 class _Encoder:
     """Turns data into JSON, and gathers the tensors by the names they get."""
 
@@ -120,7 +123,7 @@ class _Encoder:
             return {"dtype": x.name}
         if isinstance(x, Device):
             return {"device": str(x)}
-        if kind not in (list, tuple, set, frozenset, dict, collections.OrderedDict):
+        if kind not in (list, tuple, set, frozenset) and kind not in _MAPPINGS:
             self._refuse(x, place)
         if id(x) in self._open:
             raise ArgumentError(f"{place or 'the object'} contains itself", op="save", fix="save its items")
@@ -134,7 +137,7 @@ class _Encoder:
 
     def _container(self, x: Any, keys: tuple[str, ...], place: str) -> Any:
         kind = type(x)
-        if kind in (dict, collections.OrderedDict):
+        if kind in _MAPPINGS:
             for key in x:
                 if type(key) not in (str, int):
                     what = f"a key of {place or 'the dict'} is a {type(key).__name__}"
@@ -143,7 +146,7 @@ class _Encoder:
                 [key, self.encode(v, (*keys, str(key)), f"{place}.{key}" if place else str(key))]
                 for key, v in x.items()
             ]
-            return {"dict" if kind is dict else "ordered_dict": pairs}
+            return {_MAPPINGS[kind]: pairs}
         items = [self.encode(v, (*keys, str(i)), f"{place}[{i}]") for i, v in enumerate(x)]
         if kind in (set, frozenset):
             items.sort(key=lambda item: json.dumps(item, sort_keys=True))  # the same file from run to run
@@ -188,11 +191,12 @@ def _decode(x: Any, tensors: Mapping[str, Tensor], left: dict[str, Tensor]) -> A
     if tag == "tensor":
         left.pop(body, None)
         return tensors[body]
-    if tag in ("dict", "ordered_dict"):
+    if tag in _MAPPINGS.values():
         pairs = [(key, _decode(v, tensors, left)) for key, v in body]
         if any(type(key) not in (str, int) for key, _ in pairs):
             raise ValueError("a key is neither a string nor an int")
-        return dict(pairs) if tag == "dict" else collections.OrderedDict(pairs)
+        made = dict(pairs)
+        return made if tag == "dict" else next(kind for kind, name in _MAPPINGS.items() if name == tag)(made)
     if tag in _GROUPS:
         return _GROUPS[tag](_decode(v, tensors, left) for v in body)
     if tag in _ATOMS:

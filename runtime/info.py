@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from kiln.runtime import cache, targets, threads
 
@@ -13,6 +14,14 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+_TOLD = ("sse4", "avx", "fma", "f16c", "bmi", "amx", "asimd", "neon", "sve", "vnni", "bf16")
+
+
+def _features() -> str:
+    """The instruction sets for arithmetic that the CPU has."""
+    return " ".join(sorted(f for f in targets.cpu_flags() if f.startswith(_TOLD))) or "unknown"
 
 
 def environment() -> dict[str, str]:
@@ -27,13 +36,15 @@ def environment() -> dict[str, str]:
         "kiln": _version("tensorkiln"),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "numpy": _version("numpy"),
+        "ml_dtypes": _version("ml_dtypes"),
         "llvmlite": _version("llvmlite"),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "target": f"{target.cpu}, {target.vector_bits}-bit vectors",
+        "target": f"{target.cpu or target.arch}, {target.vector_bits}-bit vectors",
+        "features": _features(),
         "numerics": "bit-equal on every x86-64 CPU with FMA"
         if target.fma
         else "bit-equal on this machine only (no FMA)",
         "threads": str(threads.get_num_threads()),
-        "devices": "cpu",
+        "devices": "cpu" if find_spec("cupy") is None else "cpu (CuPy is installed; tensors stay on the CPU)",
         "cache": str(root) if root is not None else "off (KILN_CACHE=0)",
     }

@@ -151,19 +151,20 @@ def _tuple(x: Any) -> tuple[Any, ...]:
     return (x,) if isinstance(x, TensorBase) or not isinstance(x, Iterable) else tuple(x)
 
 
-def _start(outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk:
+def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk:
     """Seed the walk: each output with its gradient, 1 for those of one element."""
     if len(outputs) != len(gradients):
-        raise ShapeError(f"{len(gradients)} gradients for {len(outputs)} outputs")
+        raise ShapeError(f"{len(gradients)} gradients for {len(outputs)} outputs", op=name)
     walk = _Walk()
     for out, grad in zip(outputs, gradients, strict=True):
         if not isinstance(out, TensorBase):
-            raise ArgumentError(f"gradients start from tensors, not {type(out).__name__}")
+            raise ArgumentError(f"gradients start from tensors, not {type(out).__name__}", op=name)
         if out._view is not None:
             refresh(out)
         if not out._flags & REQUIRES_GRAD:
             raise GradError(
                 "this tensor does not require a gradient: nothing it was computed from does",
+                op=name,
                 operands=[out.ttype],
                 fix="call requires_grad_() on an input, and compute it outside no_grad()",
             )
@@ -171,13 +172,14 @@ def _start(outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk:
             if out._layout.numel != 1:
                 raise GradError(
                     "a gradient can start by itself only from a tensor of one element",
+                    op=name,
                     operands=[out.ttype],
                     fix="reduce it (for example with sum()), or pass the gradient",
                 )
             (grad,) = OPS["full"].bind((), {"shape": out.shape, "dtype": out.dtype, "value": 1.0}, receiver=out)
         elif not isinstance(grad, TensorBase) or grad.ttype != out.ttype:
             got = grad.ttype if isinstance(grad, TensorBase) else type(grad).__name__
-            raise ShapeError(f"the gradient of a {out.ttype} can't be a {got}")
+            raise ShapeError(f"the gradient of a {out.ttype} can't be a {got}", op=name, fix="pass one of its shape")
         walk.add(edge_of(out), grad)
     return walk
 
@@ -207,7 +209,7 @@ def backward(
     if create_graph or ANOMALY.enabled:
         _expand(outputs)
     with GradMode(create_graph):
-        walk = _start(outputs, given)
+        walk = _start("backward", outputs, given)
         if chosen is None:
             walk.run({}, None, retain)
             totals = walk.leaves
@@ -272,7 +274,7 @@ def grad(
     if create_graph or ANOMALY.enabled:
         _expand(outs)
     with GradMode(create_graph):
-        found = _start(outs, given).find(ins, retain)
+        found = _start("grad", outs, given).find(ins, retain)
         for k, (t, g) in enumerate(zip(ins, found, strict=True)):
             if g is None and materialize_grads:
                 (found[k],) = OPS["full"].bind((), {"shape": t.shape, "dtype": t.dtype, "value": 0.0}, receiver=t)

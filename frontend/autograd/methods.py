@@ -38,9 +38,13 @@ class GradMethods(TensorBase):
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
         """Ask for gradients of this leaf (or stop asking). DTypeError unless floating point."""
         if requires_grad and self.dtype.kind != "float":
-            raise DTypeError(f"only floating point tensors can require gradients, not {self.dtype}")
+            raise DTypeError(
+                f"only floating point tensors can require gradients, not {self.dtype}",
+                op="requires_grad_",
+                fix="use float()",
+            )
         if not requires_grad and self._node is not None:
-            raise GradError("only leaves can stop requiring a gradient", fix="use detach()")
+            raise GradError("only leaves can stop requiring a gradient", op="requires_grad_", fix="use detach()")
         if MODES.recorder is not None and bool(self._flags & REQUIRES_GRAD) is not bool(requires_grad):
             MODES.recorder.change(cast("Tensor", self), "requires_grad_")
         self._flags = self._flags | REQUIRES_GRAD if requires_grad else self._flags & ~REQUIRES_GRAD

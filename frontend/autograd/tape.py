@@ -298,10 +298,11 @@ def refresh(t: Any) -> None:
 def check_writable(t: Any, name: str) -> None:
     """Raise unless `t` may be written in place now."""
     if t._flags & READONLY:
-        raise GradError(f"{name} would write to read-only memory", operands=[t.ttype], fix="write to a clone()")
+        raise GradError("would write to read-only memory", op=name, operands=[t.ttype], fix="write to a clone()")
     if t._layout.expanded:
         raise GradError(
-            f"{name} on an expanded tensor: several elements share one place in memory",
+            "writes to an expanded tensor: several elements share one place in memory",
+            op=name,
             operands=[t.ttype],
             fix="clone() it first",
         )
@@ -311,7 +312,8 @@ def check_writable(t: Any, name: str) -> None:
     if leaf._flags & REQUIRES_GRAD and leaf._node is None:
         what = "a view of a leaf" if t._view is not None else "a leaf"
         raise GradError(
-            f"{name} on {what} that requires a gradient",
+            f"writes in place to {what} that requires a gradient",
+            op=name,
             operands=[t.ttype],
             fix="do it inside kiln.no_grad()",
         )
@@ -350,7 +352,8 @@ def rebase(t: Any, name: str, new: Any) -> None:
         return
     if view.chain is None:
         raise GradError(
-            f"{name} on a view that was made with gradients disabled, while they are enabled",
+            "writes to a view that was made with gradients disabled, while they are enabled",
+            op=name,
             operands=[t.ttype],
             fix="make the view outside no_grad(), or write to the base",
         )

@@ -52,6 +52,8 @@ def _share(x: Tensor, kind: str, data: Tensor | None) -> None:
     if data is None:
         data = empty(0)
     if not isinstance(data, Tensor):
-        raise ArgumentError(f"a {kind.lower()} is made of a tensor, not {type(data).__name__}", op=kind)
+        raise ArgumentError(
+            f"a {kind.lower()} is made of a tensor, not {type(data).__name__}", op=kind, fix="wrap it in kiln.tensor"
+        )
     data = data.detach()
     Tensor.__init__(x, data._buffer, data._ptr, data._layout, data._flags & ~REQUIRES_GRAD)

@@ -136,7 +136,10 @@ def load_state_dict(module: Module, state: Mapping[str, Any], strict: bool, assi
         errors.insert(0, f"Missing key(s) in state_dict: {_quoted(load.missing)}. ")
     if errors:
         lines = "\n\t".join(errors)
-        raise LoadError(f"Error(s) in loading state_dict for {type(module).__name__}:\n\t{lines}")
+        raise LoadError(
+            f"Error(s) in loading state_dict for {type(module).__name__}:\n\t{lines}",
+            fix="strict=False",
+        )
     for write in load.writes:
         write()
     result = IncompatibleKeys(load.missing, load.unexpected)

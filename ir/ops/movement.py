@@ -402,7 +402,9 @@ def _cat_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType
         if t.rank != first.rank or any(
             a != b for d, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if d != dim
         ):
-            raise OpTypeError("cat", f"{first} and {t} differ outside dimension {dim}")
+            raise OpTypeError(
+                "cat", f"{first} and {t} differ outside dimension {dim}", fix="make the other sizes equal"
+            )
         more = t.shape[dim]
         if isinstance(size, Sym) or isinstance(more, Sym):
             raise OpTypeError("cat", "sums of symbolic sizes can't be written in a type yet", "value")

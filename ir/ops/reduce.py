@@ -46,7 +46,9 @@ def _types(
             raise OpTypeError(op, f"reduces one dimension, not {len(dims)}", "value")
         for d in dims:
             if not empty and t.shape[d] == 0:
-                raise OpTypeError(op, f"dimension {d} of {t} is empty, and nothing has no {op}", "dim")
+                raise OpTypeError(
+                    op, f"dimension {d} of {t} is empty, and nothing has no {op}", "dim", "check numel() first"
+                )
         kept = tuple(n for d, n in enumerate(t.shape) if d not in dims)
         return (TensorType(to or t.dtype, kept, t.device),)
 

@@ -349,4 +349,4 @@ class TestRepr:
 
     def test_long_tensors_are_shortened(self) -> None:
         text = repr(kiln.arange(2000))
-        assert text == "tensor([   0,    1,    2, ..., 1997, 1998, 1999])"
+        assert text == "tensor([   0,    1,    2,  ..., 1997, 1998, 1999])"
