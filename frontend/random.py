@@ -17,14 +17,15 @@ import numpy as np
 
 from kiln import functional as F
 from kiln.base import MODES, TensorBase
-from kiln.creation import _dtype, _shape, arange, from_numpy
+from kiln.creation import _dtype, _shape, from_numpy
 from kiln.device import placed
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import CPU, Device, DType
 from kiln.promotion import broadcast_shapes, cast_to, full_like_number, tensor_arg
+from kiln.sorting import argsort, topk
 from kiln.tensor import Tensor
 
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
@@ -269,9 +270,6 @@ def randint_like(
     return randint(low, high, input.shape, dtype=kind, device=device, generator=generator, requires_grad=requires_grad)
 
 
-_RANKED: Final = 4096
-
-
 def randperm(
     n: int,
     *,
@@ -280,26 +278,14 @@ def randperm(
     generator: Generator | None = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """A random permutation of 0 ... n - 1, int64 unless told: the ranks of n uniform numbers (of equal ones, the first
-    comes first). Inside a captured function n is at most 4096."""
+    """A random permutation of 0 ... n - 1, int64 unless told: what sorts n uniform numbers."""
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
         raise ArgumentError(f"n is an int, not a {type(n).__name__}", op="randperm")
     if n < 0:
         raise InvalidValueError(f"n is negative: {n}", op="randperm")
     placed("randperm", device)
     kind = _dtype("randperm", dtype, T.int64)
-    u = _draw("randperm", "uniform", (int(n),), T.float64, generator)
-    if MODES.recorder is None:
-        ranks = np.empty(n, np.int64)
-        ranks[np.argsort(u.numpy(), kind="stable")] = np.arange(n)
-        made = from_numpy(ranks)
-    else:
-        if n > _RANKED:
-            raise NotYetError(f"captured, n is at most {_RANKED}, not {n}", op="randperm", fix="draw it outside")
-        index = arange(int(n))
-        one, other = u.unsqueeze(1), u.unsqueeze(0)
-        before = F.logical_or(other < one, F.logical_and(other == one, index.unsqueeze(0) < index.unsqueeze(1)))
-        made = before.sum(1)
+    made = argsort(_draw("randperm", "uniform", (int(n),), T.float64, generator), stable=True)
     made = cast_to(made, kind)
     return made.requires_grad_() if requires_grad else made
 
@@ -395,13 +381,7 @@ def multinomial(
         drawn = F.cat(rounds, 0)
         return F.contiguous(F.transpose(drawn, 0, 1)) if weights.ndim == 2 else drawn
     scores = weights / _exponential("multinomial", weights.shape, weights.dtype, generator)
-    index = arange(n)
-    found = []
-    for _ in range(num_samples):
-        best = F.argmax(scores, -1, keepdim=True)
-        found.append(best)
-        scores = F.where(index == best, -1.0, scores)
-    return F.cat(found, -1)
+    return topk(scores, num_samples).indices
 
 
 def _check_weights(weights: Tensor, least: int) -> None:
