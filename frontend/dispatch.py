@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy as np
 import kiln.codegen
 import kiln.ir
 from kiln import errors
-from kiln.base import READONLY, Layout, TensorBase, is_contiguous, layout_of
+from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Scatter, ints_attr
@@ -321,13 +322,24 @@ class Kernel:
 
     __slots__ = ("executable", "sizes")
 
-    def __init__(self, program: Program) -> None:
-        self.executable = load(program)
+    def __init__(self, graph: Graph, strides: Sequence[Strides], name: str) -> None:
+        with _unwatched():
+            program = build(graph, strides, name=name, passes=False)
+            self.executable = load(program)
         self.sizes = tuple(slot.name for slot in program.slots if slot.kind == "size")
         """Names of the size slots in order."""
 
     def bind(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         return tuple(sizes[name] for name in self.sizes)
+
+
+def _unwatched() -> AbstractContextManager[None]:
+    """Not watched by the audit of a capture, which would slow the making of code down several times."""
+    if MODES.recorder is None:
+        return nullcontext()
+    from kiln.world import paused  # loaded already: a capture is going on
+
+    return paused()
 
 
 def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
@@ -349,7 +361,7 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         builder = GraphBuilder(op.name)
         inputs = [builder.input(t) for t in symbols.types]
         outputs = builder.add(op, inputs, attrs)
-        kernel = Kernel(build(builder.build(outputs), symbols.strides, name=op.name, passes=False))
+        kernel = Kernel(builder.build(outputs), symbols.strides, op.name)
         _kernels[key] = kernel
     sizes = kernel.bind(symbols.sizes)
     named = dict(zip(kernel.sizes, sizes, strict=True))
@@ -418,7 +430,7 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         inputs = [builder.input(t) for t in symbols.types]
         outputs = builder.add(op, [inputs[p] for p in positions], attrs)
         graph = builder.build(outputs, [Alias(0, 0)])
-        kernel = Kernel(build(graph, symbols.strides, name=f"{op.name}_", passes=False))
+        kernel = Kernel(graph, symbols.strides, f"{op.name}_")
         _kernels[key] = kernel
     executable, sizes = kernel.executable, kernel.bind(symbols.sizes)
     keep = [0, *[1 + i for i, t in enumerate(operands) if t is not target]]
