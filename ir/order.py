@@ -30,12 +30,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from kiln.ir.types import DType
+
+if TYPE_CHECKING:  # only slow oracles compute with fractions
+    from fractions import Fraction
 
 LANES: Final = 16
 GROUPS: Final = 4
@@ -126,6 +128,8 @@ def _fma1(a: Any, b: Any, c: Any, dtype: np.dtype[Any]) -> Any:
     if not (np.isfinite(x) and np.isfinite(y)):
         with np.errstate(all="ignore"):
             return dtype.type(np.float64(x) * np.float64(y) + np.float64(z))
+    from fractions import Fraction
+
     exact = Fraction(x) * Fraction(y) + Fraction(z)
     if exact == 0:
         # The sign of an exact zero follows IEEE 754: that of the product and addend if they agree, else +.
@@ -136,6 +140,8 @@ def _fma1(a: Any, b: Any, c: Any, dtype: np.dtype[Any]) -> Any:
 
 def round_fraction(q: Fraction, dtype: np.dtype[Any]) -> Any:
     """The float of `dtype` nearest to the rational q, ties to even (subnormals and overflow included)."""
+    from fractions import Fraction
+
     if q == 0:
         return dtype.type(0.0)
     info = np.finfo(dtype)

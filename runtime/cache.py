@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -130,6 +129,8 @@ def _path(root: Path, kind: str, name: str) -> Path:
 
 
 def _write(path: Path, data: bytes, root: Path) -> None:
+    import tempfile  # a warm process does without, and its imports
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent)

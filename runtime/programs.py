@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -61,11 +61,15 @@ def source_digest(folders: tuple[str, ...]) -> str | None:
     them; None where kiln is installed without its sources. Contents, not times of change: installers may keep those."""
     total = hashlib.sha256(f"{sys.version_info[:2]} {np.__version__}".encode())
     for folder in folders:
-        files = sorted(Path(folder).rglob("*.py"))
+        # Not pathlib: this is on the way to every process's first result.
+        files = sorted(
+            os.path.join(at, name) for at, _, names in os.walk(folder) for name in names if name.endswith(".py")
+        )
         if not files:
             return None
         for path in files:
-            data = path.read_bytes()
-            total.update(f"|{path.relative_to(folder)}|{len(data)}|".encode())
+            with open(path, "rb") as file:
+                data = file.read()
+            total.update(f"|{os.path.relpath(path, folder)}|{len(data)}|".encode())
             total.update(data)
     return total.hexdigest()

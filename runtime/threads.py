@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.resources
 import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from kiln.ir.program import Module
@@ -50,7 +50,7 @@ _wanted: int | None = None
 
 @functools.cache
 def _module_addresses() -> dict[str, int]:
-    text = importlib.resources.files("kiln.runtime").joinpath("pool.ll").read_text()
+    text = Path(__file__).with_name("pool.ll").read_text()
     libc = ctypes.CDLL(None)
 
     def resolve(name: str) -> int | None:
