@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -45,7 +46,10 @@ def folder() -> Path | None:
     chosen = os.environ.get("KILN_CACHE_DIR")
     if chosen:
         return Path(chosen)
-    from platformdirs import user_cache_path  # only a first use of the default place pays for the import
+    if sys.platform == "linux":  # what platformdirs says, without the time of its import
+        home = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
+        return Path(home) / "kiln"
+    from platformdirs import user_cache_path
 
     return user_cache_path("kiln")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 
 import kiln
-from kiln import nn
+from kiln import dispatch, nn
 from kiln.errors import CaptureError, GradError, KilnIndexError
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "errors"
@@ -370,3 +372,28 @@ def test_garbage_collection_by_others_does_not_disturb_a_capture() -> None:
     finally:
         gc.set_threshold(*before)
         gc.callbacks.remove(callback)
+
+
+def test_kernels_are_made_unwatched_and_what_follows_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched: list[object] = []
+    build = dispatch.build
+
+    def spying(*args: Any, **kwargs: Any) -> Any:
+        watched.append(sys.getprofile())
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(dispatch, "_kernels", {})
+    monkeypatch.setattr(dispatch, "_launches", {})
+    monkeypatch.setattr(dispatch, "build", spying)
+
+    def f(x: Any) -> Any:
+        y = x * 3.5
+        time.sleep(0)
+        return y
+
+    x = kiln.ones(3)
+    watched.clear()
+    with pytest.raises(kiln.CaptureError, match="sleep"):
+        kiln.compile(f)(x)
+    assert watched == [None]
+    assert sys.getprofile() is None

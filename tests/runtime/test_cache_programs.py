@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 
 from kiln.ir import types as T
@@ -238,6 +239,13 @@ def test_without_sources_nothing_is_cached(folder: Path, tmp_path_factory: pytes
     for _ in range(2):
         programs.fetch(graph, [None], targets.host_target(), "", (empty,), lambda: program_of(graph))
     assert not files(folder, "programs")
+
+
+@pytest.mark.parametrize("home", ["/chosen", "", None])
+def test_the_default_folder_is_where_caches_belong(monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    monkeypatch.delenv("KILN_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", home) if home is not None else monkeypatch.delenv("XDG_CACHE_HOME", False)
+    assert cache.folder() == platformdirs.user_cache_path("kiln")
 
 
 def test_a_folder_that_can_only_be_read_serves(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
