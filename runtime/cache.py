@@ -26,6 +26,7 @@ KINDS: Final = ("objects", "programs")
 
 _MAGIC: Final = b"kilnobj1"
 _USED_AGAIN: Final = 86400.0  # seconds after which a use is noted in a file's time: once a day is often enough
+_LINUX: Final = sys.platform.startswith("linux")
 _warned: set[str] = set()
 
 
@@ -46,7 +47,7 @@ def folder() -> Path | None:
     chosen = os.environ.get("KILN_CACHE_DIR")
     if chosen:
         return Path(chosen)
-    if sys.platform == "linux":  # what platformdirs says, without the time of its import
+    if _LINUX:  # what platformdirs says, without the time of its import
         home = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")
         return Path(home) / "kiln"
     from platformdirs import user_cache_path
