@@ -10,8 +10,10 @@ import math
 from collections.abc import Callable
 
 from kiln import functional as F
+from kiln.activation import logsigmoid
 from kiln.base import Operand, TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.maths import log1p
 from kiln.nn.fn_linear import pairwise_distance
 from kiln.promotion import cast_to, floating, in_float32, tensor_arg
 from kiln.tensor import Tensor
@@ -60,11 +62,6 @@ def _weighted_mean(op: str, loss: Tensor, weight: TensorBase | None, reduction: 
     if weight is not None and reduction == "mean":
         return F.div(F.sum(loss), F.sum(weight))
     return reduced(loss, reduction)
-
-
-def log_sigmoid(x: Tensor) -> Tensor:
-    """min(x, 0) - log(1 + exp(-|x|))."""
-    return F.sub(F.minimum(x, 0.0), F.log(F.add(F.exp(F.neg(F.abs(x))), 1.0)))
 
 
 # ------------------------------------------------------------------------------------------ differences
@@ -142,12 +139,15 @@ _LOG_FLOOR = -100.0  # logarithms of probabilities are cut here
 _STEEPEST = 1e12  # and have this slope there
 
 
-def _log_probability(p: Tensor) -> Tensor:
-    """max(log(p), -100), whose slope where it is cut is 1e12 (that of log there would be infinite)."""
-    cut = F.lt(p.detach(), math.exp(_LOG_FLOOR)) if p.dtype.itemsize > 4 else F.eq(p.detach(), 0.0)
-    tail = F.add(F.mul(F.sub(p, p.detach()), _STEEPEST), _LOG_FLOOR)
-    exact = F.log(F.where(cut, 1.0, p))
-    return F.where(cut, tail, F.where(F.lt(exact, _LOG_FLOOR), _LOG_FLOOR, exact))
+def _log_probability(p: Tensor, other: bool = False) -> Tensor:
+    """max(log(p), -100), or of 1 - p for the `other` outcome; its slope where p (or 1 - p) is 0 is 1e12 (that of the
+    logarithm would be infinite)."""
+    impossible = F.eq(p.detach(), 1.0 if other else 0.0)
+    safe = F.where(impossible, 0.5, p)
+    exact = log1p(F.neg(safe)) if other else F.log(safe)
+    exact = F.where(F.lt(exact, _LOG_FLOOR), _LOG_FLOOR, exact)
+    tail = F.add(F.mul(F.sub(p, p.detach()), -_STEEPEST if other else _STEEPEST), _LOG_FLOOR)
+    return F.where(impossible, tail, exact)
 
 
 @in_float32
@@ -166,7 +166,7 @@ def binary_cross_entropy(
     p, t = tensor_arg(op, input), tensor_arg(op, target)
     if p.shape != t.shape:
         raise ShapeError("input and target must have one shape", op=op, operands=[p.ttype, t.ttype])
-    no = F.mul(F.sub(t, 1.0), _log_probability(F.sub(1.0, p)))
+    no = F.mul(F.sub(t, 1.0), _log_probability(p, other=True))
     loss = F.sub(no, F.mul(t, _log_probability(p)))
     return reduced(loss if weight is None else F.mul(loss, weight), mode)
 
@@ -181,14 +181,14 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: TensorBase | None = None,
 ) -> Tensor:
-    """(1 - target) * input - w * log_sigmoid(input), with w = (pos_weight - 1) * target + 1 (1 without it):
+    """(1 - target) * input - w * logsigmoid(input), with w = (pos_weight - 1) * target + 1 (1 without it):
     `binary_cross_entropy` of sigmoid(input), for any input."""
     op = "binary_cross_entropy_with_logits"
     mode = reduction_of(op, size_average, reduce, reduction)
     x, t = tensor_arg(op, input), tensor_arg(op, target)
     if x.shape != t.shape:
         raise InvalidValueError(f"input and target must have one shape, got {x.ttype} and {t.ttype}", op=op)
-    log_p = log_sigmoid(x)
+    log_p = logsigmoid(x)
     if pos_weight is not None:
         log_p = F.mul(F.add(F.mul(F.sub(pos_weight, 1.0), t), 1.0), log_p)
     loss = F.sub(F.mul(F.sub(1.0, t), x), log_p)
@@ -413,10 +413,10 @@ def soft_margin_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """log(1 + exp(-target * input)) as -log_sigmoid(target * input), which does not overflow; targets are 1 or -1."""
+    """log(1 + exp(-target * input)) as -logsigmoid(target * input), which does not overflow; targets are 1 or -1."""
     mode = reduction_of("soft_margin_loss", size_average, reduce, reduction)
     x = floating("soft_margin_loss", input)
-    return reduced(F.neg(log_sigmoid(F.mul(cast_to(tensor_arg("soft_margin_loss", target), x.dtype), x))), mode)
+    return reduced(F.neg(logsigmoid(F.mul(cast_to(tensor_arg("soft_margin_loss", target), x.dtype), x))), mode)
 
 
 @in_float32
@@ -428,15 +428,15 @@ def multilabel_soft_margin_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    """-(target * log_sigmoid(input) + (1 - target) * log_sigmoid(-input)), averaged over the last dimension's classes;
+    """-(target * logsigmoid(input) + (1 - target) * logsigmoid(-input)), averaged over the last dimension's classes;
     then the reduction."""
     op = "multilabel_soft_margin_loss"
     mode = reduction_of(op, size_average, reduce, reduction)
     x, t = floating(op, input), tensor_arg(op, target)
     if x.shape != t.shape or not x.ndim:
         raise ShapeError("input and target must have one shape", op=op, operands=[x.ttype, t.ttype])
-    no = F.mul(F.sub(1.0, t), log_sigmoid(F.neg(x)))
-    loss = F.neg(F.add(F.mul(t, log_sigmoid(x)), no))
+    no = F.mul(F.sub(1.0, t), logsigmoid(F.neg(x)))
+    loss = F.neg(F.add(F.mul(t, logsigmoid(x)), no))
     if weight is not None:
         loss = F.mul(loss, weight)
     return reduced(F.div(F.sum(loss, -1), float(x.shape[-1])), mode)

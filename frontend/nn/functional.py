@@ -14,7 +14,6 @@ from kiln.activation import prelu as prelu
 from kiln.activation import relu6 as relu6
 from kiln.activation import selu as selu
 from kiln.activation import silu as silu
-from kiln.activation import softmin as softmin
 from kiln.activation import softplus as softplus
 from kiln.activation import softshrink as softshrink
 from kiln.activation import softsign as softsign
@@ -28,12 +27,15 @@ from kiln.convolution import fold as fold
 from kiln.convolution import unfold as unfold
 from kiln.functional import gelu as gelu
 from kiln.functional import linear as linear
-from kiln.functional import log_softmax as log_softmax
-from kiln.functional import relu as relu
 from kiln.functional import sigmoid as sigmoid
-from kiln.functional import softmax as softmax
 from kiln.functional import tanh as tanh
 from kiln.gathering import one_hot as one_hot
+from kiln.nn.fn_activation import gumbel_softmax as gumbel_softmax
+from kiln.nn.fn_activation import log_softmax as log_softmax
+from kiln.nn.fn_activation import relu as relu
+from kiln.nn.fn_activation import rrelu as rrelu
+from kiln.nn.fn_activation import softmax as softmax
+from kiln.nn.fn_activation import softmin as softmin
 from kiln.nn.fn_attention import multi_head_attention_forward as multi_head_attention_forward
 from kiln.nn.fn_attention import scaled_dot_product_attention as scaled_dot_product_attention
 from kiln.nn.fn_class_loss import cross_entropy as cross_entropy

@@ -19,13 +19,6 @@ HERE = Path(__file__).resolve().parent
 SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if not p.stem.startswith("test_"))
 RANGES: dict[str, dict[str, tuple[float, float]]] = json.loads((HERE / "ranges.json").read_text())
 
-NOT_YET = {
-    "gan": "LeakyReLU, BCEWithLogitsLoss",
-    "lstm": "LSTM, Embedding, randint, clip_grad_norm_",
-    "transformer": "TransformerEncoder, Embedding, register_buffer, randint, flip",
-}
-"""Scripts that can't run yet, and what they lack. One that runs must leave this table."""
-
 
 def rewritten(source: str) -> str:
     """The source with `torch` in its import lines replaced, and nothing else."""
@@ -48,10 +41,7 @@ def history(path: Path) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.xfail(strict=True, reason=NOT_YET[n])) if n in NOT_YET else n for n in SCRIPTS],
-)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_trains_as_with_torch(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{name}.py"
     path.write_text(rewritten((HERE / f"{name}.py").read_text()))
@@ -74,6 +64,5 @@ def test_only_imports_are_rewritten() -> None:
 
 def test_every_script_has_its_ranges() -> None:
     assert sorted(RANGES) == SCRIPTS and len(SCRIPTS) == 10
-    assert set(NOT_YET) <= set(SCRIPTS)
     for name, found in RANGES.items():
         assert found["last"][1] < found["first"][0] or name == "dataset", name

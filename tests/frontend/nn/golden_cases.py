@@ -72,6 +72,19 @@ _add("gelu_tanh", "GELU", [], ["f 3,4"], approximate="tanh")
 for _name in ("Softmax", "LogSoftmax", "Softmin"):
     _add(_name.lower(), _name, [1], ["f 2,3,4"])
 
+for _name in ("ReLU6", "Hardsigmoid", "Hardswish", "SELU", "SiLU", "Mish", "LogSigmoid", "Softsign", "Tanhshrink",
+              "ELU", "CELU", "LeakyReLU", "Softplus", "Hardtanh", "Hardshrink", "Softshrink", "PReLU"):  # fmt: skip
+    _add(_name.lower(), _name, [], ["f 4,5"])
+_add("elu_alpha", "ELU", [0.7], ["f 4,5"])
+_add("celu_alpha", "CELU", [0.7], ["f 4,5"])
+_add("leaky_slope", "LeakyReLU", [0.3], ["f 4,5"])
+_add("softplus_beta", "Softplus", [2.0, 1.0], ["f 4,5"])
+_add("hardtanh_range", "Hardtanh", [-0.4, 0.6], ["f 4,5"])
+_add("threshold", "Threshold", [0.1, -3.0], ["f 4,5"])
+_add("prelu_channels", "PReLU", [3], ["f 2,3,4"])
+_add("glu", "GLU", [1], ["f 2,4,3"])
+_add("rrelu_eval", "RReLU", [0.1, 0.5], ["f 4,5"], EVAL)
+
 # ------------------------------------------------------------------- dropout without chance (p 0 or 1, eval)
 
 for _name, _shape in (("Dropout", "2,3"), ("Dropout1d", "2,3,4"), ("Dropout2d", "2,3,2,2"), ("AlphaDropout", "2,3")):

@@ -22,6 +22,9 @@ GOLDEN = json.loads((Path(__file__).parents[2] / "golden/nn.json").read_text())
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}
 """float64 against float64: the orders of sums differ, and 13 digits are stored."""
 
+ROUGH = {"celu_alpha", "hardsigmoid"}
+"""PyTorch rounds a constant of these to float32: 3e-8 off."""
+
 
 def loaded(x: Any) -> Any:
     if isinstance(x, dict):
@@ -36,14 +39,14 @@ def tensors(x: Any) -> list[Any]:
     return [x] if x is None or isinstance(x, kiln.Tensor) else []
 
 
-def compare(got: Any, wanted: Any, what: str) -> None:
+def compare(got: Any, wanted: Any, what: str, rtol: float) -> None:
     if wanted is None:
         assert got is None or not got.detach().any().item(), what
         return
     assert got is not None, what
     assert list(got.shape) == wanted["shape"] and str(got.dtype) == wanted["dtype"], what
     data = np.array(wanted["data"], wanted["dtype"]).reshape(wanted["shape"])
-    np.testing.assert_allclose(got.detach().numpy(), data, err_msg=what, **CLOSE)
+    np.testing.assert_allclose(got.detach().numpy(), data, err_msg=what, rtol=rtol, atol=CLOSE["atol"])
 
 
 def build(name: str, dtype: Any = None) -> tuple[Callable[..., Any], Any, list[Any]]:
@@ -104,18 +107,19 @@ def test_like_torch(name: str) -> None:
         assert [n for n, _ in module.named_parameters()] == list(stored["parameter_grads"])
     for _ in range(CASES[name][4].get("calls", 1) - 1):
         function(*inputs)
+    rtol = 1e-7 if name in ROUGH else CLOSE["rtol"]
     out = step(function, inputs)
     outputs = stored["outputs"]
     flat = _stored_tensors(outputs)
     for k, (got, wanted) in enumerate(zip(tensors(out), flat, strict=True)):
-        compare(got, wanted, f"result {k}")
+        compare(got, wanted, f"result {k}", rtol)
     for k, (x, wanted) in enumerate(zip(tensors(inputs), stored["grads"], strict=True)):
-        compare(x.grad, wanted, f"gradient of input {k}")
+        compare(x.grad, wanted, f"gradient of input {k}", rtol)
     if module is not None:
         for key, p in module.named_parameters():
-            compare(p.grad, stored["parameter_grads"][key], f"gradient of {key}")
+            compare(p.grad, stored["parameter_grads"][key], f"gradient of {key}", rtol)
         for key, b in module.named_buffers():
-            compare(b, stored["after"][key], key)
+            compare(b, stored["after"][key], key, rtol)
 
 
 def _stored_tensors(x: Any) -> list[Any]:

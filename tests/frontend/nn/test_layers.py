@@ -192,3 +192,53 @@ def test_softmax_without_a_dim_follows_the_rank() -> None:
 def test_relu_in_place() -> None:
     x = kiln.tensor([-1.0, 2.0])
     assert nn.ReLU(True)(x) is x and x.tolist() == [0.0, 2.0]
+
+
+# ------------------------------------------------------------------------------------------- activations
+
+
+def test_random_slopes() -> None:
+    kiln.manual_seed(0)
+    x = -kiln.ones(10_000)
+    y = nn.RReLU(0.2, 0.4)(x).numpy()
+    assert y.max() < -0.2 and y.min() > -0.4 and y.mean() == pytest.approx(-0.3, abs=0.002)
+    assert nn.RReLU(0.2, 0.4).eval()(x[:1]).tolist() == pytest.approx([-0.3])
+    with pytest.raises(kiln.InvalidValueError):
+        F.rrelu(x, 0.5, 0.4)
+
+
+def test_gumbel_softmax_draws_by_probability() -> None:
+    kiln.manual_seed(0)
+    logits = kiln.tensor(np.log([0.1, 0.2, 0.7])).float().expand(20_000, 3).clone().requires_grad_()
+    y = F.gumbel_softmax(logits, tau=0.5, hard=True)
+    assert set(np.unique(y.detach().numpy().round(5))) == {0.0, 1.0}
+    assert np.allclose(y.detach().numpy().mean(0), [0.1, 0.2, 0.7], atol=0.02)
+    (y * kiln.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert logits.grad is not None and logits.grad.any().item()
+    soft = F.gumbel_softmax(logits, dim=0)
+    assert np.allclose(soft.detach().numpy().sum(0), 1, atol=1e-4)
+
+
+def test_activations_in_place_and_shown() -> None:
+    for make in (
+        nn.ReLU6,
+        nn.SiLU,
+        nn.ELU,
+        nn.LeakyReLU,
+        nn.Hardtanh,
+        nn.RReLU,
+        lambda **k: nn.Threshold(0.0, 1.0, **k),
+    ):
+        x = kiln.tensor([-1.0, 0.5, 7.0])
+        wanted = make().eval()(x).tolist()
+        layer = make(inplace=True).eval()
+        assert layer(x) is x and x.tolist() == wanted and repr(layer).endswith("inplace=True)")
+    x = kiln.tensor([-1.0, 2.0])
+    assert F.relu(x, True) is x
+    shown = "ELU(alpha=1.0)|Hardtanh(min_val=-1.0, max_val=1.0)|Softshrink(0.5)|Threshold(threshold=1, value=2)"
+    layers = [nn.ELU(), nn.Hardtanh(), nn.Softshrink(), nn.Threshold(1, 2)]
+    assert "|".join(map(repr, layers)) == shown
+    assert repr(nn.PReLU(3)) == "PReLU(num_parameters=3)" and repr(nn.GLU()) == "GLU(dim=-1)"
+    assert nn.Hardtanh(min_value=-2.0).min_val == -2.0
+    with pytest.raises(kiln.InvalidValueError):
+        nn.Hardtanh(1.0, -1.0)
