@@ -95,19 +95,19 @@ class Witness:
             return type(x).__name__, repr(x)
         return "object", type(x).__name__
 
-    def _tensor(self, x: Any) -> Any:
+    def _tensor(self, x: Any, gradient: bool = False) -> Any:
         requires_grad = x.requires_grad  # brings the history of views up to date
         number = self._tensors.setdefault(id(x), (len(self._tensors), x))[0]
         memory = self._buffers.setdefault(id(x._buffer), (len(self._buffers), x._buffer))[0]
         array = x.detach().numpy()
         grad = x._grad
         return (
-            f"tensor {number} on memory {memory} at {x.storage_offset()}",
+            f"tensor {number} on memory {memory}" + ("" if gradient else f" at {x.storage_offset()}"),
             f"{type(x).__name__} {x.ttype} {[s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1]}",
             array.tobytes(),
             repr(array.tolist()) if array.size < 20 else "",
             f"requires_grad {requires_grad} leaf {x.is_leaf} flags {x._flags}",
-            None if grad is None else self._tensor(grad),
+            None if grad is None else self._tensor(grad, gradient=True),
         )
 
 
