@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -41,9 +42,14 @@ def _float_arg(name: str, x: object) -> Tensor:
 def _activation(function: Function) -> Function:
     """16-bit floats are computed in float32 and rounded once; `inplace` is honoured."""
     once = in_float32(function)
+    names = list(inspect.signature(function).parameters)[1:]
+    place = names.index("inplace") if "inplace" in names else len(names)
 
     @functools.wraps(function)
-    def run(input: TensorBase, *args: Any, inplace: bool = False, **kwargs: Any) -> Any:
+    def run(input: TensorBase, *args: Any, **kwargs: Any) -> Any:
+        inplace = kwargs.pop("inplace", False) if place < len(names) else False
+        if len(args) > place:
+            inplace, args = args[place], (*args[:place], *args[place + 1 :])
         result = once(_float_arg(function.__name__, input), *args, **kwargs)
         return copy_(cast("Tensor", input), result) if inplace else result
 
@@ -51,13 +57,13 @@ def _activation(function: Function) -> Function:
 
 
 @_activation
-def silu(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def silu(input: TensorBase, inplace: bool = False) -> Tensor:
     """input * sigmoid(input) (Elfwing et al., 2017)."""
     return F.mul(input, F.sigmoid(input))
 
 
 @_activation
-def softplus(input: TensorBase, beta: float = 1.0, threshold: float = 20.0, *, inplace: bool = False) -> Tensor:
+def softplus(input: TensorBase, beta: float = 1.0, threshold: float = 20.0, inplace: bool = False) -> Tensor:
     """log(1 + e^(beta * input)) / beta, and input where beta * input exceeds `threshold`."""
     scaled = F.mul(input, beta)
     far = F.gt(scaled, threshold)
@@ -65,26 +71,26 @@ def softplus(input: TensorBase, beta: float = 1.0, threshold: float = 20.0, *, i
 
 
 @_activation
-def mish(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def mish(input: TensorBase, inplace: bool = False) -> Tensor:
     """input * tanh(softplus(input)) (Misra, 2019)."""
     return F.mul(input, F.tanh(softplus(input)))
 
 
 @_activation
-def logsigmoid(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def logsigmoid(input: TensorBase, inplace: bool = False) -> Tensor:
     """log(sigmoid(input)) without overflow: min(input, 0) - log1p(e^-|input|)."""
     return F.sub(F.minimum(input, 0.0), log1p(F.exp(F.neg(F.abs(input)))))
 
 
 @_activation
-def elu(input: TensorBase, alpha: float = 1.0, *, inplace: bool = False) -> Tensor:
+def elu(input: TensorBase, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where positive, else alpha * (e^input - 1) (Clevert et al., 2015)."""
     positive = F.gt(input, 0.0)
     return F.where(positive, input, F.mul(expm1(F.where(positive, 0.0, input)), alpha))
 
 
 @_activation
-def celu(input: TensorBase, alpha: float = 1.0, *, inplace: bool = False) -> Tensor:
+def celu(input: TensorBase, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """input where positive, else alpha * (e^(input / alpha) - 1) (Barron, 2017)."""
     if alpha == 0:
         raise InvalidValueError("alpha can't be 0", op="celu")
@@ -93,7 +99,7 @@ def celu(input: TensorBase, alpha: float = 1.0, *, inplace: bool = False) -> Ten
 
 
 @_activation
-def selu(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def selu(input: TensorBase, inplace: bool = False) -> Tensor:
     """scale * elu(input, alpha) with the constants of Klambauer et al. (2017)."""
     positive = F.gt(input, 0.0)
     negative = F.mul(expm1(F.where(positive, 0.0, input)), _SELU_SCALE * _SELU_ALPHA)
@@ -101,7 +107,7 @@ def selu(input: TensorBase, *, inplace: bool = False) -> Tensor:
 
 
 @_activation
-def leaky_relu(input: TensorBase, negative_slope: float = 0.01, *, inplace: bool = False) -> Tensor:
+def leaky_relu(input: TensorBase, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """input where positive, else input * negative_slope."""
     return F.where(F.gt(input, 0.0), input, F.mul(input, negative_slope))
 
@@ -118,7 +124,7 @@ def prelu(input: TensorBase, weight: TensorBase) -> Tensor:
 
 
 @_activation
-def hardtanh(input: TensorBase, min_val: float = -1.0, max_val: float = 1.0, *, inplace: bool = False) -> Tensor:
+def hardtanh(input: TensorBase, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """input brought between min_val and max_val; the derivative is 0 at and beyond them."""
     if min_val > max_val:
         raise InvalidValueError(f"min_val {min_val} lies above max_val {max_val}", op="hardtanh")
@@ -127,19 +133,19 @@ def hardtanh(input: TensorBase, min_val: float = -1.0, max_val: float = 1.0, *, 
 
 
 @_activation
-def relu6(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def relu6(input: TensorBase, inplace: bool = False) -> Tensor:
     """min(max(input, 0), 6)."""
     return hardtanh(input, 0.0, 6.0)
 
 
 @_activation
-def hardsigmoid(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def hardsigmoid(input: TensorBase, inplace: bool = False) -> Tensor:
     """relu6(input + 3) / 6."""
     return F.div(relu6(F.add(input, 3.0)), 6.0)
 
 
 @_activation
-def hardswish(input: TensorBase, *, inplace: bool = False) -> Tensor:
+def hardswish(input: TensorBase, inplace: bool = False) -> Tensor:
     """input * relu6(input + 3) / 6 (Howard et al., 2019)."""
     return F.div(F.mul(input, relu6(F.add(input, 3.0))), 6.0)
 
@@ -174,7 +180,7 @@ def softsign(input: TensorBase) -> Tensor:
 
 
 @_activation
-def threshold(input: TensorBase, threshold: float, value: float, *, inplace: bool = False) -> Tensor:
+def threshold(input: TensorBase, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """input where it exceeds `threshold`, else `value`."""
     return F.where(F.le(input, threshold), value, input)
 

@@ -115,6 +115,9 @@ def test_activations(name: str) -> None:
 def test_activations_in_place() -> None:
     x = kiln.tensor([-1.0, 2.0])
     assert F.leaky_relu(x, 0.5, inplace=True) is x and x.tolist() == [-0.5, 2.0]
+    assert F.leaky_relu(x, 0.5, True) is x and x.tolist() == [-0.25, 2.0]
+    with pytest.raises(TypeError):
+        F.tanhshrink(x, inplace=True)
 
 
 def test_extremes() -> None:

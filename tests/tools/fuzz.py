@@ -5,9 +5,10 @@
     python tests/tools/fuzz.py --seed 1234 --n 1    one program again, printed when it fails
 
 Programs are of two families, in turn: `fuzz_programs` (checked against float64) and `fuzz_table` (every public
-function, every dtype, writes, random numbers). Each program runs eagerly and through `kiln.compile` (forward with backward outside, everything inside one
-program, and split in the middle with shared inputs) with 1, 2, 3 and 7 threads, for every x86-64 level that
-this machine has. Prints how often each op and each kind of view was hit; exit status 1 on any difference.
+function, every dtype, writes, random numbers). Each program runs eagerly and through `kiln.compile` (forward with
+backward outside, everything inside one program, and split in the middle with shared inputs) with 1, 2, 3 and 7
+threads, for every x86-64 level that this machine has. Prints how often each op and each kind of view was hit; exit
+status 1 on any difference.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
 from fuzz_table import TABLE, Call, OracleDifference, TableProgram
 from fuzz_table_draw import UNTABLED, draw_table, eager_only, public, refused
-from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
 
 import kiln
 from kiln.ir.halves import is_float
@@ -340,7 +341,7 @@ def check(program: AnyProgram, turn: int, modes: list[Callable[[AnyProgram], Ite
 
 def draw(seed: int, family: str = "both") -> AnyProgram:
     """The program of this seed: odd seeds are of the table, even ones compared with float64, unless told."""
-    if family == "table" or family == "both" and seed % 2:
+    if family == "table" or (family == "both" and seed % 2):
         return draw_table(seed)
     rng = np.random.default_rng(seed)
     return Generator(rng, int(rng.integers(5, 41))).draw()

@@ -20,8 +20,10 @@ UNTABLED = {
 }  # fmt: skip
 """Public functions on tensors that have no drawer, and why."""
 
-EAGER_ONLY = frozenset({"argwhere", "index by mask", "masked_select", "nonzero", "unique", "unique_consecutive", "bincount",
-                        "masked_scatter", "masked_scatter_"})  # fmt: skip
+EAGER_ONLY = frozenset(
+    {"argwhere", "index by mask", "masked_select", "nonzero", "unique", "unique_consecutive", "bincount"}
+    | {"masked_scatter", "masked_scatter_"}
+)
 """The shapes of their results depend on data, so no capture takes them: they run, alone, against the oracle."""
 
 MODULES = ("contraction", "convolution", "creation", "functional", "gathering", "movement", "padding", "pooling",
@@ -71,7 +73,7 @@ def draw_table(seed: int, names: tuple[str, ...] = ()) -> TableProgram:
             forget(d, kept)
             continue
         values = list(out) if isinstance(out, tuple | list) else [out]
-        if not d.special and any(too_big(t) for t in values) or any(t.numel() > 20000 for t in values):
+        if (not d.special and any(too_big(t) for t in values)) or any(t.numel() > 20000 for t in values):
             forget(d, kept)
             continue
         shown = ", ".join(f"{d.name(k)}{list(d.size(k))}" for k in args)
