@@ -238,7 +238,7 @@ class _Walk:
                 self._all_attributes(attributes, path)
         elif kind not in _OPEN:
             self.guards.attribute(f"the class of {path}", x, "__class__")
-        for name in _slots(kind):
+        for name in (*_slots(kind), *(("args",) if isinstance(x, BaseException) else ())):
             self.visit(self.guards.attribute(f"{path}.{name}", x, name), f"{path}.{name}")
         if id(kind) not in self.seen:
             self.seen[id(kind)] = kind
@@ -266,6 +266,8 @@ class _Walk:
                     self.members.append((c, k, v, f"{c.__qualname__}.{k}"))
                 elif k != "_abc_impl" and (not dunder or isinstance(v, _CODE)):
                     self.visit(v, f"{c.__qualname__}.{k}")
+        if getattr(cls, "_is_protocol", False):  # typing looks for its members by name
+            self.names.update(name for c in cls.__mro__ for name in vars(c).get("__annotations__", ()))
         if isinstance(cls, abc.ABCMeta):
             self.guards.referent("what is registered with abstract classes", abc.get_cache_token)
         if type(cls) is not type:

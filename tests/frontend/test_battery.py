@@ -6,12 +6,44 @@ from typing import Any
 
 import pytest
 
-from tests.frontend.battery import arguments, autograd, hooks, library, memory, state, world
+from tests.frontend.battery import (
+    arguments,
+    autograd,
+    closures,
+    functions,
+    hooks,
+    inside,
+    library,
+    names,
+    objects,
+    reading,
+    results,
+    tensors,
+    training,
+    world,
+    writes,
+)
 from tests.frontend.battery.kit import Program, run
 
 PROGRAMS = [
     pytest.param(p, id=f"{family.__name__.rpartition('.')[2]}-{p.name}", marks=_marks)
-    for family in (state, arguments, memory, autograd, hooks, library, world)
+    for family in (
+        closures,
+        names,
+        objects,
+        functions,
+        reading,
+        arguments,
+        tensors,
+        results,
+        writes,
+        autograd,
+        inside,
+        training,
+        hooks,
+        library,
+        world,
+    )
     for p in family.PROGRAMS
     for _marks in [[pytest.mark.xfail(strict=True, reason=p.wrong)] if p.wrong else []]
 ]
