@@ -15,7 +15,7 @@ from kiln.codegen.lower import GRAIN, Lowered, Steps
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Alloc, Block, Buffer, Carry, Expr, For, Kernel, Let, Stmt, Store, Var, While
-from kiln.ir.types import Dim, Sym, TensorType, float64, int64
+from kiln.ir.types import Dim, Sym, TensorType, float32, float64, int64
 
 TOP: Final = 2**63 - 1
 STEPS: Final = 64
@@ -156,8 +156,10 @@ class _Lowering:
         table, values = self.inputs
         count = self.dim(self.op.operands[1].type.shape[-1])
         j, low, high, middle = (Var(INDEX, x) for x in ("j", "low", "high", "middle"))
-        value = Var(L.Vec(values.dtype), "value")
+        kind = float32 if values.dtype.is_half else values.dtype  # 16-bit floats compare as float32
+        value = Var(L.Vec(kind), "value")
         here = L.load(table, (*self.lead, middle))
+        here = L.cast(here, kind) if values.dtype.is_half else here
         beyond = Var(L.BOOL, "beyond")
         test = L.apply("gt" if self.op.attrs["right"] else "ge", here, value)
         body: Block = (
@@ -169,8 +171,9 @@ class _Lowering:
             Carry(low, L.index(0), L.select(beyond, low, L.add(middle, L.index(1))), found),
             Carry(high, self.n, L.select(beyond, middle, high), Var(INDEX, "end")),
         )
+        wanted = L.load(values, (*self.lead, j))
         search: Block = (
-            Let(value, L.load(values, (*self.lead, j))),
+            Let(value, L.cast(wanted, kind) if values.dtype.is_half else wanted),
             While(L.apply("lt", low, high), body, carried),
             Store(self.out, (*self.lead, j), found),
         )
