@@ -25,9 +25,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
 from fuzz_table import TABLE, Call, OracleDifference, TableProgram
 from fuzz_table_draw import UNTABLED, draw_table, eager_only, public, refused
-from fuzz_programs import ARITH, COMPARE, FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
 
 import kiln
 from kiln.ir.halves import is_float
@@ -340,7 +340,7 @@ def check(program: AnyProgram, turn: int, modes: list[Callable[[AnyProgram], Ite
 
 def draw(seed: int, family: str = "both") -> AnyProgram:
     """The program of this seed: odd seeds are of the table, even ones compared with float64, unless told."""
-    if family == "table" or family == "both" and seed % 2:
+    if family == "table" or (family == "both" and seed % 2):
         return draw_table(seed)
     rng = np.random.default_rng(seed)
     return Generator(rng, int(rng.integers(5, 41))).draw()

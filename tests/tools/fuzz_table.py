@@ -8,7 +8,6 @@ instruction must give for the operands it got.
 
 from __future__ import annotations
 
-import collections
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -558,7 +557,7 @@ def add_directed_split(name: str, rank: int, axis: int) -> None:
     def draw(d: Draw) -> Drawn:
         k = d.take(ANY, rank)
         n = d.size(k)[axis]
-        return [k], either(d, name, next((f for f in (2, 3, 1) if n % f == 0))), None
+        return [k], either(d, name, next(f for f in (2, 3, 1) if n % f == 0)), None
 
     TABLE[name] = draw
 

@@ -71,7 +71,7 @@ def draw_table(seed: int, names: tuple[str, ...] = ()) -> TableProgram:
             forget(d, kept)
             continue
         values = list(out) if isinstance(out, tuple | list) else [out]
-        if not d.special and any(too_big(t) for t in values) or any(t.numel() > 20000 for t in values):
+        if (not d.special and any(too_big(t) for t in values)) or any(t.numel() > 20000 for t in values):
             forget(d, kept)
             continue
         shown = ", ".join(f"{d.name(k)}{list(d.size(k))}" for k in args)
