@@ -335,6 +335,25 @@ if TYPE_CHECKING:
     from kiln.ranges import logspace as logspace
     from kiln.ranges import tril_indices as tril_indices
     from kiln.ranges import triu_indices as triu_indices
+    from kiln.reductions import aminmax as aminmax
+    from kiln.reductions import count_nonzero as count_nonzero
+    from kiln.reductions import cummax as cummax
+    from kiln.reductions import cummin as cummin
+    from kiln.reductions import cumprod as cumprod
+    from kiln.reductions import cumsum as cumsum
+    from kiln.reductions import diff as diff
+    from kiln.reductions import dist as dist
+    from kiln.reductions import logcumsumexp as logcumsumexp
+    from kiln.reductions import logsumexp as logsumexp
+    from kiln.reductions import median as median
+    from kiln.reductions import nanmean as nanmean
+    from kiln.reductions import nansum as nansum
+    from kiln.reductions import norm as norm
+    from kiln.reductions import prod as prod
+    from kiln.reductions import std as std
+    from kiln.reductions import std_mean as std_mean
+    from kiln.reductions import var as var
+    from kiln.reductions import var_mean as var_mean
     from kiln.runtime.threads import get_num_threads as get_num_threads
     from kiln.runtime.threads import set_num_threads as set_num_threads
     from kiln.serialization import load as load
@@ -410,6 +429,10 @@ _NAMES = {
         "heaviside isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor "
         "multiply nan_to_num negative nextafter positive remainder round sgn=sign sign signbit "
         "subtract trunc"
+    ),
+    "kiln.reductions": (
+        "aminmax count_nonzero cummax cummin cumprod cumsum diff dist logcumsumexp logsumexp median nanmean nansum "
+        "norm prod std std_mean var var_mean"
     ),
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",

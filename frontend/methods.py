@@ -6,6 +6,7 @@ from kiln import functional as F
 from kiln import inplace
 from kiln import maths as X
 from kiln import pointwise as P
+from kiln import reductions as R
 from kiln.base import TensorBase
 from kiln.inplace import variant
 
@@ -34,6 +35,11 @@ class Methods(TensorBase):
     logit, rad2deg, sinc, sinh, tan, xlog1py = X.logit, X.rad2deg, X.sinc, X.sinh, X.tan, X.xlog1py
     xlogy, arccos, arccosh, arcsin, arcsinh, arctan = X.xlogy, X.acos, X.acosh, X.asin, X.asinh, X.atan
     arctan2, arctanh = X.atan2, X.atanh
+
+    aminmax, count_nonzero, cummax, cummin = R.aminmax, R.count_nonzero, R.cummax, R.cummin
+    cumprod, cumsum, diff, dist, logcumsumexp = R.cumprod, R.cumsum, R.diff, R.dist, R.logcumsumexp
+    logsumexp, median, nanmean, nansum, norm = R.logsumexp, R.median, R.nanmean, R.nansum, R.norm
+    prod, std, var = R.prod, R.std, R.var
 
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not
@@ -118,4 +124,6 @@ class Methods(TensorBase):
     sinh_ = variant(X.sinh, "sinh_")
     tan_ = variant(X.tan, "tan_")
     xlogy_ = variant(X.xlogy, "xlogy_")
+    cumsum_ = variant(R.cumsum, "cumsum_")
+    cumprod_ = variant(R.cumprod, "cumprod_")
     # fmt: on
