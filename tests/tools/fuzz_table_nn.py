@@ -277,7 +277,8 @@ def add_pool(name: str, spatial: int) -> None:
             more |= {"return_indices": d.flip(), "dilation": d.int(1, 2)}
         else:
             more |= {"count_include_pad": d.flip()}
-        return [k], calling(fn, d.int(2, 3), d.one([None, 1, 2]), d.int(0, 1), **more), None
+        size = 2 if more.get("dilation") == 2 else d.int(2, 3)
+        return [k], calling(fn, size, d.one([None, 1, 2]), d.int(0, 1), **more), None
 
     TABLE[name] = draw
 
