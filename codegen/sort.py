@@ -158,7 +158,7 @@ class _Lowering:
         j, low, high, middle = (Var(INDEX, x) for x in ("j", "low", "high", "middle"))
         kind = float32 if values.dtype.is_half else values.dtype  # 16-bit floats compare as float32
         value = Var(L.Vec(kind), "value")
-        here = L.load(table, (*self.lead, middle))
+        here: Expr = L.load(table, (*self.lead, middle))
         here = L.cast(here, kind) if values.dtype.is_half else here
         beyond = Var(L.BOOL, "beyond")
         test = L.apply("gt" if self.op.attrs["right"] else "ge", here, value)
