@@ -257,7 +257,9 @@ def add_conv(spatial: int, transposed: bool) -> None:
         lead = (c, out // groups) if transposed else (out, c // groups)
         w = d.new((*lead, *kernel), dtype)
         args = [k, w] + ([d.new((out,), dtype)] if d.flip() else [])
-        more = {"stride": d.int(1, 2), "padding": d.int(0, 1), "groups": groups, "dilation": d.int(1, 2 - transposed)}
+        padding = d.int(0, 1)  # with it a kernel of 3 steps of 2 fits into 4 elements
+        dilation = d.int(1, 2) if padding and not transposed else 1
+        more = {"stride": d.int(1, 2), "padding": padding, "groups": groups, "dilation": dilation}
         return args, calling(getattr(F, name), **more), None
 
     name = f"conv{'_transpose' if transposed else ''}{spatial}d"
