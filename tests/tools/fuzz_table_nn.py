@@ -257,7 +257,9 @@ def add_conv(spatial: int, transposed: bool) -> None:
         lead = (c, out // groups) if transposed else (out, c // groups)
         w = d.new((*lead, *kernel), dtype)
         args = [k, w] + ([d.new((out,), dtype)] if d.flip() else [])
-        more = {"stride": d.int(1, 2), "padding": d.int(0, 1), "groups": groups, "dilation": d.int(1, 2 - transposed)}
+        padding = d.int(0, 1)  # with it a kernel of 3 steps of 2 fits into 4 elements
+        dilation = d.int(1, 2) if padding and not transposed else 1
+        more = {"stride": d.int(1, 2), "padding": padding, "groups": groups, "dilation": dilation}
         return args, calling(getattr(F, name), **more), None
 
     name = f"conv{'_transpose' if transposed else ''}{spatial}d"
@@ -277,7 +279,8 @@ def add_pool(name: str, spatial: int) -> None:
             more |= {"return_indices": d.flip(), "dilation": d.int(1, 2)}
         else:
             more |= {"count_include_pad": d.flip()}
-        return [k], calling(fn, d.int(2, 3), d.one([None, 1, 2]), d.int(0, 1), **more), None
+        size = 2 if more.get("dilation") == 2 else d.int(2, 3)
+        return [k], calling(fn, size, d.one([None, 1, 2]), d.int(0, 1), **more), None
 
     TABLE[name] = draw
 
