@@ -18,7 +18,7 @@ from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
 from kiln.maths import logaddexp
-from kiln.promotion import cast_to, tensor_arg, wide
+from kiln.promotion import cast_to, floating, tensor_arg, wide
 from kiln.sorting import Sorted, lower_median
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def dist(input: TensorBase, other: TensorBase, p: float = 2) -> Tensor:
 @_in_float32
 def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
     """log(sum(e^input)) over `dim`, without overflow: the largest element is taken out."""
-    x = cast("Tensor", input) if input.dtype.kind == "float" else cast("Tensor", input).float()
+    x = floating("logsumexp", input)
     dims = dim_tuple("logsumexp", dim, x.ndim)
     top = F.amax(x.detach(), dims, keepdim=True) if x.numel() else F.sum(x.detach(), dims, keepdim=True)
     top = F.where(F.eq(F.abs(top), math.inf), 0.0, top)
@@ -207,6 +207,8 @@ def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False)
 def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """The lower one of the two middle elements, NaN if there is one: of all, or (values, indices) along `dim`."""
     x = tensor_arg("median", input)
+    if x.dtype is T.bool_:
+        raise DTypeError("is not defined for bools", op="median", operands=[x.ttype])
     if dim is None:
         return lower_median(F.reshape(x, (-1,)), 0).values
     found: Sorted = lower_median(x, dim, keepdim)
