@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from kiln import cumulative as C
 from kiln import functional as F
 from kiln import inplace
 from kiln import maths as X
 from kiln import pointwise as P
+from kiln import reductions as R
 from kiln.base import TensorBase
 from kiln.inplace import variant
 
@@ -34,6 +36,12 @@ class Methods(TensorBase):
     logit, rad2deg, sinc, sinh, tan, xlog1py = X.logit, X.rad2deg, X.sinc, X.sinh, X.tan, X.xlog1py
     xlogy, arccos, arccosh, arcsin, arcsinh, arctan = X.xlogy, X.acos, X.acosh, X.asin, X.asinh, X.atan
     arctan2, arctanh = X.atan2, X.atanh
+
+    aminmax, count_nonzero, dist, logsumexp, median = R.aminmax, R.count_nonzero, R.dist, R.logsumexp, R.median
+    mode, nanmean, nanmedian, nansum, norm = R.mode, R.nanmean, R.nanmedian, R.nansum, R.norm
+    prod, std, var = R.prod, R.std, R.var
+    cummax, cummin, cumprod, cumsum = C.cummax, C.cummin, C.cumprod, C.cumsum
+    diff, logcumsumexp = C.diff, C.logcumsumexp
 
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not
@@ -118,4 +126,6 @@ class Methods(TensorBase):
     sinh_ = variant(X.sinh, "sinh_")
     tan_ = variant(X.tan, "tan_")
     xlogy_ = variant(X.xlogy, "xlogy_")
+    cumsum_ = variant(C.cumsum, "cumsum_")
+    cumprod_ = variant(C.cumprod, "cumprod_")
     # fmt: on
