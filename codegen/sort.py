@@ -156,9 +156,10 @@ class _Lowering:
         table, values = self.inputs
         count = self.dim(self.op.operands[1].type.shape[-1])
         j, low, high, middle = (Var(INDEX, x) for x in ("j", "low", "high", "middle"))
-        wide = float32 if values.dtype.is_half else values.dtype
-        value = Var(L.Vec(wide), "value")
-        here = L.cast(L.load(table, (*self.lead, middle)), wide)
+        kind = float32 if values.dtype.is_half else values.dtype  # 16-bit floats compare as float32
+        value = Var(L.Vec(kind), "value")
+        here: Expr = L.load(table, (*self.lead, middle))
+        here = L.cast(here, kind) if values.dtype.is_half else here
         beyond = Var(L.BOOL, "beyond")
         test = L.apply("gt" if self.op.attrs["right"] else "ge", here, value)
         body: Block = (
@@ -170,8 +171,9 @@ class _Lowering:
             Carry(low, L.index(0), L.select(beyond, low, L.add(middle, L.index(1))), found),
             Carry(high, self.n, L.select(beyond, middle, high), Var(INDEX, "end")),
         )
+        wanted = L.load(values, (*self.lead, j))
         search: Block = (
-            Let(value, L.cast(L.load(values, (*self.lead, j)), wide)),
+            Let(value, L.cast(wanted, kind) if values.dtype.is_half else wanted),
             While(L.apply("lt", low, high), body, carried),
             Store(self.out, (*self.lead, j), found),
         )

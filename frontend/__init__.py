@@ -454,8 +454,20 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 _MODULES = frozenset(
     {
-        *("ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "func", "random", "errors"),
-        *("cuda", "linalg"),
+        "ir",
+        "codegen",
+        "runtime",
+        "nn",
+        "optim",
+        "data",
+        "utils",
+        "jit",
+        "autograd",
+        "func",
+        "random",
+        "errors",
+        "cuda",
+        "linalg",
     }
 )
 

@@ -14,7 +14,7 @@ from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.promotion import broadcast_to, tensor_arg
+from kiln.promotion import broadcast_to, cast_to, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -131,7 +131,9 @@ def baddbmm(input: TensorBase, batch1: TensorBase, batch2: TensorBase, *, beta: 
 
 def addbmm(input: TensorBase, batch1: TensorBase, batch2: TensorBase, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """beta * input + alpha * sum(bmm(batch1, batch2)) over the batch."""
-    return _plus("addbmm", input, F.sum(bmm(batch1, batch2), 0), beta, alpha)
+    products = bmm(batch1, batch2)
+    total = cast_to(F.sum(products, 0), products.dtype)  # a sum of narrow integers is an int64
+    return _plus("addbmm", input, total, beta, alpha)
 
 
 def chain_matmul(*matrices: TensorBase) -> Tensor:

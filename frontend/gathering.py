@@ -16,7 +16,7 @@ import numpy as np
 from kiln import functional as F
 from kiln import indexing
 from kiln.autograd import write_in_place
-from kiln.base import Operand, TensorBase
+from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
@@ -419,7 +419,9 @@ def _in_place(name: str, function: Callable[..., Tensor]) -> Callable[..., Any]:
     """The method that writes a function's result into its tensor."""
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        value = function(self, *args, **kwargs)
+        # Derivatives may read the tensor as it was, which the write below would destroy: they get a copy.
+        kept = F.clone(self) if MODES.grad_enabled and self.requires_grad else self
+        value = function(kept, *args, **kwargs)
         if value.shape != self.shape:
             raise ShapeError(f"the result has shape {list(value.shape)}", op=name, operands=[self.ttype])
         write_in_place(self, name, OPS["copy"], (value,), {})

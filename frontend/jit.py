@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.autograd import refresh
+from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.capture import Capture
 from kiln.dispatch import CheckFailed
@@ -78,7 +79,8 @@ class CompiledFunction:
         return self._run((id(instance),), (instance, *args), kwargs)
 
     def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if MODES.recorder is not None:  # inside another capture: part of it
+        # Inside another capture it is part of that; where NaNs are looked for, each op has to be seen.
+        if MODES.recorder is not None or ANOMALY.enabled:
             return self._function(*args, **kwargs)
         key, tensors, objects = _signature(keep, args, kwargs)
         found = self._find(key, tensors)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kiln import functional as F
 from kiln import pointwise as P
-from kiln.base import TensorBase
+from kiln.base import Operand, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, NotYetError
 from kiln.functional import Dims
 from kiln.ir import types as T
@@ -229,9 +229,9 @@ def norm(
     return vector_norm(input, 2 if p is None or isinstance(p, str) else p, dim, keepdim, dtype=dtype)
 
 
-def dist(input: TensorBase, other: TensorBase, p: float = 2) -> Tensor:
+def dist(input: TensorBase, other: Operand, p: float = 2) -> Tensor:
     """The norm of order `p` of input - other, all elements together."""
-    return vector_norm(F.sub(_floats("dist", input), _floats("dist", other)), p)
+    return vector_norm(F.sub(_floats("dist", input), other), p)
 
 
 # --------------------------------------------------------------------------------------------- extremes

@@ -89,6 +89,10 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
         """
         results = dispatch.run(op, operands, attrs)
         if MODES.recorder is not None:
+            if MODES.grad_enabled:
+                for t in operands:
+                    if t._view is not None:  # its new history is operations of their own, which come before this one
+                        autograd.refresh(t)
             MODES.recorder.record(op, operands, attrs, results)
         if MODES.grad_enabled:
             for t in operands:

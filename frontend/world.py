@@ -83,7 +83,7 @@ class Audit:
         return self
 
     def __exit__(self, *_: object) -> None:
-        sys.setprofile(self._before)
+        _resume(self._before)
         if self._collects:
             gc.enable()
 
@@ -172,7 +172,15 @@ def paused() -> Iterator[None]:
     try:
         yield
     finally:
+        _resume(watcher)
+
+
+def _resume(watcher: Any) -> None:
+    """Put a profiler back. Those in C (cProfile) show themselves as an object that is to be enabled again."""
+    if watcher is None or callable(watcher):
         sys.setprofile(watcher)
+    else:
+        watcher.enable()
 
 
 def _is_made(code: CodeType, module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import sys
 import threading
 import time
@@ -331,6 +332,21 @@ def test_refusals_are_golden(f: Callable[..., Any], request: pytest.FixtureReque
     assert path.read_text() == text
 
 
+def test_first_use_of_a_view_after_a_write_keeps_its_gradient() -> None:
+    """The view's new history is made when it is first read: before the op that reads it, not in its midst."""
+
+    def written(x: Any) -> Any:
+        base = x.clone()
+        part = base[1:]
+        part.mul_(3)
+        return part * 5
+
+    for f in (written, kiln.compile(written)):
+        x = kiln.ones(3, requires_grad=True)
+        f(x).sum().backward()
+        assert x.grad.tolist() == [0, 15, 15]
+
+
 def test_memory_shared_by_two_inputs_must_not_be_written() -> None:
     @kiln.compile
     def f(a: Any, b: Any) -> Any:
@@ -397,3 +413,14 @@ def test_kernels_are_made_unwatched_and_what_follows_is_watched(monkeypatch: pyt
         kiln.compile(f)(x)
     assert watched == [None]
     assert sys.getprofile() is None
+
+
+def test_a_capture_under_a_profiler_leaves_it_running() -> None:
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        f = kiln.compile(lambda x: x * 2)
+        assert f(kiln.ones(2)).tolist() == f(kiln.ones(2)).tolist() == [2.0, 2.0]
+        assert sys.getprofile() is not None
+    finally:
+        profile.disable()

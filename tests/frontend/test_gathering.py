@@ -298,3 +298,24 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_errors(call: Callable[[], Any], kind: type[Exception], match: str) -> None:
     with pytest.raises(kind, match=match):
         call()
+
+
+@pytest.mark.parametrize("reduce", ["prod", "mean", "amax", "amin"])
+def test_gradient_of_a_reduction_written_in_place(reduce: str) -> None:
+    """The derivative reads what the tensor was before."""
+
+    def through(x: Any, s: Any, by_index: bool) -> Any:
+        base = x.clone()
+        if by_index:
+            base[1:].index_reduce_(0, kiln.tensor([0, 1, 1]), s, reduce)
+        else:
+            base[1:].scatter_reduce_(0, kiln.tensor([0, 1, 1]), s, reduce)
+        return base * 2
+
+    for by_index in (False, True):
+        x, s = kiln.tensor([9.0, 2, 3], requires_grad=True), kiln.tensor([5.0, 1, 4], requires_grad=True)
+        part = (kiln.index_reduce if by_index else kiln.scatter_reduce)(x[1:], 0, kiln.tensor([0, 1, 1]), s, reduce)
+        wanted = kiln.autograd.grad((2 * part).sum() + 2 * x[0], (x, s))
+        for f in (through, kiln.compile(through)):
+            found = kiln.autograd.grad(f(x, s, by_index).sum(), (x, s))
+            assert [g.tolist() for g in found] == [g.tolist() for g in wanted]

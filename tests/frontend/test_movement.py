@@ -343,3 +343,11 @@ def test_errors(call: Callable[[], Any], kind: type[Exception], match: str) -> N
 def test_addmm_ignores_its_input_when_beta_is_zero() -> None:
     nan = kiln.full((2, 2), float("nan"))
     assert kiln.addmm(nan, kiln.eye(2), kiln.eye(2), beta=0).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64"])
+def test_addbmm_of_integers_keeps_their_dtype_and_wraps(dtype: str) -> None:
+    x, a, b = (np.random.default_rng(3).integers(0, 90, s).astype(dtype) for s in ((2, 3), (5, 2, 4), (5, 4, 3)))
+    found = kiln.addbmm(*map(kiln.from_numpy, (x, a, b))).numpy()
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, (x + (a.astype("int64") @ b).sum(0)).astype(dtype))

@@ -37,6 +37,16 @@ def test_sort_is_stable_and_nan_is_last(dtype: str, dim: int) -> None:
     assert (kiln.from_numpy(x).argsort(dim, descending=True).numpy() == down).all()
 
 
+@pytest.mark.parametrize("dtype", [kiln.float16, kiln.bfloat16, kiln.uint8, kiln.int16])
+def test_search_takes_narrow_numbers(dtype: Any) -> None:
+    row, values = np.array([1, 2, 2, 7]), np.array([0, 2, 3, 7, 9])
+    table, v = kiln.from_numpy(row).to(dtype), kiln.from_numpy(values).to(dtype)
+    for right, side in ((False, "left"), (True, "right")):
+        assert kiln.bucketize(v, table, right=right).tolist() == np.searchsorted(row, values, side).tolist()
+        compiled = kiln.compile(lambda t, x, right=right: kiln.searchsorted(t, x, right=right))
+        assert compiled(table, v).tolist() == np.searchsorted(row, values, side).tolist()
+
+
 def test_strided_empty_and_0d() -> None:
     x = tied((8, 6))
     turned = kiln.from_numpy(x)[::2].T

@@ -20,10 +20,9 @@ UNTABLED = {
 }  # fmt: skip
 """Public functions on tensors that have no drawer, and why."""
 
-EAGER_ONLY = frozenset(
-    {"argwhere", "index by mask", "masked_select", "nonzero", "unique", "unique_consecutive", "bincount"}
-    | {"masked_scatter", "masked_scatter_"}
-)
+EAGER_ONLY = frozenset({"argwhere", "index by mask", "masked_select", "nonzero", "unique", "unique_consecutive",
+                        "bincount",
+                        "masked_scatter", "masked_scatter_"})  # fmt: skip
 """The shapes of their results depend on data, so no capture takes them: they run, alone, against the oracle."""
 
 MODULES = ("contraction", "convolution", "creation", "functional", "gathering", "movement", "padding", "pooling",

@@ -257,7 +257,9 @@ def add_conv(spatial: int, transposed: bool) -> None:
         lead = (c, out // groups) if transposed else (out, c // groups)
         w = d.new((*lead, *kernel), dtype)
         args = [k, w] + ([d.new((out,), dtype)] if d.flip() else [])
-        more = {"stride": d.int(1, 2), "padding": d.int(0, 1), "groups": groups, "dilation": d.int(1, 2 - transposed)}
+        padding = d.int(0, 1)  # with it a kernel of 3 steps of 2 fits into 4 elements
+        dilation = d.int(1, 2) if padding and not transposed else 1
+        more = {"stride": d.int(1, 2), "padding": padding, "groups": groups, "dilation": dilation}
         return args, calling(getattr(F, name), **more), None
 
     name = f"conv{'_transpose' if transposed else ''}{spatial}d"
@@ -277,7 +279,8 @@ def add_pool(name: str, spatial: int) -> None:
             more |= {"return_indices": d.flip(), "dilation": d.int(1, 2)}
         else:
             more |= {"count_include_pad": d.flip()}
-        return [k], calling(fn, d.int(2, 3), d.one([None, 1, 2]), d.int(0, 1), **more), None
+        size = 2 if more.get("dilation") == 2 else d.int(2, 3)
+        return [k], calling(fn, size, d.one([None, 1, 2]), d.int(0, 1), **more), None
 
     TABLE[name] = draw
 
@@ -674,5 +677,75 @@ def _(d: Draw) -> Drawn:
         else:
             x.transpose(0, -1).mul_(1)
         return x[:1]
+
+    return [k], run, None
+
+
+# ---- what only tensors have: methods and operators
+
+
+def add_method(name: str, dtypes: Sequence[str], lo: int = 0) -> None:
+    def draw(d: Draw) -> Drawn:
+        return [d.take(dtypes, lo)], method(name), None
+
+    TABLE[f"Tensor.{name}"] = draw
+
+
+for _name in ("contiguous", "half", "bfloat16", "float", "double", "char", "byte", "short", "int", "long", "bool"):
+    add_method(_name, ANY)
+
+
+def add_likeness(name: str) -> None:
+    def draw(d: Draw) -> Drawn:
+        k = d.take(ANY, 1)
+        other = d.like(k, ANY, same=False)
+        return [k, other], method(name), None
+
+    TABLE[f"Tensor.{name}"] = draw
+
+
+for _name in ("expand_as", "reshape_as", "view_as", "type_as"):
+    add_likeness(_name)
+
+
+@entry("Tensor.repeat")
+def _(d: Draw) -> Drawn:
+    k = d.take(ANY, 0, 3)
+    times = tuple(d.int(1, 3) for _ in range(d.of(k).ndim + d.int(0, 1)))
+    return [k], method("repeat", *times), lambda v: np.tile(v, times)
+
+
+@entry("Tensor.view")
+def _(d: Draw) -> Drawn:
+    k = d.take(ANY, 1)
+    return [k], lambda x: x.clone().view(-1), None
+
+
+@entry("Tensor.new_full")
+def _(d: Draw) -> Drawn:
+    shape = d.shape(2)
+    return [d.take(NUMERIC)], lambda x: (x.new_full(shape, 3), x.new_zeros(shape), x.new_ones(shape)), None
+
+
+@entry("Tensor.mT")
+def _(d: Draw) -> Drawn:
+    return [d.take(ANY, 2)], lambda x: x.mT, lambda v: np.swapaxes(v, -1, -2)
+
+
+@entry("operators")
+def _(d: Draw) -> Drawn:
+    k = d.take(NUMERIC)
+    kind, number = d.int(0, 4), d.one([2, 3, -1, 0.5])
+
+    def run(x: Any) -> Any:
+        if kind == 0:
+            return number - x
+        if kind == 1:
+            return number / x
+        if kind == 2:
+            return -x * number + x
+        if kind == 3:
+            return (x < number) == (x >= number)
+        return x @ x.mT if x.ndim > 1 else abs(x) + number
 
     return [k], run, None
