@@ -206,10 +206,13 @@ if TYPE_CHECKING:
     from kiln.maths import atanh as atanh
     from kiln.maths import cosh as cosh
     from kiln.maths import deg2rad as deg2rad
+    from kiln.maths import digamma as digamma
     from kiln.maths import erfc as erfc
+    from kiln.maths import erfinv as erfinv
     from kiln.maths import exp2 as exp2
     from kiln.maths import expm1 as expm1
     from kiln.maths import hypot as hypot
+    from kiln.maths import lgamma as lgamma
     from kiln.maths import log1p as log1p
     from kiln.maths import log2 as log2
     from kiln.maths import log10 as log10
@@ -410,9 +413,9 @@ _NAMES = {
     ),
     "kiln.jit": "compile",
     "kiln.maths": (
-        "acos acosh asin asinh atan atan2 atanh cosh deg2rad erfc exp2 expm1 hypot log10 log1p log2 logaddexp "
-        "logaddexp2 logit rad2deg sinc sinh tan xlog1py xlogy "
-        "arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan=atan arctan2=atan2 arctanh=atanh"
+        "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
+        "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
+        "log10 log1p log2 logaddexp logaddexp2 logit rad2deg sinc sinh tan xlog1py xlogy"
     ),
     "kiln.movement": (
         "adjoint as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to "

@@ -1,7 +1,7 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
-The families: `create` (no operands), `cast`, `elementwise`, `pointwise` and `transcendental`, `movement` (views,
-slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg`, `conv`, `pool`,
+The families: `create` (no operands), `cast`, `elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
+(views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg`, `conv`, `pool`,
 `random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
 """
 
@@ -11,6 +11,7 @@ from kiln.ir.ops import conv as conv
 from kiln.ir.ops import create as create
 from kiln.ir.ops import elementwise as elementwise
 from kiln.ir.ops import fusion as fusion
+from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import movement as movement
