@@ -252,8 +252,10 @@ def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False)
 
 def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """median(input): the lower one of the two middle elements, NaN if there is one or nothing; equals share the
-    gradient. median(input, dim): (values, indices) along a dimension."""
+    gradient. median(input, dim): (values, indices) along a dimension. DTypeError for bools."""
     x = tensor_arg("median", input)
+    if x.dtype is T.bool_:
+        raise DTypeError("is not defined for bools", op="median", operands=[x.ttype])
     if dim is not None:
         return lower_median(x, dim, keepdim)
     if not x.numel():

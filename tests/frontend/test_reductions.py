@@ -168,6 +168,9 @@ class TestOrderStatistics:
         assert kiln.nanmedian(nan).item() == 2.0 and math.isnan(kiln.median(nan).item())
         assert math.isnan(kiln.median(kiln.zeros(0)).item())
         assert kiln.median(kiln.tensor([3, 1, 2])).item() == 2
+        for f in (kiln.median, kiln.nanmedian):
+            with pytest.raises(kiln.DTypeError, match="median"):
+                f(kiln.tensor([True]))
         compiles(lambda t: kiln.nanmedian(t, 1), nan.numpy())
         compiles(lambda t: kiln.median(t, 0), nan.numpy())
 
