@@ -1,7 +1,7 @@
 """Scans as loops: the scanned dimension is walked serially, the others side by side.
 
-16 neighbours along the last other dimension are the lanes of a vector, which share one walk; blocks of 16 and the
-dimensions before are shared out among threads. Every element of a result is made as if alone, whatever the shape.
+16 neighbours along the last dimension are the lanes of a vector, which share one walk; blocks of 16 and the dimensions
+before are shared out among threads. Every element of a result is made as if alone, whatever the shape.
 """
 
 from __future__ import annotations
@@ -60,20 +60,19 @@ class _Lowering:
         return Buffer(name, t.dtype, tuple(map(_plain, sizes)), tuple(map(_plain, steps)))
 
     def loops(self) -> Block:
-        """The loops around the scan: those of the dimensions before the lanes', the blocks of lanes, the lanes."""
+        """The loops around the scan: those of the dimensions but the last, the blocks of lanes, the lanes. A scan along
+        the last dimension has no lanes: neighbours would lie a row apart, and a row is read fastest from end to end."""
         others = [d for d in range(len(self.sizes)) if d != self.dim]
         work = L.mul(self.sizes[self.dim], L.index(COST))
-        if not others:
-            return self._walk()
-        last = others.pop()
-        size, block, lane = self.sizes[last], Var(INDEX, "block"), Var(INDEX, "lane")
-        first = L.mul(block, L.index(LANES))
-        self.index[last] = L.add(first, lane)
-        lanes = L.apply("min", L.sub(size, first), L.index(LANES))
-        body: Block = (For("vector", lane, L.index(0), lanes, self._walk()),)
-        blocks = L.apply("div", L.add(size, L.index(LANES - 1)), L.index(LANES))
-        around = [(d, self.index[d], self.sizes[d]) for d in others] + [(last, block, blocks)]
-        for k, (_, var, count) in reversed(list(enumerate(around))):
+        around: list[tuple[Expr, Expr]] = []
+        body = self._walk()
+        if others and others[-1] > self.dim:
+            last = others.pop()
+            body, block, blocks = self._lanes(last)
+            around.append((block, blocks))
+            work = L.mul(work, L.index(LANES))
+        around[:0] = [(self.index[d], self.sizes[d]) for d in others]
+        for k, (var, count) in reversed(list(enumerate(around))):
             assert isinstance(var, Var)
             grain = None
             if k == 0:
@@ -81,6 +80,15 @@ class _Lowering:
             body = (For("serial" if k else "parallel", var, L.index(0), count, body, grain=grain),)
             work = L.mul(work, count)
         return body
+
+    def _lanes(self, last: int) -> tuple[Block, Expr, Expr]:
+        """One block of lanes along the last dimension, the blocks' variable and how many there are."""
+        size, block, lane = self.sizes[last], Var(INDEX, "block"), Var(INDEX, "lane")
+        first = L.mul(block, L.index(LANES))
+        self.index[last] = L.add(first, lane)
+        lanes = L.apply("min", L.sub(size, first), L.index(LANES))
+        body: Block = (For("vector", lane, L.index(0), lanes, self._walk()),)
+        return body, block, L.apply("div", L.add(size, L.index(LANES - 1)), L.index(LANES))
 
     # ------------------------------------------------------------------------------------ one walk
 
