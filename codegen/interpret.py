@@ -339,6 +339,7 @@ _INTRINSICS: Final[dict[str, Callable[..., Any]]] = {
 }
 _COMBINE: Final[dict[str, Callable[[Array, Array], Array]]] = {
     "add": np.add,
+    "mul": np.multiply,
     "max": maximum,
     "min": minimum,
     "or": np.bitwise_or,

@@ -24,12 +24,13 @@ from kiln.ir.types import DType
 def expand(fn: str, args: tuple[Expr, ...]) -> Expr:
     """The arithmetic that defines `fn` for its operands' dtype, in as many lanes as they have."""
     dtype = args[0].dtype
-    from kiln.codegen import mathlib_more as more  # which is built on this module
+    from kiln.codegen import gamma  # which are built on this module
+    from kiln.codegen import mathlib_more as more
 
     if dtype is T.float32:
-        make = _F32.get(fn) or more.F32.get(fn)
+        make = _F32.get(fn) or more.F32.get(fn) or gamma.F32.get(fn)
     elif dtype is T.float64:
-        make = _F64.get(fn) or more.F64.get(fn)
+        make = _F64.get(fn) or more.F64.get(fn) or gamma.F64.get(fn)
     else:
         make = None
     if make is None:

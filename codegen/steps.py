@@ -18,6 +18,7 @@ from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
 from kiln.codegen.matmul import matmul_module
 from kiln.codegen.plan import Argument, Pointer, Step
+from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.schedule import schedule
 from kiln.codegen.sort import lower_sort
@@ -64,8 +65,9 @@ def steps(
             steps.append(conv_step(op, layouts, target))
         elif isinstance(definition(op).lower, Scatter):
             steps.append(_scatter_step(op, layouts, target, sites, note))
-        elif op.op.name in ("argsort", "searchsorted"):
-            lowered = lower_sort(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
+        elif op.op.name in ("argsort", "searchsorted", *SCANS):
+            make = lower_scan if op.op.name in SCANS else lower_sort
+            lowered = make(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
             steps.append(_kernel_step(op, lowered, _arguments(op, layouts, lowered), target, note))
         elif op.op.name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
             raise TypeError(f"no step for {op.op.name} in a fused graph")

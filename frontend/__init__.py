@@ -55,6 +55,15 @@ if TYPE_CHECKING:
     from kiln.creation import tensor as tensor
     from kiln.creation import zeros as zeros
     from kiln.creation import zeros_like as zeros_like
+    from kiln.cumulative import cummax as cummax
+    from kiln.cumulative import cummin as cummin
+    from kiln.cumulative import cumprod as cumprod
+    from kiln.cumulative import cumsum as cumsum
+    from kiln.cumulative import cumulative_trapezoid as cumulative_trapezoid
+    from kiln.cumulative import diff as diff
+    from kiln.cumulative import logcumsumexp as logcumsumexp
+    from kiln.cumulative import trapezoid as trapezoid
+    from kiln.cumulative import trapezoid as trapz
     from kiln.device import device as device
     from kiln.dtypes import finfo as finfo
     from kiln.dtypes import iinfo as iinfo
@@ -197,10 +206,13 @@ if TYPE_CHECKING:
     from kiln.maths import atanh as atanh
     from kiln.maths import cosh as cosh
     from kiln.maths import deg2rad as deg2rad
+    from kiln.maths import digamma as digamma
     from kiln.maths import erfc as erfc
+    from kiln.maths import erfinv as erfinv
     from kiln.maths import exp2 as exp2
     from kiln.maths import expm1 as expm1
     from kiln.maths import hypot as hypot
+    from kiln.maths import lgamma as lgamma
     from kiln.maths import log1p as log1p
     from kiln.maths import log2 as log2
     from kiln.maths import log10 as log10
@@ -337,16 +349,12 @@ if TYPE_CHECKING:
     from kiln.ranges import triu_indices as triu_indices
     from kiln.reductions import aminmax as aminmax
     from kiln.reductions import count_nonzero as count_nonzero
-    from kiln.reductions import cummax as cummax
-    from kiln.reductions import cummin as cummin
-    from kiln.reductions import cumprod as cumprod
-    from kiln.reductions import cumsum as cumsum
-    from kiln.reductions import diff as diff
     from kiln.reductions import dist as dist
-    from kiln.reductions import logcumsumexp as logcumsumexp
     from kiln.reductions import logsumexp as logsumexp
     from kiln.reductions import median as median
+    from kiln.reductions import mode as mode
     from kiln.reductions import nanmean as nanmean
+    from kiln.reductions import nanmedian as nanmedian
     from kiln.reductions import nansum as nansum
     from kiln.reductions import norm as norm
     from kiln.reductions import prod as prod
@@ -371,15 +379,16 @@ _NAMES = {
     "kiln.autograd": (
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
     ),
-    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.contraction": (
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),
+    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.creation": (
         "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
     ),
-    "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
+    "kiln.cumulative": "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid trapz=trapezoid",
     "kiln.device": "device",
+    "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
         "LoadError NotYetError SaveError ShapeError WorkerError"
@@ -403,12 +412,10 @@ _NAMES = {
         "bfloat16 float32 float=float32 float64 double=float64"
     ),
     "kiln.jit": "compile",
-    "kiln.padding": "pixel_shuffle pixel_unshuffle",
-    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.maths": (
-        "acos acosh asin asinh atan atan2 atanh cosh deg2rad erfc exp2 expm1 hypot log10 log1p log2 logaddexp "
-        "logaddexp2 logit rad2deg sinc sinh tan xlog1py xlogy "
-        "arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan=atan arctan2=atan2 arctanh=atanh"
+        "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
+        "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
+        "log10 log1p log2 logaddexp logaddexp2 logit rad2deg sinc sinh tan xlog1py xlogy"
     ),
     "kiln.movement": (
         "adjoint as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to "
@@ -416,13 +423,7 @@ _NAMES = {
         "flip fliplr flipud hsplit hstack meshgrid moveaxis movedim narrow ravel repeat_interleave roll rot90 "
         "select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten vsplit vstack"
     ),
-    "kiln.printing": "set_printoptions",
-    "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
-    "kiln.random": (
-        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
-        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
-    ),
-    "kiln.ranges": "linspace logspace tril_indices triu_indices",
+    "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
         "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac "
@@ -430,9 +431,16 @@ _NAMES = {
         "multiply nan_to_num negative nextafter positive remainder round sgn=sign sign signbit "
         "subtract trunc"
     ),
+    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
+    "kiln.printing": "set_printoptions",
+    "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
+    "kiln.random": (
+        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
+        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
+    ),
+    "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.reductions": (
-        "aminmax count_nonzero cummax cummin cumprod cumsum diff dist logcumsumexp logsumexp median nanmean nansum "
-        "norm prod std std_mean var var_mean"
+        "aminmax count_nonzero dist logsumexp median mode nanmean nanmedian nansum norm prod std std_mean var var_mean"
     ),
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
@@ -448,7 +456,22 @@ _HOMES: dict[str, tuple[str, str]] = {
 """Public name -> home module and the name there."""
 
 _MODULES = frozenset(
-    {"ir", "codegen", "runtime", "nn", "optim", "data", "utils", "jit", "autograd", "func", "random", "errors", "cuda"}
+    {
+        "ir",
+        "codegen",
+        "runtime",
+        "nn",
+        "optim",
+        "data",
+        "utils",
+        "jit",
+        "autograd",
+        "func",
+        "random",
+        "errors",
+        "cuda",
+        "linalg",
+    }
 )
 
 

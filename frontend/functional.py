@@ -367,7 +367,8 @@ def _reduced(x: Tensor, result: Tensor, dims: tuple[int, ...], keepdim: bool) ->
     return apply(_RESHAPE, result, shape=tuple(1 if d in dims else n for d, n in enumerate(x.shape)))
 
 
-def _reduce(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+def reduce(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    """A reduction over `dim` (default: all); a 0-d tensor is copied."""
     dims = dim_tuple(op.name, dim, x.ndim)
     result = apply(op, x, dims=dims) if dims else apply(_COPY, x)
     return _reduced(x, result, dims, keepdim)
@@ -378,7 +379,7 @@ def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DT
     x = tensor_arg("sum", input)
     if dtype is None:
         dtype = x.dtype if x.dtype.kind == "float" else T.int64
-    return _reduce(_SUM, cast_to(x, dtype), dim, keepdim)
+    return reduce(_SUM, cast_to(x, dtype), dim, keepdim)
 
 
 def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
@@ -399,12 +400,12 @@ def _mean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
 
 def amax(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The maximum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
-    return _reduce(OPS["amax"], tensor_arg("amax", input), dim, keepdim)
+    return reduce(OPS["amax"], tensor_arg("amax", input), dim, keepdim)
 
 
 def amin(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The minimum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
-    return _reduce(OPS["amin"], tensor_arg("amin", input), dim, keepdim)
+    return reduce(OPS["amin"], tensor_arg("amin", input), dim, keepdim)
 
 
 def all(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
@@ -418,7 +419,7 @@ def any(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 
 def _decided(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    result = _reduce(op, cast_to(x, T.bool_), dim, keepdim)
+    result = reduce(op, cast_to(x, T.bool_), dim, keepdim)
     return cast_to(result, T.uint8) if x.dtype is T.uint8 else result
 
 

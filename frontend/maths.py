@@ -16,7 +16,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cosh", "deg2rad", "erfc", "exp2", "expm1"),
-    *("hypot", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logit", "rad2deg", "sinc", "sinh", "tan"),
+    *(
+        "digamma",
+        "erfinv",
+        "hypot",
+        "lgamma",
+        "log10",
+        "log1p",
+        "log2",
+        "logaddexp",
+        "logaddexp2",
+        "logit",
+        "rad2deg",
+        "sinc",
+        "sinh",
+        "tan",
+    ),
     *("xlog1py", "xlogy"),
 ]
 
@@ -47,6 +62,9 @@ asinh = _unary("asinh", "The inverse hyperbolic sine.")
 acosh = _unary("acosh", "The inverse hyperbolic cosine; NaN below 1.")
 atanh = _unary("atanh", "The inverse hyperbolic tangent; NaN beyond 1.")
 erfc = _unary("erfc", "1 - erf(input), accurate for large input.")
+erfinv = _unary("erfinv", "The inverse error function; infinite at 1 and -1, NaN beyond.")
+lgamma = _unary("lgamma", "log |gamma(input)|; infinite at 0 and negative integers.")
+digamma = _unary("digamma", "The derivative of lgamma; NaN at negative integers.")
 
 
 def _floats(name: str, a: Operand, b: Operand) -> tuple[Tensor, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kiln import cumulative as C
 from kiln import functional as F
 from kiln import inplace
 from kiln import maths as X
@@ -34,12 +35,13 @@ class Methods(TensorBase):
     hypot, log10, log1p, log2, logaddexp, logaddexp2 = X.hypot, X.log10, X.log1p, X.log2, X.logaddexp, X.logaddexp2
     logit, rad2deg, sinc, sinh, tan, xlog1py = X.logit, X.rad2deg, X.sinc, X.sinh, X.tan, X.xlog1py
     xlogy, arccos, arccosh, arcsin, arcsinh, arctan = X.xlogy, X.acos, X.acosh, X.asin, X.asinh, X.atan
-    arctan2, arctanh = X.atan2, X.atanh
+    arctan2, arctanh, digamma, erfinv, lgamma = X.atan2, X.atanh, X.digamma, X.erfinv, X.lgamma
 
-    aminmax, count_nonzero, cummax, cummin = R.aminmax, R.count_nonzero, R.cummax, R.cummin
-    cumprod, cumsum, diff, dist, logcumsumexp = R.cumprod, R.cumsum, R.diff, R.dist, R.logcumsumexp
-    logsumexp, median, nanmean, nansum, norm = R.logsumexp, R.median, R.nanmean, R.nansum, R.norm
+    aminmax, count_nonzero, dist, logsumexp, median = R.aminmax, R.count_nonzero, R.dist, R.logsumexp, R.median
+    mode, nanmean, nanmedian, nansum, norm = R.mode, R.nanmean, R.nanmedian, R.nansum, R.norm
     prod, std, var = R.prod, R.std, R.var
+    cummax, cummin, cumprod, cumsum = C.cummax, C.cummin, C.cumprod, C.cumsum
+    diff, logcumsumexp = C.diff, C.logcumsumexp
 
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not
@@ -124,6 +126,9 @@ class Methods(TensorBase):
     sinh_ = variant(X.sinh, "sinh_")
     tan_ = variant(X.tan, "tan_")
     xlogy_ = variant(X.xlogy, "xlogy_")
-    cumsum_ = variant(R.cumsum, "cumsum_")
-    cumprod_ = variant(R.cumprod, "cumprod_")
+    digamma_ = variant(X.digamma, "digamma_")
+    erfinv_ = variant(X.erfinv, "erfinv_")
+    lgamma_ = variant(X.lgamma, "lgamma_")
+    cumsum_ = variant(C.cumsum, "cumsum_")
+    cumprod_ = variant(C.cumprod, "cumprod_")
     # fmt: on

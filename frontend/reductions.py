@@ -1,330 +1,317 @@
-"""More reductions and running ones, under PyTorch's names: each a composition of primitives, in the order that it is
-written in. 16-bit floats are computed in float32, and each result is rounded once.
+"""Public reductions beyond those of `functional.py`: products, variances, norms, and what skips NaN or counts.
+
+Each is the composition that it is written as. 16-bit floats are computed in float32 and rounded once.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kiln import functional as F
-from kiln.base import TensorBase
-from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, NotYetError
-from kiln.functional import Dims, Extremum, dim_index, dim_tuple
-from kiln.gathering import gather
+from kiln import pointwise as P
+from kiln.base import Operand, TensorBase
+from kiln.errors import DTypeError, InvalidValueError, NotYetError
+from kiln.functional import Dims
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.maths import logaddexp
-from kiln.promotion import cast_to, floating, tensor_arg, wide
-from kiln.sorting import Sorted, lower_median
+from kiln.promotion import apply, cast_to, floating, in_float32, tensor_arg
+from kiln.sorting import Sorted, gathered, lower_median, positions
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    *("aminmax", "count_nonzero", "cummax", "cummin", "cumprod", "cumsum", "diff", "dist", "logcumsumexp", "logsumexp"),
-    *("median", "nanmean", "nansum", "norm", "prod", "std", "std_mean", "var", "var_mean", "vector_norm"),
+    *("aminmax", "count_nonzero", "dist", "logsumexp", "median", "mode", "nanmean", "nanmedian", "nansum", "norm"),
+    *("prod", "std", "std_mean", "var", "var_mean", "vector_norm"),
 ]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 
-
-def _in_float32(function: Function) -> Function:
-    """The first argument, of 16-bit floats, as float32, and the result, or each of them, back."""
-
-    @functools.wraps(function)
-    def run(input: TensorBase, *args: Any, **kwargs: Any) -> Any:
-        x = tensor_arg(function.__name__, input)
-        if not x.dtype.is_half:
-            return function(x, *args, **kwargs)
-        result = function(wide(x), *args, **kwargs)
-        if isinstance(result, TensorBase):
-            return cast_to(cast("Tensor", result), x.dtype)
-        return type(result)(*(cast_to(t, x.dtype) if t.dtype is T.float32 else t for t in result))
-
-    return cast("Function", run)
-
-
-def _floats(name: str, x: Tensor) -> Tensor:
+def _floats(name: str, input: object) -> Tensor:
+    """A floating point operand; DTypeError otherwise."""
+    x = tensor_arg(name, input)
     if x.dtype.kind != "float":
-        raise DTypeError(f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="convert it with float()")
+        raise DTypeError(f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="cast to a float dtype")
     return x
 
 
-# ------------------------------------------------------------------------------------- variance
+def _count(name: str, x: Tensor, dim: Dims) -> int:
+    """How many elements each result is made of."""
+    return math.prod([x.shape[d] for d in F.dim_tuple(name, dim, x.ndim)])
 
 
-class _Spread(NamedTuple):
-    """What std_mean and var_mean return."""
-
-    spread: Tensor
-    mean: Tensor
+# ----------------------------------------------------------------------------------------- sums, products
 
 
-def _variance(name: str, x: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any) -> _Spread:
-    """The mean of squared differences from the mean, divided by count - correction; NaN where that is 0, as 0 / 0."""
-    _floats(name, x)
-    if isinstance(dim, bool):
-        dim, unbiased = None, dim
-    if unbiased is not None and correction is not None:
-        raise InvalidValueError("takes unbiased or correction, not both", op=name)
-    less = (1 if unbiased in (None, True) else 0) if correction is None else correction
-    dims = dim_tuple(name, dim, x.ndim)
-    count = math.prod([x.shape[d] for d in dims])
-    center = F.div(F.sum(x, dims, keepdim=True), float(count))
-    gap = F.sub(x, center)
-    total = F.sum(F.mul(gap, gap), dims, keepdim=keepdim)
-    return _Spread(F.div(total, max(0.0, float(count - less))), center if keepdim else F.sum(center, dims))
+def prod(input: TensorBase, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
+    """The product along `dim` (default: of all), 1 of nothing; bools and integers multiply as int64, wrapping. The
+    gradient is right beside zeros too."""
+    x = tensor_arg("prod", input)
+    if dtype is None:
+        dtype = x.dtype if x.dtype.kind == "float" else T.int64
+    return F.reduce(OPS["prod"], cast_to(x, dtype), dim, keepdim)
 
 
-@_in_float32
-def var(
-    input: TensorBase, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
-) -> Tensor:
-    """The variance over `dim` (default: all), with divisor count - correction (default 1; 0 for unbiased=False)."""
-    return _variance("var", cast("Tensor", input), dim, unbiased, keepdim, correction).spread
-
-
-@_in_float32
-def std(
-    input: TensorBase, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
-) -> Tensor:
-    """The square root of `var`."""
-    return F.sqrt(_variance("std", cast("Tensor", input), dim, unbiased, keepdim, correction).spread)
-
-
-@_in_float32
-def var_mean(
-    input: TensorBase, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
-) -> _Spread:
-    """(var, mean)."""
-    return _variance("var_mean", cast("Tensor", input), dim, unbiased, keepdim, correction)
-
-
-@_in_float32
-def std_mean(
-    input: TensorBase, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: Any = None
-) -> _Spread:
-    """(std, mean)."""
-    found = _variance("std_mean", cast("Tensor", input), dim, unbiased, keepdim, correction)
-    return _Spread(F.sqrt(found.spread), found.mean)
-
-
-# ----------------------------------------------------------------------------------------- norms
-
-
-@_in_float32
-def vector_norm(
-    x: TensorBase, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
-) -> Tensor:
-    """(sum of |x|^ord)^(1/ord) over `dim` (default: all); the largest or least magnitude for ord = inf or -inf, the
-    count of nonzero elements for 0. The derivative at a norm of 0 is 0 for ord = 2."""
-    t = _floats("vector_norm", cast("Tensor", x) if dtype is None else cast_to(cast("Tensor", x), dtype))
-    magnitude = F.abs(t)
-    if ord == math.inf:
-        return F.amax(magnitude, dim, keepdim)
-    if ord == -math.inf:
-        return F.amin(magnitude, dim, keepdim)
-    if ord == 0:
-        return F.sum(cast_to(F.ne(t, 0.0), t.dtype), dim, keepdim)
-    if ord == 1:
-        return F.sum(magnitude, dim, keepdim)
-    if ord == 2:
-        total = F.sum(F.mul(t, t), dim, keepdim)
-        zero = F.eq(total, 0.0)
-        return F.where(zero, 0.0, F.sqrt(F.where(zero, 1.0, total)))
-    return F.pow(F.sum(F.pow(magnitude, ord), dim, keepdim), 1 / ord)
-
-
-def norm(
-    input: TensorBase, p: Any = "fro", dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
-) -> Tensor:
-    """`vector_norm` with torch.norm's arguments: p a number, or "fro" (2)."""
-    if p == "nuc":
-        raise NotYetError("the nuclear norm needs singular values", op="norm")
-    if not (p is None or p == "fro" or isinstance(p, (int, float))):
-        raise InvalidValueError(f'p must be a number or "fro", got {p!r}', op="norm")
-    return vector_norm(tensor_arg("norm", input), 2 if p in (None, "fro") else p, dim, keepdim, dtype=dtype)
-
-
-def dist(input: TensorBase, other: TensorBase, p: float = 2) -> Tensor:
-    """The p-norm of input - other."""
-    return vector_norm(F.sub(tensor_arg("dist", input), other), p)
-
-
-@_in_float32
-def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
-    """log(sum(e^input)) over `dim`, without overflow: the largest element is taken out."""
-    x = floating("logsumexp", input)
-    dims = dim_tuple("logsumexp", dim, x.ndim)
-    top = F.amax(x.detach(), dims, keepdim=True) if x.numel() else F.sum(x.detach(), dims, keepdim=True)
-    top = F.where(F.eq(F.abs(top), math.inf), 0.0, top)
-    total = F.log(F.sum(F.exp(F.sub(x, top)), dims, keepdim=True))
-    result = F.add(total, top)
-    return result if keepdim else F.reshape(result, [n for d, n in enumerate(x.shape) if d not in dims])
-
-
-# ---------------------------------------------------------------------------------- NaN, counts, products
-
-
-@_in_float32
 def nansum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
-    """`sum` of what is not NaN."""
-    x = cast("Tensor", input)
-    if x.dtype.kind == "float":
-        x = F.where(F.ne(x, x), 0.0, x)
-    return F.sum(x, dim, keepdim, dtype=dtype)
+    """The sum with NaN counted as 0."""
+    x = tensor_arg("nansum", input)
+    return F.sum(F.where(P.isnan(x), 0.0, x) if x.dtype.kind == "float" else x, dim, keepdim, dtype=dtype)
 
 
-@_in_float32
 def nanmean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
-    """`mean` of what is not NaN; NaN where there is nothing else."""
-    x = _floats("nanmean", cast("Tensor", input))
+    """The mean of what is not NaN; NaN where there is nothing else."""
+    x = _floats("nanmean", input)
+    return _nanmean(x if dtype is None else cast_to(x, dtype), dim, keepdim)
+
+
+@in_float32
+def _nanmean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     count = F.sum(cast_to(F.eq(x, x), x.dtype), dim, keepdim)
-    return F.div(nansum(x, dim, keepdim, dtype=dtype), count)
+    return F.div(nansum(x, dim, keepdim), count)
 
 
 def count_nonzero(input: TensorBase, dim: Dims = None) -> Tensor:
-    """How many elements are not 0, as int64."""
-    return F.sum(F.ne(tensor_arg("count_nonzero", input), 0), dim)
+    """How many elements are not zero (NaN is not), int64."""
+    return F.sum(cast_to(tensor_arg("count_nonzero", input), T.bool_), dim)
+
+
+@in_float32
+def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
+    """m + log(sum(exp(input - m))) along `dim`, where m is the largest, or 0 where that is infinite; m takes no part in
+    the gradient. Integers become floats."""
+    x = floating("logsumexp", input)
+    dims = F.dim_tuple("logsumexp", dim, x.ndim)
+    if 0 in [x.shape[d] for d in dims]:
+        return F.log(F.sum(F.exp(x), dim, keepdim))
+    largest = F.amax(x.detach(), dims, keepdim=True)
+    largest = F.where(P.isinf(largest), 0.0, largest)
+    total = F.log(F.sum(F.exp(F.sub(x, largest)), dim, keepdim=True))
+    result = F.add(total, largest)
+    return result if keepdim else F.squeeze(result, dims) if dims else result
+
+
+# -------------------------------------------------------------------------------------------- variances
+
+
+def _correction(name: str, unbiased: bool | None, correction: float | None) -> float:
+    if unbiased is not None and correction is not None:
+        raise InvalidValueError("takes unbiased or correction, not both", op=name)
+    return float(unbiased) if unbiased is not None else 1.0 if correction is None else float(correction)
+
+
+def _moments(
+    name: str, input: TensorBase, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None
+) -> tuple[Tensor, Tensor]:
+    """Variance and mean: sum((x - mean)^2) / max(0, n - correction). A bool in the place of `dim` is `unbiased`."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    x = _floats(name, input)
+    divisor = max(0.0, _count(name, x, dim) - _correction(name, unbiased, correction))
+    mean = F.mean(x, dim, keepdim=True)
+    gap = F.sub(x, mean)
+    variance = F.div(F.sum(F.mul(gap, gap), dim, keepdim), divisor)
+    return variance, mean if keepdim else F.reshape(mean, variance.shape)
+
+
+def _widely(name: str, input: TensorBase) -> tuple[Tensor, DType]:
+    """The operand, as float32 where it has 16 bits, and its dtype."""
+    x = tensor_arg(name, input)
+    return (cast_to(x, T.float32) if x.dtype.is_half else x), x.dtype
+
+
+def var(
+    input: TensorBase,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The variance along `dim` (default: of all): sum((x - mean)^2) / max(0, n - correction), correction 1 by default.
+    DTypeError for integers and bools."""
+    x, dtype = _widely("var", input)
+    return cast_to(_moments("var", x, dim, unbiased, keepdim, correction)[0], dtype)
+
+
+def std(
+    input: TensorBase,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """sqrt(var); its gradient where that is 0 is NaN unless the outer one is 0."""
+    x, dtype = _widely("std", input)
+    return cast_to(F.sqrt(_moments("std", x, dim, unbiased, keepdim, correction)[0]), dtype)
+
+
+def var_mean(
+    input: TensorBase,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(var, mean)."""
+    x, dtype = _widely("var_mean", input)
+    variance, mean = _moments("var_mean", x, dim, unbiased, keepdim, correction)
+    return cast_to(variance, dtype), cast_to(mean, dtype)
+
+
+def std_mean(
+    input: TensorBase,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(std, mean)."""
+    x, dtype = _widely("std_mean", input)
+    variance, mean = _moments("std_mean", x, dim, unbiased, keepdim, correction)
+    return cast_to(F.sqrt(variance), dtype), cast_to(mean, dtype)
+
+
+# ------------------------------------------------------------------------------------------------ norms
+
+
+def vector_norm(
+    x: TensorBase, ord: float = 2, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None
+) -> Tensor:
+    """The norm of order `ord` along `dim` (default: of all elements): sum(|x|^ord)^(1 / ord), the largest or smallest
+    size for inf and -inf, the number of nonzero elements for 0. The gradient at the zero vector is 0. DTypeError for
+    integers and bools."""
+    t = _floats("vector_norm", x)
+    return _norm(t if dtype is None else cast_to(t, dtype), float(ord), dim, keepdim)
+
+
+@in_float32
+def _norm(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
+    size = F.abs(x)
+    if p in (math.inf, -math.inf):
+        return (F.amax if p > 0 else F.amin)(size, () if dim is None else dim, keepdim)
+    if p == 0:
+        return F.sum(cast_to(F.ne(x, 0.0), x.dtype), dim, keepdim)
+    if p == 1:
+        return F.sum(size, dim, keepdim)
+    if p == 2:
+        powers = F.mul(x, x)
+    elif p >= 1:
+        powers = F.pow(size, p)
+    else:  # there the power's slope at 0 is infinite, and counts nothing
+        still = F.eq(x, 0.0)
+        powers = F.where(still, 0.0 if p > 0 else math.inf, F.pow(F.where(still, 1.0, size), p))
+    total = F.sum(powers, dim, keepdim)
+    zero = F.eq(total, 0.0)
+    safe = F.where(zero, 1.0, total)
+    none = 0.0 if p > 0 else math.inf
+    return F.where(zero, none, F.sqrt(safe) if p == 2 else F.pow(safe, 1.0 / p))
+
+
+def norm(
+    input: TensorBase,
+    p: float | str | None = "fro",
+    dim: Dims = None,
+    keepdim: bool = False,
+    out: None = None,
+    dtype: DType | None = None,
+) -> Tensor:
+    """vector_norm of order `p`; "fro" and None mean 2. The nuclear norm is not there yet."""
+    if out is not None:
+        raise NotYetError("out= is not supported", op="norm", fix="use copy_")
+    if p == "nuc":
+        raise NotYetError("the nuclear norm is not supported", op="norm")
+    if isinstance(p, str) and p != "fro":
+        raise InvalidValueError(f'p must be a number, "fro" or None, got {p!r}', op="norm")
+    return vector_norm(input, 2 if p is None or isinstance(p, str) else p, dim, keepdim, dtype=dtype)
+
+
+def dist(input: TensorBase, other: Operand, p: float = 2) -> Tensor:
+    """The norm of order `p` of input - other, all elements together."""
+    return vector_norm(F.sub(_floats("dist", input), other), p)
+
+
+# --------------------------------------------------------------------------------------------- extremes
 
 
 class MinMax(NamedTuple):
-    """What aminmax returns."""
+    """What `aminmax` returns."""
 
     min: Tensor
     max: Tensor
 
 
 def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
-    """The least and the largest element over `dim` (default: all)."""
-    return MinMax(F.amin(input, dim, keepdim), F.amax(input, dim, keepdim))
+    """(amin, amax) along `dim` (default: of all)."""
+    dims: Dims = () if dim is None else dim
+    return MinMax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
 
 
 def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower one of the two middle elements, NaN if there is one: of all, or (values, indices) along `dim`."""
+    """median(input): the lower one of the two middle elements, NaN if there is one or nothing; equals share the
+    gradient. median(input, dim): (values, indices) along a dimension. DTypeError for bools."""
     x = tensor_arg("median", input)
     if x.dtype is T.bool_:
         raise DTypeError("is not defined for bools", op="median", operands=[x.ttype])
+    if dim is not None:
+        return lower_median(x, dim, keepdim)
+    if not x.numel():
+        return _nothing("median", x)
+    return _shared(x, lower_median(F.reshape(x, (-1,)), 0).values)
+
+
+def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
+    """As `median`, of what is not NaN; NaN where there is nothing else."""
+    x = tensor_arg("nanmedian", input)
+    if x.dtype.kind != "float":
+        return median(x, dim, keepdim)
     if dim is None:
-        return lower_median(F.reshape(x, (-1,)), 0).values
-    found: Sorted = lower_median(x, dim, keepdim)
-    return Extremum(found.values, found.indices)
-
-
-def _halved(x: Tensor, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first half of dimension `d`, the second, and what is left over (of size 0 or 1)."""
-    half = x.shape[d] // 2
-    parts = (slice(0, half), slice(half, 2 * half), slice(2 * half, None))
-    first, second, rest = (x[(*[slice(None)] * d, part)] for part in parts)
-    return first, second, rest
-
-
-@_in_float32
-def prod(input: TensorBase, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
-    """The product over `dim` (default: all): halves are multiplied with each other until one element is left. Bools
-    and integers give int64."""
-    x = cast("Tensor", input)
-    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.kind == "float" else T.int64)
-    if dim is None:
-        result = prod(F.reshape(x, (-1,)), 0)
-        return F.reshape(result, [1] * x.ndim) if keepdim else result
-    d = dim_index("prod", dim, x.ndim)
+        return _shared(x, nanmedian(F.reshape(x, (-1,)), 0).values) if x.numel() else _nothing("nanmedian", x)
+    d = F.dim_index("nanmedian", dim, x.ndim)
     if not x.ndim:
-        return F.clone(x)
-    shape = [n for k, n in enumerate(x.shape) if k != d]
+        return lower_median(x, dim, keepdim)
+    order = positions(x, d, False)  # NaN comes last
+    numbers = F.sum(F.eq(x, x).detach(), d, keepdim=True)
+    middle = F.clamp(P.floor_divide(F.sub(numbers, 1), 2), min=0)
+    indices = gathered(order, d, middle)
+    values = gathered(x, d, indices)
+    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+
+
+def _nothing(name: str, x: Tensor) -> Tensor:
+    if x.dtype.kind != "float":
+        raise InvalidValueError("there are no elements", op=name, operands=[x.ttype])
+    return F.sum(F.mul(x, math.nan)) * math.nan
+
+
+def _shared(x: Tensor, value: Tensor) -> Tensor:
+    """`value`, an element of `x`, with a gradient that the elements equal to it share."""
+    if not x.requires_grad:
+        return value
+    value = value.detach()
+    equal = F.logical_or(F.eq(x, value), F.logical_and(P.isnan(x), P.isnan(value)))
+    moves = F.where(F.logical_and(equal, P.isfinite(x)), F.sub(x, x.detach()), 0.0)
+    return F.add(value, F.div(F.sum(moves), F.sum(cast_to(equal, x.dtype))))
+
+
+def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
+    """(values, indices) of the most frequent element along `dim`: the smallest of several, and where it is last."""
+    x = tensor_arg("mode", input)
+    d = F.dim_index("mode", dim, x.ndim)
+    if not x.ndim:
+        return lower_median(x, dim, keepdim)
     if not x.shape[d]:
-        return F.add(F.sum(x, d, keepdim), 1)
-    while x.shape[d] > 1:
-        first, second, rest = _halved(x, d)
-        x = F.mul(first, second)
-        if rest.shape[d]:
-            x = F.cat([x, rest], d)
-    return F.clone(x) if keepdim else F.reshape(x, shape)
-
-
-# ------------------------------------------------------------------------------------------ running
-
-
-def _running(name: str, x: Tensor, dim: int, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Every element combined with all before it along `dim`: in steps of 1, 2, 4, ..., each element takes in what
-    lies that far before it (Hillis and Steele, "Data parallel algorithms", 1986)."""
-    d = dim_index(name, dim, x.ndim)
-    if not x.ndim:
-        return F.clone(x)
-    before: tuple[slice, ...] = (slice(None),) * d
-    step = 1
-    while step < x.shape[d]:
-        moved = combine(x[(*before, slice(0, x.shape[d] - step))], x[(*before, slice(step, None))])
-        x = F.cat([x[(*before, slice(0, step))], moved], d)
-        step *= 2
-    return x if step > 1 else F.clone(x)
-
-
-@_in_float32
-def cumsum(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
-    """Sums of all elements up to each along `dim`; bools and integers give int64."""
-    x = cast("Tensor", input)
-    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.kind == "float" else T.int64)
-    return _running("cumsum", x, dim, F.add)
-
-
-@_in_float32
-def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
-    """Products of all elements up to each along `dim`; bools and integers give int64."""
-    x = cast("Tensor", input)
-    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.kind == "float" else T.int64)
-    return _running("cumprod", x, dim, F.mul)
-
-
-@_in_float32
-def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
-    """log of the cumsum of e^input along `dim`, without overflow."""
-    return _running("logcumsumexp", _floats("logcumsumexp", cast("Tensor", input)), dim, logaddexp)
-
-
-def _running_extremum(name: str, input: TensorBase, dim: int, better: Callable[[Any, Any], Tensor]) -> Extremum:
-    """Running extrema with the last index that reaches each; a NaN stays."""
-    x = tensor_arg(name, input)
-    d = dim_index(name, dim, x.ndim)
-    if not x.ndim:
-        return Extremum(F.clone(x), F.sum(cast_to(F.ne(x, x), T.int64)) * 0)
-    before: tuple[slice, ...] = (slice(None),) * d
-    values, size = x.detach(), x.shape[d]
-    (places,) = OPS["iota"].bind((), {"shape": x.shape, "dtype": T.int64, "dim": d}, receiver=x)
-    step = 1
-    while step < size:
-        early, late = (*before, slice(0, size - step)), (*before, slice(step, None))
-        keep = F.logical_or(better(values[late], values[early]), F.ne(values[late], values[late]))
-        keep = F.logical_or(keep, F.eq(values[late], values[early]))
-        keep = F.logical_and(keep, F.logical_or(F.eq(values[early], values[early]), F.ne(values[late], values[late])))
-        head = (*before, slice(0, step))
-        values, places = (F.cat([now[head], F.where(keep, now[late], now[early])], d) for now in (values, places))
-        step *= 2
-    return Extremum(gather(x, d, places), places)
-
-
-def cummax(input: TensorBase, dim: int) -> Extremum:
-    """(values, indices) of the largest element up to each along `dim`; the last one among equals, NaN wins."""
-    return _running_extremum("cummax", input, dim, F.gt)
-
-
-def cummin(input: TensorBase, dim: int) -> Extremum:
-    """(values, indices) of the least element up to each along `dim`; the last one among equals, NaN wins."""
-    return _running_extremum("cummin", input, dim, F.lt)
-
-
-def diff(input: TensorBase, n: int = 1, dim: int = -1) -> Tensor:
-    """Differences of neighbours along `dim`, `n` times; of bools, whether they differ."""
-    x = tensor_arg("diff", input)
-    if not x.ndim:
-        raise KilnIndexError("a 0-d tensor has no neighbours", op="diff", operands=[x.ttype])
-    d = dim_index("diff", dim, x.ndim)
-    before: tuple[slice, ...] = (slice(None),) * d
-    for _ in range(n):
-        late, early = x[(*before, slice(1, None))], x[(*before, slice(0, max(0, x.shape[d] - 1)))]
-        x = F.ne(late, early) if x.dtype is T.bool_ else F.sub(late, early)
-    return x
+        raise InvalidValueError(f"dimension {d} has no elements", op="mode", operands=[x.ttype])
+    order = positions(x, d, False)
+    row = gathered(x.detach(), d, order)
+    lead = (slice(None),) * d
+    same = F.eq(row[(*lead, slice(1, None))], row[(*lead, slice(None, -1))])
+    first = F.logical_and(F.eq(order[(*lead, slice(0, 1))], -1), False)
+    ones = F.add(F.mul(order, 0), 1)
+    runs = apply(OPS["recur"], cast_to(F.cat([first, same], d), T.int64), ones, dim=d, reverse=False)
+    indices = gathered(order, d, F.argmax(runs, d, keepdim=True))
+    values = gathered(x, d, indices)
+    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))

@@ -28,7 +28,7 @@ class Sorted(NamedTuple):
     indices: Tensor
 
 
-def _order(x: Tensor, d: int, descending: bool) -> Tensor:
+def positions(x: Tensor, d: int, descending: bool) -> Tensor:
     """The positions along `d` in order; 0 of a 0-d tensor."""
     x = x.detach()
     if not x.ndim:
@@ -38,7 +38,7 @@ def _order(x: Tensor, d: int, descending: bool) -> Tensor:
     return F.transpose(apply(OPS["argsort"], F.transpose(x, d, -1), descending=descending), d, -1)
 
 
-def _at(x: Tensor, d: int, indices: Tensor) -> Tensor:
+def gathered(x: Tensor, d: int, indices: Tensor) -> Tensor:
     """x at positions along `d`."""
     if not x.ndim:
         return F.clone(x)
@@ -51,15 +51,15 @@ def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: boo
     del stable
     x = tensor_arg("sort", input)
     d = F.dim_index("sort", dim, x.ndim)
-    indices = _order(x, d, descending)
-    return Sorted(_at(x, d, indices), indices)
+    indices = positions(x, d, descending)
+    return Sorted(gathered(x, d, indices), indices)
 
 
 def argsort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices of `sort`, int64."""
     del stable
     x = tensor_arg("argsort", input)
-    return _order(x, F.dim_index("argsort", dim, x.ndim), descending)
+    return positions(x, F.dim_index("argsort", dim, x.ndim), descending)
 
 
 def msort(input: TensorBase) -> Tensor:
@@ -76,10 +76,10 @@ def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted:
     n = x.shape[d] if x.ndim else 1
     if not 0 <= k <= n:
         raise InvalidValueError(f"k is {k}, there are {n} elements along dimension {d}", op="topk", operands=[x.ttype])
-    indices = _order(x, d, largest)
+    indices = positions(x, d, largest)
     if x.ndim:
         indices = F.contiguous(indices[(*[slice(None)] * d, slice(0, k))])
-    return Sorted(_at(x, d, indices), indices)
+    return Sorted(gathered(x, d, indices), indices)
 
 
 def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
@@ -89,7 +89,7 @@ def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) ->
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
         raise InvalidValueError(f"k is {k}, there are {n} elements along dimension {d}", op="kthvalue")
-    return _one(x, d, _kept(_order(x, d, False), d, k - 1), keepdim)
+    return _one(x, d, _kept(positions(x, d, False), d, k - 1), keepdim)
 
 
 def _kept(indices: Tensor, d: int, k: int) -> Tensor:
@@ -99,7 +99,7 @@ def _kept(indices: Tensor, d: int, k: int) -> Tensor:
 
 def _one(x: Tensor, d: int, indices: Tensor, keepdim: bool) -> Sorted:
     """One element along `d`."""
-    values = _at(x, d, indices)
+    values = gathered(x, d, indices)
     if keepdim or not x.ndim:
         return Sorted(values, F.contiguous(indices))
     return Sorted(F.squeeze(values, d), F.contiguous(F.squeeze(indices, d)))
@@ -113,7 +113,7 @@ def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Sorted:
     n = x.shape[d] if x.ndim else 1
     if not n:
         raise KilnIndexError(f"dimension {d} has no elements", op="median", operands=[x.ttype])
-    indices = _kept(_order(x, d, False), d, (n - 1) // 2)
+    indices = _kept(positions(x, d, False), d, (n - 1) // 2)
     if x.dtype.kind == "float" and x.ndim:
         nan = F.ne(x, x)
         first = F.argmax(cast_to(nan, x.dtype), d, keepdim=True)
@@ -154,7 +154,7 @@ def searchsorted(
             raise ShapeError(
                 "the sorter must have the rows' shape", op="searchsorted", operands=[row.ttype, order.ttype]
             )
-        row = _at(row, row.ndim - 1, order)
+        row = gathered(row, row.ndim - 1, order)
     dtype = result_type(row, v)
     if dtype is bool_:
         raise DTypeError("is not defined for bools", op="searchsorted", operands=[row.ttype, v.ttype])

@@ -77,7 +77,11 @@ INTRINSICS: Final[dict[str, Intrinsic]] = {
     "acos": Intrinsic(1, "same", "see mathlib_more"),
     "erfc": Intrinsic(1, "same", "see mathlib_more"),
     "atan2": Intrinsic(2, "same", "see mathlib_more"),
+    "sinpi": Intrinsic(1, "same", "see gamma"),
+    "erfinv": Intrinsic(1, "same", "see gamma"),
+    "lgamma": Intrinsic(1, "same", "see gamma"),
+    "digamma": Intrinsic(1, "same", "see gamma"),
 }
 
-MATH_FUNCTIONS: Final = frozenset(name for name, each in INTRINSICS.items() if each.doc.startswith("see mathlib"))
-"""The functions that codegen/mathlib.py and mathlib_more.py define."""
+MATH_FUNCTIONS: Final = frozenset(name for name, each in INTRINSICS.items() if each.doc.startswith("see "))
+"""The functions that codegen/mathlib.py, mathlib_more.py and gamma.py define."""

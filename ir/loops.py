@@ -223,7 +223,7 @@ class Reduce(Stmt):
     """results = the combination of `values` over all of `axes`, in a named order of `ir/order.py`.
 
     order: "lanes" (one axis: the last logical dimension) or "serial" (axes flattened row-major). combine:
-    "add", "max", "min", "or", "and", or "argmax" (values: the candidate and its int64 index; results
+    "add", "mul", "max", "min", "or", "and", or "argmax" (values: the candidate and its int64 index; results
     likewise; NaN wins over numbers, the lowest index wins ties). `body` runs per point before `values`.
     An empty reduction gives the identity (+0.0 for "add")."""
 

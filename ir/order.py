@@ -23,7 +23,9 @@ reduction over the last dimension followed by the serial reduction over the othe
 skipped: they do not exist, but their numbers are counted. The gradient by the images is one over (kh, kw, o), that
 by the weights one over (n, oh, ow).
 
-The identity of + is -0.0 (x + -0.0 is x for every x, also -0.0); an empty sum is +0.0.
+*scan*: one ascending chain along the dimension (or descending), the first element standing alone.
+
+The identity of + is -0.0 (x + -0.0 is x for every x, also -0.0); an empty sum is +0.0, an empty product 1.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ def identity(combine: str, dtype: DType) -> int | float | bool:
     """The neutral element of a combine: x `combine` identity is x, bit for bit."""
     if combine == "add":
         return -0.0 if dtype.is_floating_point else 0
+    if combine == "mul":
+        return 1.0 if dtype.is_floating_point else 1
     if combine in ("max", "argmax", "min"):
         sign = 1 if combine == "min" else -1
         if dtype.is_floating_point:

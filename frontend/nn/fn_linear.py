@@ -7,7 +7,8 @@ import math
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ShapeError
-from kiln.promotion import broadcast_shapes, broadcast_to, cast_to, floating, in_float32, tensor_arg
+from kiln.promotion import broadcast_shapes, broadcast_to, floating, in_float32, tensor_arg
+from kiln.reductions import vector_norm
 from kiln.tensor import Tensor
 
 __all__ = ["bilinear", "cosine_similarity", "normalize", "pairwise_distance"]
@@ -29,23 +30,6 @@ def bilinear(input1: TensorBase, input2: TensorBase, weight: TensorBase, bias: T
     partial = F.reshape(F.matmul(F.reshape(a, (math.prod(batch), in1)), columns), (*batch, out, in2))
     y = F.sum(F.mul(partial, F.unsqueeze(b, -2)), -1)
     return y if bias is None else F.add(y, bias)
-
-
-def vector_norm(x: Tensor, p: float, dim: F.Dims, keepdim: bool = False) -> Tensor:
-    """The p-norm along `dim`; its gradient at the zero vector is 0."""
-    size = F.abs(x)
-    if p == math.inf:
-        return F.amax(size, () if dim is None else dim, keepdim)
-    if p == -math.inf:
-        return F.amin(size, () if dim is None else dim, keepdim)
-    if p == 0:
-        return F.sum(cast_to(F.ne(x, 0.0), x.dtype), dim, keepdim)
-    if p == 1:
-        return F.sum(size, dim, keepdim)
-    total = F.sum(F.mul(x, x) if p == 2 else F.pow(size, float(p)), dim, keepdim)
-    zero = F.eq(total, 0.0)
-    safe = F.where(zero, 1.0, total)
-    return F.where(zero, 0.0, F.sqrt(safe) if p == 2 else F.pow(safe, 1.0 / p))
 
 
 @in_float32

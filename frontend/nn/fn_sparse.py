@@ -9,8 +9,8 @@ from kiln.base import TensorBase
 from kiln.creation import arange, zeros
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
 from kiln.ir import types as T
-from kiln.nn.fn_linear import vector_norm
 from kiln.promotion import cast_to, tensor_arg
+from kiln.reductions import vector_norm
 from kiln.sorting import searchsorted
 from kiln.tensor import Tensor
 

@@ -1,8 +1,8 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
-The families: `create` (no operands), `cast`, `elementwise`, `pointwise` and `transcendental`, `movement` (views,
-slices), `gather` (reads and writes at indices), `affine`, `sort`, `reduce`, `linalg`, `conv`, `pool`, `random`, and
-`fusion` (what codegen groups). How an op is declared stands in `base`.
+The families: `create` (no operands), `cast`, `elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
+(views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg`, `conv`, `pool`,
+`random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
@@ -11,6 +11,7 @@ from kiln.ir.ops import conv as conv
 from kiln.ir.ops import create as create
 from kiln.ir.ops import elementwise as elementwise
 from kiln.ir.ops import fusion as fusion
+from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import movement as movement
@@ -18,6 +19,7 @@ from kiln.ir.ops import pointwise as pointwise
 from kiln.ir.ops import pool as pool
 from kiln.ir.ops import random as random
 from kiln.ir.ops import reduce as reduce
+from kiln.ir.ops import scan as scan
 from kiln.ir.ops import sort as sort
 from kiln.ir.ops import transcendental as transcendental
 from kiln.ir.ops.base import OPS as OPS

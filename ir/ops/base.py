@@ -123,7 +123,7 @@ class Dense:
 @dataclass(frozen=True)
 class Reduction:
     """Lowering of a reduction over `attrs["dims"]` (sorted tuple; reduced dimensions are dropped), in the
-    order of `ir/order.py`. `combine` is "add", "max", "min", "or", "and" or "argmax" (tuple state: value and
+    order of `ir/order.py`. `combine` is "add", "mul", "max", "min", "or", "and" or "argmax" (tuple state: value and
     index; the lowest index wins; over one dimension)."""
 
     combine: str

@@ -5,6 +5,7 @@ The order of accumulation is `ir/order.py`'s, for eager and compiled code alike,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -15,8 +16,9 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, OpDef, OpTypeError, Reduction, ints_attr, quiet, register
 from kiln.ir.ops.cast import cast
 from kiln.ir.ops.create import full_like
-from kiln.ir.ops.elementwise import ANY, BOOL, NUMERIC, div, eq, where
-from kiln.ir.ops.movement import broadcast
+from kiln.ir.ops.elementwise import ANY, BOOL, NUMERIC, div, eq, mul, where
+from kiln.ir.ops.movement import broadcast, inverse, permute, reshape
+from kiln.ir.ops.scan import products_before
 from kiln.ir.types import DType, TensorType, dtype_of_numpy, int64
 
 
@@ -85,6 +87,49 @@ sum_: Final[OpDef] = register(
         vjp=lambda call, g: (_spread(g, call),),
         jvp=lambda call, t: (None if t is None else sum_(t, **call.attrs),),
         traits=frozenset({"reduction"}),
+        arity=1,
+    )
+)
+
+
+# ---------------------------------------------------------------------------------------------- prod
+
+
+def _prod_ref(xp: Any, x: Any, *, dims: tuple[int, ...]) -> Any:
+    if any(x.shape[d] == 0 for d in dims):
+        return np.ones(tuple(n for d, n in enumerate(x.shape) if d not in dims), x.dtype)
+    return order.fold(x, dims, np.multiply, 1)
+
+
+def _others(call: Call) -> Any:
+    """For every element the product of the others that it is multiplied with: those before it times those behind it, so
+    that zeros do no harm."""
+    (x,), dims = call.operands, ints_attr(call.attrs, "dims")
+    shape: tuple[Any, ...] = x.ttype.shape
+    if 0 in shape:
+        return x
+    turn = (*kept_dims(x.ttype, dims), *dims)
+    lead = tuple(shape[d] for d in turn[: len(shape) - len(dims)])
+    rows = reshape(permute(x, dims=turn), shape=(*lead, math.prod(shape[d] for d in dims)))
+    products = mul(*(products_before(rows, len(lead), reverse) for reverse in (False, True)))
+    return permute(reshape(products, shape=tuple(shape[d] for d in turn)), dims=inverse(turn))
+
+
+def _prod_jvp(call: Call, t: Any) -> Sequence[Any]:
+    return (None if t is None else sum_(mul(t, _others(call)), **call.attrs),)
+
+
+prod: Final[OpDef] = register(
+    OpDef(
+        "prod",
+        "prod(a; dims): of integers (wrapping) and floats; an empty product is 1.",
+        _types("prod", NUMERIC),
+        quiet(_prod_ref),
+        Reduction("mul"),
+        vjp=lambda call, g: (mul(_spread(g, call), _others(call)),),
+        jvp=_prod_jvp,
+        traits=frozenset({"reduction"}),
+        saved_operands=(0,),
         arity=1,
     )
 )

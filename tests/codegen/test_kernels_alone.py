@@ -1,5 +1,5 @@
-"""Scatters, sorting and searching as loops: evaluated, scheduled, and natively on every target, they agree with the
-references."""
+"""Scatters, sorting, searching and scans as loops: evaluated, scheduled, and natively on every target, they agree with
+the references."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.sort import lower_sort
 from kiln.ir.graph import GraphBuilder, Operation
@@ -28,7 +29,7 @@ SCATTERS = (
 )
 CALLS = [
     pytest.param(name, s, id=f"{name}-{s.label}")
-    for name in (*SCATTERS, "argsort", "searchsorted")
+    for name in (*SCATTERS, "argsort", "searchsorted", *SCANS)
     for s in samples(name)
     if s.label.startswith("float32") and "long" not in s.label and "wide" not in s.label
 ]
@@ -51,7 +52,8 @@ def memory(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def test_every_way_gives_the_reference(name: str, sample: Sample) -> None:
     op, sites = operation(name, sample), list[CheckSite]()
     strides = [None] * len(sample.operands)
-    lowered = lower_scatter(op, None, strides, sites) if name in SCATTERS else lower_sort(op, strides)
+    lower = lower_scan if name in SCANS else lower_sort
+    lowered = lower_scatter(op, None, strides, sites) if name in SCATTERS else lower(op, strides)
     wanted = np.asarray(OPS[name].ref(np, *sample.operands, **sample.attrs))
     arrays = {f"in{k}": memory(x) for k, x in enumerate(sample.operands)}
     arrays["out0"] = np.zeros(wanted.size + 1, wanted.dtype)

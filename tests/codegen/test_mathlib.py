@@ -51,6 +51,10 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "acos": mpmath.acos,
     "atan2": mpmath.atan2,
     "erfc": mpmath.erfc,
+    "sinpi": mpmath.sinpi,
+    "erfinv": mpmath.erfinv,
+    "lgamma": lambda x: mpmath.re(mpmath.loggamma(x)),
+    "digamma": mpmath.digamma,
 }
 BOUNDS: dict[str, dict[str, float]] = {  # largest error allowed, in units in the last place, as the docstrings say
     "exp": {"float32": 1.02, "float64": 1.05},
@@ -77,6 +81,10 @@ BOUNDS: dict[str, dict[str, float]] = {  # largest error allowed, in units in th
     "acos": {"float32": 0.501, "float64": 2.6},
     "atan2": {"float32": 0.501, "float64": 1.8},
     "erfc": {"float32": 0.501, "float64": 4.0},
+    "sinpi": {"float32": 0.99, "float64": 1.03},
+    "erfinv": {"float32": 0.501, "float64": 3.5},
+    "lgamma": {"float32": 0.501, "float64": 6.0},
+    "digamma": {"float32": 0.501, "float64": 6.0},
 }
 
 
@@ -132,6 +140,12 @@ def samples(name: str, dtype: str, n: int) -> tuple[Array, ...]:
     parts["atanh"] = parts["asin"] = parts["acos"] = (rng.uniform(-1, 1, n), small, 1 - np.abs(small) * 1e-3)
     parts["atan"] = (spread(rng, n, tiny, huge), rng.uniform(-3, 3, n), small)
     parts["erfc"] = (rng.uniform(-6, 9 if dtype == "float32" else 26, n), rng.uniform(-1, 1, n), small)
+    parts["sinpi"] = parts["cospi"]
+    ends = np.copysign(1 - np.exp2(rng.uniform(np.log2(float(info.eps)), -1, n)), rng.normal(size=n))
+    parts["erfinv"] = (rng.uniform(-1, 1, n), small, ends)
+    positive = (rng.uniform(0, 12, n), np.abs(spread(rng, n, 1e-6, 1e30)), 1.46163 + rng.normal(size=n) * 0.01)
+    parts["lgamma"] = (*positive, 1 + rng.normal(size=n) * 0.01, 2 + rng.normal(size=n) * 0.01)
+    parts["digamma"] = positive
     if name in parts:
         return (np.concatenate(parts[name]).astype(dtype),)
     if name == "atan2":
@@ -213,6 +227,10 @@ SPECIAL: dict[str, list[tuple[float, float]]] = {
     "acos": [(1.0, 0.0), (-1.0, math.pi), (0.0, math.pi / 2), (-1.5, NAN)],
     "erfc": [(INF, 0.0), (-INF, 2.0), (0.0, 1.0), (1e30, 0.0), (-1e30, 2.0)],
     "cospi": [(INF, NAN), (-INF, NAN), (0.0, 1.0), (-0.0, 1.0), (1.0, -1.0), (0.5, 0.0), (2.0**60, 1.0)],
+    "sinpi": [(INF, NAN), (0.0, 0.0), (-0.0, -0.0), (1.0, 0.0), (-2.0, -0.0), (-2.5, -1.0), (2.0**60, 0.0)],
+    "erfinv": [(1.0, INF), (-1.0, -INF), (0.0, 0.0), (-0.0, -0.0), (1.5, NAN), (-INF, NAN)],
+    "lgamma": [(INF, INF), (-INF, INF), (0.0, INF), (-0.0, INF), (1.0, 0.0), (2.0, 0.0), (-3.0, INF), (-3e38, INF)],
+    "digamma": [(INF, INF), (-INF, NAN), (0.0, -INF), (-0.0, INF), (-3.0, NAN)],
 }
 
 
@@ -257,6 +275,15 @@ def test_the_smallest_numbers_are_their_own_value(name: str, dtype: str) -> None
     assert same_bits(call(name, x), x)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "whole"), [("lgamma", math.lgamma), ("digamma", mpmath.digamma)])
+def test_gamma_functions_of_negative_numbers(name: str, whole: Callable[[float], Any], dtype: str) -> None:
+    x = -np.random.default_rng(1).uniform(0.01, 40, 300).astype(dtype)
+    got = call(name, x).astype(np.float64)
+    want = np.array([float(whole(float(v))) for v in x])
+    assert (np.abs(got - want) <= 6 * float(np.finfo(dtype).eps) * np.maximum(1, np.abs(want))).all()
+
+
 def test_log_of_subnormals() -> None:
     for dtype in ("float32", "float64"):
         x = np.array([np.finfo(dtype).smallest_subnormal * k for k in (1, 3, 1000)], dtype)
@@ -285,7 +312,7 @@ def test_every_float32(name: str) -> None:
         x = np.arange(start, start + 2**22, dtype=np.uint64).astype(np.uint32).view(np.float32)
         got, wide = call(name, x), x.astype(np.float64)
         with np.errstate(all="ignore"):
-            want = call(name, wide) if name in ("erf", "cospi") else getattr(np, name)(wide)
+            want = getattr(np, name)(wide) if hasattr(np, name) else call(name, wide)
             rounded = want.astype(np.float32)
             gap = np.abs(got.astype(np.float64) - want) / np.spacing(np.abs(rounded)).astype(np.float64)
         usual = np.isfinite(rounded)

@@ -64,6 +64,25 @@ def test_binary(name: str) -> None:
         f(kiln.ones(2), kiln.ones(3))
 
 
+def test_gamma_and_inverse_error_functions() -> None:
+    """Against the identities that define them, and their derivatives to second order."""
+    x = RNG.uniform(-0.95, 0.95, 50)
+    np.testing.assert_allclose(kiln.erf(kiln.erfinv(kiln.from_numpy(x))).numpy(), x, rtol=1e-14)
+    lgamma = np.vectorize(math.lgamma, otypes=[np.float64])
+    for y in layouts(lambda shape: np.asarray(RNG.uniform(-3.4, 20, shape) + 0.05)):
+        agrees(kiln.lgamma, lgamma, y, ulp=16.0, scale=4.0)
+        compiles(kiln.digamma, y)
+    t = kiln.from_numpy(RNG.uniform(0.1, 5, 20))
+    np.testing.assert_allclose(kiln.digamma(t + 1.0).numpy(), (kiln.digamma(t) + 1 / t).numpy(), rtol=1e-13, atol=1e-14)
+    assert kiln.digamma(kiln.tensor(1.0, dtype=kiln.float64)).item() == pytest.approx(-0.5772156649015329, rel=1e-15)
+    differentiates(kiln.erfinv, RNG.uniform(-0.8, 0.8, (3, 4)), second=True)
+    for f in (kiln.lgamma, kiln.digamma):
+        differentiates(f, np.array([0.3, 1.4, 2.5, 7.0, -0.4, -2.6]), second=True)
+        assert f(kiln.tensor([2])).dtype is kiln.float32
+        with pytest.raises(TypeError, match=f.__name__):
+            f("1")
+
+
 def test_xlogy() -> None:
     x, y = kiln.tensor([0.0, 0.0, 2.0, 0.0]), kiln.tensor([0.0, NAN, 3.0, INF])
     got = kiln.xlogy(x, y).tolist()

@@ -6,6 +6,7 @@ against its reference.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir.halves import converted, is_half, widened
+from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Dense, ElementContext, OpDef
 from kiln.ir.types import DType, Sym, TensorType
 
@@ -61,6 +63,8 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "atan": np.arctan, "asin": np.arcsin, "acos": np.arccos, "atan2": np.arctan2,
     "erfc": lambda a: np.vectorize(math.erfc, otypes=[np.float64])(a.astype(np.float64)).astype(a.dtype),
     "erf": lambda a: np.vectorize(math.erf, otypes=[np.float64])(a.astype(np.float64)).astype(a.dtype),
+    "sinpi": lambda a: (np.sin(np.pi * (a - np.rint(a))) * (1 - 2 * (np.fmod(np.rint(a), 2) != 0))).astype(a.dtype),
+    **{name: functools.partial(OPS[name].ref, np) for name in ("erfinv", "lgamma", "digamma")},
     "cospi": lambda a: np.cos(np.pi * np.fmod(a.astype(np.float64), 2)).astype(a.dtype),
 }  # fmt: skip
 

@@ -17,7 +17,15 @@ import numpy as np
 from kiln.ir.graph import Constant
 from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
-from tests.ops import samples_conv, samples_gather, samples_pointwise, samples_pool, samples_transcendental
+from tests.ops import (
+    samples_conv,
+    samples_gamma,
+    samples_gather,
+    samples_pointwise,
+    samples_pool,
+    samples_scan,
+    samples_transcendental,
+)
 from tests.ops.sampling import (
     ANY,
     FLOATS,
@@ -35,7 +43,15 @@ from tests.ops.sampling import (
 )
 from tests.ops.sampling import t as _t
 
-FAMILIES: tuple[Any, ...] = (samples_conv, samples_gather, samples_pointwise, samples_pool, samples_transcendental)
+FAMILIES: tuple[Any, ...] = (
+    samples_conv,
+    samples_gamma,
+    samples_gather,
+    samples_pointwise,
+    samples_pool,
+    samples_scan,
+    samples_transcendental,
+)
 """Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""
 
 # -------------------------------------------------------------------------------------- elementwise
@@ -134,7 +150,7 @@ _REDUCED: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...] = (
 
 def _reduction(name: str) -> list[Sample]:
     found = []
-    dtypes = ("bool",) if name in ("any", "all") else NUMERIC if name == "sum" else ANY
+    dtypes = ("bool",) if name in ("any", "all") else NUMERIC if name in ("sum", "prod") else ANY
     for dtype in dtypes:
         rng = generator(name, dtype)
         for label, shape, dims in _REDUCED:
@@ -149,7 +165,7 @@ def _reduction(name: str) -> list[Sample]:
         special = specials(dtype)
         grid = np.stack([np.roll(special, k) for k in range(len(special))])
         found += [Sample(f"{dtype}-special{d}", (grid,), {"dims": (d,)}) for d in (0, 1)]
-        if name in ("sum", "any", "all"):
+        if name in ("sum", "prod", "any", "all"):
             empty = [
                 ("empty-last", (3, 0), (1,)),
                 ("empty-first", (0, 3), (0,)),
@@ -376,7 +392,7 @@ _TABLE: dict[str, Callable[[], list[Sample]]] = {
     "slice": _slice, "slice_scatter": _slice_scatter, "cat": _cat, "pick": _pick, "matmul": _matmul, "full": _full,
     "iota": _iota, "constant": _constant, "uniform": _random, "normal": _random,
 }  # fmt: skip
-_REDUCTIONS = ("sum", "amax", "amin", "argmax", "any", "all")
+_REDUCTIONS = ("sum", "prod", "amax", "amin", "argmax", "any", "all")
 
 
 def samples(name: str) -> list[Sample]:
@@ -445,6 +461,10 @@ def smooth_samples(name: str) -> list[Sample]:
     if name == "matmul":
         shapes = [((2, 3), (3, 4)), ((2, 2, 3), (2, 3, 2))]
         return [Sample(str(a), (rng.normal(size=a), rng.normal(size=b))) for a, b in shapes]
+    if name == "prod":
+        x = rng.normal(size=(2, 3, 4))
+        x[0, 1, 2] = x[1, 0, 3] = x[1, 1, 3] = 0.0  # the gradient is right beside zeros too
+        return [Sample(str(dims), (x,), {"dims": dims}) for dims in ((0,), (1,), (2,), (0, 2), (0, 1, 2))]
     if name == "sum":
         x = rng.normal(size=(2, 3, 4))
         return [Sample(str(dims), (x,), {"dims": dims}) for dims in ((0,), (2,), (1, 2), (0, 1, 2))]
@@ -486,7 +506,7 @@ def _reduction_errors(name: str) -> list[ErrorSample]:
         ErrorSample((x,), {"dims": (1, 0)}, "value", "sorted"),
         ErrorSample((x,), {"dims": (1, 1)}, "value", "sorted"),
     ]
-    wrong = "float32" if ok == "bool" else "bool" if name == "sum" else "uint32"
+    wrong = "float32" if ok == "bool" else "bool" if name in ("sum", "prod") else "uint32"
     found.append(ErrorSample((_t(wrong, 3),), {"dims": (0,)}, "dtype", "not defined"))
     if name in ("amax", "amin", "argmax"):
         found.append(ErrorSample((_t(ok, 0, 3),), {"dims": (0,)}, "dim", "is empty"))

@@ -27,6 +27,9 @@ EXACT = {
     "conv2d",
     "conv2d_input",
     "conv2d_weight",
+    "prod",
+    "cumsum",
+    "recur",
 }  # besides those with the trait: the reference has the contract's order
 
 

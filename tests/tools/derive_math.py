@@ -84,6 +84,49 @@ def erfcx_over_t(t: Any) -> Any:
     return erfcx_of_t(t) / t
 
 
+def erfc_inverse(s: Any) -> Any:
+    """The x with erfc(x) = exp(-s^2), by Newton's method."""
+    q, x = mpmath.exp(-s * s), s
+    for _ in range(60):
+        step = (mpmath.erfc(x) - q) * mpmath.sqrt(mpmath.pi) / 2 * mpmath.exp(x * x)
+        x += step
+        if abs(step) < mpmath.mpf(10) ** -50:
+            return x
+    raise ArithmeticError("Newton's method did not converge")
+
+
+def log_gamma_quotient(w: Any) -> Any:
+    """log gamma(2 + w) / (w (w + 1))."""
+    return 1 - mpmath.euler if w == 0 else mpmath.loggamma(2 + w) / (w * (w + 1))
+
+
+def stirling_rest(z: Any) -> Any:
+    """x times what log gamma(x) has beside its leading terms, as a function of z = 1 / x^2."""
+    x = 1 / mpmath.sqrt(z)
+    return (mpmath.loggamma(x) - (x - mpmath.mpf("0.5")) * mpmath.log(x) + x - mpmath.log(2 * mpmath.pi) / 2) * x
+
+
+def relative(f: Function, low: str, high: str, degree: int, centre: str = "0") -> list[float]:
+    """f(x) as a polynomial in x - centre with the least relative error on [low, high]."""
+    c = mpmath.mpf(centre)
+    return fit(lambda u: f(u + c), lambda u: 1 / abs(f(u + c)), mpmath.mpf(low) - c, mpmath.mpf(high) - c, degree)
+
+
+def gamma_tables() -> dict[str, list[float]]:
+    """For `codegen/gamma.py`, all float64."""
+    mp = mpmath
+    root = mp.findroot(mp.digamma, 1.4616)
+    inverse = even(lambda x: mp.erfinv(x) / x)
+    return {
+        "ERFINV_NEAR": relative(inverse, "1e-9", "0.5626", 22),
+        "ERFINV_MIDDLE": relative(erfc_inverse, "1.17", "2.91", 22, "2"),
+        "ERFINV_FAR": relative(erfc_inverse, "2.89", "6.1", 20, "4.5"),
+        "LGAMMA": relative(log_gamma_quotient, "-0.5001", "0.5001", 19),
+        "STIRLING": fit(stirling_rest, lambda z: mp.mpf(1), mp.mpf("1e-6"), mp.mpf(1) / 64, 6),
+        "DIGAMMA": relative(lambda x: mp.digamma(x) / (x - root), "0.9999", "2.0001", 23, "1.5"),
+    }
+
+
 def tables() -> dict[str, list[float]]:
     mp, one = mpmath, mpmath.mpf(1)
     half = mp.log(2) / 2 * mp.mpf("1.001")
@@ -165,7 +208,7 @@ def main() -> None:
     print("\nfrom __future__ import annotations\n\nfrom typing import Final\n")
     made = {
         name: [float(np.float32(c)) for c in p] if name.endswith("_F32") and name not in ("SIN_F32", "COS_F32") else p
-        for name, p in tables().items()
+        for name, p in {**tables(), **gamma_tables()}.items()
     }
     with mpmath.workprec(23 * 53 + 64):
         made["TWO_OVER_PI_F32"] = chunks(2 / mpmath.pi, 29, 7)

@@ -9,7 +9,7 @@ from kiln import functional as F
 from kiln.autograd import no_grad
 from kiln.creation import tensor
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
-from kiln.nn.fn_linear import vector_norm
+from kiln.reductions import vector_norm
 from kiln.tensor import Tensor
 
 __all__ = [

@@ -7,10 +7,11 @@ from typing import TypeVar
 from kiln import functional as F
 from kiln.autograd import no_grad
 from kiln.errors import InvalidValueError, ShapeError
-from kiln.nn.fn_linear import normalize, vector_norm
+from kiln.nn.fn_linear import normalize
 from kiln.nn.module import Module
 from kiln.nn.utils.parametrize import register_parametrization
 from kiln.random import randn
+from kiln.reductions import vector_norm
 from kiln.tensor import Tensor
 
 __all__ = ["spectral_norm", "weight_norm"]
