@@ -373,6 +373,10 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.statistics import corrcoef as corrcoef
+    from kiln.statistics import cov as cov
+    from kiln.statistics import nanquantile as nanquantile
+    from kiln.statistics import quantile as quantile
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
@@ -445,6 +449,7 @@ _NAMES = {
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
+    "kiln.statistics": "corrcoef cov nanquantile quantile",
     "kiln.tensor": "Tensor",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.

@@ -8,6 +8,7 @@ from kiln import inplace
 from kiln import maths as X
 from kiln import pointwise as P
 from kiln import reductions as R
+from kiln import statistics as S
 from kiln.base import TensorBase
 from kiln.inplace import variant
 
@@ -42,6 +43,8 @@ class Methods(TensorBase):
     prod, std, var = R.prod, R.std, R.var
     cummax, cummin, cumprod, cumsum = C.cummax, C.cummin, C.cumprod, C.cumsum
     diff, logcumsumexp = C.diff, C.logcumsumexp
+
+    corrcoef, cov, nanquantile, quantile = S.corrcoef, S.cov, S.nanquantile, S.quantile
 
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not

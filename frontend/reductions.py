@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kiln import functional as F
 from kiln import pointwise as P
 from kiln.base import Operand, TensorBase
-from kiln.errors import DTypeError, InvalidValueError, NotYetError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError
 from kiln.functional import Dims
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.promotion import apply, cast_to, floating, in_float32, tensor_arg
+from kiln.promotion import apply, cast_to, floating, in_float32, promote_types, tensor_arg
 from kiln.sorting import Sorted, gathered, lower_median, positions
 
 if TYPE_CHECKING:
@@ -183,8 +183,16 @@ def vector_norm(
 ) -> Tensor:
     """The norm of order `ord` along `dim` (default: of all elements): sum(|x|^ord)^(1 / ord), the largest or smallest
     size for inf and -inf, the number of nonzero elements for 0. The gradient at the zero vector is 0. DTypeError for
-    integers and bools."""
+    integers and bools, and where `dtype` is narrower; InvalidValueError of nothing for negative orders and inf."""
     t = _floats("vector_norm", x)
+    if not isinstance(ord, (int, float)) or isinstance(ord, bool):
+        raise ArgumentError(f"ord must be a number, got {ord!r}", op="vector_norm")
+    if dtype is not None and promote_types(t.dtype, dtype) is not dtype:
+        raise DTypeError(
+            f"can't be narrowed to {dtype}", op="vector_norm", operands=[t.ttype], fix="cast it with .to()"
+        )
+    if (ord < 0 or ord == math.inf) and not _count("vector_norm", t, dim):
+        raise InvalidValueError(f"nothing has no norm of order {ord}", op="vector_norm", operands=[t.ttype])
     return _norm(t if dtype is None else cast_to(t, dtype), float(ord), dim, keepdim)
 
 
