@@ -1,6 +1,7 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
-The families: `create` (no operands), `cast`, `elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
+The families: `create` (no operands), `cast`, `pairs` (complex numbers),
+`elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
 (views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg`, `conv`, `pool`,
 `random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
 """
@@ -15,6 +16,7 @@ from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import movement as movement
+from kiln.ir.ops import pairs as pairs
 from kiln.ir.ops import pointwise as pointwise
 from kiln.ir.ops import pool as pool
 from kiln.ir.ops import random as random
