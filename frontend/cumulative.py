@@ -18,6 +18,7 @@ from kiln.ir.ops.scan import products
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg
 from kiln.sorting import gathered
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -36,12 +37,14 @@ def _operand(name: str, input: TensorBase, dim: int, dtype: DType | None) -> tup
     return (x if x.ndim else F.reshape(x, (1,))), d
 
 
+@numpy_names
 def cumsum(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The sums of the elements up to each one along `dim`, one after another; bools and integers sum as int64."""
     x, d = _operand("cumsum", input, dim, dtype)
     return F.reshape(apply(OPS["cumsum"], x, dim=d, reverse=False), input.shape)
 
 
+@numpy_names
 def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The products of the elements up to each one along `dim`, one after another; bools and integers multiply as int64,
     wrapping. The gradient is right beside zeros too."""
@@ -54,11 +57,13 @@ def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tenso
     return F.reshape(made, input.shape)
 
 
+@numpy_names
 def cummax(input: TensorBase, dim: int) -> Extremum:
     """(values, indices) of the largest element up to each one along `dim`: the last of equals; NaN is the largest."""
     return _extreme("cummax", input, dim, False)
 
 
+@numpy_names
 def cummin(input: TensorBase, dim: int) -> Extremum:
     """(values, indices) of the smallest element up to each one along `dim`: the last of equals; NaN is the smallest."""
     return _extreme("cummin", input, dim, True)
@@ -76,6 +81,7 @@ def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum
 
 
 @in_float32
+@numpy_names
 def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
     """The log of the sums of exp(input) up to each element along `dim`: sums of exp(input - m), with m the largest so
     far, which takes no part in the gradient."""
@@ -96,6 +102,7 @@ def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
 # --------------------------------------------------------------------------------------------- differences
 
 
+@numpy_names
 def diff(
     input: TensorBase,
     n: int = 1,

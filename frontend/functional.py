@@ -33,6 +33,7 @@ from kiln.promotion import (
     tensor_arg,
     together,
 )
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -374,6 +375,7 @@ def reduce(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return _reduced(x, result, dims, keepdim)
 
 
+@numpy_names
 def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum over `dim` (default: all), in the order of docs/numerics.md; bools and integers sum as int64."""
     x = tensor_arg("sum", input)
@@ -382,6 +384,7 @@ def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DT
     return reduce(_SUM, cast_to(x, dtype), dim, keepdim)
 
 
+@numpy_names
 def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """sum / count over `dim` (default: all). DTypeError for integers and bools without `dtype`."""
     x = tensor_arg("mean", input)
@@ -398,21 +401,25 @@ def _mean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return div(sum(x, dim, keepdim), float(count))
 
 
+@numpy_names
 def amax(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The maximum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
     return reduce(OPS["amax"], tensor_arg("amax", input), dim, keepdim)
 
 
+@numpy_names
 def amin(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The minimum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
     return reduce(OPS["amin"], tensor_arg("amin", input), dim, keepdim)
 
 
+@numpy_names
 def all(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
     return _decided(OPS["all"], tensor_arg("all", input), dim, keepdim)
 
 
+@numpy_names
 def any(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
     return _decided(OPS["any"], tensor_arg("any", input), dim, keepdim)
@@ -434,11 +441,13 @@ def _arg(op: OpDef, input: TensorBase, dim: int | None, keepdim: bool) -> Tensor
     return _reduced(x, apply(op, x, dims=(d,)), (d,), keepdim)
 
 
+@numpy_names
 def argmax(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the maximum along `dim` (default: of the flattened tensor); the first one, NaN wins."""
     return _arg(OPS["argmax"], input, dim, keepdim)
 
 
+@numpy_names
 def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the minimum along `dim` (default: of the flattened tensor); the first one, NaN wins. It is
     the argmax of what reverses the order exactly: -x of floats, -1 - x of integers (which wraps), not x of bools."""
@@ -454,12 +463,14 @@ class Extremum(NamedTuple):
     indices: Tensor
 
 
+@numpy_names
 def max(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """max(input): the largest element (as `amax`). max(input, other): `maximum`. max(input, dim): (values,
     indices) along one dimension, whose gradient goes to the picked element."""
     return _extremum(amax, maximum, argmax, input, dim, keepdim)
 
 
+@numpy_names
 def min(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """As `max`, for the smallest."""
     return _extremum(amin, minimum, argmin, input, dim, keepdim)
@@ -546,6 +557,7 @@ def flatten(input: TensorBase, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
+@numpy_names
 def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
     """Without the size-one dimensions (of those in `dim`, default all); a view."""
     x = tensor_arg("squeeze", input)
@@ -553,6 +565,7 @@ def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
     return reshape(x, tuple([n for d, n in enumerate(x.shape) if n != 1 or d not in dims]))
 
 
+@numpy_names
 def unsqueeze(input: TensorBase, dim: int) -> Tensor:
     """With a new dimension of size one at `dim`; a view."""
     x = tensor_arg("unsqueeze", input)
@@ -611,6 +624,7 @@ def expand(input: TensorBase, *sizes: Any) -> Tensor:
     return broadcast_to(x, tuple(result))
 
 
+@numpy_names
 def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors joined along `dim`; other sizes must agree. dtypes are promoted."""
     parts = [tensor_arg("cat", x) for x in tensors]
@@ -622,6 +636,7 @@ def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     return apply(_CAT, *[cast_to(x, dtype) for x in parts], dim=dim_index("cat", dim, parts[0].ndim))
 
 
+@numpy_names
 def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
     parts = [tensor_arg("stack", x) for x in tensors]
@@ -718,6 +733,7 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
 # ----------------------------------------------------------------------------------------------- softmax
 
 
+@numpy_names
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
     return _softmax(_floats("softmax", input, dtype), dim)
@@ -729,6 +745,7 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
     return div(e, sum(e, dim, keepdim=True))
 
 
+@numpy_names
 def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
     return _log_softmax(_floats("log_softmax", input, dtype), dim)

@@ -18,6 +18,7 @@ from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, floating, in_float32, promote_types, tensor_arg
 from kiln.sorting import Sorted, gathered, lower_median, positions
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -44,6 +45,7 @@ def _count(name: str, x: Tensor, dim: Dims) -> int:
 # ----------------------------------------------------------------------------------------- sums, products
 
 
+@numpy_names
 def prod(input: TensorBase, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product along `dim` (default: of all), 1 of nothing; bools and integers multiply as int64, wrapping. The
     gradient is right beside zeros too."""
@@ -53,12 +55,14 @@ def prod(input: TensorBase, dim: int | None = None, keepdim: bool = False, *, dt
     return F.reduce(OPS["prod"], cast_to(x, dtype), dim, keepdim)
 
 
+@numpy_names
 def nansum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum with NaN counted as 0."""
     x = tensor_arg("nansum", input)
     return F.sum(F.where(P.isnan(x), 0.0, x) if x.dtype.kind == "float" else x, dim, keepdim, dtype=dtype)
 
 
+@numpy_names
 def nanmean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The mean of what is not NaN; NaN where there is nothing else."""
     x = _floats("nanmean", input)
@@ -71,12 +75,14 @@ def _nanmean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return F.div(nansum(x, dim, keepdim), count)
 
 
+@numpy_names
 def count_nonzero(input: TensorBase, dim: Dims = None) -> Tensor:
     """How many elements are not zero (NaN is not), int64."""
     return F.sum(cast_to(tensor_arg("count_nonzero", input), T.bool_), dim)
 
 
 @in_float32
+@numpy_names
 def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
     """m + log(sum(exp(input - m))) along `dim`, where m is the largest, or 0 where that is infinite; m takes no part in
     the gradient. Integers become floats."""
@@ -120,6 +126,7 @@ def _widely(name: str, input: TensorBase) -> tuple[Tensor, DType]:
     return (cast_to(x, T.float32) if x.dtype.is_half else x), x.dtype
 
 
+@numpy_names
 def var(
     input: TensorBase,
     dim: Any = None,
@@ -134,6 +141,7 @@ def var(
     return cast_to(_moments("var", x, dim, unbiased, keepdim, correction)[0], dtype)
 
 
+@numpy_names
 def std(
     input: TensorBase,
     dim: Any = None,
@@ -147,6 +155,7 @@ def std(
     return cast_to(F.sqrt(_moments("std", x, dim, unbiased, keepdim, correction)[0]), dtype)
 
 
+@numpy_names
 def var_mean(
     input: TensorBase,
     dim: Any = None,
@@ -161,6 +170,7 @@ def var_mean(
     return cast_to(variance, dtype), cast_to(mean, dtype)
 
 
+@numpy_names
 def std_mean(
     input: TensorBase,
     dim: Any = None,
@@ -219,6 +229,7 @@ def _norm(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
     return F.where(zero, none, F.sqrt(safe) if p == 2 else F.pow(safe, 1.0 / p))
 
 
+@numpy_names
 def norm(
     input: TensorBase,
     p: float | str | None = "fro",
@@ -252,12 +263,14 @@ class MinMax(NamedTuple):
     max: Tensor
 
 
+@numpy_names
 def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
     """(amin, amax) along `dim` (default: of all)."""
     dims: Dims = () if dim is None else dim
     return MinMax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
 
 
+@numpy_names
 def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """median(input): the lower one of the two middle elements, NaN if there is one or nothing; equals share the
     gradient. median(input, dim): (values, indices) along a dimension. DTypeError for bools."""
@@ -271,6 +284,7 @@ def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
     return _shared(x, lower_median(F.reshape(x, (-1,)), 0).values)
 
 
+@numpy_names
 def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """As `median`, of what is not NaN; NaN where there is nothing else."""
     x = tensor_arg("nanmedian", input)
@@ -305,6 +319,7 @@ def _shared(x: Tensor, value: Tensor) -> Tensor:
     return F.add(value, F.div(F.sum(moves), F.sum(cast_to(equal, x.dtype))))
 
 
+@numpy_names
 def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
     """(values, indices) of the most frequent element along `dim`: the smallest of several, and where it is last."""
     x = tensor_arg("mode", input)

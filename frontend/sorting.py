@@ -14,6 +14,7 @@ from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, NotYetErr
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import bool_
 from kiln.promotion import apply, cast_to, full_like_number, number, result_type, tensor_arg
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -46,6 +47,7 @@ def gathered(x: Tensor, d: int, indices: Tensor) -> Tensor:
     return apply(OPS["gather"], x, indices, at=tuple(range(x.ndim)), place=place, wrap=False)
 
 
+@numpy_names
 def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
     """(values, indices) with the elements along `dim` in order. Always stable; NaN is larger than every number."""
     del stable
@@ -55,6 +57,7 @@ def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: boo
     return Sorted(gathered(x, d, indices), indices)
 
 
+@numpy_names
 def argsort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices of `sort`, int64."""
     del stable
@@ -67,6 +70,7 @@ def msort(input: TensorBase) -> Tensor:
     return sort(input, 0).values
 
 
+@numpy_names
 def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
     """(values, indices) of the k largest (or smallest) elements along `dim`, the most extreme first; of equal ones
     the first. NaN is the largest."""
@@ -82,6 +86,7 @@ def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted:
     return Sorted(gathered(x, d, indices), indices)
 
 
+@numpy_names
 def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
     """(values, indices) of the k-th smallest element (from 1) along `dim`; NaN is the largest."""
     x = tensor_arg("kthvalue", input)

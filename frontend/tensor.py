@@ -274,6 +274,7 @@ install_operators(
         "__pow__": F.pow,
         "__rpow__": lambda a, b: F.pow(b, a),
         "__matmul__": F.matmul,
+        "__rmatmul__": lambda a, b: F.matmul(b, a),
         "__and__": F.bitwise_and,
         "__rand__": lambda a, b: F.bitwise_and(b, a),
         "__or__": F.bitwise_or,
