@@ -90,3 +90,5 @@ from kiln.pooling import lp_pool1d as lp_pool1d
 from kiln.pooling import lp_pool2d as lp_pool2d
 from kiln.pooling import max_pool1d as max_pool1d
 from kiln.pooling import max_pool2d as max_pool2d
+from kiln.resampling import affine_grid as affine_grid
+from kiln.resampling import grid_sample as grid_sample
