@@ -22,13 +22,14 @@ from kiln import errors
 from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
-from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.ops.base import OPS, Dense, Library, LibraryError, OpDef, OpTypeError, Scatter, ints_attr
 from kiln.ir.ops.gather import dimension_names as gather_names
-from kiln.ir.program import Program
+from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
+from kiln.runtime.library import perform
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
 from kiln.runtime.targets import host_target
@@ -225,6 +226,8 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
     layouts = [t._layout for t in operands]
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
+    if isinstance(op.lower, Library):
+        return _library_launch(op, layouts, attrs, results)
     special = _SPECIAL.get(op.name)
     if special is not None:
         return special(layouts, attrs, results[0])
@@ -403,6 +406,22 @@ def _allocating_launch(
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)
+
+    return launch
+
+
+def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    """Allocate results, have the library compute them: what a compiled program does in the same place."""
+    places = [Place(k, 0, layout.ttype, layout.strides) for k, layout in enumerate((*layouts, *results))]
+    call = LibraryCall(op.name, tuple(attrs.items()), tuple(places[: len(layouts)]), tuple(places[len(layouts) :]))
+
+    def launch(operands: Sequence[Any]) -> Results:
+        made = tuple(map(empty, results))
+        try:
+            perform(call, [t._ptr for t in (*operands, *made)])
+        except LibraryError as refusal:
+            raise errors.from_check(CheckSite("linalg", op.name, str(refusal)), 0) from None
+        return made
 
     return launch
 

@@ -1,8 +1,9 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
 The families: `create` (no operands), `cast`, `elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
-(views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg`, `conv`, `pool`,
-`random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
+(views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg` (the product),
+`matrix` (systems and factorisations, by a library), `conv`, `pool`, `random`, and `fusion` (what codegen groups). How
+an op is declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
@@ -14,6 +15,7 @@ from kiln.ir.ops import fusion as fusion
 from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
+from kiln.ir.ops import matrix as matrix
 from kiln.ir.ops import movement as movement
 from kiln.ir.ops import pointwise as pointwise
 from kiln.ir.ops import pool as pool

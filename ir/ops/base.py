@@ -144,6 +144,21 @@ class Scatter(Template):
     combine: str
 
 
+@dataclass(frozen=True)
+class Library(Template):
+    """Lowering of ops that a library carries out, as a step of the program between its native functions.
+
+    `run(*arrays, **attrs)` takes row-major NumPy arrays and gives the result, or the tuple of results, as arrays of the
+    types that the op's rule says. Eager execution calls the very same function. What the numbers make impossible it
+    says by a `LibraryError`."""
+
+    run: Callable[..., Any]
+
+
+class LibraryError(Exception):
+    """A library op can't be carried out on these numbers (a singular matrix, ...). The message is for the user."""
+
+
 Lowering = Dense | Reduction | Template
 
 ViewRule = Callable[

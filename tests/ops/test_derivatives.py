@@ -48,7 +48,7 @@ def test_every_derivative_is_tested() -> None:
 
 def setup(op: OpDef, sample: Sample) -> tuple[Graph, list[Array], list[Array], list[Array]]:
     """The op's graph, its arrays, a direction of the inputs, gradients of the outputs."""
-    graph = graph_of(op, sample.types(), sample.attrs)
+    graph = graph_of(op, sample)
     arrays = [np.array(x) for x in sample.operands]
     outputs = evaluate_ref(graph, arrays)
     return graph, arrays, like(arrays, op.name, sample.label), like(outputs, "grad", op.name, sample.label)
@@ -99,7 +99,7 @@ def test_second_order(op: OpDef, sample: Sample) -> None:
 def run_gradient(name: str, *operands: Any, attrs: dict[str, Any] | None = None) -> list[list[float]]:
     """Gradients of the sum of an op's result."""
     arrays = [np.asarray(x) for x in operands]
-    graph = graph_of(OPS[name], Sample("", tuple(arrays)).types(), attrs or {})
+    graph = graph_of(OPS[name], Sample("", tuple(arrays), attrs or {}))
     (out,) = evaluate_ref(graph, arrays)
     return [g.tolist() for g in evaluate_ref(gradient(graph), [*arrays, np.ones_like(out)])]
 
@@ -130,7 +130,7 @@ def test_only_what_is_needed_is_computed() -> None:
 
     for name in ("add", "mul", "div", "pow", "maximum", "matmul", "where", "cat", "slice_scatter"):
         sample, op = smooth_samples(name)[0], OPS[name]
-        operation = graph_of(op, sample.types(), sample.attrs).operations[0]
+        operation = graph_of(op, sample).operations[0]
         known = {v: Untouchable(v.type) for v in (*operation.operands, *operation.results)}
         call = call_of(operation, known, (False,) * len(operation.operands))
         assert op.vjp is not None
