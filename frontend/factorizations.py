@@ -7,16 +7,15 @@ carries out (ir/ops/matrix.py), and compositions of such, so all of it can be ca
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from kiln import creation
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
 from kiln.errors import DTypeError, GradError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import int32
-from kiln.promotion import apply, broadcast_to, cast_to, tensor_arg
+from kiln.ir.types import DType, int32, int64
+from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -46,15 +45,25 @@ def turned(x: Tensor) -> Tensor:
     return F.transpose(x, -2, -1)
 
 
-def identity(like: Tensor, n: int) -> Tensor:
-    """Identity matrices in the batch shape and dtype of `like`."""
-    return broadcast_to(creation.eye(n, dtype=like.dtype), (*like.shape[:-2], n, n))
+def identity(like: Tensor, m: int, n: int) -> Tensor:
+    """The m x n matrix with ones on the diagonal, in the dtype of `like`."""
+    return cast_to(F.eq(_counter(like, m, n, 0), _counter(like, m, n, 1)), like.dtype)
+
+
+def _counter(like: Tensor, m: int, n: int, dim: int) -> Tensor:
+    (made,) = OPS["iota"].bind((), {"shape": (m, n), "dtype": int64, "dim": dim}, receiver=like)
+    return cast("Tensor", made)
+
+
+def zeros(like: Tensor, shape: tuple[int, ...], dtype: DType) -> Tensor:
+    """Memory of its own with zeros."""
+    return F.clone(full_like_number(like, dtype, 0, shape))
 
 
 def first_flaw(bad: Tensor) -> Tensor:
     """Of each row the position of its first true element, from 1; 0 where all are false. int32."""
     if not bad.shape[-1]:
-        return creation.zeros(bad.shape[:-1], dtype=int32)
+        return zeros(bad, bad.shape[:-1], int32)
     position = F.add(F.argmax(cast_to(bad, int32), -1), 1)
     return cast_to(F.where(F.any(bad, -1), position, 0), int32)
 
@@ -153,14 +162,13 @@ def lu_unpack(LU_data: TensorBase, LU_pivots: TensorBase, unpack_data: bool = Tr
     factors = matrix_arg("lu_unpack", LU_data)
     m, n = factors.shape[-2:]
     k = min(m, n)
-    nothing = creation.zeros(0, dtype=factors.dtype)
+    nothing = zeros(factors, (0,), factors.dtype)
     P = L = U = nothing
     if unpack_pivots:
         order = row_order("lu_unpack", LU_pivots, m)
-        rows = F.unsqueeze(creation.arange(m), -1)
-        P = cast_to(F.eq(rows, F.unsqueeze(order, -2)), factors.dtype)
+        P = cast_to(F.eq(_counter(factors, m, m, 0), F.unsqueeze(order, -2)), factors.dtype)
     if unpack_data:
-        L = F.add(M.tril(_columns(factors, k), -1), creation.eye(m, k, dtype=factors.dtype))
+        L = F.add(M.tril(_columns(factors, k), -1), identity(factors, m, k))
         U = M.triu(_columns(turned(factors), k).mT)
     return LU(P, L, U)
 
@@ -217,7 +225,7 @@ def qr(A: TensorBase, mode: str = "reduced") -> QR:
             )
         return QR(*x.__kiln_bind__(OPS["qr_complete"], (x,), {}))
     q, r = x.__kiln_bind__(OPS["qr"], (x,), {})
-    return QR(creation.zeros(0, dtype=x.dtype) if mode == "r" else q, r)
+    return QR(zeros(x, (0,), x.dtype) if mode == "r" else q, r)
 
 
 def qr_(input: TensorBase, some: bool = True) -> QR:
@@ -233,8 +241,8 @@ def householder_product(A: TensorBase, tau: TensorBase) -> Tensor:
     if t.dtype is not x.dtype or t.ndim != x.ndim - 1 or t.shape[:-1] != x.shape[:-2] or not t.shape[-1] <= n <= m:
         raise ShapeError("expects A [..., m, n] and tau [..., k] with m >= n >= k", op="householder_product",
                          operands=[x.ttype, t.ttype])  # fmt: skip
-    v = F.add(M.tril(x, -1), creation.eye(m, n, dtype=x.dtype))
-    q = broadcast_to(creation.eye(m, n, dtype=x.dtype), x.shape)
+    v = F.add(M.tril(x, -1), identity(x, m, n))
+    q = broadcast_to(identity(x, m, n), x.shape)
     for i in reversed(range(t.shape[-1])):
         column = M.narrow(v, -1, i, 1)
         scaled = F.mul(column, F.unsqueeze(M.narrow(t, -1, i, 1), -1))
@@ -303,5 +311,5 @@ def svd_(input: TensorBase, some: bool = True, compute_uv: bool = True) -> SVDTr
         return SVDTransposed(u, s, turned(vh))
     x = matrix_arg("svd", input)
     m, n = x.shape[-2:]
-    u, v = (creation.zeros((*x.shape[:-2], k, k), dtype=x.dtype) for k in (m, n))
+    u, v = (zeros(x, (*x.shape[:-2], k, k), x.dtype) for k in (m, n))
     return SVDTransposed(u, svdvals(x), v)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kiln import contraction, creation, cumulative
+from kiln import contraction, cumulative
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
@@ -22,14 +22,14 @@ from kiln.factorizations import householder_product as householder_product
 from kiln.factorizations import lu as lu
 from kiln.factorizations import lu_factor as lu_factor
 from kiln.factorizations import lu_factor_ex as lu_factor_ex
-from kiln.factorizations import matrix_arg
+from kiln.factorizations import matrix_arg, zeros
 from kiln.factorizations import qr as qr
 from kiln.factorizations import svd as svd
 from kiln.factorizations import svdvals as svdvals
 from kiln.functional import Dims, dim_index
 from kiln.functional import matmul as matmul
 from kiln.ir.types import DType, int64
-from kiln.promotion import cast_to, in_float32, tensor_arg
+from kiln.promotion import cast_to, full_like_number, in_float32, tensor_arg
 from kiln.reductions import vector_norm as vector_norm
 from kiln.systems import det as det
 from kiln.systems import inv as inv
@@ -133,12 +133,12 @@ def cond(A: TensorBase, p: Any = None) -> Tensor:
     if p is None or p in (2, -2):
         values = svdvals(x)
         if not values.shape[-1]:
-            return creation.zeros(x.shape[:-2], dtype=x.dtype)
+            return zeros(x, x.shape[:-2], x.dtype)
         most, least = F.amax(values, -1), F.amin(values, -1)
         return F.div(least, most) if p == -2 else F.div(most, least)
     x = matrix_arg("cond", A, square=True)
     if not x.shape[-1]:
-        return creation.zeros(x.shape[:-2], dtype=x.dtype)
+        return zeros(x, x.shape[:-2], x.dtype)
     inverse, info = inv_ex(x)
     result = F.mul(matrix_norm(x, p), matrix_norm(inverse, p))
     return F.where(F.ne(info, 0), math.inf, result)
@@ -192,8 +192,8 @@ def _powers(t: Tensor, n: int) -> Tensor:
     """The powers 0 to n - 1 along a new last dimension; those of integers are int64."""
     t = cast_to(t, int64) if t.dtype.kind in ("bool", "int", "uint") else t
     if n == 0:
-        return creation.zeros((*t.shape, 0), dtype=t.dtype)
-    ones = creation.ones((*t.shape, 1), dtype=t.dtype)
+        return zeros(t, (*t.shape, 0), t.dtype)
+    ones = full_like_number(t, t.dtype, 1, (*t.shape, 1))
     powers = cumulative.cumprod(F.expand(F.unsqueeze(t, -1), (*t.shape, n - 1)), -1)
     return F.cat([ones, powers], -1)
 

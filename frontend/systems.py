@@ -8,14 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kiln import creation
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
 from kiln.dtypes import finfo
 from kiln.errors import DTypeError, InvalidValueError, NotYetError, ShapeError
 from kiln.factorizations import eigvalsh as _eigvalsh
-from kiln.factorizations import identity, in_order, lu_factor_ex, matrix_arg, row_order, svdvals, turned
+from kiln.factorizations import identity, in_order, lu_factor_ex, matrix_arg, row_order, svdvals, turned, zeros
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import int64
 from kiln.promotion import apply, broadcast_to, tensor_arg
@@ -109,6 +108,10 @@ def inv_ex(A: TensorBase, *, check_errors: bool = False) -> InvEx:
     return InvEx(apply(OPS["inv"], x, check=check_errors), lu_factor_ex(x.detach()).info)
 
 
+def _identities(x: Tensor) -> Tensor:
+    return broadcast_to(identity(x, x.shape[-1], x.shape[-1]), x.shape)
+
+
 def inverse(input: TensorBase) -> Tensor:
     """`kiln.linalg.inv`."""
     return inv(input)
@@ -181,7 +184,7 @@ def cholesky_solve(B: TensorBase, L: TensorBase, upper: bool = False) -> Tensor:
 def cholesky_inverse(L: TensorBase, upper: bool = False) -> Tensor:
     """The inverse of A, from the factor of `cholesky` of A (with `upper` its upper one)."""
     factor = matrix_arg("cholesky_inverse", L, square=True)
-    return cholesky_solve(identity(factor, factor.shape[-1]), factor, upper)
+    return cholesky_solve(_identities(factor), factor, upper)
 
 
 # --------------------------------------------------------------------------------------- determinants
@@ -245,7 +248,7 @@ def matrix_rank(
     x = matrix_arg("matrix_rank", A, square=hermitian)
     least, part = _tolerances("matrix_rank", x, atol, rtol)
     if not min(x.shape[-2:]):
-        return creation.zeros(x.shape[:-2], dtype=int64)
+        return zeros(x, x.shape[:-2], int64)
     sizes = F.abs(_eigvalsh(x.detach())) if hermitian else svdvals(x.detach())
     limit = F.clamp(F.mul(F.amax(sizes, -1, keepdim=True), part), least)
     return F.sum(F.gt(sizes, limit), -1)
@@ -282,8 +285,8 @@ def lstsq(A: TensorBase, B: TensorBase, rcond: float | None = None, *, driver: s
     m, n = a.shape[-2:]
     rtol = max(m, n) * finfo(a.dtype).eps if rcond is None else float(rcond)
     solution = F.matmul(apply(OPS["pinv"], a, atol=0.0, rtol=rtol, hermitian=False), b)
-    nothing = creation.zeros(0, dtype=a.dtype)
-    residuals, values, rank = nothing, nothing, creation.zeros(0, dtype=int64)
+    nothing = zeros(a, (0,), a.dtype)
+    residuals, values, rank = nothing, nothing, zeros(a, (0,), int64)
     if driver != "gels":
         rank = matrix_rank(a, rtol=rtol)
     if driver in ("gelsd", "gelss"):
@@ -304,7 +307,7 @@ def matrix_power(A: TensorBase, n: int) -> Tensor:
     if not isinstance(n, int) or isinstance(n, bool):
         raise InvalidValueError(f"the exponent must be an int, not {n!r}", op="matrix_power")
     if n == 0:
-        return F.clone(identity(x, x.shape[-1]))
+        return F.clone(_identities(x))
     base, left = (inv(x), -n) if n < 0 else (x, n)
     result: Tensor | None = None
     while left:
