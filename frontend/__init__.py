@@ -77,12 +77,19 @@ if TYPE_CHECKING:
     from kiln.errors import InvalidValueError as InvalidValueError
     from kiln.errors import KilnError as KilnError
     from kiln.errors import KilnIndexError as KilnIndexError
+    from kiln.errors import LinAlgError as LinAlgError
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
+    from kiln.factorizations import cholesky_ as cholesky
+    from kiln.factorizations import householder_product as orgqr
+    from kiln.factorizations import lu_ as lu
+    from kiln.factorizations import lu_unpack as lu_unpack
+    from kiln.factorizations import qr_ as qr
+    from kiln.factorizations import svd_ as svd
     from kiln.functional import abs as abs
     from kiln.functional import add as add
     from kiln.functional import all as all
@@ -192,6 +199,7 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.linalg import vander_ as vander
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
     from kiln.maths import acosh as acosh
@@ -383,6 +391,17 @@ if TYPE_CHECKING:
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
     from kiln.statistics import quantile as quantile
+    from kiln.systems import cholesky_inverse as cholesky_inverse
+    from kiln.systems import cholesky_solve as cholesky_solve
+    from kiln.systems import det as det
+    from kiln.systems import inverse as inverse
+    from kiln.systems import logdet as logdet
+    from kiln.systems import lu_solve_ as lu_solve
+    from kiln.systems import matrix_exp as matrix_exp
+    from kiln.systems import matrix_power as matrix_power
+    from kiln.systems import pinverse as pinverse
+    from kiln.systems import slogdet as slogdet
+    from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
@@ -400,10 +419,11 @@ _NAMES = {
     "kiln.device": "device",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
-        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LoadError NotYetError SaveError ShapeError WorkerError"
+        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
+        "LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
+    "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
         "clone cos div eq erf exp expand flatten ge gelu gt le linear log log_softmax logical_and logical_not "
@@ -457,6 +477,11 @@ _NAMES = {
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
     "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
+    "kiln.linalg": "vander=vander_",
+    "kiln.systems": (
+        "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power pinverse "
+        "slogdet triangular_solve"
+    ),
     "kiln.tensor": "Tensor",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.

@@ -8,12 +8,14 @@ from typing import Any, TypeVar, cast
 
 from kiln import autograd, dispatch, indexing, inplace, special
 from kiln import contraction as C
+from kiln import factorizations as Z
 from kiln import functional as F
 from kiln import gathering as G
 from kiln import integers as N
 from kiln import movement as M
 from kiln import pointwise as P
 from kiln import sorting as O
+from kiln import systems as S
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, ShapeError
@@ -217,6 +219,10 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
     addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
     cross, kron = C.cross, C.kron
+    cholesky, qr, svd, lu, orgqr = Z.cholesky_, Z.qr_, Z.svd_, Z.lu_, Z.householder_product
+    inverse, det, logdet, slogdet, pinverse = S.inverse, S.det, S.logdet, S.slogdet, S.pinverse
+    matrix_power, matrix_exp, triangular_solve, lu_solve = S.matrix_power, S.matrix_exp, S.triangular_solve, S.lu_solve_
+    cholesky_solve, cholesky_inverse = S.cholesky_solve, S.cholesky_inverse
     sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put

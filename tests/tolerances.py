@@ -24,12 +24,13 @@ COMPOSED_ULP = {
     "polygamma": 32,
     "triangular_solve": 64,
     "lu_factor": 64,
+    "matrix_exp": 64,
 }
 """Compositions repeat that error: sigmoid has exp, an add and a divide; gelu multiplies an error of erf + 1 (small
 where erf is close to -1, hence also the absolute part below); normal has log, sqrt and cos of a rounded angle;
 polygamma sums a series. The references of erfinv and digamma are such compositions themselves. What is
 factored or substituted element by element has errors of as many roundings as there are rows (about 40 in the samples),
-which the references, in extended precision, have not."""
+which the references, in extended precision, have not; an exponential multiplies them by the logarithm of the result."""
 
 COMPOSED_ABS = {
     "gelu": 8,
@@ -39,6 +40,7 @@ COMPOSED_ABS = {
     "polygamma": 256,
     "triangular_solve": 256,
     "lu_factor": 256,
+    "matrix_exp": 1024,
 }
 """Absolute part in units of epsilon, for results near zero whose relative error cancellation magnifies."""
 

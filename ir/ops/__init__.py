@@ -2,8 +2,8 @@
 
 The families: `create` (no operands), `cast`, `elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
 (views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg` (the product),
-`matrix` (systems and factorisations, by a library), `conv`, `pool`, `random`, and `fusion` (what codegen groups). How
-an op is declared stands in `base`.
+`matrix` and `matrix_functions` (systems and factorisations, by a library), `conv`, `pool`, `random`, and `fusion`
+(what codegen groups). How an op is declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
@@ -16,6 +16,7 @@ from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import matrix as matrix
+from kiln.ir.ops import matrix_functions as matrix_functions
 from kiln.ir.ops import movement as movement
 from kiln.ir.ops import pointwise as pointwise
 from kiln.ir.ops import pool as pool

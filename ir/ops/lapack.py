@@ -137,9 +137,10 @@ def triangular_solve(a: Array, b: Array, *, upper: bool, unit: bool) -> Array:
     return x
 
 
-def lu_factor(a: Array) -> tuple[Array, Array]:
+def lu_factor(a: Array, *, check: bool) -> tuple[Array, Array]:
     """l (below the diagonal) and u in one matrix, and the row that each row was exchanged with, from 1: Gaussian
-    elimination with partial pivoting, by blocks of columns (Golub and Van Loan, 3.4). A column of zeros is passed."""
+    elimination with partial pivoting, by blocks of columns (Golub and Van Loan, 3.4). A column of zeros is passed, or
+    with `check` an error."""
     m, n = a.shape[-2:]
     k = min(m, n)
     lu = a.reshape(-1, m, n).copy() if a.size else np.zeros((0, m, n), a.dtype)
@@ -161,10 +162,20 @@ def lu_factor(a: Array) -> tuple[Array, Array]:
             right = triangular_solve(lu[:, start:stop, start:stop], right, upper=False, unit=True)
             lu[:, start:stop, stop:] = right
             lu[:, stop:, stop:] -= lu[:, stop:, start:stop] @ right
+    if check:
+        _check_pivots(lu.reshape(*a.shape[:-2], m, n))
     shape = (*a.shape[:-2], k)
     if not a.size:
         return a.copy(), np.broadcast_to(np.arange(1, k + 1, dtype=np.int32), shape)
     return lu.reshape(a.shape), pivots.reshape(shape)
+
+
+def _check_pivots(lu: Array) -> None:
+    zero = np.argwhere(np.diagonal(lu, 0, -2, -1) == 0)
+    if len(zero):
+        *at, i = map(int, zero[0])
+        which = _which(lu.shape[:-2], tuple(at))
+        raise LibraryError(f"{which} is singular: the factor u has a zero on its diagonal in row {i}")
 
 
 def lu_permutation(pivots: Array, *, rows: int) -> Array:
@@ -181,3 +192,68 @@ def lu_permutation(pivots: Array, *, rows: int) -> Array:
         order[each, swaps[:, j]] = order[:, j]
         order[:, j] = moved
     return order.reshape(*batch, rows)
+
+
+# --------------------------------------------------------------------------- functions of matrices
+
+
+def det(a: Array) -> Array:
+    """Determinants, of singular matrices zeros."""
+    return np.asarray(np.linalg.det(a), a.dtype)
+
+
+def slogdet(a: Array) -> tuple[Array, Array]:
+    """Signs and logarithms of the magnitudes of determinants: 0 and -inf of singular matrices."""
+    sign, log = np.linalg.slogdet(a)
+    return np.asarray(sign, a.dtype), np.asarray(log, a.dtype)
+
+
+def pinv(a: Array, *, atol: float, rtol: float, hermitian: bool) -> Array:
+    """The pseudoinverses by singular values, those not above max(atol, rtol * the largest) being taken for zero."""
+    if not a.size:
+        return np.zeros((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype)
+    try:
+        if hermitian:
+            w, u = np.linalg.eigh(a)
+            s, sign, vh = np.abs(w), np.sign(w), np.swapaxes(u, -1, -2)
+        else:
+            u, s, vh = np.linalg.svd(a, full_matrices=False)
+            sign = np.ones_like(s)
+    except np.linalg.LinAlgError:
+        raise LibraryError(_no_convergence(a)) from None
+    limit = np.maximum(a.dtype.type(atol), a.dtype.type(rtol) * s.max(axis=-1, keepdims=True))
+    inverse = np.where(s > limit, sign / s, 0).astype(a.dtype)
+    return np.asarray(np.swapaxes(vh, -1, -2) @ (inverse[..., None] * np.swapaxes(u, -1, -2)))
+
+
+_PADE: Final = (64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
+    10559470521600, 670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1)  # fmt: skip
+_PADE_RADIUS: Final = 5.371920351148152
+
+
+def matrix_exp(a: Array) -> Array:
+    """The exponentials, by scaling, a diagonal Padé approximant of order 13, and squaring (Higham, 2005)."""
+    result = np.empty_like(a)
+    for at in np.ndindex(a.shape[:-2]):
+        result[at] = _exp_of(a[at].astype(np.float64)).astype(a.dtype)
+    return result
+
+
+def _exp_of(a: Array) -> Array:
+    if len(a) == 1:
+        return np.asarray(np.exp(a))
+    norm = float(np.abs(a).sum(axis=0).max(initial=0))
+    if not np.isfinite(norm):
+        return np.full_like(a, np.nan)
+    squarings = max(0, int(np.ceil(np.log2(norm / _PADE_RADIUS)))) if norm else 0
+    a = a / 2.0**squarings
+    b, one = _PADE, np.eye(len(a))
+    a2 = a @ a
+    a4 = a2 @ a2
+    a6 = a4 @ a2
+    odd = a @ (a6 @ (b[13] * a6 + b[11] * a4 + b[9] * a2) + b[7] * a6 + b[5] * a4 + b[3] * a2 + b[1] * one)
+    even = a6 @ (b[12] * a6 + b[10] * a4 + b[8] * a2) + b[6] * a6 + b[4] * a4 + b[2] * a2 + b[0] * one
+    found = np.linalg.solve(even - odd, even + odd)
+    for _ in range(squarings):
+        found = found @ found
+    return found

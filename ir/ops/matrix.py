@@ -27,7 +27,7 @@ FLOATS: Final = (float32, float64)
 CHECK: Final = frozenset({"check"})
 
 
-def _op(
+def library_op(
     name: str,
     doc: str,
     infer: Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]],
@@ -56,7 +56,7 @@ def matrices(op: str, t: TensorType, square: bool = False) -> TensorType:
     return t
 
 
-def _same(op: str) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]:
+def same_as_operand(op: str) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]:
     return lambda operands, attrs: (matrices(op, operands[0], square=True),)
 
 
@@ -93,12 +93,12 @@ def _on_diagonal(x: Any, value: Any) -> Any:
     return where(eq(_counter(x, rank - 2), _counter(x, rank - 1)), value, x)
 
 
-def _diagonal_matrix(v: Any) -> Any:
-    wide = _in_rows(v, v.ttype.shape[-1])
+def diagonal_matrix(v: Any) -> Any:
+    wide = in_rows(v, v.ttype.shape[-1])
     return _on_diagonal(full_like(wide, 0.0), wide)
 
 
-def _in_rows(v: Any, rows: Dim) -> Any:
+def in_rows(v: Any, rows: Dim) -> Any:
     """A vector [..., n] repeated as the rows of [..., rows, n]."""
     shape, rank = v.ttype.shape, v.ttype.rank
     return broadcast(v, shape=(*shape[:-1], rows, shape[-1]), dims=(*range(rank - 1), rank))
@@ -113,7 +113,11 @@ def _half_diagonal(x: Any) -> Any:
     return _on_diagonal(x, mul(x, full_like(x, 0.5)))
 
 
-def _part(x: Any, dim: int, start: Dim, stop: Dim) -> Any:
+def _symmetric(x: Any) -> Any:
+    return mul(add(x, transposed(x)), full_like(x, 0.5))
+
+
+def part(x: Any, dim: int, start: Dim, stop: Dim) -> Any:
     shape, rank = x.ttype.shape, x.ttype.rank
     if (start, stop) == (0, shape[dim]):
         return x
@@ -122,17 +126,17 @@ def _part(x: Any, dim: int, start: Dim, stop: Dim) -> Any:
     return slice_(x, starts=starts, stops=stops, steps=(1,) * rank)
 
 
-def _joined(a: Any, b: Any, dim: int) -> Any:
+def joined(a: Any, b: Any, dim: int) -> Any:
     return cat(a, b, dim=dim % a.ttype.rank)
 
 
-def _total(*parts: Any) -> Any:
+def total(*parts: Any) -> Any:
     """The sum of what there is, from the left; None of nothing."""
-    total = None
+    found = None
     for x in parts:
         if x is not None:
-            total = x if total is None else add(total, x)
-    return total
+            found = x if found is None else add(found, x)
+    return found
 
 
 def _after_inverse(x: Any, a: Any, upper: bool, unit: bool = False) -> Any:
@@ -153,11 +157,11 @@ def _inv_jvp(call: Call, t: Any) -> Sequence[Any]:
     return (None if t is None else neg(matmul(matmul(y, t), y)),)
 
 
-inv: Final[OpDef] = _op(
+inv: Final[OpDef] = library_op(
     "inv",
     "inv(a; check): the inverses of square matrices (LAPACK gesv). A singular one is an error, or NaN without check. "
     "Derivative: -y @ t @ y.",
-    _same("inv"),
+    same_as_operand("inv"),
     lapack.inv,
     vjp=_inv_vjp,
     jvp=_inv_jvp,
@@ -174,11 +178,11 @@ def _solve_vjp(call: Call, g: Any) -> Sequence[Any]:
 
 
 def _solve_jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
-    change = _total(tb, None if ta is None else neg(matmul(ta, call.results[0])))
+    change = total(tb, None if ta is None else neg(matmul(ta, call.results[0])))
     return (None if change is None else solve(call.operands[0], change, **call.attrs),)
 
 
-solve: Final[OpDef] = _op(
+solve: Final[OpDef] = library_op(
     "solve",
     "solve(a, b; check): x with a @ x = b for square matrices (LAPACK gesv). A singular one is an error, or NaN "
     "without check.",
@@ -216,11 +220,11 @@ def _triangular_vjp(call: Call, g: Any) -> Sequence[Any]:
 def _triangular_jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
     upper, unit = bool(call.attrs["upper"]), bool(call.attrs["unit"])
     moved = None if ta is None else neg(matmul(_triangle(ta, upper, strict=unit), call.results[0]))
-    change = _total(tb, moved)
+    change = total(tb, moved)
     return (None if change is None else triangular_solve(call.operands[0], change, **call.attrs),)
 
 
-triangular_solve: Final[OpDef] = _op(
+triangular_solve: Final[OpDef] = library_op(
     "triangular_solve",
     "triangular_solve(a, b; upper, unit): x with t @ x = b, t the upper or lower triangle of a (the other one is not "
     "read), with ones on its diagonal if unit. Zeros on the diagonal are divided by.",
@@ -245,7 +249,7 @@ def _cholesky_vjp(call: Call, g: Any) -> Sequence[Any]:
     turned = transposed(y)
     outer = triangular_solve(turned, inner, upper=True, unit=False)
     found = _after_inverse(outer, turned, upper=True)
-    return (mul(add(found, transposed(found)), full_like(found, 0.5)),)
+    return (_symmetric(found),)
 
 
 def _cholesky_jvp(call: Call, t: Any) -> Sequence[Any]:
@@ -253,17 +257,16 @@ def _cholesky_jvp(call: Call, t: Any) -> Sequence[Any]:
     if t is None:
         return (None,)
     y = call.results[0]
-    t = mul(add(t, transposed(t)), full_like(t, 0.5))
-    inner = _after_inverse(triangular_solve(y, t, upper=False, unit=False), y, upper=False)
+    inner = _after_inverse(triangular_solve(y, _symmetric(t), upper=False, unit=False), y, upper=False)
     return (matmul(y, _half_diagonal(_triangle(inner, upper=False))),)
 
 
-cholesky: Final[OpDef] = _op(
+cholesky: Final[OpDef] = library_op(
     "cholesky",
     "cholesky(a; check): lower triangular y with y @ y' = a for symmetric positive definite matrices, of which the "
     "lower triangle is read (LAPACK potrf). One that is not positive definite is an error, or without check NaN from "
     "the first row on that fails.",
-    _same("cholesky"),
+    same_as_operand("cholesky"),
     lapack.cholesky,
     vjp=_cholesky_vjp,
     jvp=_cholesky_jvp,
@@ -286,7 +289,7 @@ def _least(t: TensorType) -> int:
     return min(m, n)
 
 
-def _lu_ref(xp: Any, a: Any) -> Any:
+def _lu_ref(xp: Any, a: Any, *, check: bool) -> Any:
     """Elimination element by element, in double precision where that is wider."""
     lu = np.array(a, np.longdouble)
     m, n = a.shape[-2:]
@@ -316,26 +319,26 @@ def _lu_vjp(call: Call, g: Any, _: Any = None) -> Sequence[Any]:
     lu, pivots = call.results
     m, n = lu.ttype.shape[-2:]
     k = _least(lu.ttype)
-    square = _part(_part(lu, -2, 0, k), -1, 0, k)
+    square = part(part(lu, -2, 0, k), -1, 0, k)
     turned = transposed(square)  # its upper triangle is l', its lower one u'
-    head = _part(_part(g, -2, 0, k), -1, 0, k)
+    head = part(part(g, -2, 0, k), -1, 0, k)
     unit_lower = _on_diagonal(_triangle(square, upper=False, strict=True), full_like(square, 1.0))
     by_l = matmul(transposed(unit_lower), _triangle(head, upper=False, strict=True))
     by_u = matmul(_triangle(head, upper=True), transposed(_triangle(square, upper=True)))
     if n > k:
-        right = _part(g, -1, k, n)
-        by_l = sub(by_l, matmul(right, transposed(_part(lu, -1, k, n))))
+        right = part(g, -1, k, n)
+        by_l = sub(by_l, matmul(right, transposed(part(lu, -1, k, n))))
     if m > k:
-        below = _part(g, -2, k, m)
-        by_u = sub(by_u, matmul(transposed(_part(lu, -2, k, m)), below))
+        below = part(g, -2, k, m)
+        by_u = sub(by_u, matmul(transposed(part(lu, -2, k, m)), below))
     inner = add(_triangle(by_l, upper=False, strict=True), _triangle(by_u, upper=True))
     found = triangular_solve(turned, inner, upper=True, unit=True)
     found = transposed(triangular_solve(square, transposed(found), upper=True, unit=False))
     if n > k:
-        found = _joined(found, triangular_solve(turned, right, upper=True, unit=True), -1)
+        found = joined(found, triangular_solve(turned, right, upper=True, unit=True), -1)
     if m > k:
         rest = transposed(triangular_solve(square, transposed(below), upper=True, unit=False))
-        found = _joined(found, rest, -2)
+        found = joined(found, rest, -2)
     order = lu_permutation(pivots, rows=m)
     return (rows_in_order(found, argsort(order, descending=False)),)
 
@@ -347,32 +350,34 @@ def _lu_jvp(call: Call, t: Any) -> Sequence[Any]:
     m, n = lu.ttype.shape[-2:]
     k = _least(lu.ttype)
     t = rows_in_order(t, lu_permutation(pivots, rows=m))
-    square = _part(_part(lu, -2, 0, k), -1, 0, k)
+    square = part(part(lu, -2, 0, k), -1, 0, k)
     turned = transposed(square)
-    left = triangular_solve(square, _part(t, -2, 0, k), upper=False, unit=True)
-    inner = triangular_solve(turned, transposed(_part(left, -1, 0, k)), upper=False, unit=False)
+    left = triangular_solve(square, part(t, -2, 0, k), upper=False, unit=True)
+    inner = triangular_solve(turned, transposed(part(left, -1, 0, k)), upper=False, unit=False)
     inner = transposed(inner)
     strict, rest = _triangle(inner, upper=False, strict=True), _triangle(inner, upper=True)
     unit_lower = _on_diagonal(_triangle(square, upper=False, strict=True), full_like(square, 1.0))
     found = add(matmul(unit_lower, strict), matmul(rest, _triangle(square, upper=True)))
     if n > k:
-        found = _joined(found, sub(_part(left, -1, k, n), matmul(strict, _part(lu, -1, k, n))), -1)
+        found = joined(found, sub(part(left, -1, k, n), matmul(strict, part(lu, -1, k, n))), -1)
     if m > k:
-        below = triangular_solve(turned, transposed(_part(t, -2, k, m)), upper=False, unit=False)
-        found = _joined(found, sub(transposed(below), matmul(_part(lu, -2, k, m), rest)), -2)
+        below = triangular_solve(turned, transposed(part(t, -2, k, m)), upper=False, unit=False)
+        found = joined(found, sub(transposed(below), matmul(part(lu, -2, k, m), rest)), -2)
     return (found, None)
 
 
-lu_factor: Final[OpDef] = _op(
+lu_factor: Final[OpDef] = library_op(
     "lu_factor",
-    "lu_factor(a): (lu, pivots) with l @ u = a after exchanging row i with row pivots[i] - 1 for each i in turn; l is "
-    "below lu's diagonal (on it are ones), u on and above it. Partial pivoting; pivots are int32.",
+    "lu_factor(a; check): (lu, pivots) with l @ u = a after exchanging row i with row pivots[i] - 1 for each i in "
+    "turn; l is below lu's diagonal (on it are ones), u on and above it. Partial pivoting; pivots are int32. With "
+    "check, a zero on u's diagonal is an error.",
     _lu_types,
     lapack.lu_factor,
     ref=_lu_ref,
     vjp=_lu_vjp,
     jvp=_lu_jvp,
     saved_results=(0, 1),
+    traits=CHECK,
 )
 
 
@@ -385,7 +390,7 @@ def _order_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTy
     return (TensorType(int64, (*t.shape[:-1], rows), t.device),)
 
 
-lu_permutation: Final[OpDef] = _op(
+lu_permutation: Final[OpDef] = library_op(
     "lu_permutation",
     "lu_permutation(pivots; rows): the order of `rows` rows after lu_factor's exchanges, int64.",
     _order_types,
@@ -415,23 +420,23 @@ def _qr_vjp(call: Call, gq: Any, gr: Any) -> Sequence[Any]:
     half the diagonal; v = q' @ a's last columns, so gq has q @ v @ gv' besides, and those columns have q @ gv."""
     q, r = call.results
     k, n = r.ttype.shape[-2:]
-    u = _part(r, -1, 0, k)
-    gu = None if gr is None else _part(gr, -1, 0, k)
+    u = part(r, -1, 0, k)
+    gu = None if gr is None else part(gr, -1, 0, k)
     last = None
     if gr is not None and n != k:
-        gv = _part(gr, -1, k, n)
+        gv = part(gr, -1, k, n)
         last = matmul(q, gv)
-        gq = _total(gq, matmul(q, matmul(_part(r, -1, k, n), transposed(gv))))
+        gq = total(gq, matmul(q, matmul(part(r, -1, k, n), transposed(gv))))
     inner = None if gu is None else matmul(gu, transposed(u))
     if gq is not None:
         theirs = matmul(transposed(q), gq)
         inner = neg(theirs) if inner is None else sub(inner, theirs)
     assert inner is not None
     upper = _half_diagonal(_triangle(inner, upper=True))
-    found = _total(gq, matmul(q, add(upper, transposed(upper))))
+    found = total(gq, matmul(q, add(upper, transposed(upper))))
     found = transposed(triangular_solve(u, transposed(found), upper=True, unit=False))
     if n != k:
-        found = _joined(found, full_like(_part(_in(q, n), -1, k, n), 0.0) if last is None else last, -1)
+        found = joined(found, full_like(part(_in(q, n), -1, k, n), 0.0) if last is None else last, -1)
     return (found,)
 
 
@@ -439,7 +444,7 @@ def _in(q: Any, n: Dim) -> Any:
     """Zeros of as many rows as q has, and n columns."""
     t = q.ttype
     return full_like(
-        broadcast(full_like(_part(q, -1, 0, 1), 0.0), shape=(*t.shape[:-1], n), dims=tuple(range(t.rank))), 0.0
+        broadcast(full_like(part(q, -1, 0, 1), 0.0), shape=(*t.shape[:-1], n), dims=tuple(range(t.rank))), 0.0
     )
 
 
@@ -450,20 +455,20 @@ def _qr_jvp(call: Call, t: Any) -> Sequence[Any]:
         return (None, None)
     q, r = call.results
     k, n = r.ttype.shape[-2:]
-    u = _part(r, -1, 0, k)
-    scaled = transposed(triangular_solve(transposed(u), transposed(_part(t, -1, 0, k)), upper=False, unit=False))
+    u = part(r, -1, 0, k)
+    scaled = transposed(triangular_solve(transposed(u), transposed(part(t, -1, 0, k)), upper=False, unit=False))
     inner = matmul(transposed(q), scaled)
     phi = _half_diagonal(_triangle(add(inner, transposed(inner)), upper=True))
     dq = sub(scaled, matmul(q, phi))
     dr = matmul(phi, u)
     if n != k:
-        columns = matmul(q, _part(r, -1, k, n))  # of a
-        dv = add(matmul(transposed(dq), columns), matmul(transposed(q), _part(t, -1, k, n)))
-        dr = _joined(dr, dv, -1)
+        columns = matmul(q, part(r, -1, k, n))  # of a
+        dv = add(matmul(transposed(dq), columns), matmul(transposed(q), part(t, -1, k, n)))
+        dr = joined(dr, dv, -1)
     return (dq, dr)
 
 
-qr: Final[OpDef] = _op(
+qr: Final[OpDef] = library_op(
     "qr",
     "qr(a): (q, r) with q @ r = a, q [..., m, k] with orthonormal columns, r [..., k, n] upper triangular, "
     "k = min(m, n) (LAPACK geqrf, orgqr).",
@@ -474,7 +479,7 @@ qr: Final[OpDef] = _op(
     saved_results=(0, 1),
 )
 
-qr_complete: Final[OpDef] = _op(
+qr_complete: Final[OpDef] = library_op(
     "qr_complete",
     "qr_complete(a): (q, r) with q @ r = a, q [..., m, m] orthogonal, r [..., m, n] (LAPACK geqrf, orgqr). Its last "
     "columns are arbitrary, so it has no derivative.",
@@ -489,7 +494,7 @@ qr_complete: Final[OpDef] = _op(
 def _gaps(w: Any) -> Any:
     """w[k] - w[j] at (j, k), 1 on the diagonal."""
     n = w.ttype.shape[-1]
-    found = sub(_in_rows(w, n), _in_columns(w, n))
+    found = sub(in_rows(w, n), _in_columns(w, n))
     return _on_diagonal(found, full_like(found, 1.0))
 
 
@@ -499,21 +504,21 @@ def _eigh_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
 
 
 def _eigh_vjp(call: Call, gw: Any, gv: Any) -> Sequence[Any]:
-    """v @ (v' @ gv / gaps, with gw on the diagonal) @ v'."""
+    """v @ (v' @ gv / gaps, with gw on the diagonal) @ v', symmetrised."""
     w, v = call.results
-    diagonal = None if gw is None else _diagonal_matrix(gw)
+    diagonal = None if gw is None else diagonal_matrix(gw)
     inner = diagonal
     if gv is not None:
         off = div(matmul(transposed(v), gv), _gaps(w))
         inner = _on_diagonal(off, full_like(off, 0.0) if diagonal is None else diagonal)
-    return (matmul(v, matmul(inner, transposed(v))),)
+    return (_symmetric(matmul(v, matmul(inner, transposed(v)))),)
 
 
 def _eigh_jvp(call: Call, t: Any) -> Sequence[Any]:
     if t is None:
         return (None, None)
     w, v = call.results
-    inner = matmul(transposed(v), matmul(t, v))
+    inner = matmul(transposed(v), matmul(_symmetric(t), v))
     off = _on_diagonal(div(inner, _gaps(w)), full_like(inner, 0.0))
     return (diagonal_of(inner), matmul(v, off))
 
@@ -530,7 +535,7 @@ def _counter_vector(x: Any) -> Any:
     return iota.bind((), {"shape": shape, "dtype": int64, "dim": len(shape) - 1}, receiver=x)[0]
 
 
-eigh: Final[OpDef] = _op(
+eigh: Final[OpDef] = library_op(
     "eigh",
     "eigh(a; upper): (w, v) with a @ v = v @ diag(w), w ascending, v orthogonal, for symmetric matrices, of which one "
     "triangle is read (LAPACK syevd). An error where the iteration does not converge.",
@@ -556,7 +561,7 @@ def _leading(call: Call) -> tuple[Any, Any, Any]:
     """u, s and v without the arbitrary columns of the full ones."""
     u, s, vh = call.results
     k = s.ttype.shape[-1]
-    return _part(u, -1, 0, k), s, transposed(_part(vh, -2, 0, k))
+    return part(u, -1, 0, k), s, transposed(part(vh, -2, 0, k))
 
 
 def _skewed(x: Any, gaps: Any) -> Any:
@@ -575,19 +580,19 @@ def _svd_vjp(call: Call, gu: Any, gs: Any, gvh: Any) -> Sequence[Any]:
     u, s, v = _leading(call)
     (m, k), n = u.ttype.shape[-2:], v.ttype.shape[-2]
     gaps = _gaps(mul(s, s)) if gu is not None or gvh is not None else None
-    inner = None if gs is None else _diagonal_matrix(gs)
+    inner = None if gs is None else diagonal_matrix(gs)
     beside: list[Any] = []
     if gu is not None:
-        gu = _part(gu, -1, 0, k)
-        inner = _total(inner, mul(_skewed(matmul(transposed(u), gu), gaps), _in_rows(s, k)))
+        gu = part(gu, -1, 0, k)
+        inner = total(inner, mul(_skewed(matmul(transposed(u), gu), gaps), in_rows(s, k)))
         if m != k:
-            beside.append(matmul(div(_outside(u, gu), _in_rows(s, m)), transposed(v)))
+            beside.append(matmul(div(_outside(u, gu), in_rows(s, m)), transposed(v)))
     if gvh is not None:
-        gv = transposed(_part(gvh, -2, 0, k))
-        inner = _total(inner, mul(_in_columns(s, k), _skewed(matmul(transposed(v), gv), gaps)))
+        gv = transposed(part(gvh, -2, 0, k))
+        inner = total(inner, mul(_in_columns(s, k), _skewed(matmul(transposed(v), gv), gaps)))
         if n != k:
-            beside.append(matmul(u, transposed(div(_outside(v, gv), _in_rows(s, n)))))
-    return (_total(matmul(u, matmul(inner, transposed(v))), *beside),)
+            beside.append(matmul(u, transposed(div(_outside(v, gv), in_rows(s, n)))))
+    return (total(matmul(u, matmul(inner, transposed(v))), *beside),)
 
 
 def _svd_jvp(call: Call, t: Any) -> Sequence[Any]:
@@ -598,19 +603,19 @@ def _svd_jvp(call: Call, t: Any) -> Sequence[Any]:
     u, s, v = _leading(call)
     (m, k), n = u.ttype.shape[-2:], v.ttype.shape[-2]
     gaps, along = _gaps(mul(s, s)), matmul(transposed(u), matmul(t, v))
-    columns, rows = _in_rows(s, k), _in_columns(s, k)
+    columns, rows = in_rows(s, k), _in_columns(s, k)
     first = div(add(mul(along, columns), mul(rows, transposed(along))), gaps)
     second = div(add(mul(rows, along), mul(transposed(along), columns)), gaps)
     zero = full_like(along, 0.0)
     du, dv = matmul(u, _on_diagonal(first, zero)), matmul(v, _on_diagonal(second, zero))
     if m != k:
-        du = add(du, div(_outside(u, matmul(t, v)), _in_rows(s, m)))
+        du = add(du, div(_outside(u, matmul(t, v)), in_rows(s, m)))
     if n != k:
-        dv = add(dv, div(_outside(v, matmul(transposed(t), u)), _in_rows(s, n)))
+        dv = add(dv, div(_outside(v, matmul(transposed(t), u)), in_rows(s, n)))
     return (du, diagonal_of(along), transposed(dv))
 
 
-svd: Final[OpDef] = _op(
+svd: Final[OpDef] = library_op(
     "svd",
     "svd(a; full): (u, s, vh) with u @ diag(s) @ vh = a, s descending, u and v with k = min(m, n) orthonormal columns, "
     "or if full square (LAPACK gesdd). An error where the iteration does not converge. Gradients by the columns beyond "

@@ -59,14 +59,26 @@ _ATTRS: dict[str, list[dict[str, Any]]] = {
     "solve": [{"check": True}],
     "cholesky": [{"check": True}],
     "triangular_solve": [{"upper": u, "unit": n} for u in (False, True) for n in (False, True)],
-    "lu_factor": [{}],
+    "lu_factor": [{"check": False}],
     "qr": [{}],
     "qr_complete": [{}],
     "eigh": [{"upper": False}, {"upper": True}],
     "svd": [{"full": False}, {"full": True}],
+    "det": [{}],
+    "slogdet": [{}],
+    "pinv": [{"atol": 0.0, "rtol": 1e-5, "hermitian": False}, {"atol": 0.0, "rtol": 1e-5, "hermitian": True}],
+    "matrix_exp": [{}],
 }
 _SYSTEMS = ("solve", "triangular_solve")
-_RECTANGULAR = ("lu_factor", "qr", "qr_complete", "svd")
+_RECTANGULAR = ("lu_factor", "qr", "qr_complete", "svd", "pinv")
+
+
+def _square_only(name: str, attrs: dict[str, Any]) -> bool:
+    return name not in _RECTANGULAR or bool(attrs.get("hermitian"))
+
+
+def _is_symmetric(name: str, attrs: dict[str, Any]) -> bool:
+    return name in _MAKERS or bool(attrs.get("hermitian"))
 
 
 def _text(attrs: dict[str, Any]) -> str:
@@ -74,11 +86,12 @@ def _text(attrs: dict[str, Any]) -> str:
 
 
 def _samples(name: str) -> list[Sample]:
-    make, found = _MAKERS.get(name, plain), []
+    found = []
     for dtype in WIDE_FLOATS:
         rng = generator(name, dtype)
         for attrs in _ATTRS[name]:
-            for label, shape in _ANY if name in _RECTANGULAR else _SQUARE:
+            make = symmetric if attrs.get("hermitian") else _MAKERS.get(name, plain)
+            for label, shape in _SQUARE if _square_only(name, attrs) else _ANY:
                 operands = [make(rng, shape, dtype)]
                 if name in _SYSTEMS:
                     operands.append(rng.normal(size=(*shape[:-1], _SIDES[label])).astype(dtype))
@@ -109,8 +122,15 @@ def _hopeless(name: str, dtype: str) -> list[Sample]:
     if name == "triangular_solve":
         x, b = np.array([[2, nan], [3, 0]], dtype), np.array([[1], [2]], dtype)
         return [Sample(f"{dtype}-zero", (x, b), {"upper": False, "unit": False})]
-    if name in ("lu_factor", "qr"):
-        return [Sample(f"{dtype}-flawed", (flawed,)), Sample(f"{dtype}-inf", (np.array([[inf]], dtype),))]
+    if name == "matrix_exp":
+        large = np.array([[[30, 1], [-2, 3]], [[0, 0], [0, 0]], [[-90, 3], [4, -80]]], dtype)
+        return [Sample(f"{dtype}-large", (large,)), Sample(f"{dtype}-inf", (np.array([[inf]], dtype),))]
+    if name == "pinv":
+        attrs = _ATTRS[name][0]
+        return [Sample(f"{dtype}-flawed", (flawed,), attrs), Sample(f"{dtype}-all", (flawed,), {**attrs, "atol": 9.0})]
+    if name in ("lu_factor", "qr", "det", "slogdet"):
+        attrs = _ATTRS[name][0]
+        return [Sample(f"{dtype}-{k}", (x,), attrs) for k, x in (("flawed", flawed), ("inf", np.array([[inf]], dtype)))]
     return []
 
 
@@ -127,10 +147,10 @@ def _pivots() -> list[Sample]:
 
 def _smooth(name: str) -> list[Sample]:
     found = []
-    shapes: list[tuple[str, Shape]] = [("small", (3, 3)), ("stack", (2, 2, 2))]
-    if name in _RECTANGULAR:
-        shapes += [("tall", (4, 2)), ("wide", (2, 4))]
     for attrs in _ATTRS[name]:
+        shapes: list[tuple[str, Shape]] = [("small", (3, 3)), ("stack", (2, 2, 2))]
+        if not _square_only(name, attrs):
+            shapes += [("tall", (4, 2)), ("wide", (2, 4))]
         for label, shape in shapes:
             if name == "svd" and attrs["full"] and shape[-1] != shape[-2]:
                 continue  # its further columns are arbitrary
@@ -141,20 +161,22 @@ def _smooth(name: str) -> list[Sample]:
                 operands[0][..., range(k), range(k)] += 3 * np.arange(k)
             if name in _SYSTEMS:
                 operands.append(rng.normal(size=(*shape[:-1], 2)))
-            found.append(Sample(label + _text(attrs), tuple(operands), attrs, name in _MAKERS))
+            found.append(Sample(label + _text(attrs), tuple(operands), attrs, _is_symmetric(name, attrs)))
     return found
 
 
 def _errors(name: str) -> list[ErrorSample]:
-    attrs = _ATTRS[name][0]
+    attrs = _ATTRS[name][-1]
     side = (t("float32", 3, 2),) if name in _SYSTEMS else ()
     found = [
         ErrorSample((t("int64", 3, 3), *side), attrs, "dtype", "not defined for int64"),
         ErrorSample((t("float16", 3, 3), *side), attrs, "dtype", "not defined for float16"),
         ErrorSample((t("float32", 3), *side), attrs, "shape", "at least 2 dimensions"),
     ]
-    if name not in _RECTANGULAR:
+    if _square_only(name, attrs):
         found.append(ErrorSample((t("float32", 2, 3), *side), attrs, "shape", "square"))
+    if name == "pinv":
+        found.append(ErrorSample((t("float32", 3, 3),), {**attrs, "atol": 0}, "value", "must be floats"))
     if name in _SYSTEMS:
         found += [
             ErrorSample((t("float32", 3, 3), t("float64", 3, 2)), attrs, "dtype", "dtypes"),
