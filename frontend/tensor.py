@@ -90,13 +90,16 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
 
         Compiled and differentiated code reaches tensors through this gate too: there is no other way in.
         """
-        results = dispatch.run(op, operands, attrs)
-        if MODES.recorder is not None:
+        recorder = MODES.recorder
+        if recorder is None:
+            results = dispatch.run(op, operands, attrs)
+        else:
+            results = recorder.execute(op, operands, attrs)
             if MODES.grad_enabled:
                 for t in operands:
                     if t._view is not None:  # its new history is operations of their own, which come before this one
                         autograd.refresh(t)
-            MODES.recorder.record(op, operands, attrs, results)
+            recorder.record(op, operands, attrs, results)
         if MODES.grad_enabled:
             for t in operands:
                 if t._flags & REQUIRES_GRAD or t._view is not None:
