@@ -40,6 +40,7 @@ from kiln.autograd.tape import record as record
 from kiln.autograd.tape import refresh as refresh
 from kiln.autograd.tape import resolved as resolved
 from kiln.autograd.tape import track_view as track_view
+from kiln.autograd.tape import overwrite as overwrite
 from kiln.autograd.tape import write_in_place as write_in_place
 
 if TYPE_CHECKING:
