@@ -36,11 +36,11 @@ from kiln.autograd.tape import attach_one as attach_one
 from kiln.autograd.tape import check_versions as check_versions
 from kiln.autograd.tape import check_writable as check_writable
 from kiln.autograd.tape import edge_of as edge_of
+from kiln.autograd.tape import overwrite as overwrite
 from kiln.autograd.tape import record as record
 from kiln.autograd.tape import refresh as refresh
 from kiln.autograd.tape import resolved as resolved
 from kiln.autograd.tape import track_view as track_view
-from kiln.autograd.tape import overwrite as overwrite
 from kiln.autograd.tape import write_in_place as write_in_place
 
 if TYPE_CHECKING:
