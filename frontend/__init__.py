@@ -494,6 +494,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 _MODULES = frozenset(
     {
+        "return_types",
         "special",
         "ir",
         "codegen",

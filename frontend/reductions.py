@@ -6,10 +6,11 @@ Each is the composition that it is written as. 16-bit floats are computed in flo
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import pointwise as P
+from kiln import return_types
 from kiln.base import Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError
 from kiln.functional import Dims
@@ -17,7 +18,8 @@ from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, floating, in_float32, promote_types, tensor_arg
-from kiln.sorting import Sorted, gathered, lower_median, positions
+from kiln.return_types import MinMax, Pair
+from kiln.sorting import gathered, lower_median, positions
 from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
@@ -256,18 +258,12 @@ def dist(input: TensorBase, other: Operand, p: float = 2) -> Tensor:
 # --------------------------------------------------------------------------------------------- extremes
 
 
-class MinMax(NamedTuple):
-    """What `aminmax` returns."""
-
-    min: Tensor
-    max: Tensor
-
-
 @numpy_names
 def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
     """(amin, amax) along `dim` (default: of all)."""
     dims: Dims = () if dim is None else dim
-    return MinMax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
+    made: MinMax = return_types.aminmax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
+    return made
 
 
 @numpy_names
@@ -294,13 +290,13 @@ def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) 
         return _shared(x, nanmedian(F.reshape(x, (-1,)), 0).values) if x.numel() else _nothing("nanmedian", x)
     d = F.dim_index("nanmedian", dim, x.ndim)
     if not x.ndim:
-        return lower_median(x, dim, keepdim)
+        return return_types.nanmedian(*lower_median(x, dim, keepdim))
     order = positions(x, d, False)  # NaN comes last
     numbers = F.sum(F.eq(x, x).detach(), d, keepdim=True)
     middle = F.clamp(P.floor_divide(F.sub(numbers, 1), 2), min=0)
     indices = gathered(order, d, middle)
     values = gathered(x, d, indices)
-    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+    return _found(return_types.nanmedian, values, indices, d, keepdim)
 
 
 def _nothing(name: str, x: Tensor) -> Tensor:
@@ -319,13 +315,18 @@ def _shared(x: Tensor, value: Tensor) -> Tensor:
     return F.add(value, F.div(F.sum(moves), F.sum(cast_to(equal, x.dtype))))
 
 
+def _found(kind: Any, values: Tensor, indices: Tensor, d: int, keepdim: bool) -> Pair:
+    made: Pair = kind(values, indices) if keepdim else kind(F.squeeze(values, d), F.squeeze(indices, d))
+    return made
+
+
 @numpy_names
-def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
+def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Pair:
     """(values, indices) of the most frequent element along `dim`: the smallest of several, and where it is last."""
     x = tensor_arg("mode", input)
     d = F.dim_index("mode", dim, x.ndim)
     if not x.ndim:
-        return lower_median(x, dim, keepdim)
+        return _found(return_types.mode, *lower_median(x, dim, keepdim), d, keepdim=True)
     if not x.shape[d]:
         raise InvalidValueError(f"dimension {d} has no elements", op="mode", operands=[x.ttype])
     order = positions(x, d, False)
@@ -337,4 +338,4 @@ def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
     runs = apply(OPS["recur"], cast_to(F.cat([first, same], d), T.int64), ones, dim=d, reverse=False)
     indices = gathered(order, d, F.argmax(runs, d, keepdim=True))
     values = gathered(x, d, indices)
-    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+    return _found(return_types.mode, values, indices, d, keepdim)

@@ -66,7 +66,7 @@ class RMSprop(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "alpha", "eps", "weight_decay", "momentum"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         state = {"step": zeros(dtype=T.float64), "square_avg": zeros_like(p)}
@@ -125,7 +125,7 @@ class Adagrad(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         start = float(group["initial_accumulator_value"])
@@ -162,7 +162,7 @@ class Adadelta(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
         if not 0.0 <= group["rho"] <= 1.0:
             raise InvalidValueError(f"rho must be in [0, 1], got {group['rho']!r}", op="Adadelta")
 
@@ -202,7 +202,7 @@ class Adamax(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        _check_adam(group)
+        _check_adam(type(self).__name__, group)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         return {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
@@ -254,8 +254,8 @@ class NAdam(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        _check_adam(group)
-        check_number("momentum_decay", group["momentum_decay"], 0.0)
+        _check_adam(type(self).__name__, group)
+        check_number(type(self).__name__, "momentum_decay", group["momentum_decay"], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         one = tensor(1.0, dtype=T.float64)
@@ -314,7 +314,7 @@ class RAdam(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        _check_adam(group)
+        _check_adam(type(self).__name__, group)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         return {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
@@ -356,7 +356,7 @@ class Rprop(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        check_number("lr", group["lr"], 0.0)
+        check_number(type(self).__name__, "lr", group["lr"], 0.0)
         if not 0.0 < group["etas"][0] < 1.0 < group["etas"][1]:
             raise InvalidValueError(f"etas must lie below and above 1, got {group['etas']!r}", op="Rprop")
 
@@ -415,7 +415,7 @@ class ASGD(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "weight_decay"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         eta = zeros(dtype=T.float64)
@@ -435,10 +435,10 @@ class ASGD(Optimizer):
         mu.copy_(1.0 / F.maximum(step - group["t0"], 1.0))
 
 
-def _check_adam(group: Mapping[str, Any]) -> None:
+def _check_adam(op: str, group: Mapping[str, Any]) -> None:
     for name in ("lr", "eps", "weight_decay"):
-        check_number(name, group[name], 0.0)
-    check_betas(group["betas"])
+        check_number(op, name, group[name], 0.0)
+    check_betas(op, group["betas"])
 
 
 def _weights_decayed(p: Tensor, grad: Tensor, group: Mapping[str, Any]) -> Tensor:

@@ -62,7 +62,7 @@ class SGD(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "momentum", "weight_decay"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
         if group["nesterov"] and (not present(group["momentum"]) or group["dampening"]):
             raise InvalidValueError("nesterov needs momentum and no dampening", op="SGD")
 
@@ -129,8 +129,8 @@ class Adam(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
-            check_number(name, group[name], 0.0)
-        check_betas(group["betas"])
+            check_number(type(self).__name__, name, group[name], 0.0)
+        check_betas(type(self).__name__, group["betas"])
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         state = {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}

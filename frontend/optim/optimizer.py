@@ -252,20 +252,23 @@ def _replaced(own: dict[str, Any], loaded: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def check_number(name: str, value: Any, low: float, high: float = float("inf")) -> None:
+def check_number(op: str, name: str, value: Any, low: float, high: float = float("inf")) -> None:
     """InvalidValueError unless low <= value < high; tensors are not looked at."""
     if isinstance(value, Tensor):
         return
     if not isinstance(value, (int, float)) or not low <= value < high:
-        raise InvalidValueError(f"{name} must be in [{low}, {high}), got {value!r}")
+        limit = "" if high == float("inf") else f" and below {high}"
+        raise InvalidValueError(
+            f"{name} must be in [{low}, {high}), got {value!r}", op=op, fix=f"pass a number of at least {low}{limit}"
+        )
 
 
-def check_betas(betas: Any) -> None:
+def check_betas(op: str, betas: Any) -> None:
     """InvalidValueError unless a pair of numbers (or tensors) in [0, 1)."""
     if not isinstance(betas, Sequence) or len(betas) != 2:
-        raise InvalidValueError(f"betas must be a pair, got {betas!r}")
+        raise InvalidValueError(f"betas must be a pair, got {betas!r}", op=op, fix="pass two numbers in [0, 1)")
     for i, beta in enumerate(betas):
-        check_number(f"betas[{i}]", beta, 0.0, 1.0)
+        check_number(op, f"betas[{i}]", beta, 0.0, 1.0)
 
 
 def check_implementation(options: Mapping[str, Any], op: str) -> None:

@@ -570,3 +570,16 @@ def test_half_types_are_summed_in_float32(dtype: Any) -> None:
     x.requires_grad_()
     F.avg_pool2d(F.conv2d(x, w, b), 3).sum().backward()
     assert x.grad is not None and x.grad.dtype is dtype
+
+
+@pytest.mark.parametrize("name", ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"])
+def test_dtypes_are_not_mixed(name: str) -> None:
+    line = name.endswith("1d")
+    x, w = kiln.zeros((1, 2, 5) if line else (1, 2, 5, 5)), kiln.zeros((2, 2, 3) if line else (2, 2, 3, 3))
+    f = getattr(F, name)
+    for operands in ((x.half(), w), (x, w.bfloat16()), (x, w, kiln.zeros(2).half()), (x.double(), w)):
+        with pytest.raises(kiln.DTypeError, match=f"{name}: input, weight and bias"):
+            f(*operands)
+    with pytest.raises(kiln.DTypeError, match=name):
+        f(x, weight=w, bias=kiln.zeros(2).double())
+    assert f(x.half(), w.half()).dtype is kiln.float16
