@@ -5,12 +5,14 @@ Autodiff has already run when a graph comes here: on the raw capture, before any
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
+from kiln.codegen.library import is_library_step, library_call
 from kiln.codegen.plan import Plan, Step
 from kiln.codegen.steps import Note, Strides, digest, fusion_step, steps, template_work
 from kiln.ir import loops as L
@@ -20,7 +22,7 @@ from kiln.ir.ops.base import Scatter, Template
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
-from kiln.ir.program import CheckSite, Program, Slot
+from kiln.ir.program import CheckSite, LibraryCall, Module, Program, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Sym
 
@@ -69,15 +71,16 @@ def _generate(
     slots = _place(graph, made, strides)
     note("plan", made)
     symbol = f"main_{digest(str(made) + name)}"
-    main = entry.emit_entry(symbol, made, slots, target)
-    note("entry", main.text)
+    mains, entries = _entries(symbol, made, slots, target)
+    for main in mains:
+        note("entry", main.text)
     modules = {m.name: m for step in made.steps for m in step.modules}
     work = sum(s.lowered.work if s.lowered is not None else template_work(s.operation) for s in made.steps)
     return Program(
         name=name,
         target=target,
-        modules=(*modules.values(), main),
-        entry=symbol,
+        modules=(*modules.values(), *mains),
+        entries=entries,
         slots=slots,
         input_types=tuple(v.type for v in graph.inputs),
         output_types=tuple(v.type for v in graph.outputs),
@@ -88,6 +91,24 @@ def _generate(
         work=0 if any(slot.kind == "size" for slot in slots) else max(1, work),
         stages=tuple(kept),
     )
+
+
+def _entries(
+    symbol: str, made: Plan, slots: tuple[Slot, ...], target: Target
+) -> tuple[list[Module], tuple[str | LibraryCall, ...]]:
+    """Native functions for the runs of generated steps, with the library's calls between them."""
+    mains: list[Module] = []
+    entries: list[str | LibraryCall] = []
+    for library, run in itertools.groupby(made.steps, is_library_step):
+        if library:
+            entries += [library_call(step, made, slots) for step in run]
+        else:
+            name = symbol if not mains else f"{symbol}_{len(mains)}"
+            mains.append(entry.emit_entry(name, made, list(run), slots, target))
+            entries.append(name)
+    if not entries:
+        mains, entries = [entry.emit_entry(symbol, made, (), slots, target)], [symbol]
+    return mains, tuple(entries)
 
 
 # ------------------------------------------------------------------------------------ before fusion

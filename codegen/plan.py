@@ -52,6 +52,8 @@ class Step:
     modules: tuple[Module, ...]
     args: tuple[Argument, ...]
     lowered: Lowered | None = None  # of generated kernels
+    site: int | None = None  # of a library's: what its refusal means, among the program's checks
+    strides: tuple[tuple[int, ...], ...] = ()  # of a library's operands
 
     def reads(self) -> set[Value]:
         written = set(self.operation.results)

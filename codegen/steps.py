@@ -14,6 +14,7 @@ from typing import Final, cast
 from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, is_view, row_major
+from kiln.codegen.library import library_step
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
 from kiln.codegen.matmul import matmul_module
@@ -25,7 +26,7 @@ from kiln.codegen.sort import lower_sort
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.loops import Kernel
-from kiln.ir.ops.base import Scatter
+from kiln.ir.ops.base import Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
@@ -65,6 +66,8 @@ def steps(
             steps.append(conv_step(op, layouts, target))
         elif isinstance(definition(op).lower, Scatter):
             steps.append(_scatter_step(op, layouts, target, sites, note))
+        elif isinstance(definition(op).lower, Library):
+            steps.append(library_step(op, layouts, sites))
         elif op.op.name in ("argsort", "searchsorted", *SCANS):
             make = lower_scan if op.op.name in SCANS else lower_sort
             lowered = make(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
@@ -245,6 +248,8 @@ def _batched_step(
 
 def template_work(op: Operation) -> int:
     """Multiplications and additions of an operation that a template computes."""
+    if isinstance(definition(op).lower, Library):
+        return 0  # it gives the interpreter's lock away by itself
     return conv_work(op) if op.op.name in CONVOLUTIONS else _matmul_work(op)
 
 

@@ -90,12 +90,19 @@ if TYPE_CHECKING:
     from kiln.errors import InvalidValueError as InvalidValueError
     from kiln.errors import KilnError as KilnError
     from kiln.errors import KilnIndexError as KilnIndexError
+    from kiln.errors import LinAlgError as LinAlgError
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
+    from kiln.factorizations import cholesky_ as cholesky
+    from kiln.factorizations import householder_product as orgqr
+    from kiln.factorizations import lu_ as lu
+    from kiln.factorizations import lu_unpack as lu_unpack
+    from kiln.factorizations import qr_ as qr
+    from kiln.factorizations import svd_ as svd
     from kiln.functional import abs as abs
     from kiln.functional import add as add
     from kiln.functional import all as all
@@ -182,6 +189,8 @@ if TYPE_CHECKING:
     from kiln.gathering import take_along_dim as take_along_dim
     from kiln.gathering import unique as unique
     from kiln.gathering import unique_consecutive as unique_consecutive
+    from kiln.integers import gcd as gcd
+    from kiln.integers import lcm as lcm
     from kiln.interop import from_dlpack as from_dlpack
     from kiln.interop import is_tensor as is_tensor
     from kiln.interop import numel as numel
@@ -207,6 +216,7 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.linalg import vander_ as vander
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
     from kiln.maths import acosh as acosh
@@ -350,6 +360,7 @@ if TYPE_CHECKING:
     from kiln.random import manual_seed as manual_seed
     from kiln.random import multinomial as multinomial
     from kiln.random import normal as normal
+    from kiln.random import poisson as poisson
     from kiln.random import rand as rand
     from kiln.random import rand_like as rand_like
     from kiln.random import randint as randint
@@ -389,10 +400,24 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.special import i0 as i0
+    from kiln.special import multigammaln as mvlgamma
+    from kiln.special import polygamma as polygamma
     from kiln.statistics import corrcoef as corrcoef
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
     from kiln.statistics import quantile as quantile
+    from kiln.systems import cholesky_inverse as cholesky_inverse
+    from kiln.systems import cholesky_solve as cholesky_solve
+    from kiln.systems import det as det
+    from kiln.systems import inverse as inverse
+    from kiln.systems import logdet as logdet
+    from kiln.systems import lu_solve_ as lu_solve
+    from kiln.systems import matrix_exp as matrix_exp
+    from kiln.systems import matrix_power as matrix_power
+    from kiln.systems import pinverse as pinverse
+    from kiln.systems import slogdet as slogdet
+    from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
@@ -415,9 +440,10 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
-        "LoadError NotYetError SaveError ShapeError WorkerError"
+        "LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
+    "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
         "clone cos div eq erf exp expand flatten ge gelu gt le linear log log_softmax logical_and logical_not "
@@ -430,11 +456,12 @@ _NAMES = {
         "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
         "take_along_dim unique unique_consecutive"
     ),
+    "kiln.integers": "gcd lcm",
     "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
-        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
-        "bfloat16 float32 float=float32 float64 double=float64 complex64 cfloat=complex64 "
-        "complex128 cdouble=complex128"
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
+        "half=float16 bfloat16 float32 float=float32 float64 double=float64 complex64 "
+        "cfloat=complex64 complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
     "kiln.maths": (
@@ -451,17 +478,16 @@ _NAMES = {
     "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
-        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac "
-        "heaviside isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor "
-        "multiply nan_to_num negative nextafter positive remainder round sign signbit "
-        "subtract trunc"
+        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac heaviside "
+        "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
+        "negative nextafter positive remainder round sign signbit subtract trunc"
     ),
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (
-        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
-        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
+        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal "
+        "poisson rand rand_like randint randint_like randn randn_like randperm seed set_rng_state"
     ),
     "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.reductions": (
@@ -470,7 +496,13 @@ _NAMES = {
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
+    "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
+    "kiln.linalg": "vander=vander_",
+    "kiln.systems": (
+        "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power pinverse "
+        "slogdet triangular_solve"
+    ),
     "kiln.tensor": "Tensor",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
@@ -483,6 +515,8 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 _MODULES = frozenset(
     {
+        "return_types",
+        "special",
         "ir",
         "codegen",
         "runtime",

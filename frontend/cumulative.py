@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import pointwise as P
+from kiln import return_types
 from kiln.base import TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.functional import Extremum
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.ops.scan import products
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg
+from kiln.return_types import Pair
 from kiln.sorting import gathered
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -36,12 +38,14 @@ def _operand(name: str, input: TensorBase, dim: int, dtype: DType | None) -> tup
     return (x if x.ndim else F.reshape(x, (1,))), d
 
 
+@numpy_names
 def cumsum(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The sums of the elements up to each one along `dim`, one after another; bools and integers sum as int64."""
     x, d = _operand("cumsum", input, dim, dtype)
     return F.reshape(apply(OPS["cumsum"], x, dim=d, reverse=False), input.shape)
 
 
+@numpy_names
 def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The products of the elements up to each one along `dim`, one after another; bools and integers multiply as int64,
     wrapping. The gradient is right beside zeros too."""
@@ -66,17 +70,19 @@ def _complex_products(x: Tensor, d: int) -> Tensor:
     return F.clone(x)
 
 
-def cummax(input: TensorBase, dim: int) -> Extremum:
+@numpy_names
+def cummax(input: TensorBase, dim: int) -> Pair:
     """(values, indices) of the largest element up to each one along `dim`: the last of equals; NaN is the largest."""
-    return _extreme("cummax", input, dim, False)
+    return _extreme(return_types.cummax, "cummax", input, dim, False)
 
 
-def cummin(input: TensorBase, dim: int) -> Extremum:
+@numpy_names
+def cummin(input: TensorBase, dim: int) -> Pair:
     """(values, indices) of the smallest element up to each one along `dim`: the last of equals; NaN is the smallest."""
-    return _extreme("cummin", input, dim, True)
+    return _extreme(return_types.cummin, "cummin", input, dim, True)
 
 
-def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum:
+def _extreme(made: Any, name: str, input: TensorBase, dim: int, smallest: bool) -> Pair:
     x = tensor_arg(name, input)
     d = F.dim_index(name, dim, x.ndim)
     row = x if x.ndim else F.reshape(x, (1,))
@@ -84,10 +90,12 @@ def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum
     if smallest:  # what reverses the order exactly
         key = F.neg(key) if x.dtype.kind == "float" else F.bitwise_not(key)
     indices = apply(OPS["cumargmax"], key, dim=d)
-    return Extremum(F.reshape(gathered(row, d, indices), x.shape), F.reshape(indices, x.shape))
+    found: Pair = made(F.reshape(gathered(row, d, indices), x.shape), F.reshape(indices, x.shape))
+    return found
 
 
 @in_float32
+@numpy_names
 def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
     """The log of the sums of exp(input) up to each element along `dim`: sums of exp(input - m), with m the largest so
     far, which takes no part in the gradient."""
@@ -108,6 +116,7 @@ def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
 # --------------------------------------------------------------------------------------------- differences
 
 
+@numpy_names
 def diff(
     input: TensorBase,
     n: int = 1,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 
@@ -22,16 +22,22 @@ from kiln import errors
 from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
-from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.ops.base import OPS, Dense, Library, LibraryError, OpDef, OpTypeError, Scatter, ints_attr
 from kiln.ir.ops.gather import dimension_names as gather_names
-from kiln.ir.program import Program
+from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
+from kiln.runtime.library import perform
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
+from kiln.runtime.programs import fetch_choice
 from kiln.runtime.targets import host_target
+
+if TYPE_CHECKING:
+    from kiln.ir.passes.autodiff import Joint
+    from kiln.ir.passes.partition import AtHand, Differentiated
 
 Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
@@ -84,6 +90,31 @@ def build(
     if stages:
         return compiled()
     return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
+
+
+def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
+    """Cut a joint graph into a forward and a backward one (`ir/passes/partition.py`); which values are stored between
+    them comes from the cache if it knows."""
+    from kiln.ir.passes.partition import Early, split  # only what differentiates compiled functions needs it
+
+    numbering: dict[object, int] = {}
+    early = Early(joint, numbering)
+
+    def choose() -> tuple[int, ...]:
+        from kiln.ir.passes.mincut import choose  # a warm process knows the answer
+
+        return choose(early, at_hand)
+
+    places = [sorted(part) for part in (at_hand.direct, at_hand.inputs, at_hand.outputs)]
+    twins = joint.twins()
+    kept = [early.numbers[twins[joint.source.outputs[k]]] for k in places[2]]
+    options = f"{len(joint.source.inputs)}|{joint.ahead}|{places[:2]}|{kept}"
+    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand)
+
+
+def target() -> Target:
+    """What code is made for now (tests force lower targets)."""
+    return host_target()
 
 
 def load(program: Program) -> Executable:
@@ -228,6 +259,8 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
     layouts = [t._layout for t in operands]
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
+    if isinstance(op.lower, Library):
+        return _library_launch(op, layouts, attrs, results)
     special = _SPECIAL.get(op.name)
     if special is not None:
         return special(layouts, attrs, results[0])
@@ -407,6 +440,22 @@ def _allocating_launch(
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)
+
+    return launch
+
+
+def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    """Allocate results, have the library compute them: what a compiled program does in the same place."""
+    places = [Place(k, 0, layout.ttype, layout.strides) for k, layout in enumerate((*layouts, *results))]
+    call = LibraryCall(op.name, tuple(attrs.items()), tuple(places[: len(layouts)]), tuple(places[len(layouts) :]))
+
+    def launch(operands: Sequence[Any]) -> Results:
+        made = tuple(map(empty, results))
+        try:
+            perform(call, [t._ptr for t in (*operands, *made)])
+        except LibraryError as refusal:
+            raise errors.from_check(CheckSite("linalg", op.name, str(refusal)), 0) from None
+        return made
 
     return launch
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
+from kiln import return_types
 from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
@@ -33,6 +34,7 @@ from kiln.promotion import (
     tensor_arg,
     together,
 )
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -336,9 +338,20 @@ def _bitwise(name: str, *operands: Operand) -> Tensor:
     return apply(OPS[name], *made)
 
 
-def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor:
-    """`input` where `condition` (bool) holds, else `other`; all three are broadcast."""
+@overload
+def where(condition: TensorBase) -> tuple[Tensor, ...]: ...
+@overload
+def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor: ...
+def where(condition: TensorBase, input: Operand | None = None, other: Operand | None = None) -> Any:
+    """`input` where `condition` (bool) holds, else `other`; all three are broadcast. With the condition alone, the
+    indices where it is not zero: nonzero(condition, as_tuple=True)."""
     c = tensor_arg("where", condition)
+    if input is None or other is None:
+        if input is not other:
+            raise ArgumentError("takes the condition alone, or both input and other", op="where")
+        from kiln.gathering import nonzero  # lies above this file
+
+        return cast("tuple[Tensor, ...]", nonzero(c, as_tuple=True))
     if c.dtype is not T.bool_:
         raise DTypeError(
             f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype], fix="compare: c != 0"
@@ -396,6 +409,7 @@ def reduce(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return _reduced(x, result, dims, keepdim)
 
 
+@numpy_names
 def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum over `dim` (default: all), in the order of docs/numerics.md; bools and integers sum as int64."""
     x = tensor_arg("sum", input)
@@ -404,6 +418,7 @@ def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DT
     return reduce(_SUM, cast_to(x, dtype), dim, keepdim)
 
 
+@numpy_names
 def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """sum / count over `dim` (default: all). DTypeError for integers and bools without `dtype`."""
     x = tensor_arg("mean", input)
@@ -420,21 +435,25 @@ def _mean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return div(sum(x, dim, keepdim), float(count))
 
 
+@numpy_names
 def amax(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The maximum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
     return reduce(OPS["amax"], tensor_arg("amax", input), dim, keepdim)
 
 
+@numpy_names
 def amin(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The minimum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
     return reduce(OPS["amin"], tensor_arg("amin", input), dim, keepdim)
 
 
+@numpy_names
 def all(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
     return _decided(OPS["all"], tensor_arg("all", input), dim, keepdim)
 
 
+@numpy_names
 def any(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
     return _decided(OPS["any"], tensor_arg("any", input), dim, keepdim)
@@ -456,11 +475,13 @@ def _arg(op: OpDef, input: TensorBase, dim: int | None, keepdim: bool) -> Tensor
     return _reduced(x, apply(op, x, dims=(d,)), (d,), keepdim)
 
 
+@numpy_names
 def argmax(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the maximum along `dim` (default: of the flattened tensor); the first one, NaN wins."""
     return _arg(OPS["argmax"], input, dim, keepdim)
 
 
+@numpy_names
 def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the minimum along `dim` (default: of the flattened tensor); the first one, NaN wins. It is
     the argmax of what reverses the order exactly: -x of floats, -1 - x of integers (which wraps), not x of bools."""
@@ -469,36 +490,31 @@ def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
     return _arg(OPS["argmax"], reverse(x), dim, keepdim)
 
 
-class Extremum(NamedTuple):
-    """What max(dim) and min(dim) return."""
-
-    values: Tensor
-    indices: Tensor
-
-
+@numpy_names
 def max(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """max(input): the largest element (as `amax`). max(input, other): `maximum`. max(input, dim): (values,
     indices) along one dimension, whose gradient goes to the picked element."""
-    return _extremum(amax, maximum, argmax, input, dim, keepdim)
+    return _extremum(return_types.max, amax, maximum, argmax, input, dim, keepdim)
 
 
+@numpy_names
 def min(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """As `max`, for the smallest."""
-    return _extremum(amin, minimum, argmin, input, dim, keepdim)
+    return _extremum(return_types.min, amin, minimum, argmin, input, dim, keepdim)
 
 
-def _extremum(whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
+def _extremum(made: Any, whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
     if dim is None:
         return whole(input)
     if isinstance(dim, TensorBase):
         return pair(input, dim)
     x = tensor_arg(arg.__name__, input)
     if not x.ndim:
-        return Extremum(clone(x), arg(x, dim))
+        return made(clone(x), arg(x, dim))
     d = dim_index(arg.__name__, dim, x.ndim)
     indices = arg(x, d)
     values = apply(_PICK, _to_last(x, d), indices)
-    return Extremum(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
+    return made(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
 
 
 def _to_last(x: Tensor, d: int) -> Tensor:
@@ -568,6 +584,7 @@ def flatten(input: TensorBase, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
+@numpy_names
 def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
     """Without the size-one dimensions (of those in `dim`, default all); a view."""
     x = tensor_arg("squeeze", input)
@@ -575,6 +592,7 @@ def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
     return reshape(x, tuple([n for d, n in enumerate(x.shape) if n != 1 or d not in dims]))
 
 
+@numpy_names
 def unsqueeze(input: TensorBase, dim: int) -> Tensor:
     """With a new dimension of size one at `dim`; a view."""
     x = tensor_arg("unsqueeze", input)
@@ -633,6 +651,7 @@ def expand(input: TensorBase, *sizes: Any) -> Tensor:
     return broadcast_to(x, tuple(result))
 
 
+@numpy_names
 def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors joined along `dim`; other sizes must agree. dtypes are promoted."""
     parts = [tensor_arg("cat", x) for x in tensors]
@@ -644,6 +663,7 @@ def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     return apply(_CAT, *[cast_to(x, dtype) for x in parts], dim=dim_index("cat", dim, parts[0].ndim))
 
 
+@numpy_names
 def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
     parts = [tensor_arg("stack", x) for x in tensors]
@@ -749,6 +769,7 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
 # ----------------------------------------------------------------------------------------------- softmax
 
 
+@numpy_names
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
     return _softmax(_floats("softmax", input, dtype), dim)
@@ -760,6 +781,7 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
     return div(e, sum(e, dim, keepdim=True))
 
 
+@numpy_names
 def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
     return _log_softmax(_floats("log_softmax", input, dtype), dim)

@@ -31,6 +31,7 @@ from kiln.promotion import (
     number,
     tensor_arg,
 )
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -98,6 +99,7 @@ def _slices(rank: int, dim: int, ndim: int = 1) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------- reading
 
 
+@numpy_names
 def gather(input: TensorBase, dim: int, index: TensorBase, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j][k] = input[i][index[i][j][k]][k] for dim = 1 (so for every dim and rank): an int64 index of input's
     rank, at most as long in the other dimensions. KilnIndexError out of range. `sparse_grad` changes nothing here."""
@@ -117,6 +119,7 @@ def _paired(name: str, x: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
     return _vector(x), _vector(i)
 
 
+@numpy_names
 def index_select(input: TensorBase, dim: int, index: TensorBase) -> Tensor:
     """The slices of `dim` that a vector of int64 names, one after the other. KilnIndexError out of range."""
     x, i = tensor_arg("index_select", input), _line("index_select", index)
@@ -133,6 +136,7 @@ def take(input: TensorBase, index: TensorBase) -> Tensor:
     return apply(_GATHER, F.reshape(x, (-1,)), i, **scheme)
 
 
+@numpy_names
 def take_along_dim(input: TensorBase, indices: TensorBase, dim: int | None = None) -> Tensor:
     """gather() with the other dimensions broadcast together; without `dim`, of the flattened tensors."""
     x, i = tensor_arg("take_along_dim", input), _index("take_along_dim", indices)

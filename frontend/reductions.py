@@ -6,10 +6,11 @@ Each is the composition that it is written as. 16-bit floats are computed in flo
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import pointwise as P
+from kiln import return_types
 from kiln.base import Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError
 from kiln.functional import Dims
@@ -17,7 +18,9 @@ from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, floating, full_like_number, in_float32, promote_types, tensor_arg
-from kiln.sorting import Sorted, gathered, lower_median, positions
+from kiln.return_types import MinMax, Pair
+from kiln.sorting import gathered, lower_median, positions
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -50,6 +53,7 @@ def _count(name: str, x: Tensor, dim: Dims) -> int:
 # ----------------------------------------------------------------------------------------- sums, products
 
 
+@numpy_names
 def prod(input: TensorBase, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product along `dim` (default: of all), 1 of nothing; bools and integers multiply as int64, wrapping. The
     gradient is right beside zeros too."""
@@ -77,6 +81,7 @@ def _complex_prod(x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return F.clone(F.reshape(y, kept))
 
 
+@numpy_names
 def nansum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum with NaN counted as 0."""
     x = tensor_arg("nansum", input)
@@ -85,6 +90,7 @@ def nansum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype:
     return F.sum(F.where(P.isnan(x), 0.0, x) if x.dtype.kind == "float" else x, dim, keepdim, dtype=dtype)
 
 
+@numpy_names
 def nanmean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The mean of what is not NaN; NaN where there is nothing else."""
     x = _floats("nanmean", input)
@@ -97,12 +103,14 @@ def _nanmean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return F.div(nansum(x, dim, keepdim), count)
 
 
+@numpy_names
 def count_nonzero(input: TensorBase, dim: Dims = None) -> Tensor:
     """How many elements are not zero (NaN is not), int64."""
     return F.sum(cast_to(tensor_arg("count_nonzero", input), T.bool_), dim)
 
 
 @in_float32
+@numpy_names
 def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
     """m + log(sum(exp(input - m))) along `dim`, where m is the largest (of real parts), or 0 where that
     is infinite; m takes no part in the gradient. Integers become floats."""
@@ -154,6 +162,7 @@ def _widely(name: str, input: TensorBase) -> tuple[Tensor, DType]:
     return (cast_to(x, T.float32) if x.dtype.is_half else x), x.dtype
 
 
+@numpy_names
 def var(
     input: TensorBase,
     dim: Any = None,
@@ -168,6 +177,7 @@ def var(
     return cast_to(_moments("var", x, dim, unbiased, keepdim, correction)[0], dtype.part)
 
 
+@numpy_names
 def std(
     input: TensorBase,
     dim: Any = None,
@@ -181,6 +191,7 @@ def std(
     return cast_to(F.sqrt(_moments("std", x, dim, unbiased, keepdim, correction)[0]), dtype.part)
 
 
+@numpy_names
 def var_mean(
     input: TensorBase,
     dim: Any = None,
@@ -195,6 +206,7 @@ def var_mean(
     return cast_to(variance, dtype.part), cast_to(mean, dtype)
 
 
+@numpy_names
 def std_mean(
     input: TensorBase,
     dim: Any = None,
@@ -255,6 +267,7 @@ def _norm(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
     return F.where(zero, none, F.sqrt(safe) if p == 2 else F.pow(safe, 1.0 / p))
 
 
+@numpy_names
 def norm(
     input: TensorBase,
     p: float | str | None = "fro",
@@ -281,19 +294,15 @@ def dist(input: TensorBase, other: Operand, p: float = 2) -> Tensor:
 # --------------------------------------------------------------------------------------------- extremes
 
 
-class MinMax(NamedTuple):
-    """What `aminmax` returns."""
-
-    min: Tensor
-    max: Tensor
-
-
+@numpy_names
 def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
     """(amin, amax) along `dim` (default: of all)."""
     dims: Dims = () if dim is None else dim
-    return MinMax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
+    made: MinMax = return_types.aminmax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
+    return made
 
 
+@numpy_names
 def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """median(input): the lower one of the two middle elements, NaN if there is one or nothing; equals share the
     gradient. median(input, dim): (values, indices) along a dimension. DTypeError for bools."""
@@ -307,6 +316,7 @@ def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
     return _shared(x, lower_median(F.reshape(x, (-1,)), 0).values)
 
 
+@numpy_names
 def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """As `median`, of what is not NaN; NaN where there is nothing else."""
     x = tensor_arg("nanmedian", input)
@@ -316,13 +326,13 @@ def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) 
         return _shared(x, nanmedian(F.reshape(x, (-1,)), 0).values) if x.numel() else _nothing("nanmedian", x)
     d = F.dim_index("nanmedian", dim, x.ndim)
     if not x.ndim:
-        return lower_median(x, dim, keepdim)
+        return return_types.nanmedian(*lower_median(x, dim, keepdim))
     order = positions(x, d, False)  # NaN comes last
     numbers = F.sum(F.eq(x, x).detach(), d, keepdim=True)
     middle = F.clamp(P.floor_divide(F.sub(numbers, 1), 2), min=0)
     indices = gathered(order, d, middle)
     values = gathered(x, d, indices)
-    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+    return _found(return_types.nanmedian, values, indices, d, keepdim)
 
 
 def _nothing(name: str, x: Tensor) -> Tensor:
@@ -341,12 +351,18 @@ def _shared(x: Tensor, value: Tensor) -> Tensor:
     return F.add(value, F.div(F.sum(moves), F.sum(cast_to(equal, x.dtype))))
 
 
-def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
+def _found(kind: Any, values: Tensor, indices: Tensor, d: int, keepdim: bool) -> Pair:
+    made: Pair = kind(values, indices) if keepdim else kind(F.squeeze(values, d), F.squeeze(indices, d))
+    return made
+
+
+@numpy_names
+def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Pair:
     """(values, indices) of the most frequent element along `dim`: the smallest of several, and where it is last."""
     x = tensor_arg("mode", input)
     d = F.dim_index("mode", dim, x.ndim)
     if not x.ndim:
-        return lower_median(x, dim, keepdim)
+        return _found(return_types.mode, *lower_median(x, dim, keepdim), d, keepdim=True)
     if not x.shape[d]:
         raise InvalidValueError(f"dimension {d} has no elements", op="mode", operands=[x.ttype])
     order = positions(x, d, False)
@@ -358,4 +374,4 @@ def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
     runs = apply(OPS["recur"], cast_to(F.cat([first, same], d), T.int64), ones, dim=d, reverse=False)
     indices = gathered(order, d, F.argmax(runs, d, keepdim=True))
     values = gathered(x, d, indices)
-    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+    return _found(return_types.mode, values, indices, d, keepdim)

@@ -6,16 +6,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, dispatch, indexing, inplace
-from kiln import complexes as Z
+from kiln import autograd, dispatch, indexing, inplace, special
+from kiln import complexes as K
 from kiln import contraction as C
+from kiln import factorizations as Z
 from kiln import functional as F
 from kiln import gathering as G
+from kiln import integers as N
 from kiln import movement as M
 from kiln import pointwise as P
 from kiln import sorting as O
+from kiln import systems as S
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, REQUIRES_GRAD, Operand, install_operators
+from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
@@ -96,13 +99,16 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
 
         Compiled and differentiated code reaches tensors through this gate too: there is no other way in.
         """
-        results = dispatch.run(op, operands, attrs)
-        if MODES.recorder is not None:
+        recorder = MODES.recorder
+        if recorder is None:
+            results = dispatch.run(op, operands, attrs)
+        else:
+            results = recorder.execute(op, operands, attrs)
             if MODES.grad_enabled:
                 for t in operands:
                     if t._view is not None:  # its new history is operations of their own, which come before this one
                         autograd.refresh(t)
-            MODES.recorder.record(op, operands, attrs, results)
+            recorder.record(op, operands, attrs, results)
         if MODES.grad_enabled:
             for t in operands:
                 if t._flags & REQUIRES_GRAD or t._view is not None:
@@ -183,30 +189,38 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     @property
     def H(self) -> Tensor:
         """The conjugate transpose of a matrix."""
-        return Z.conj(F.t(self))
+        return K.conj(F.t(self))
 
     @property
     def mH(self) -> Tensor:
         """The last two dimensions exchanged, conjugated."""
-        return Z.conj(F.transpose(self, -2, -1))
+        return K.conj(F.transpose(self, -2, -1))
 
     @property
     def real(self) -> Tensor:
         """The real parts: a view of a complex tensor's memory; a real tensor itself."""
-        return Z.real(self)
+        return K.real(self)
 
     @real.setter
     def real(self, value: Operand) -> None:
-        inplace.copy_(Z.real(self), value)
+        inplace.copy_(K.real(self), value)
 
     @property
     def imag(self) -> Tensor:
         """The imaginary parts of a complex tensor: a view of its memory."""
-        return Z.imag(self)
+        return K.imag(self)
 
     @imag.setter
     def imag(self, value: Operand) -> None:
-        inplace.copy_(Z.imag(self), value)
+        inplace.copy_(K.imag(self), value)
+
+    def where(self, condition: TensorBase, other: Operand) -> Tensor:
+        """`self` where `condition` (bool) holds, else `other`."""
+        return F.where(condition, self, other)
+
+    def polygamma(self, n: int) -> Tensor:
+        """`kiln.polygamma(n, self)`."""
+        return special.polygamma(n, self)
 
     # ------------------------------------------------------------------------- the functions, as methods
     # fmt: off
@@ -235,15 +249,21 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
     addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
     cross, kron = C.cross, C.kron
-    conj, conj_physical, angle, sgn = Z.conj, Z.conj_physical, Z.angle, Z.sgn
-    resolve_conj, resolve_neg, is_conj = Z.resolve_conj, Z.resolve_neg, Z.is_conj
-    sgn_, conj_physical_ = inplace.variant(Z.sgn, "sgn_"), inplace.variant(Z.conj_physical, "conj_physical_")
+    conj, conj_physical, angle, sgn = K.conj, K.conj_physical, K.angle, K.sgn
+    resolve_conj, resolve_neg, is_conj = K.resolve_conj, K.resolve_neg, K.is_conj
+    sgn_, conj_physical_ = inplace.variant(K.sgn, "sgn_"), inplace.variant(K.conj_physical, "conj_physical_")
+    cholesky, qr, svd, lu, orgqr = Z.cholesky_, Z.qr_, Z.svd_, Z.lu_, Z.householder_product
+    inverse, det, logdet, slogdet, pinverse = S.inverse, S.det, S.logdet, S.slogdet, S.pinverse
+    matrix_power, matrix_exp, triangular_solve, lu_solve = S.matrix_power, S.matrix_exp, S.triangular_solve, S.lu_solve_
+    cholesky_solve, cholesky_inverse = S.cholesky_solve, S.cholesky_inverse
     sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
     index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill
     index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
+    gcd, lcm = N.gcd, N.lcm
+    mvlgamma, i0 = special.multigammaln, special.i0
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
@@ -314,6 +334,7 @@ install_operators(
         "__pow__": F.pow,
         "__rpow__": lambda a, b: F.pow(b, a),
         "__matmul__": F.matmul,
+        "__rmatmul__": lambda a, b: F.matmul(b, a),
         "__and__": F.bitwise_and,
         "__rand__": lambda a, b: F.bitwise_and(b, a),
         "__or__": F.bitwise_or,

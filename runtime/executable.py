@@ -2,17 +2,21 @@
 
 Life of a load: every `Module` of the program is compiled (or fetched from the object cache) and mapped by our own
 loader, once per process; imports are resolved among the program's modules; the entry's address becomes a ctypes
-function. Life of a run: one array of 64-bit slots, one leased arena, one call, one look at the status.
+function. Life of a run: one array of 64-bit slots, one leased arena, one call, one look at the status. Where a library
+carries out some of the ops, native calls and calls of the library take turns, all on the same slots.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from kiln.ir.program import CheckSite, Program
+from kiln.ir.ops.base import LibraryError
+from kiln.ir.program import CheckSite, LibraryCall, Program
 from kiln.runtime import context
+from kiln.runtime.library import perform
 from kiln.runtime.memory import Buffer
 from kiln.runtime.modules import load_module
 
@@ -39,14 +43,17 @@ class Executable:
 
     __slots__ = ("_arenas", "_array", "_call", "_constants", "_count", "program")
 
-    def __init__(self, program: Program, address: int) -> None:
+    def __init__(self, program: Program, symbols: Mapping[str, int]) -> None:
         kinds = [slot.kind for slot in program.slots]
         self._count = sum(kind in _FIRST_KINDS for kind in kinds)
         if any(kind in _FIRST_KINDS for kind in kinds[self._count :]):
             raise ValueError(f"program {program.name}: slots are not in the order inputs, outputs, sizes, rest")
         self.program = program
         prototype = ctypes.PYFUNCTYPE if 0 < program.work < KEEP_GIL_BELOW else ctypes.CFUNCTYPE
-        self._call: Any = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(address)
+        native = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+        calls = [e if isinstance(e, LibraryCall) else native(symbols[e]) for e in program.entries]
+        plain = len(calls) == 1 and not isinstance(calls[0], LibraryCall)
+        self._call: Any = calls[0] if plain else _Sequence(calls, program.checks)
         self._array: Any = ctypes.c_int64 * len(kinds)
         self._constants = tuple(
             program.constants[slot.index].data.__array_interface__["data"][0]
@@ -83,9 +90,31 @@ class Executable:
         raise ProgramError(self.program.checks[site], value)
 
 
+class _Sequence:
+    """Native functions and library calls, called as if they were one function. No lock and no thread of the pool is
+    held between them."""
+
+    __slots__ = ("calls", "checks")
+
+    def __init__(self, calls: Sequence[Any], checks: Sequence[CheckSite]) -> None:
+        self.calls = tuple(calls)
+        self.checks = checks
+
+    def __call__(self, ctx: int, slots: Any) -> int:
+        for call in self.calls:
+            if isinstance(call, LibraryCall):
+                try:
+                    perform(call, slots)
+                except LibraryError as refusal:
+                    raise ProgramError(replace(self.checks[call.check], message=str(refusal)), 0) from None
+            elif status := call(ctx, slots):
+                return int(status)
+        return 0
+
+
 def load(program: Program) -> Executable:
     """Compile what is new, link, and make the program callable."""
     symbols: dict[str, int] = {}
     for module in program.modules:
         symbols.update(load_module(module, program.target, symbols.get))
-    return Executable(program, symbols[program.entry])
+    return Executable(program, symbols)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kiln import dispatch
 from kiln.autograd import hooks
@@ -18,7 +18,7 @@ from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
-from kiln.ir.types import TensorType
+from kiln.ir.types import TensorType, bool_
 from kiln.location import user_location
 
 if TYPE_CHECKING:
@@ -160,11 +160,12 @@ class OpNode(Node):
         self.op = op
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
-        saved = [i for i in op.saved_operands if i < len(operands)]
+        reads, kept = op.saved(self.needs) if op.saved_for else (op.saved_operands, op.saved_results)
+        saved = [i for i in reads if i < len(operands)]
         self.operands: tuple[Any, ...] | None = tuple(
             [t if i in saved else Untouched(t._layout.ttype) for i, t in enumerate(operands)]
         )
-        self.saved_results = tuple([_saved_result(t, keep_results) for t in [results[i] for i in op.saved_results]])
+        self.saved_results = tuple([_saved_result(t, keep_results) for t in [results[i] for i in kept]])
         # The memory that the rule will read, with its version: a later in-place write is an error.
         self.versions = tuple(
             [(t, t._buffer, t._buffer.version) for t in [operands[i] for i in saved]]
@@ -195,8 +196,8 @@ class OpNode(Node):
     def _call_results(self) -> tuple[Any, ...]:
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
         results: list[Any] = [Untouched(t) for t in self.results]
-        for i, t in zip(self.op.saved_results, self.saved_results, strict=True):
-            if t._node is None and MODES.grad_enabled:
+        for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
+            if t._node is None and MODES.grad_enabled and t._layout.dtype.kind == "float":
                 t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
             results[i] = t
@@ -330,7 +331,8 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
         return
     if taped:
         # The rule may read operands later, when this memory holds the result: it gets a copy.
-        operands = [OPS["copy"](x) if x is t and i in op.saved_operands else x for i, x in enumerate(operands)]
+        saved, _ = op.saved([_wants_grad(x) for x in operands])
+        operands = [OPS["copy"](x) if x is t and i in saved else x for i, x in enumerate(operands)]
     # A plain copy needs no operation of its own, unless its history differs from its source's.
     new = operands[0] if op.name == "copy" and not taped else op.bind(operands, attrs)[0]
     if taped:
@@ -338,6 +340,24 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     dispatch.write(t, OPS["copy"], (new,), {})
     if MODES.recorder is not None:
         MODES.recorder.record_write(t, new)
+
+
+def overwrite(t: Any, name: str, value: Any) -> None:
+    """t[...] = value, of t's type. Gradients go on through `t`, as zeros, where they did before."""
+    if MODES.grad_enabled and _wants_grad(t) and not _written_in_part(t):
+        attrs = {"shape": t.shape, "dtype": bool_, "value": True}
+        (everywhere,) = OPS["full"].bind((), attrs, receiver=t)
+        write_in_place(t, name, OPS["where"], (everywhere, value, t), {})
+    else:
+        write_in_place(t, name, OPS["copy"], (value,), {})
+
+
+def _written_in_part(t: Any) -> bool:
+    """Whether `t` shows a part of its base, which keeps the gradients of the rest (and none of this part's)."""
+    return t._view is not None and t._view.chain is not None and any(op.name in _PARTS for op, _ in t._view.chain)
+
+
+_PARTS: Final = frozenset({"slice", "affine"})
 
 
 def _wants_grad(t: Any) -> bool:

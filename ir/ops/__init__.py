@@ -1,8 +1,8 @@
 """Every op of kiln, one `OpDef` each. Importing this package fills `base.OPS`.
 
-The families: `create` (no operands), `cast`, `pairs` (complex numbers),
-`elementwise`, `pointwise`, `transcendental` and `gamma`, `movement`
-(views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`, `linalg`, `conv`, `pool`,
+The families: `create` (no operands), `cast`, `pairs` (complex numbers), `elementwise`, `pointwise`, `transcendental`
+and `gamma`, `movement` (views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`,
+`linalg` (the product), `matrix` and `matrix_functions` (systems and factorisations, by a library), `conv`, `pool`,
 `random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
 """
 
@@ -15,6 +15,8 @@ from kiln.ir.ops import fusion as fusion
 from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
 from kiln.ir.ops import linalg as linalg
+from kiln.ir.ops import matrix as matrix
+from kiln.ir.ops import matrix_functions as matrix_functions
 from kiln.ir.ops import movement as movement
 from kiln.ir.ops import pairs as pairs
 from kiln.ir.ops import pointwise as pointwise

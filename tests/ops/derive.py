@@ -17,6 +17,7 @@ from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Call, OpDef
 from kiln.ir.ops.create import zeros_of
 from kiln.ir.types import DTYPES, TensorType
+from tests.ops.sampling import Sample
 
 Array = np.ndarray[Any, Any]
 
@@ -32,11 +33,12 @@ def type_of(x: Array) -> TensorType:
     return TensorType(DTYPES[x.dtype.name], x.shape)
 
 
-def graph_of(op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:
-    """The graph of one op."""
+def graph_of(op: OpDef, sample: Sample) -> Graph:
+    """The graph of one op; its outputs are the results that have gradients, if any has."""
     builder = GraphBuilder(op.name)
-    inputs = [builder.input(t) for t in types]
-    return builder.build(builder.add(op, inputs, attrs))
+    inputs = [builder.input(t) for t in sample.types()]
+    results = sample.bind(op, inputs)
+    return builder.build([r for r in results if differentiable(r)] or results)
 
 
 def differentiable(v: Value) -> bool:
@@ -47,8 +49,9 @@ def call_of(operation: Operation, known: dict[Value, Any], needs: tuple[bool, ..
     """The operation as its rule may see it, over the operands that `known` has for the values."""
     op = operation.op
     assert isinstance(op, OpDef)
-    operands = tuple(known[v] if i in op.saved_operands else OnlyType(v.type) for i, v in enumerate(operation.operands))
-    results = tuple(known[v] if i in op.saved_results else OnlyType(v.type) for i, v in enumerate(operation.results))
+    reads, kept = op.saved(needs) if needs else (op.saved_operands, op.saved_results)
+    operands = tuple(known[v] if i in reads else OnlyType(v.type) for i, v in enumerate(operation.operands))
+    results = tuple(known[v] if i in kept else OnlyType(v.type) for i, v in enumerate(operation.results))
     return Call(operands, results, operation.attrs, needs or (True,) * len(operands))
 
 

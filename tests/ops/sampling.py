@@ -7,13 +7,15 @@ of functions that make its calls, and `ERRORS`. `samples.FAMILIES` lists the mod
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kiln.ir.halves import converted
+from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.ops.linalg import transposed
 from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -32,11 +34,21 @@ FEW_LAYOUTS = ("0-d", "line", "strided")
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One call. `label` names it in test ids."""
+    """One call. `label` names it in test ids. `symmetric`: derivatives of the op are those along symmetric matrices, so
+    tests of them take them of the op after its operand was made symmetric."""
 
     label: str
     operands: tuple[Array, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
+    symmetric: bool = False
+
+    def bind(self, op: OpDef, operands: Sequence[Any], receiver: Any = None) -> tuple[Any, ...]:
+        """`op` as derivatives are taken of it, on anything that it can be applied to."""
+        if self.symmetric:
+            x = operands[0]
+            half = OPS["full"].bind((), {"shape": x.ttype.shape, "dtype": x.ttype.dtype, "value": 0.5}, receiver=x)[0]
+            operands = [OPS["mul"](OPS["add"](x, transposed(x)), half), *operands[1:]]
+        return op.bind(operands, self.attrs, receiver=receiver)
 
     def types(self) -> list[TensorType]:
         return [TensorType(DTYPES[x.dtype.name], x.shape) for x in self.operands]
