@@ -67,7 +67,7 @@ def matrix_norm(
     x = tensor_arg("matrix_norm", A)
     if x.ndim < 2:
         raise ShapeError("expects at least 2 dimensions", op="matrix_norm", operands=[x.ttype])
-    if x.dtype.kind != "float":
+    if not x.dtype.is_inexact:
         raise DTypeError(f"is not defined for {x.dtype}", op="matrix_norm", operands=[x.ttype], fix="use .float()")
     if not isinstance(dim, (tuple, list)) or len(dim) != 2:
         raise InvalidValueError(f"dim must be two dimensions, got {dim!r}", op="matrix_norm")

@@ -44,6 +44,11 @@ COMPOSED_ABS = {
 }
 """Absolute part in units of epsilon, for results near zero whose relative error cancellation magnifies."""
 
+COMPLEX_ULP = 16
+"""Functions of complex numbers against NumPy's, in units of epsilon times the result's absolute value: each part is
+made of a few functions of real numbers, and cancels where the other part is large. A power's error grows with the
+exponent of e that it is."""
+
 REASSOCIATED = 4
 """Sums against NumPy's, in units of epsilon times the sum of magnitudes: the order of addition differs, and the
 error of either order is below that for the lengths tested."""
@@ -83,6 +88,9 @@ def close(op: str, got: Any, wanted: Any) -> bool:
     got, wanted = np.asarray(got), np.asarray(wanted)
     if is_half(got.dtype):
         return _half_close(got, wanted)
+    if got.dtype.kind == "c":
+        ulp = 8 * COMPLEX_ULP if op == "pow" else COMPLEX_ULP
+        return bool((np.abs(got - wanted) <= ulp * np.finfo(got.dtype).eps * np.abs(wanted)).all())
     if got.dtype.kind != "f":
         return bool((got == wanted).all())
     finite = np.isfinite(wanted)

@@ -214,7 +214,7 @@ floor: Final[OpDef] = _unary(
 )  # fmt: skip
 sqrt: Final[OpDef] = _unary(
     "sqrt", "The square root, correctly rounded; NaN below 0, -0 of -0. Derivative: t / (y + y).", FLOATS,
-    lambda xp, a: xp.sqrt(a), _fn("sqrt"),
+    lambda xp, a: C.sqrt_ref(a) if a.dtype.kind == "c" else xp.sqrt(a), _fn("sqrt"),
     lambda call, t: div(t, add(call.results[0], call.results[0])),
     saves="y", traits="exact foldable", pairs=C.sqrt,
 )  # fmt: skip

@@ -18,6 +18,7 @@ from kiln.ir import loops as L
 from kiln.ir.halves import converted, is_half, widened
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, State
+from kiln.ir.ops.pairs import joined
 from kiln.ir.types import DType, Sym, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -56,6 +57,7 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "max": lambda a, b: np.where((a != a) | (a > b), a, b), "min": lambda a, b: np.where((a != a) | (a < b), a, b),
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "real": lambda z: z.real.copy(), "imag": lambda z: z.imag.copy(), "complex": joined,
     "shl": np.left_shift, "shr": np.right_shift, "select": np.where,
     "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "pow": np.power,
     "fmod": np.fmod, "log1p": np.log1p, "log2": np.log2, "log10": np.log10, "exp2": np.exp2, "expm1": np.expm1,

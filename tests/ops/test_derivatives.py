@@ -29,7 +29,12 @@ CALLS = [
 def like(arrays: Sequence[Array], *seed: object) -> list[Array]:
     """Random directions for the floating-point arrays."""
     rng = generator("direction", *seed)
-    return [np.asarray(rng.normal(size=x.shape)) for x in arrays if x.dtype.kind == "f"]
+
+    def one(x: Array) -> Array:
+        made = np.asarray(rng.normal(size=x.shape))
+        return made + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else made
+
+    return [one(x) for x in arrays if x.dtype.kind in "fc"]
 
 
 def near(got: Array, wanted: Array, tolerance: float) -> bool:
@@ -37,7 +42,8 @@ def near(got: Array, wanted: Array, tolerance: float) -> bool:
 
 
 def inner(xs: Sequence[Array], ys: Sequence[Array]) -> float:
-    return float(sum((x * y).sum() for x, y in zip(xs, ys, strict=True)))
+    """The inner product of real vectors: of the parts of complex numbers."""
+    return float(sum(np.vdot(x, y).real for x, y in zip(xs, ys, strict=True)))
 
 
 def test_every_derivative_is_tested() -> None:

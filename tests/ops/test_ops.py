@@ -176,13 +176,18 @@ def test_pick_out_of_bounds_raises_eager_and_compiled() -> None:
 
 def floats(arrays: Sequence[Array], *seed: object) -> list[Array]:
     rng = generator("ops", *seed)
-    return [np.asarray(rng.normal(size=x.shape)) for x in arrays if x.dtype.kind == "f"]
+
+    def one(x: Array) -> Array:
+        made = np.asarray(rng.normal(size=x.shape))
+        return np.asarray(made + 1j * rng.normal(size=x.shape)) if x.dtype.kind == "c" else made
+
+    return [one(x) for x in arrays if x.dtype.kind in "fc"]
 
 
 def wanting(arrays: Sequence[Array]) -> list[kiln.Tensor]:
     """Tensors of copies of `arrays`; floating-point ones want gradients."""
     made = [kiln.from_numpy(np.array(x)) for x in arrays]
-    return [t.requires_grad_() if t.dtype.is_floating_point else t for t in made]
+    return [t.requires_grad_() if t.dtype.is_inexact else t for t in made]
 
 
 def leaves(operands: Sequence[kiln.Tensor]) -> list[kiln.Tensor]:
@@ -193,12 +198,13 @@ Function = Callable[[Sequence[kiln.Tensor]], kiln.Tensor]
 
 
 def weighted(op: OpDef, sample: Sample) -> Function:
-    """A number that depends on the operands: the sum of op(...) times fixed random weights."""
+    """A real number that depends on the operands: the sum of op(...) times fixed random weights, of complex results
+    the real part of it."""
     weights = [kiln.from_numpy(w) for w in floats(references(op, sample), "weight", op.name, sample.label)]
 
     def run(operands: Sequence[kiln.Tensor]) -> kiln.Tensor:
-        results = [r for r in sample.bind(op, operands, operands[0]) if r.dtype.is_floating_point]
-        totals = [(r * weight).sum() for r, weight in zip(results, weights, strict=True)]
+        results = [r for r in sample.bind(op, operands, operands[0]) if r.dtype.is_inexact]
+        totals = [kiln.real((r * weight).sum()) for r, weight in zip(results, weights, strict=True)]
         total = totals[0]
         for more in totals[1:]:
             total = total + more
@@ -219,13 +225,13 @@ def slope(run: Function, arrays: Sequence[Array], direction: Sequence[Array]) ->
     values = []
     for scale in (tol.DIFFERENCE_STEP, -tol.DIFFERENCE_STEP):
         moves = iter(direction)
-        moved = [x + scale * next(moves) if x.dtype.kind == "f" else x for x in arrays]
+        moved = [x + scale * next(moves) if x.dtype.kind in "fc" else x for x in arrays]
         values.append(run(wanting(moved)).item())
     return float(values[0] - values[1]) / (2 * tol.DIFFERENCE_STEP)
 
 
 def dot(grads: Sequence[kiln.Tensor | None], direction: Sequence[Array]) -> float:
-    return float(sum((g.numpy() * d).sum() for g, d in zip(grads, direction, strict=True) if g is not None))
+    return float(sum(np.vdot(g.numpy(), d).real for g, d in zip(grads, direction, strict=True) if g is not None))
 
 
 SMOOTH = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED for s in smooth_samples(name)]
@@ -244,7 +250,7 @@ def test_gradients_first_and_second_order(op: OpDef, sample: Sample) -> None:
         """The gradient along `seconds`, itself on the tape."""
         total = kiln.zeros(1, dtype=kiln.float64).sum()
         for g, w in zip(gradients(run, operands, create_graph=True), seconds, strict=True):
-            total = total if g is None else total + (g * w).sum()
+            total = total if g is None else total + kiln.real((g * w).sum())
         return total
 
     numeric = slope(number, arrays, direction)
