@@ -36,9 +36,9 @@ def gradcheck(
 ) -> bool:
     """Whether gradients of `func(*inputs)` by the inputs that require one agree with central differences.
 
-    Inputs should be float64 or complex128, which count as their parts. `check_undefined_grad` also wants that outputs without a gradient count like zeros. The
-    same backward is run twice and must agree within `nondet_tol`. GradError names the pair that differs, unless
-    `raise_exception` is False.
+    Inputs should be float64 or complex128, which count as their parts. `check_undefined_grad` also wants that outputs
+    without a gradient count like zeros. The same backward is run twice and must agree within `nondet_tol`. GradError
+    names the pair that differs, unless `raise_exception` is False.
     """
     try:
         _check(func, _tuple(inputs), eps, atol, rtol, nondet_tol, check_undefined_grad)

@@ -386,8 +386,8 @@ class Module:
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """to(dtype), to(device), to(device, dtype), to(tensor): convert floating point and complex parameters and buffers
-        (and gradients) to a dtype, keeping the tensor objects. The device is the CPU.
+        """to(dtype), to(device), to(device, dtype), to(tensor): convert floating point and complex parameters and
+        buffers (and gradients) to a dtype, keeping the tensor objects. The device is the CPU.
 
         DTypeError for dtypes that are neither, and for a floating point one where there are complex parameters or
         buffers (`float()` and `double()` leave those alone); CaptureError while a function is captured.

@@ -169,7 +169,7 @@ def test_division_by_zero_and_infinities() -> None:
     assert got[0] == complex(inf, inf) and got[1].imag == -inf and got[2] != got[2]
     assert kiln.abs(kiln.tensor([complex(inf, nan), complex(nan, -inf)])).tolist() == [inf, inf]
     huge = kiln.tensor([1e38 + 1e38j, 1e-30 + 1e-30j])
-    assert (huge / huge).tolist() == [1, 1]
+    assert near((huge / huge).numpy(), np.ones(2, np.complex64))
     assert near(huge.abs().numpy(), np.array([2**0.5 * 1e38, 2**0.5 * 1e-30], np.float32))  # squares leave float32
     assert kiln.sqrt(kiln.tensor([-4 + 0j, complex(-4, -0.0), 0j])).tolist() == [2j, -2j, 0]
     assert kiln.exp(kiln.tensor([complex(inf, 0.0)])).tolist() == [complex(inf, 0)]
