@@ -366,3 +366,55 @@ def test_gradcheck() -> None:
             return g * 1j  # not the conjugate
 
     assert not kiln.autograd.gradcheck(Wrong.apply, (z,), raise_exception=False)
+
+
+# ------------------------------------------------------------------------------------------- captured
+
+
+def test_complex_numbers_are_arguments_of_compiled_functions() -> None:
+    """A number is part of the signature, as are signs of zeros; a float tensor in a complex one's place is another."""
+    f = kiln.compile(lambda x, k: x * k)
+    x = kiln.tensor([1 + 1j, 2])
+    for k in (1j, 2j, 1j, complex(0.0, -1.0), 1.0, True, -0.0j):
+        assert np.array_equal(f(x, k).numpy(), (x * k).numpy())
+    for x in (kiln.ones(2), kiln.ones(2, dtype=kiln.complex64), kiln.ones(2)):
+        assert f(x, 2).dtype is x.dtype
+
+
+def test_views_of_parts_are_arguments_and_results() -> None:
+    z = kiln.tensor(numbers((6,), "complex64"))
+    f = kiln.compile(lambda re, im: (re + im * 2, kiln.complex(im, re)))
+    for operands in ((z.real, z.imag), (z.imag, z.real)):
+        for _ in range(2):
+            got, (re, im) = f(*operands), operands
+            assert (got[0] == re + im * 2).all() and (got[1] == kiln.complex(im, re)).all()
+    add = kiln.compile(lambda re: re.add_(1.0) * 2)
+    before = z.imag.clone()
+    for _ in range(3):
+        wanted = (z.real + 1) * 2
+        assert (add(z.real) == wanted).all() and (z.imag == before).all()
+    part = kiln.compile(lambda t: t.real)
+    for _ in range(2):
+        part(z).zero_()
+    assert (z.real == 0).all() and (z.imag == before).all()
+
+
+def test_a_compiled_training_step() -> None:
+    def train(compiled: bool) -> list[float]:
+        kiln.manual_seed(0)
+        layer = kiln.nn.Linear(3, 3).to(kiln.complex64)
+        optimizer = kiln.optim.Adam(layer.parameters(), lr=0.05)
+        x = kiln.randn(8, 3, dtype=kiln.complex64)
+
+        def step(x: T) -> T:
+            optimizer.zero_grad()
+            loss = (layer(x) - x * 1j).abs().square().mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        run = kiln.compile(step) if compiled else step
+        return [run(x).item() for _ in range(20)]
+
+    losses = train(False)
+    assert losses == train(True) and losses[-1] < losses[0] / 4
