@@ -111,6 +111,9 @@ class Recorder(Protocol):
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
 
+    def differentiate(self) -> None:
+        """Gradients are about to be taken."""
+
     def walk(self, node: Node) -> None:
         """A gradient is about to pass `node` on its way back, or to be shown to its hooks."""
 
