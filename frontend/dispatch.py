@@ -92,7 +92,7 @@ def build(
     return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
 
 
-def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
+def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:
     """Cut a joint graph into a forward and a backward one (`ir/passes/partition.py`); which values are stored between
     them comes from the cache if it knows."""
     from kiln.ir.passes.partition import Early, split  # only what differentiates compiled functions needs it
@@ -109,7 +109,7 @@ def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
     twins = joint.twins()
     kept = [early.numbers[twins[joint.source.outputs[k]]] for k in places[2]]
     options = f"{len(joint.source.inputs)}|{joint.ahead}|{places[:2]}|{kept}"
-    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand)
+    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand, preserve)
 
 
 def target() -> Target:

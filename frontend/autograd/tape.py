@@ -6,7 +6,7 @@ Every op applied while gradients are wanted leaves a `Node` with a sequence numb
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kiln import dispatch
@@ -71,6 +71,10 @@ class Node:
 
     def expand(self) -> None:
         """Called before derivatives of gradients are computed: a node that stands for many may set `expansion`."""
+
+    def behind(self, index: int) -> Set[int]:
+        """The other results that result `index` was computed from, for a node that stands for many."""
+        return frozenset()
 
     @property
     def name(self) -> str:
