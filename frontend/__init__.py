@@ -82,7 +82,6 @@ if TYPE_CHECKING:
     from kiln.device import device as device
     from kiln.differences import frexp as frexp
     from kiln.differences import gradient as gradient
-    from kiln.differences import vander as vander
     from kiln.distances import cdist as cdist
     from kiln.distances import pdist as pdist
     from kiln.distances import renorm as renorm
@@ -475,7 +474,7 @@ _NAMES = {
     ),
     "kiln.cumulative": "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid trapz=trapezoid",
     "kiln.device": "device",
-    "kiln.differences": "frexp gradient vander",
+    "kiln.differences": "frexp gradient",
     "kiln.distances": "cdist pdist renorm",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (

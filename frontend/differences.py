@@ -1,4 +1,4 @@
-"""Numerical derivatives, powers in rows, and floating point numbers taken apart."""
+"""Numerical derivatives, and floating point numbers taken apart."""
 
 from __future__ import annotations
 
@@ -9,32 +9,15 @@ from kiln import functional as F
 from kiln import pointwise as P
 from kiln import return_types
 from kiln.base import TensorBase
-from kiln.cumulative import cumprod
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.maths import log2
-from kiln.movement import flip
-from kiln.promotion import cast_to, full_like_number, tensor_arg
+from kiln.promotion import cast_to, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-__all__ = ["frexp", "gradient", "vander"]
-
-
-def vander(x: TensorBase, N: int | None = None, increasing: bool = False) -> Tensor:
-    """The powers of each element of a vector as rows: N - 1 down to 0, or with `increasing` up."""
-    v = tensor_arg("vander", x)
-    if v.ndim != 1:
-        raise ShapeError("expects a vector", op="vander", operands=[v.ttype])
-    count = v.shape[0] if N is None else N
-    if count < 0:
-        raise InvalidValueError(f"N must not be negative, got {N}", op="vander")
-    v = cast_to(v, T.int64) if v.dtype.kind != "float" else v
-    column = F.unsqueeze(v, 1)
-    one = full_like_number(column, v.dtype, 1)
-    rows = F.cat([one, cumprod(F.expand(column, v.shape[0], max(count - 1, 0)), 1)], 1)[:, :count]
-    return rows if increasing else flip(rows, (1,))
+__all__ = ["frexp", "gradient"]
 
 
 def _along(x: Tensor, d: int, *bounds: int | None) -> Tensor:
