@@ -655,13 +655,13 @@ def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     return cat([unsqueeze(x, dim) for x in parts], dim_index("stack", dim, parts[0].ndim + 1))
 
 
-def clone(input: TensorBase) -> Tensor:
-    """A contiguous copy; gradients pass through."""
+def clone(input: TensorBase, *, memory_format: Any = None) -> Tensor:
+    """A contiguous copy, whatever the memory format; gradients pass through."""
     return apply(_COPY, tensor_arg("clone", input))
 
 
-def contiguous(input: TensorBase) -> Tensor:
-    """Itself if its elements lie row-major without gaps, else a copy that does."""
+def contiguous(input: TensorBase, memory_format: Any = None) -> Tensor:
+    """Itself if its elements lie row-major without gaps, else a copy that does; so for every memory format."""
     x = tensor_arg("contiguous", input)
     return x if x._layout.contiguous else apply(_COPY, x)
 
