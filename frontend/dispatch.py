@@ -46,6 +46,8 @@ Strides: TypeAlias = "tuple[Dim, ...] | None"
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
+_LARGE_CONSTANT: Final = 1 << 16
+"""Bytes; longer counters are made anew each time."""
 
 _SOURCES: Final = (*kiln.ir.__path__, *kiln.codegen.__path__)  # what decides the code of a graph
 
@@ -208,10 +210,16 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) ->
     if found is None:
         data = converted(np.asarray(value), dtype)
         found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
-        if len(_constants) >= _MAX_CONSTANTS:
-            _constants.clear()
-        _constants[key] = found
+        _keep_constant(key, found)
     return found
+
+
+def _keep_constant(key: tuple[object, ...], made: TensorBase) -> None:
+    if made._buffer.nbytes > _LARGE_CONSTANT:
+        return
+    if len(_constants) >= _MAX_CONSTANTS:
+        _constants.clear()
+    _constants[key] = made
 
 
 def _host_made(op: OpDef, attrs: Attrs) -> Results:
@@ -227,8 +235,13 @@ def _host_made(op: OpDef, attrs: Attrs) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
-        return (host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape))))),)
+        key = ("iota", dtype, shape, dim)
+        found = _constants.get(key)
+        if found is None:
+            data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
+            found = host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape)))))
+            _keep_constant(key, found)
+        return (found,)
     assert op.name == "constant", f"{op.name} has no operands and no host data"
     return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)
 
@@ -416,7 +429,7 @@ def _allocating_launch(
     the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
-    native, allocate, make = executable.run, Buffer.allocate, _tensor
+    run, make = executable.runner(), _tensor
     if len(results) > 1:
 
         def many(operands: Sequence[Any]) -> Results:
@@ -426,13 +439,13 @@ def _allocating_launch(
 
         return many
     layout = results[0]
-    nbytes = layout.nbytes
+    allocate = Buffer.allocator(layout.nbytes)
 
     def launch(operands: Sequence[Any]) -> Results:
-        buffer = allocate(nbytes)
+        buffer = allocate()
         ptr = buffer.ptr
         try:
-            native([*[t._ptr for t in operands], ptr, *sizes])
+            run(*[t._ptr for t in operands], ptr, *sizes)
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)

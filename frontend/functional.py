@@ -15,6 +15,7 @@ import numpy as np
 
 from kiln import return_types
 from kiln.base import MODES, Operand, TensorBase
+from kiln.composite import composite
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
@@ -722,6 +723,7 @@ def mm(input: TensorBase, mat2: TensorBase) -> Tensor:
     return matmul(a, b)
 
 
+@composite
 def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
     """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]. Of 16-bit floats the sum is
     rounded, not the product."""
@@ -739,6 +741,7 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
 
 
 @numpy_names
+@composite
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
     return _softmax(_floats("softmax", input, dtype), dim)
@@ -751,6 +754,7 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
 
 
 @numpy_names
+@composite
 def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
     return _log_softmax(_floats("log_softmax", input, dtype), dim)

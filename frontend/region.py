@@ -183,9 +183,24 @@ class Region:
         self._find_inputs(capture)
         del self._positions, self._values, self._indices, self._kept
         self._behind: dict[int, frozenset[int]] = {}
+        self.passes_for: tuple[str, str] | None = None
+        """What its nodes on the tape and the op are called, where it passes for an op."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.plan = self._differentiate() if self.seeds and self.wanted else None
+
+    def pass_for(self, node: str, op: str) -> bool:
+        """Let the region pass for one op; False when it can't, since it does more than to make one new tensor, or
+        since the gradient of an input would be a sum."""
+        (result,) = self.results if len(self.results) == 1 else (None,)
+        new = result is not None and result.input is None and result.base is None and result.delta == 0
+        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self._objects):
+            return False
+        reads = [v for operation in self.taped for v in operation.operands]
+        if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
+            return False
+        self.passes_for = node, op
+        return True
 
     # -------------------------------------------------------------------------------- after a capture
 
@@ -400,7 +415,7 @@ class Region:
 
     def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:
         """Put the region on the tape as one node."""
-        from kiln.region_node import RegionNode
+        from kiln.region_node import CompositeNode, RegionNode
 
         layouts = self.compile().layouts
         stored: dict[int, Any] = {}
@@ -408,7 +423,7 @@ class Region:
             layout = layouts[k]
             assert layout is not None
             stored[k] = self.cls(buffers[k], buffers[k].ptr, layout)
-        node = RegionNode(self, inputs, stored, buffers)
+        node = (RegionNode if self.passes_for is None else CompositeNode)(self, inputs, stored, buffers)
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
                 autograd.attach_one(t, node, result.seed)

@@ -53,6 +53,10 @@ class RegionNode(Node):
     def behind(self, index: int) -> Set[int]:
         return frozenset() if self.region is None else self.region.behind(index)
 
+    @property
+    def operation(self) -> str:
+        return "a compiled function"
+
     def _live(self, given: Sequence[bool]) -> Region:
         """The region, if a walk with these gradients may still pass; GradError as eager's tape would raise it."""
         region = self.region
@@ -61,14 +65,14 @@ class RegionNode(Node):
         if region is None or self.latest & self.used or any(p.gone for p in paths):
             raise GradError(
                 "the tape was already walked here and what it had saved is gone",
-                op="a compiled function",
+                op=self.operation,
                 fix="call backward or grad with retain_graph=True the first time",
             )
         first = len(self.inputs)
         memory = {k for p in paths for k in (*p.inputs, *(first + o for o in p.outputs))}
         if any(p.stale for p in paths) or self._changed(memory):
             raise GradError(
-                "a tensor that the gradient of a compiled function needs was modified in place",
+                f"a tensor that the gradient of {self.operation} needs was modified in place",
                 fix="do the in-place write before it is read, or write to a clone()",
             )
         return region
@@ -162,3 +166,30 @@ class RegionNode(Node):
         if every and every <= self.used:
             self.region = None
             self.stored, self.inputs, self.buffers, self.versions = {}, [], [], []
+
+
+class CompositeNode(RegionNode):
+    """The entry of a region that passes for one op (`composite.py`). No input is used twice in it, so its gradients
+    are added to what others gathered, as those of any op."""
+
+    __slots__ = ("about",)
+
+    continues_fold = False
+
+    def __init__(
+        self, region: Region, inputs: Sequence[Any], stored: dict[int, Any], buffers: Sequence[Buffer | None]
+    ) -> None:
+        super().__init__(region, inputs, stored, buffers)
+        assert region.passes_for is not None
+        self.about = region.passes_for
+
+    @property
+    def name(self) -> str:
+        return self.about[0]
+
+    @property
+    def operation(self) -> str:
+        return self.about[1]
+
+    def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
+        return super().apply(grads, (None,) * len(self.edges))

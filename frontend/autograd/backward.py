@@ -59,7 +59,10 @@ class _Walk:
 
     def add(self, edge: Edge, grad: Any) -> None:
         """Fold one more use in."""
-        if edge is None or grad is None:
+        if grad is None:
+            return
+        edge = resolved(edge)
+        if edge is None:
             return
         so_far = self.so_far(edge)
         self.put(edge, grad if so_far is None else OPS["add"](so_far, grad))
@@ -80,9 +83,10 @@ class _Walk:
                 continue
             if node.hooks is not None and (needed or any((node, i) in wanted for i in range(len(grads)))):
                 grads = node.hooks.on_results(grads)
-            for i, grad in enumerate(grads):
-                if (node, i) in wanted:
-                    wanted[(node, i)] = grad
+            if wanted:
+                for i, grad in enumerate(grads):
+                    if (node, i) in wanted:
+                        wanted[(node, i)] = grad
             if not needed:
                 continue
             self._apply(node, grads)
