@@ -90,8 +90,8 @@ def _key(args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> tup
     grad = MODES.grad_enabled
     key: list[Any] = [grad, MODES.inference, MODES.default_dtype, host_target()]
     plain = _plain_classes()
-    x: Any
-    for x in (*args, *kwargs, *kwargs.values()) if kwargs else args:
+    operands = (*args, *kwargs, *kwargs.values()) if kwargs else args
+    for x in operands:
         if x.__class__ in plain:
             if x._view is not None:
                 refresh(x)
@@ -109,7 +109,7 @@ def _key(args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> tup
 
 
 @functools.cache
-def _plain_classes() -> frozenset[type]:
+def _plain_classes() -> frozenset[Any]:
     """The classes whose tensors behave as tensors do."""
     from kiln.nn.parameter import Parameter  # above this file
 

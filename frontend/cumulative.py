@@ -33,7 +33,7 @@ def _operand(name: str, input: TensorBase, dim: int, dtype: DType | None) -> tup
     """The operand (bools and integers as int64 unless `dtype` says otherwise) with at least one dimension, and the
     dimension counted from the front."""
     x = tensor_arg(name, input)
-    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.kind == "float" else T.int64)
+    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.is_inexact else T.int64)
     d = F.dim_index(name, dim, x.ndim)
     return (x if x.ndim else F.reshape(x, (1,))), d
 
@@ -50,12 +50,24 @@ def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tenso
     """The products of the elements up to each one along `dim`, one after another; bools and integers multiply as int64,
     wrapping. The gradient is right beside zeros too."""
     x, d = _operand("cumprod", input, dim, dtype)
+    if x.dtype.is_complex:
+        return F.reshape(_complex_products(x, d), input.shape)
     if x.dtype.kind == "float":
         return F.reshape(products(x, d, False), input.shape)
     lead = (slice(None),) * d
     rest = F.mul(x[(*lead, slice(1, None))], 0)
     made = apply(OPS["recur"], x, F.cat([x[(*lead, slice(0, 1))], rest], d), dim=d, reverse=False)
     return F.reshape(made, input.shape)
+
+
+def _complex_products(x: Tensor, d: int) -> Tensor:
+    """Running products in rounds: each element times the one 1, 2, 4, ... before it (Hillis and Steele, 1986)."""
+    lead, step = (slice(None),) * d, 1
+    while step < x.shape[d]:
+        later, earlier = x[(*lead, slice(step, None))], x[(*lead, slice(None, -step))]
+        x = F.cat([x[(*lead, slice(0, step))], F.mul(earlier, later)], d)
+        step *= 2
+    return F.clone(x)
 
 
 @numpy_names

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 from kiln import autograd, differences, dispatch, indexing, inplace, special
+from kiln import complexes as K
 from kiln import contraction as C
 from kiln import distances as D
 from kiln import factorizations as Z
@@ -20,7 +21,7 @@ from kiln import sorting as O
 from kiln import systems as S
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
@@ -54,6 +55,14 @@ class _Casts(Methods):
     def bfloat16(self) -> Tensor:
         """As bfloat16."""
         return cast_to(cast("Tensor", self), T.bfloat16)
+
+    def cfloat(self) -> Tensor:
+        """As complex64."""
+        return cast_to(cast("Tensor", self), T.complex64)
+
+    def cdouble(self) -> Tensor:
+        """As complex128."""
+        return cast_to(cast("Tensor", self), T.complex128)
 
     def char(self) -> Tensor:
         """As int8 (floats by way of int32)."""
@@ -160,7 +169,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
         return self.dtype.kind == "float"
 
     def is_complex(self) -> bool:
-        """Whether the dtype is a complex one (there are none yet)."""
+        """Whether the dtype is a complex one."""
         return self.dtype.is_complex
 
     def is_signed(self) -> bool:
@@ -183,13 +192,31 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
 
     @property
     def H(self) -> Tensor:
-        """The transpose of a matrix (numbers are real)."""
-        return F.t(self)
+        """The conjugate transpose of a matrix."""
+        return K.conj(F.t(self))
 
     @property
     def mH(self) -> Tensor:
-        """The last two dimensions exchanged (numbers are real)."""
-        return F.transpose(self, -2, -1)
+        """The last two dimensions exchanged, conjugated."""
+        return K.conj(F.transpose(self, -2, -1))
+
+    @property
+    def real(self) -> Tensor:
+        """The real parts: a view of a complex tensor's memory; a real tensor itself."""
+        return K.real(self)
+
+    @real.setter
+    def real(self, value: Operand) -> None:
+        inplace.copy_(K.real(self), value)
+
+    @property
+    def imag(self) -> Tensor:
+        """The imaginary parts of a complex tensor: a view of its memory."""
+        return K.imag(self)
+
+    @imag.setter
+    def imag(self, value: Operand) -> None:
+        inplace.copy_(K.imag(self), value)
 
     def where(self, condition: TensorBase, other: Operand) -> Tensor:
         """`self` where `condition` (bool) holds, else `other`."""
@@ -226,6 +253,9 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
     addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
     cross, kron = C.cross, C.kron
+    conj, conj_physical, angle, sgn = K.conj, K.conj_physical, K.angle, K.sgn
+    resolve_conj, resolve_neg, is_conj = K.resolve_conj, K.resolve_neg, K.is_conj
+    sgn_, conj_physical_ = inplace.variant(K.sgn, "sgn_"), inplace.variant(K.conj_physical, "conj_physical_")
     cholesky, qr, svd, lu, orgqr = Z.cholesky_, Z.qr_, Z.svd_, Z.lu_, Z.householder_product
     inverse, det, logdet, slogdet, pinverse = S.inverse, S.det, S.logdet, S.slogdet, S.pinverse
     matrix_power, matrix_exp, triangular_solve, lu_solve = S.matrix_power, S.matrix_exp, S.triangular_solve, S.lu_solve_
@@ -270,8 +300,18 @@ def _truth(x: Tensor) -> bool:
     return bool(widened(x._read("bool()")).item())
 
 
+def _real_item(x: Tensor, to: str) -> Any:
+    """The only element; DTypeError for a complex number with an imaginary part (PyTorch's rule)."""
+    value = x.item()
+    if not isinstance(value, complex):
+        return value
+    if value.imag:
+        raise DTypeError(f"{value} has an imaginary part, {to}() takes none", operands=[x.ttype], fix=f"{to}(x.real)")
+    return value.real
+
+
 def _index(x: Tensor) -> int:
-    if x.dtype.kind == "float" or x.ndim:
+    if x.dtype.is_inexact or x.ndim:
         raise ArgumentError("only 0-d integer tensors can be indices", operands=[x.ttype])
     return int(x.item())
 
@@ -345,8 +385,8 @@ install_operators(
         "__invert__": F.bitwise_not,
         "__pos__": P.positive,
         "__bool__": _truth,
-        "__int__": lambda x: int(x.item()),
-        "__float__": lambda x: float(x.item()),
+        "__int__": lambda x: int(_real_item(x, "int")),
+        "__float__": lambda x: float(_real_item(x, "float")),
         "__index__": _index,
         "__len__": _length,
         "__iter__": _iterate,
