@@ -176,6 +176,8 @@ if TYPE_CHECKING:
     from kiln.gathering import take_along_dim as take_along_dim
     from kiln.gathering import unique as unique
     from kiln.gathering import unique_consecutive as unique_consecutive
+    from kiln.integers import gcd as gcd
+    from kiln.integers import lcm as lcm
     from kiln.interop import from_dlpack as from_dlpack
     from kiln.interop import is_tensor as is_tensor
     from kiln.interop import numel as numel
@@ -342,6 +344,7 @@ if TYPE_CHECKING:
     from kiln.random import manual_seed as manual_seed
     from kiln.random import multinomial as multinomial
     from kiln.random import normal as normal
+    from kiln.random import poisson as poisson
     from kiln.random import rand as rand
     from kiln.random import rand_like as rand_like
     from kiln.random import randint as randint
@@ -381,6 +384,9 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.special import i0 as i0
+    from kiln.special import multigammaln as mvlgamma
+    from kiln.special import polygamma as polygamma
     from kiln.statistics import corrcoef as corrcoef
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
@@ -430,12 +436,14 @@ _NAMES = {
         "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
         "take_along_dim unique unique_consecutive"
     ),
+    "kiln.integers": "gcd lcm",
     "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
-        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
-        "bfloat16 float32 float=float32 float64 double=float64"
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
+        "half=float16 bfloat16 float32 float=float32 float64 double=float64"
     ),
     "kiln.jit": "compile",
+    "kiln.linalg": "vander=vander_",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
         "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
@@ -450,17 +458,16 @@ _NAMES = {
     "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
-        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac "
-        "heaviside isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor "
-        "multiply nan_to_num negative nextafter positive remainder round sgn=sign sign signbit "
-        "subtract trunc"
+        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac heaviside "
+        "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
+        "negative nextafter positive remainder round sgn=sign sign signbit subtract trunc"
     ),
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (
-        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
-        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
+        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal "
+        "poisson rand rand_like randint randint_like randn randn_like randperm seed set_rng_state"
     ),
     "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.reductions": (
@@ -469,8 +476,8 @@ _NAMES = {
     "kiln.runtime.threads": "get_num_threads set_num_threads",
     "kiln.serialization": "load save",
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
+    "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
-    "kiln.linalg": "vander=vander_",
     "kiln.systems": (
         "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power pinverse "
         "slogdet triangular_solve"
@@ -487,6 +494,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 _MODULES = frozenset(
     {
+        "special",
         "ir",
         "codegen",
         "runtime",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 
@@ -32,7 +32,12 @@ from kiln.runtime.executable import load as load_program
 from kiln.runtime.library import perform
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
+from kiln.runtime.programs import fetch_choice
 from kiln.runtime.targets import host_target
+
+if TYPE_CHECKING:
+    from kiln.ir.passes.autodiff import Joint
+    from kiln.ir.passes.partition import AtHand, Differentiated
 
 Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
@@ -85,6 +90,26 @@ def build(
     if stages:
         return compiled()
     return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
+
+
+def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
+    """Cut a joint graph into a forward and a backward one (`ir/passes/partition.py`); which values are stored between
+    them comes from the cache if it knows."""
+    from kiln.ir.passes.partition import Early, split  # only what differentiates compiled functions needs it
+
+    numbering: dict[object, int] = {}
+    early = Early(joint, numbering)
+
+    def choose() -> tuple[int, ...]:
+        from kiln.ir.passes.mincut import choose  # a warm process knows the answer
+
+        return choose(early, at_hand)
+
+    places = [sorted(part) for part in (at_hand.direct, at_hand.inputs, at_hand.outputs)]
+    twins = joint.twins()
+    kept = [early.numbers[twins[joint.source.outputs[k]]] for k in places[2]]
+    options = f"{len(joint.source.inputs)}|{joint.ahead}|{places[:2]}|{kept}"
+    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand)
 
 
 def load(program: Program) -> Executable:

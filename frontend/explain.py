@@ -21,8 +21,8 @@ class Explanation:
     stages: tuple[tuple[str, str], ...]
 
     def __getitem__(self, stage: str) -> str:
-        """The text of a stage ("captured", "simplified", "fused", "loops ...", "scheduled ...", "llvm ...",
-        "plan", "entry"); the first whose name begins so."""
+        """The text of a stage ("captured", "simplified", "fused", "loops ...", "scheduled ...", "llvm ...", "plan",
+        "entry"; before them "partition" where gradients are taken outside); the first whose name begins so."""
         for name, text in self.stages:
             if name.startswith(stage):
                 return text

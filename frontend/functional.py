@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, overload
 
 import numpy as np
 
@@ -315,9 +315,20 @@ def _bitwise(name: str, *operands: Operand) -> Tensor:
     return apply(OPS[name], *made)
 
 
-def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor:
-    """`input` where `condition` (bool) holds, else `other`; all three are broadcast."""
+@overload
+def where(condition: TensorBase) -> tuple[Tensor, ...]: ...
+@overload
+def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor: ...
+def where(condition: TensorBase, input: Operand | None = None, other: Operand | None = None) -> Any:
+    """`input` where `condition` (bool) holds, else `other`; all three are broadcast. With the condition alone, the
+    indices where it is not zero: nonzero(condition, as_tuple=True)."""
     c = tensor_arg("where", condition)
+    if input is None or other is None:
+        if input is not other:
+            raise ArgumentError("takes the condition alone, or both input and other", op="where")
+        from kiln.gathering import nonzero  # lies above this file
+
+        return cast("tuple[Tensor, ...]", nonzero(c, as_tuple=True))
     if c.dtype is not T.bool_:
         raise DTypeError(
             f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype], fix="compare: c != 0"

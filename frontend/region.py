@@ -24,7 +24,8 @@ from kiln.capture import Capture, Chain, GradSlot, check_separate
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
 from kiln.ir.graph import Graph, Value
-from kiln.ir.passes.autodiff import Differentiated, NoDerivative, differentiate
+from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
+from kiln.ir.passes.partition import AtHand, Differentiated, another
 from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
 from kiln.pytree import Tree, flatten, unflatten
@@ -263,11 +264,13 @@ class Region:
     def _find_paths(self, capture: Capture) -> None:
         """Follow the tape from each result to the inputs. CaptureError when it ends in a leaf that the call made."""
         ends = {autograd.edge_of(t) for _, t in capture.inputs}
+        written = set(self.written)
         inputs = {id(t._buffer): k for k, (_, t) in enumerate(capture.inputs)}
         outputs = {id(t._buffer): r.output for t, r in zip(self._kept, self.results, strict=True) if r.input is None}
         # Without inputs that want gradients, the leaf is why the result requires one.
         visible = {id(t) for t in self._kept} if self.wanted else None
         self.paths: list[Path] = []
+        self.at_hand = AtHand()
         numbers: dict[Node, int] = {}
         for t, result in zip(self._kept, self.results, strict=True):
             if result.seed is not None:
@@ -286,6 +289,11 @@ class Region:
                         outputs=tuple(k for b, k in outputs.items() if b in memory),
                     )
                 )
+        if self.paths:
+            some = {k for p in self.paths for k in p.inputs}
+            every = set.intersection(*(set(p.inputs) for p in self.paths))
+            kept = set.intersection(*(set(p.outputs) for p in self.paths))
+            self.at_hand = AtHand(*(frozenset(part) for part in (some - written, every - written, kept)))
 
     def _find_inputs(self, capture: Capture) -> None:
         """Where a warm call finds the inputs: kept objects, arguments, and gradients of either."""
@@ -302,12 +310,15 @@ class Region:
                 self._gradients.append((n, owner, position, t._layout, t._flags))
 
     def _differentiate(self) -> Differentiated:
-        """Forward with residuals, for the usual case that every seed gets a gradient."""
-        given, running = (True,) * len(self.seeds), (False,) * len(self.wanted)
+        """Forward with what is stored for backward, for the usual case that every seed gets a gradient."""
         try:
-            return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
+            joint = self._joint((True,) * len(self.seeds), (False,) * len(self.wanted))
         except NoDerivative as error:
             raise GradError(str(error), loc=error.operation.loc, op=error.operation.op.name) from None
+        return dispatch.partition(joint, self.at_hand)
+
+    def _joint(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> Joint:
+        return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
 
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
@@ -362,11 +373,12 @@ class Region:
         from kiln.region_node import RegionNode
 
         layouts = self.compile().layouts
-        saved = []
-        for is_input, k in plan.saved:
-            layout = layouts[k] if not is_input else None
-            saved.append(inputs[k] if layout is None else self.cls(buffers[k], buffers[k].ptr, layout))
-        node = RegionNode(self, inputs, saved, buffers)
+        stored: dict[int, Any] = {}
+        for k in plan.stored.values():
+            layout = layouts[k]
+            assert layout is not None
+            stored[k] = self.cls(buffers[k], buffers[k].ptr, layout)
+        node = RegionNode(self, inputs, stored, buffers)
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
                 autograd.attach_one(t, node, result.seed)
@@ -376,7 +388,8 @@ class Region:
         key = (given, running, host_target())
         found = self.backwards.get(key)
         if found is None:
-            plan = differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
+            assert self.plan is not None
+            plan = another(self._joint(given, running), self.plan)
             found = plan, Compiled(plan.backward, [None] * len(plan.backward.inputs), f"{self.name}_backward")
             self.backwards[key] = found
         return found
@@ -442,9 +455,10 @@ def _check_keys(tree: Tree, owned: Container[int]) -> None:
 
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
-    """All stages of a region's forward program."""
+    """All stages of a region's forward program; before them, what it stores for its backward program."""
     graph = region.graph if region.plan is None else region.plan.forward
-    return dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+    stages = dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+    return stages if region.plan is None else (("partition", str(region.plan)), *stages)
 
 
 def dump(region: Region) -> None:

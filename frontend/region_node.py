@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class RegionNode(Node):
-    """See the module. `inputs` are all inputs of the region, `saved` what its usual backward program needs."""
+    """See the module. `inputs` are all inputs of the region, `stored` outputs of its forward program, by position."""
 
-    __slots__ = ("buffers", "inputs", "latest", "region", "saved", "used", "versions")
+    __slots__ = ("buffers", "inputs", "latest", "region", "stored", "used", "versions")
 
     continues_fold = True
 
     def __init__(
-        self, region: Region, inputs: Sequence[Any], saved: Sequence[Any], buffers: Sequence[Buffer | None]
+        self, region: Region, inputs: Sequence[Any], stored: dict[int, Any], buffers: Sequence[Buffer | None]
     ) -> None:
         super().__init__([edge_of(inputs[k]) for k in region.wanted], [v.type for v in region.seeds])
         self.region: Region | None = region
         self.inputs = list(inputs)
-        self.saved = list(saved)
+        self.stored = stored
         self.buffers = [*(t._buffer for t in inputs), *buffers]  # of inputs, then of outputs
         self.versions = [0 if b is None else b.version for b in self.buffers]
         self.used: set[int] = set()
@@ -84,10 +84,13 @@ class RegionNode(Node):
         given, has = tuple(g is not None for g in grads), tuple(r is not None for r in running)
         present = [*(g for g in grads if g is not None), *(r for r in running if r is not None)]
         plan, compiled = region.backward(given, has)
-        usual = region.plan
-        assert usual is not None
-        where = dict(zip(usual.residuals, self.saved, strict=True))
-        values = [where[v] for v in plan.residuals]  # fewer gradients need no more than all of them
+        first, kept = len(self.inputs), len(region.graph.outputs)
+        if self._changed(k if is_input else first + k for is_input, k in plan.operands if is_input or k < kept):
+            raise GradError(
+                "a tensor that the compiled gradient of a function needs was modified in place",
+                fix="do the in-place write before the call, or write to a clone()",
+            )
+        values = [self.inputs[k] if is_input else self.stored[k] for is_input, k in plan.operands]
         if MODES.recorder is not None:
             totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
         else:
@@ -151,7 +154,7 @@ class RegionNode(Node):
         every = {n for p in region.paths for n in p.nodes}
         if every and every <= self.used:
             self.region = None
-            self.saved, self.inputs, self.buffers, self.versions = [], [], [], []
+            self.stored, self.inputs, self.buffers, self.versions = {}, [], [], []
 
 
 def _needed(region: Region) -> tuple[list[Operation], list[int]]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kiln import functional as F
 from kiln.base import Operand, TensorBase
-from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
+from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import bool_
+from kiln.ir.types import bool_, int32, int64
 from kiln.promotion import apply, cast_to, full_like_number, number, result_type, tensor_arg
 from kiln.spelling import numpy_names
 
@@ -138,11 +138,10 @@ def searchsorted(
     side: str | None = None,
     sorter: TensorBase | None = None,
 ) -> Tensor:
-    """Where elements of `input` would be inserted in ascending rows (the last dimension; one row serves all), int64:
-    before the elements equal to them, or with right=True (side="right") behind. `sorter`: what would sort the rows."""
+    """Where elements of `input` would be inserted in ascending rows (the last dimension; one row serves all), int64 (or
+    int32): before the elements equal to them, or with right=True (side="right") behind. `sorter`: what would sort the
+    rows."""
     row = tensor_arg("searchsorted", sorted_sequence)
-    if out_int32:
-        raise NotYetError("int32 results are not supported", op="searchsorted")
     if side not in (None, "left", "right") or (side == "left" and right):
         raise InvalidValueError(f"side is {side!r}, right is {right}", op="searchsorted")
     if not row.ndim:
@@ -164,12 +163,13 @@ def searchsorted(
     if dtype is bool_:
         raise DTypeError("is not defined for bools", op="searchsorted", operands=[row.ttype, v.ttype])
     table, values = cast_to(row.detach(), dtype), cast_to(v.detach(), dtype)
+    kind = int32 if out_int32 else int64
     if table.ndim == 1:
         found = apply(OPS["searchsorted"], table, F.reshape(values, (-1,)), right=right or side == "right")
-        return F.reshape(found, v.shape)
+        return cast_to(F.reshape(found, v.shape), kind)
     if table.shape[:-1] != values.shape[:-1]:
         raise ShapeError("all dimensions but the last must agree", op="searchsorted", operands=[row.ttype, v.ttype])
-    return apply(OPS["searchsorted"], table, values, right=right or side == "right")
+    return cast_to(apply(OPS["searchsorted"], table, values, right=right or side == "right"), kind)
 
 
 def bucketize(input: Operand, boundaries: TensorBase, *, out_int32: bool = False, right: bool = False) -> Tensor:

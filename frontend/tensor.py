@@ -6,17 +6,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, dispatch, indexing, inplace
+from kiln import autograd, dispatch, indexing, inplace, special
 from kiln import contraction as C
 from kiln import factorizations as Z
 from kiln import functional as F
 from kiln import gathering as G
+from kiln import integers as N
 from kiln import movement as M
 from kiln import pointwise as P
 from kiln import sorting as O
 from kiln import systems as S
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, REQUIRES_GRAD, Operand, install_operators
+from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
@@ -183,6 +184,14 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
         """The last two dimensions exchanged (numbers are real)."""
         return F.transpose(self, -2, -1)
 
+    def where(self, condition: TensorBase, other: Operand) -> Tensor:
+        """`self` where `condition` (bool) holds, else `other`."""
+        return F.where(condition, self, other)
+
+    def polygamma(self, n: int) -> Tensor:
+        """`kiln.polygamma(n, self)`."""
+        return special.polygamma(n, self)
+
     # ------------------------------------------------------------------------- the functions, as methods
     # fmt: off
 
@@ -220,6 +229,8 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill
     index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
+    gcd, lcm = N.gcd, N.lcm
+    mvlgamma, i0 = special.multigammaln, special.i0
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_

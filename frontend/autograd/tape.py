@@ -159,11 +159,12 @@ class OpNode(Node):
         self.op = op
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
-        saved = [i for i in op.saved_operands if i < len(operands)]
+        reads, kept = op.saved(self.needs) if op.saved_for else (op.saved_operands, op.saved_results)
+        saved = [i for i in reads if i < len(operands)]
         self.operands: tuple[Any, ...] | None = tuple(
             [t if i in saved else Untouched(t._layout.ttype) for i, t in enumerate(operands)]
         )
-        self.saved_results = tuple([_saved_result(t, keep_results) for t in [results[i] for i in op.saved_results]])
+        self.saved_results = tuple([_saved_result(t, keep_results) for t in [results[i] for i in kept]])
         # The memory that the rule will read, with its version: a later in-place write is an error.
         self.versions = tuple(
             [(t, t._buffer, t._buffer.version) for t in [operands[i] for i in saved]]
@@ -194,7 +195,7 @@ class OpNode(Node):
     def _call_results(self) -> tuple[Any, ...]:
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
         results: list[Any] = [Untouched(t) for t in self.results]
-        for i, t in zip(self.op.saved_results, self.saved_results, strict=True):
+        for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
             if t._node is None and MODES.grad_enabled and t._layout.dtype.kind == "float":
                 t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
@@ -329,7 +330,8 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
         return
     if taped:
         # The rule may read operands later, when this memory holds the result: it gets a copy.
-        operands = [OPS["copy"](x) if x is t and i in op.saved_operands else x for i, x in enumerate(operands)]
+        saved, _ = op.saved([_wants_grad(x) for x in operands])
+        operands = [OPS["copy"](x) if x is t and i in saved else x for i, x in enumerate(operands)]
     # A plain copy needs no operation of its own, unless its history differs from its source's.
     new = operands[0] if op.name == "copy" and not taped else op.bind(operands, attrs)[0]
     if taped:

@@ -182,6 +182,12 @@ Vjp = Callable[..., Sequence[Any]]
 """vjp(call, *result gradients) -> one gradient (or None) per operand. A result gradient is None when that
 result does not influence the output. Only `saved` operands and results may be read; of the others only `ttype`."""
 
+Reads = tuple[tuple[int, ...], tuple[int, ...]]
+"""Positions of operands and positions of results."""
+
+BILINEAR: Final[tuple[Reads, Reads]] = (((1,), ()), ((0,), ()))
+"""`OpDef.saved_for` of a product: each operand's gradient reads the other one."""
+
 Jvp = Callable[..., Sequence[Any]]
 """jvp(call, *operand tangents) -> one tangent per result; a tangent is None where it is zero."""
 
@@ -205,7 +211,18 @@ class OpDef:
     saved_operands: tuple[int, ...] = ()
     """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()
+    saved_for: tuple[Reads, ...] = ()
+    """Where it matters which operands want a gradient: by operand, what of the saved its gradient reads."""
     arity: int | None = None  # None: any number of operands
+
+    def saved(self, needs: Sequence[bool]) -> Reads:
+        """The positions of the operands and of the results that the derivative rule reads for the operands that want a
+        gradient."""
+        if not self.saved_for or all(needs):
+            return self.saved_operands, self.saved_results
+        reads = [r for r, need in zip(self.saved_for, needs, strict=True) if need]
+        operands, results = (tuple(sorted({i for r in reads for i in r[k]})) for k in (0, 1))
+        return operands, results
 
     def infer_types(self, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
         """Result types by the op's own rule; OpTypeError when it is broken."""

@@ -84,10 +84,11 @@ def _binary(
     ref: Ref,
     expr: Scalar,
     slopes: Slopes,
-    saves: str = "",
+    saves: str | tuple[str, str] = "",
     traits: str = "",
 ) -> OpDef:
-    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they read: of "a", "b", "y"."""
+    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they read: of "a", "b", "y", each or
+    both."""
 
     def vjp(call: Call, g: Any) -> Sequence[Any]:
         return tuple(slope(call, g) if need else None for slope, need in zip(slopes, call.needs, strict=True))
@@ -96,8 +97,11 @@ def _binary(
         parts = [slope(call, t) for slope, t in zip(slopes, (ta, tb), strict=True) if t is not None]
         return (None if not parts else parts[0] if len(parts) == 1 else add(*parts),)
 
-    saved: dict[str, Any] = {"saved_operands": tuple(k for k, letter in enumerate("ab") if letter in saves)}
-    saved["saved_results"] = (0,) if "y" in saves else ()
+    pair = saves if isinstance(saves, tuple) else (saves, saves)
+    reads = [(tuple(k for k, x in enumerate("ab") if x in read), (0,) if "y" in read else ()) for read in pair]
+    saved: dict[str, Any] = {"saved_operands": tuple(sorted({k for operands, _ in reads for k in operands}))}
+    saved["saved_results"] = reads[0][1] or reads[1][1]
+    saved["saved_for"] = () if reads[0] == reads[1] else tuple(reads)
     return _row(name, doc, among, ref, expr, arity=2, vjp=vjp, jvp=jvp, traits=traits, **saved)
 
 
@@ -138,13 +142,13 @@ mul: Final[OpDef] = _binary(
     "mul", "a * b; integers wrap; on bool: and.", ANY,
     lambda xp, a, b: xp.multiply(a, b), _fn("mul"),
     (lambda call, t: mul(t, call.operands[1]), lambda call, t: mul(t, call.operands[0])),
-    saves="ab", traits="exact foldable commutative",
+    saves=("b", "a"), traits="exact foldable commutative",
 )  # fmt: skip
 div: Final[OpDef] = _binary(
     "div", "a / b, IEEE. The derivative towards b is -(t / b) * y.", FLOATS,
     lambda xp, a, b: xp.divide(a, b), _fn("div"),
     (lambda call, t: div(t, call.operands[1]), lambda call, t: neg(mul(div(t, call.operands[1]), call.results[0]))),
-    saves="by", traits="exact foldable",
+    saves=("b", "by"), traits="exact foldable",
 )  # fmt: skip
 neg: Final[OpDef] = _unary(
     "neg", "-a: the sign bit flipped; integers wrap.", NUMERIC,
@@ -288,7 +292,7 @@ pow_: Final[OpDef] = _binary(
     "pow", "a to the b as C's pow: pow(x, 0) = pow(1, y) = 1 also for NaN (codegen/mathlib.py).", FLOATS,
     lambda xp, a, b: xp.power(a, b), _fn("pow"),
     (_pow_base, _pow_exponent),
-    saves="aby",
+    saves=("ab", "aby"),
 )  # fmt: skip
 
 

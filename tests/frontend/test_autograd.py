@@ -444,3 +444,46 @@ def test_a_view_that_is_a_leaf_stays_one_when_its_memory_is_written() -> None:
     assert view.requires_grad and view.is_leaf
     (view * 3).sum().backward()
     assert view.grad is not None and view.grad.tolist() == [3.0, 3.0]
+
+
+PRODUCTS: dict[str, Callable[[Any, Any], Any]] = {
+    "mul": lambda a, b: a * b,
+    "matmul": lambda a, b: a @ b,
+    "div": lambda a, b: a / b,
+    "conv2d": lambda a, b: kiln.nn.functional.conv2d(a[None, None], b[None, None]),
+    "pow": lambda a, b: a**b,
+}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("name", "left", "right"), [
+    ("mul", True, False), ("mul", False, True), ("matmul", True, False), ("matmul", False, True),
+    ("conv2d", True, False), ("conv2d", False, True), ("div", True, False),
+])  # fmt: skip
+def test_a_product_keeps_only_what_its_gradient_reads(name: str, left: bool, right: bool, compiled: bool) -> None:
+    """As torch: the operand that alone wants a gradient may be overwritten, the other one may not."""
+    f = kiln.compile(PRODUCTS[name]) if compiled else PRODUCTS[name]
+    for overwritten in (0, 1) * 2:
+        leaf = kiln.full((3, 3), 2.0).requires_grad_()
+        pair = [leaf * 1 if left else kiln.full((3, 3), 3.0), leaf * 1 if right else kiln.full((3, 3), 5.0)]
+        y = f(*pair)
+        with kiln.no_grad():
+            pair[overwritten].zero_()
+        if (left, right)[overwritten]:
+            y.sum().backward()
+            assert leaf.grad is not None
+            assert leaf.grad.abs().sum().item() > 0
+        else:
+            with pytest.raises(kiln.GradError, match="in place"):
+                y.sum().backward()
+
+
+def test_in_place_products_keep_no_copy_that_nothing_reads() -> None:
+    leaf = kiln.full((3,), 2.0).requires_grad_()
+    x, w = leaf * 1, kiln.full((3,), 4.0)
+    x.mul_(w)
+    assert x._node is not None
+    assert [t.shape for t, _, _ in x._node.versions] == [(3,)]
+    x.sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.tolist() == [4.0] * 3

@@ -128,7 +128,6 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: kiln.searchsorted(kiln.zeros(2, 3), kiln.zeros(3, 3)), kiln.ShapeError, "searchsorted: all dimensions"),
     (lambda: kiln.searchsorted(kiln.zeros(2), kiln.tensor([1])), kiln.DTypeError, "searchsorted: both"),
     (lambda: kiln.searchsorted(kiln.zeros(2), 1.0, side="up"), kiln.InvalidValueError, "searchsorted: side"),
-    (lambda: kiln.searchsorted(kiln.zeros(2), 1.0, out_int32=True), kiln.NotYetError, "searchsorted: int32"),
     (lambda: kiln.bucketize(1.0, kiln.zeros(2, 2)), kiln.ShapeError, "bucketize: boundaries"),
 ]
 

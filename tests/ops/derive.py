@@ -49,8 +49,9 @@ def call_of(operation: Operation, known: dict[Value, Any], needs: tuple[bool, ..
     """The operation as its rule may see it, over the operands that `known` has for the values."""
     op = operation.op
     assert isinstance(op, OpDef)
-    operands = tuple(known[v] if i in op.saved_operands else OnlyType(v.type) for i, v in enumerate(operation.operands))
-    results = tuple(known[v] if i in op.saved_results else OnlyType(v.type) for i, v in enumerate(operation.results))
+    reads, kept = op.saved(needs) if needs else (op.saved_operands, op.saved_results)
+    operands = tuple(known[v] if i in reads else OnlyType(v.type) for i, v in enumerate(operation.operands))
+    results = tuple(known[v] if i in kept else OnlyType(v.type) for i, v in enumerate(operation.results))
     return Call(operands, results, operation.attrs, needs or (True,) * len(operands))
 
 

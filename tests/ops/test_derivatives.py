@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.ir.graph import Graph
+from kiln.ir.graph import Graph, rebuild
 from kiln.ir.interpreter import evaluate_ref
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import OpDef
@@ -135,3 +135,26 @@ def test_only_what_is_needed_is_computed() -> None:
         call = call_of(operation, known, (False,) * len(operation.operands))
         assert op.vjp is not None
         assert all(g is None for g in op.vjp(call, Untouchable(operation.result.type))), name
+
+
+@pytest.mark.parametrize("op", [pytest.param(op, id=name) for name, op in OPS.items() if op.saved_for])
+def test_one_gradient_alone_reads_only_what_it_says(op: OpDef) -> None:
+    """The rule, given types for what the op does not save when one operand alone wants a gradient, and never less."""
+    sample = smooth_samples(op.name)[0]
+    for wanted in range(op.arity or 0):
+        needs = tuple(k == wanted for k in range(op.arity or 0))
+        graph = graph_of(op, sample)
+        builder, known = rebuild(graph)
+        (operation,) = graph.operations
+        known.update(
+            zip(operation.results, builder.clone(operation, [known[v] for v in operation.operands]), strict=True)
+        )
+        given = [builder.input(v.type) for v in operation.results]
+        assert op.vjp is not None
+        grads = op.vjp(call_of(operation, known, needs), *given)
+        made = builder.build([g for g, need in zip(grads, needs, strict=True) if need and g is not None])
+        read = {v for each in made.operations[1:] for v in each.operands}
+        reads, kept = op.saved(needs)
+        assert {k for k, v in enumerate(made.inputs[: len(needs)]) if v in read} <= set(reads)
+        assert set(reads) <= set(op.saved_operands)
+        assert set(kept) <= set(op.saved_results)
