@@ -79,7 +79,7 @@ def _load_slots(plan: Plan, slots: tuple[Slot, ...], lines: list[str]) -> dict[o
 
 def _pointer(a: Pointer, places: Mapping[object, str], name: str, lines: list[str]) -> str:
     """The operand for a pointer argument."""
-    base, offset = places[a.root], a.offset * a.root.type.dtype.itemsize
+    base, offset = places[a.root], a.nbytes
     if base.startswith("arena+"):
         offset += int(base[6:])
         base = places["arena"]

@@ -244,9 +244,10 @@ class _Partition:
 
     def _in_row(self, v: Value, at: Index, producers: Group, domain: Domain, coords: Index) -> bool:
         """Whether reading `v` at `at` while computing the point `coords` is reading what that row has."""
-        while v.producer is not None and self.transparent(v.producer):
-            ((_, at),) = operand_indices(v.producer, at)
-            v = v.producer.operands[0]
+        view = v.producer
+        if view is not None and self.transparent(view):
+            places = [place for _, place in operand_indices(view, at)]  # several: the parts of a complex number
+            return all(self._in_row(view.operands[0], place, producers, domain, coords) for place in places)
         if v.producer is None or self.group.get(v.producer) is not producers:
             return True
         canonical = align(v.type.shape, domain, coords)

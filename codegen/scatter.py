@@ -16,12 +16,12 @@ from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Stmt, Store, Var
 from kiln.ir.ops.affine import place_of, step_matrix
-from kiln.ir.ops.base import OpDef, Scatter, ints_attr
+from kiln.ir.ops.base import OpDef, Scatter, ints_attr, literal
 from kiln.ir.ops.gather import checked_position
 from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Sym, TensorType, float32
 
-Fill = bool | int | float | None
+Fill = bool | int | float | complex | None
 CHUNK: Final = 256
 """Columns that a thread takes when rows of values meet rows of the table: each thread walks all rows."""
 
@@ -110,7 +110,7 @@ class _Lowering:
         """out = table."""
         if self.one_run:
             i, size = Var(INDEX, "t"), self._product(self.shape)
-            value = L.load(self.table, (i,)) if self.fill is None else L.const(self.fill, self.out.dtype)
+            value = L.load(self.table, (i,)) if self.fill is None else literal(self.fill, self.out.dtype)
             store = Store(self.sums, (i,), self._wide(value))
             return (For("vector", i, L.index(0), size, (store,), grain=self._grain((), 2)),)
         loops = [Var(INDEX, f"t{d}") for d in range(len(self.shape))]

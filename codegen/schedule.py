@@ -37,6 +37,7 @@ from kiln.ir.loops import (
     Vec,
 )
 from kiln.ir.loops_walk import expr_children, operands_first, stmt_exprs, walk, with_children
+from kiln.ir.ops.base import literal
 from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.target import Target
 
@@ -490,7 +491,7 @@ def _wide_load(e: Load, new: State, lanes: int, real: Expr | None) -> Expr:
     if all(i.lanes == 1 for i in indices):  # a vector mask over one element
         assert mask is not None
         anywhere = Load(Vec(e.dtype), e.buffer, indices, _any_lane(mask))
-        return L.select(mask, L.splat(anywhere, lanes), L.const(0, Vec(e.dtype, lanes)))
+        return L.select(mask, L.splat(anywhere, lanes), literal(0, Vec(e.dtype, lanes)))
     return Load(Vec(e.dtype, lanes), e.buffer, indices, None if mask is None else L.splat(mask, lanes))
 
 

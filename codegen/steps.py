@@ -18,7 +18,7 @@ from kiln.codegen.library import library_step
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
 from kiln.codegen.matmul import matmul_module
-from kiln.codegen.plan import Argument, Pointer, Step
+from kiln.codegen.plan import Argument, Pointer, Step, pointer
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.schedule import schedule
@@ -118,9 +118,7 @@ def _same_step(known: Step, op: Operation, layouts: dict[Value, Layout | None]) 
 def _arguments(op: Operation, layouts: dict[Value, Layout | None], lowered: Lowered) -> tuple[Argument, ...]:
     """Pointers to the operands and results, then sizes."""
     places = [layouts[v] for v in op.operands]
-    pointers = [
-        Pointer(v) if p is None else Pointer(p.root, p.offset) for v, p in zip(op.operands, places, strict=True)
-    ]
+    pointers = [pointer(v, p) for v, p in zip(op.operands, places, strict=True)]
     return (*pointers, *(Pointer(r) for r in op.results), *(Sym(s) for s in lowered.symbols))
 
 
@@ -141,7 +139,7 @@ def _scatter_step(
     """A table that is one number everywhere is part of the kernel."""
     table = op.operands[0].producer
     full = table is not None and table.op.name == "full"
-    fill = cast("bool | int | float", table.attrs["value"]) if full and table is not None else None
+    fill = cast("bool | int | float | complex", table.attrs["value"]) if full and table is not None else None
     strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
     lowered = lower_scatter(op, fill, strides, sites)
     arguments = _arguments(op, layouts, lowered)
@@ -179,8 +177,8 @@ def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Tar
     m, k, n = a.type.shape[-2], a.type.shape[-1], b.type.shape[-1]
     batch: Dim = a.type.shape[-3] if rank > 2 else 1
     pointers = (
-        Pointer(a) if pa is None else Pointer(pa.root, pa.offset),
-        Pointer(b) if pb is None else Pointer(pb.root, pb.offset),
+        pointer(a, pa),
+        pointer(b, pb),
         Pointer(op.result),
     )
     sizes = (batch, m, n, k, *sa[-3:], *sb[-3:], *sc[-3:])

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from kiln.autograd import is_inference_mode_enabled as is_inference_mode_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
+    from kiln.complexes import angle as angle
+    from kiln.complexes import complex as complex
+    from kiln.complexes import conj as conj
+    from kiln.complexes import conj_physical as conj_physical
+    from kiln.complexes import imag as imag
+    from kiln.complexes import is_conj as is_conj
+    from kiln.complexes import polar as polar
+    from kiln.complexes import real as real
+    from kiln.complexes import resolve_conj as resolve_conj
+    from kiln.complexes import resolve_neg as resolve_neg
+    from kiln.complexes import sgn as sgn
+    from kiln.complexes import view_as_complex as view_as_complex
+    from kiln.complexes import view_as_real as view_as_real
     from kiln.contraction import addbmm as addbmm
     from kiln.contraction import addmm as addmm
     from kiln.contraction import addmv as addmv
@@ -184,6 +197,10 @@ if TYPE_CHECKING:
     from kiln.ir.types import DType as dtype
     from kiln.ir.types import bfloat16 as bfloat16
     from kiln.ir.types import bool_ as bool
+    from kiln.ir.types import complex64 as cfloat
+    from kiln.ir.types import complex64 as complex64
+    from kiln.ir.types import complex128 as cdouble
+    from kiln.ir.types import complex128 as complex128
     from kiln.ir.types import float16 as float16
     from kiln.ir.types import float16 as half
     from kiln.ir.types import float32 as float
@@ -320,7 +337,6 @@ if TYPE_CHECKING:
     from kiln.pointwise import positive as positive
     from kiln.pointwise import remainder as remainder
     from kiln.pointwise import round as round
-    from kiln.pointwise import sign as sgn
     from kiln.pointwise import sign as sign
     from kiln.pointwise import signbit as signbit
     from kiln.pointwise import subtract as subtract
@@ -417,6 +433,10 @@ _NAMES = {
     ),
     "kiln.cumulative": "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid trapz=trapezoid",
     "kiln.device": "device",
+    "kiln.complexes": (
+        "angle complex conj conj_physical imag is_conj polar real resolve_conj resolve_neg sgn view_as_complex "
+        "view_as_real"
+    ),
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
@@ -439,8 +459,8 @@ _NAMES = {
     "kiln.integers": "gcd lcm",
     "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
-        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
-        "half=float16 bfloat16 float32 float=float32 float64 double=float64"
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
+        "bfloat16 float32 float=float32 float64 double=float64 complex64 cfloat=complex64 complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
     "kiln.linalg": "vander=vander_",
@@ -460,7 +480,7 @@ _NAMES = {
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
         "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac heaviside "
         "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
-        "negative nextafter positive remainder round sgn=sign sign signbit subtract trunc"
+        "negative nextafter positive remainder round sign signbit subtract trunc"
     ),
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.printing": "set_printoptions",
@@ -509,6 +529,7 @@ _MODULES = frozenset(
         "errors",
         "cuda",
         "linalg",
+        "fft",
     }
 )
 

@@ -141,7 +141,7 @@ class View:
         self.version = version
 
 
-Operand: TypeAlias = "TensorBase | bool | int | float | np.generic[Any]"
+Operand: TypeAlias = "TensorBase | bool | int | float | complex | np.generic[Any]"
 """What arithmetic takes: tensors and numbers."""
 
 
@@ -282,7 +282,7 @@ class TensorBase:
         def __setitem__(self, index: Any, value: Operand) -> None: ...
 
 
-_OPERANDS: Final = (TensorBase, int, float, np.generic)
+_OPERANDS: Final = (TensorBase, int, float, complex, np.generic)
 
 
 def install_operators(binary: Mapping[str, Callable[[Any, Any], Any]], other: Mapping[str, Callable[..., Any]]) -> None:

@@ -21,6 +21,7 @@ from kiln.errors import CaptureError
 from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
+from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType
 from kiln.location import user_location
 
@@ -273,6 +274,8 @@ class Capture:
             return self._derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
         if op.name == "broadcast" and value.type.numel() == base.type.numel():
             return self._derive(OPS["reshape"], [value], {"shape": base.type.shape})
+        if op.name in INVERSES:
+            return self._derive(OPS[INVERSES[op.name]], [value], {})
         if op.name == "affine":
             places = {k: attrs[k] for k in ("starts", "steps")}
             return self._derive(OPS["affine_scatter"], [base, value], places)

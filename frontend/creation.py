@@ -77,7 +77,14 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
         array = _array_of(data)
         wanted = _dtype("tensor", dtype, _default_dtype(array))
         _check_fits("tensor", array, wanted)
+        _check_real("tensor", array, wanted)
     return _constant(converted(array, wanted), wanted, requires_grad)
+
+
+def _check_real(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
+    """DTypeError for complex numbers in a dtype of real ones."""
+    if array.dtype.kind == "c" and not dtype.is_complex:
+        raise DTypeError(f"complex numbers do not fit {dtype}", op=name, fix="pass dtype=kiln.complex64")
 
 
 def _check_fits(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
@@ -108,7 +115,7 @@ def _array_of(data: Any) -> np.ndarray[Any, Any]:
         ) from None
     if array.dtype.kind in "uO" and all(isinstance(x, int) for x in array.flat):
         raise InvalidValueError("an integer does not fit int64", op="tensor", fix="make it a float")
-    if array.dtype.kind not in "bif" and array.size:
+    if array.dtype.kind not in "bifc" and array.size:
         raise ArgumentError(
             f"no tensor of {type(data).__name__} with {array.dtype} elements", op="tensor", fix="pass numbers"
         )
@@ -127,7 +134,8 @@ def _plain(data: Any) -> Any:
 def _default_dtype(array: np.ndarray[Any, Any]) -> DType:
     if not array.size:
         return MODES.default_dtype
-    return {"b": T.bool_, "i": T.int64, "f": MODES.default_dtype}[array.dtype.kind]
+    floats = MODES.default_dtype
+    return {"b": T.bool_, "i": T.int64, "f": floats, "c": floats.paired}[array.dtype.kind]
 
 
 def _numpy_dtype(dtype: np.dtype[Any]) -> DType:
@@ -176,7 +184,7 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
 
 def full(
     size: Any,
-    fill_value: bool | int | float,
+    fill_value: bool | int | float | complex,
     *,
     dtype: DType | None = None,
     device: Any = None,
@@ -187,6 +195,7 @@ def full(
     shape = _shape("full", (size,) if isinstance(size, int) else size)
     kind = _dtype("full", dtype, dtype_of_number(fill_value))
     _check_fits("full", np.asarray(fill_value), kind)
+    _check_real("full", np.asarray(fill_value), kind)
     value = dispatch.PYTHON_TYPES[kind.kind](fill_value)
     if kind.is_integer:
         value = kind.wrapped(int(value))
@@ -236,7 +245,7 @@ def empty_like(input: Tensor, *, dtype: DType | None = None, device: Any = None,
 
 def full_like(
     input: Tensor,
-    fill_value: bool | int | float,
+    fill_value: bool | int | float | complex,
     *,
     dtype: DType | None = None,
     device: Any = None,

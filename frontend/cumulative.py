@@ -32,7 +32,7 @@ def _operand(name: str, input: TensorBase, dim: int, dtype: DType | None) -> tup
     """The operand (bools and integers as int64 unless `dtype` says otherwise) with at least one dimension, and the
     dimension counted from the front."""
     x = tensor_arg(name, input)
-    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.kind == "float" else T.int64)
+    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.is_inexact else T.int64)
     d = F.dim_index(name, dim, x.ndim)
     return (x if x.ndim else F.reshape(x, (1,))), d
 

@@ -192,13 +192,16 @@ def empty(layout: Layout) -> Any:
     return _tensor(buffer, buffer.ptr, layout)
 
 
-def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) -> Any:
+def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex) -> Any:
     """A read-only tensor with `value` everywhere (strides 0, one element of memory), cached.
 
     `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.
     """
-    sign = math.copysign(1.0, value) if value == 0 else 0.0
-    key = (shape, dtype, value if value == value else "nan", sign)
+    if isinstance(value, complex):
+        key: tuple[object, ...] = (shape, dtype, repr(value))
+    else:
+        sign = math.copysign(1.0, value) if value == 0 else 0.0
+        key = (shape, dtype, value if value == value else "nan", sign)
     found = _constants.get(key)
     if found is None:
         data = converted(np.asarray(value), dtype)
@@ -276,9 +279,9 @@ def _view_launch(op: OpDef, layout: Layout, attrs: Attrs, result: Layout) -> Lau
 
         return through_copy
     shape, strides, offset = placed
-    viewed = layout_of(layout.dtype, shape, strides)
+    viewed = layout_of(result.dtype, shape, strides)
     assert viewed.shape == result.shape, f"{op.name}: view rule and type rule disagree"
-    delta = offset * layout.dtype.itemsize
+    delta = offset * result.dtype.itemsize
 
     def view(operands: Sequence[Any]) -> Results:
         t = operands[0]
@@ -327,11 +330,12 @@ def _slice_scatter(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> L
     return slice_scatter
 
 
-PYTHON_TYPES: Final[Mapping[str, Callable[[Any], bool | int | float]]] = {
+PYTHON_TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "bool": bool,
     "int": int,
     "uint": int,
     "float": float,
+    "complex": complex,
 }
 """The Python type of a dtype's numbers, by dtype kind."""
 

@@ -84,13 +84,13 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     by 0."""
     if rounding_mode is not None:
         return _rounded_div(input, other, rounding_mode)
-    a = isinstance(input, TensorBase) and input.dtype.kind == "float"
+    a = isinstance(input, TensorBase) and input.dtype.is_inexact
     if a and isinstance(other, (TensorBase, float, int)):
         return binary(_DIV, input, other)
     if isinstance(other, TensorBase) and keeps_number("div", other.dtype, input):
         return binary(_DIV, input, other)
     dtype = result_type(input, other)
-    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else MODES.default_dtype))
+    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.is_inexact else MODES.default_dtype))
 
 
 def _rounded_div(input: Operand, other: Operand, mode: str) -> Tensor:
@@ -99,6 +99,10 @@ def _rounded_div(input: Operand, other: Operand, mode: str) -> Tensor:
     a, b = together("div", input, other)
     if a.dtype.kind == "bool":
         raise DTypeError(f"is not defined for bools with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype])
+    if a.dtype.is_complex:
+        raise DTypeError(
+            f"is not defined for {a.dtype} with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype]
+        )
     if a.dtype.kind != "float":
         return apply(OPS[f"{mode}_divide_int"], a, b)
     return apply(OPS["floor_divide"], a, b) if mode == "floor" else apply(OPS["trunc"], apply(_DIV, a, b))
@@ -110,8 +114,22 @@ def neg(input: TensorBase) -> Tensor:
 
 
 def abs(input: TensorBase) -> Tensor:
-    """The absolute value; the gradient at 0 is 0."""
-    return apply(_ABS, tensor_arg("abs", input))
+    """The absolute value, of complex numbers their length; the gradient at 0 is 0."""
+    x = tensor_arg("abs", input)
+    return apply(OPS["modulus"], *parts(x)) if x.dtype.is_complex else apply(_ABS, x)
+
+
+def parts(z: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the imaginary part of a complex tensor, as tensors of their own."""
+    return apply(OPS["real"], z), apply(OPS["imag"], z)
+
+
+def pair(re: Tensor, im: Tensor) -> Tensor:
+    """The complex tensor of two parts of one shape."""
+    return apply(_COMPLEX, re, im)
+
+
+_COMPLEX = OPS["complex"]
 
 
 _NEG, _ABS = OPS["neg"], OPS["abs"]
@@ -122,8 +140,10 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     powers), and DTypeError where it is a number. DTypeError for bools."""
     if isinstance(input, TensorBase) and isinstance(exponent, float) and input.dtype.kind == "float":
         return binary(OPS["pow"], input, exponent)
+    if isinstance(input, TensorBase) and input.dtype.is_complex and type(exponent) is int and exponent == 2:
+        return mul(input, input)
     a, b = together("pow", input, exponent)
-    if a.dtype.kind == "float":
+    if a.dtype.is_inexact:
         return apply(OPS["pow"], a, b)
     if a.dtype.kind == "bool":
         raise DTypeError("is not defined for bools", op="pow", operands=[a.ttype, b.ttype])
@@ -309,9 +329,11 @@ def bitwise_not(input: TensorBase) -> Tensor:
 
 def _bitwise(name: str, *operands: Operand) -> Tensor:
     made = together(name, *operands)
-    if made[0].dtype.kind == "float":
+    if made[0].dtype.is_inexact:
         types = [x.ttype for x in operands if isinstance(x, TensorBase)]
-        raise DTypeError("is not defined for floats", op=name, operands=types, fix="compare first, as in (a > 0)")
+        raise DTypeError(
+            f"is not defined for {made[0].dtype}", op=name, operands=types, fix="compare first, as in (a > 0)"
+        )
     return apply(OPS[name], *made)
 
 
@@ -391,7 +413,7 @@ def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DT
     """The sum over `dim` (default: all), in the order of docs/numerics.md; bools and integers sum as int64."""
     x = tensor_arg("sum", input)
     if dtype is None:
-        dtype = x.dtype if x.dtype.kind == "float" else T.int64
+        dtype = x.dtype if x.dtype.is_inexact else T.int64
     return reduce(_SUM, cast_to(x, dtype), dim, keepdim)
 
 
@@ -401,7 +423,7 @@ def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: D
     x = tensor_arg("mean", input)
     if dtype is not None:
         x = cast_to(x, dtype)
-    if x.dtype.kind != "float":
+    if not x.dtype.is_inexact:
         raise DTypeError(f"is not defined for {x.dtype}", op="mean", operands=[x.ttype], fix="pass dtype=kiln.float32")
     return _mean(x, dim, keepdim)
 
@@ -688,6 +710,8 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
     types = [a.ttype, b.ttype]
     if a.dtype is not b.dtype:
         raise DTypeError("operands have different dtypes", op="matmul", operands=types, fix="cast one with .to()")
+    if a.dtype.is_complex:
+        return _complex_product(a, b, attrs)
     if not a.ndim or not b.ndim:
         raise ShapeError("needs at least one dimension", op="matmul", operands=types, fix="use * for numbers")
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
@@ -711,6 +735,13 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
     batch = _batch_shape(a, b)
     a, b = broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:]))
     return apply(_MATMUL, a, b, **attrs)
+
+
+def _complex_product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
+    """Four real products: (re re - im im, re im + im re)."""
+    (ar, ai), (br, bi) = parts(a), parts(b)
+    re = sub(_product(ar, br, attrs), _product(ai, bi, attrs))
+    return pair(re, add(_product(ar, bi, attrs), _product(ai, br, attrs)))
 
 
 def _batch_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:

@@ -275,7 +275,7 @@ def _reduced(
     counts = full_like_number(x, T.int64, int(include_self), x.shape)
     counts = apply(_ADD, counts, full_like_number(v, T.int64, 1, v.shape), i, **scheme)
     counts = F.maximum(counts, 1)
-    if x.dtype.kind == "float":
+    if x.dtype.is_inexact:
         return F.div(result, cast_to(counts, x.dtype))
     return F.div(result, counts, rounding_mode="floor")
 
@@ -564,6 +564,8 @@ def unique(
     `return_counts` how often each came. NaNs are all different. Found on the host: CaptureError in a capture."""
     del sorted  # they always are
     x = tensor_arg("unique", input)
+    if x.dtype.is_complex:
+        raise DTypeError("complex numbers have no order", op="unique", operands=[x.ttype], fix="use view_as_real")
     array = x._read("unique()")
     axis = None if dim is None else F.dim_index("unique", dim, x.ndim)
     values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)

@@ -39,7 +39,7 @@ def div_(self: Self, other: Operand, *, rounding_mode: str | None = None) -> Sel
     """self /= other, broadcast to self; DTypeError for integers and bools without `rounding_mode`."""
     if rounding_mode is not None:
         return write_result(self, "div_", F.div(self, other, rounding_mode=rounding_mode))
-    if self.dtype.kind != "float":
+    if not self.dtype.is_inexact:
         raise DTypeError(
             f"a quotient can't be written to {self.dtype}", op="div_", operands=[self.ttype], fix="float() first"
         )

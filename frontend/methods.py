@@ -22,7 +22,7 @@ class Methods(TensorBase):
     logical_xor, bitwise_left_shift = P.logical_xor, P.bitwise_left_shift
     bitwise_right_shift, floor, ceil, round = P.bitwise_right_shift, P.floor, P.ceil, P.round
     trunc, fix, frac, floor_divide, remainder = P.trunc, P.fix, P.frac, P.floor_divide, P.remainder
-    fmod, sign, sgn, positive, absolute = P.fmod, P.sign, P.sgn, P.positive, P.absolute
+    fmod, sign, positive, absolute = P.fmod, P.sign, P.positive, P.absolute
     negative, signbit, copysign, nextafter = P.negative, P.signbit, P.copysign, P.nextafter
     isnan, isinf, isfinite, isposinf, isneginf = P.isnan, P.isinf, P.isfinite, P.isposinf, P.isneginf
     isreal, isclose, allclose, equal = P.isreal, P.isclose, P.allclose, P.equal
@@ -92,7 +92,6 @@ class Methods(TensorBase):
     remainder_ = variant(P.remainder, "remainder_")
     fmod_ = variant(P.fmod, "fmod_")
     sign_ = variant(P.sign, "sign_")
-    sgn_ = variant(P.sgn, "sgn_")
     copysign_ = variant(P.copysign, "copysign_")
     absolute_ = variant(P.absolute, "absolute_")
     negative_ = variant(P.negative, "negative_")

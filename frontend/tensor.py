@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 from kiln import autograd, dispatch, indexing, inplace, special
+from kiln import complexes as X
 from kiln import contraction as C
 from kiln import factorizations as Z
 from kiln import functional as F
@@ -18,7 +19,7 @@ from kiln import sorting as O
 from kiln import systems as S
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
@@ -51,6 +52,14 @@ class _Casts(Methods):
     def bfloat16(self) -> Tensor:
         """As bfloat16."""
         return cast_to(cast("Tensor", self), T.bfloat16)
+
+    def cfloat(self) -> Tensor:
+        """As complex64."""
+        return cast_to(cast("Tensor", self), T.complex64)
+
+    def cdouble(self) -> Tensor:
+        """As complex128."""
+        return cast_to(cast("Tensor", self), T.complex128)
 
     def char(self) -> Tensor:
         """As int8 (floats by way of int32)."""
@@ -153,7 +162,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
         return self.dtype.kind == "float"
 
     def is_complex(self) -> bool:
-        """Whether the dtype is a complex one (there are none yet)."""
+        """Whether the dtype is a complex one."""
         return self.dtype.is_complex
 
     def is_signed(self) -> bool:
@@ -176,13 +185,31 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
 
     @property
     def H(self) -> Tensor:
-        """The transpose of a matrix (numbers are real)."""
-        return F.t(self)
+        """The conjugate transpose of a matrix."""
+        return X.conj(F.t(self))
 
     @property
     def mH(self) -> Tensor:
-        """The last two dimensions exchanged (numbers are real)."""
-        return F.transpose(self, -2, -1)
+        """The last two dimensions exchanged, conjugated."""
+        return X.conj(F.transpose(self, -2, -1))
+
+    @property
+    def real(self) -> Tensor:
+        """The real parts: a view of a complex tensor's memory; a real tensor itself."""
+        return X.real(self)
+
+    @real.setter
+    def real(self, value: Operand) -> None:
+        inplace.copy_(X.real(self), value)
+
+    @property
+    def imag(self) -> Tensor:
+        """The imaginary parts of a complex tensor: a view of its memory."""
+        return X.imag(self)
+
+    @imag.setter
+    def imag(self, value: Operand) -> None:
+        inplace.copy_(X.imag(self), value)
 
     def where(self, condition: TensorBase, other: Operand) -> Tensor:
         """`self` where `condition` (bool) holds, else `other`."""
@@ -223,6 +250,9 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     inverse, det, logdet, slogdet, pinverse = S.inverse, S.det, S.logdet, S.slogdet, S.pinverse
     matrix_power, matrix_exp, triangular_solve, lu_solve = S.matrix_power, S.matrix_exp, S.triangular_solve, S.lu_solve_
     cholesky_solve, cholesky_inverse = S.cholesky_solve, S.cholesky_inverse
+    conj, conj_physical, angle, sgn = X.conj, X.conj_physical, X.angle, X.sgn
+    resolve_conj, resolve_neg, is_conj = X.resolve_conj, X.resolve_neg, X.is_conj
+    sgn_, conj_physical_ = inplace.variant(X.sgn, "sgn_"), inplace.variant(X.conj_physical, "conj_physical_")
     sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
@@ -256,8 +286,18 @@ def _truth(x: Tensor) -> bool:
     return bool(widened(x._read("bool()")).item())
 
 
+def _real_item(x: Tensor, to: str) -> Any:
+    """The only element; DTypeError for a complex number with an imaginary part (PyTorch's rule)."""
+    value = x.item()
+    if not isinstance(value, complex):
+        return value
+    if value.imag:
+        raise DTypeError(f"{value} has an imaginary part, {to}() takes none", operands=[x.ttype], fix=f"{to}(x.real)")
+    return value.real
+
+
 def _index(x: Tensor) -> int:
-    if x.dtype.kind == "float" or x.ndim:
+    if x.dtype.is_inexact or x.ndim:
         raise ArgumentError("only 0-d integer tensors can be indices", operands=[x.ttype])
     return int(x.item())
 
@@ -331,8 +371,8 @@ install_operators(
         "__invert__": F.bitwise_not,
         "__pos__": P.positive,
         "__bool__": _truth,
-        "__int__": lambda x: int(x.item()),
-        "__float__": lambda x: float(x.item()),
+        "__int__": lambda x: int(_real_item(x, "int")),
+        "__float__": lambda x: float(_real_item(x, "float")),
         "__index__": _index,
         "__len__": _length,
         "__iter__": _iterate,

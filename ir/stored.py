@@ -96,6 +96,8 @@ def _attribute(value: AttrValue, known: _Places, lines: list[str]) -> str:
         return f"const {known.constants[id(value)]} {value.digest()}"
     if isinstance(value, tuple):
         return f"({', '.join(_attribute(x, known, lines) for x in value)},)"
+    if isinstance(value, complex):
+        return f"complex {_attribute(value.real, known, lines)} {_attribute(value.imag, known, lines)}"
     if isinstance(value, float):
         return f"{math.copysign(1.0, value):.0f}:{value!r}"  # NaNs have signs
     return f"dtype {value.name}" if isinstance(value, DType) else repr(value)

@@ -176,6 +176,13 @@ def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk
                     operands=[out.ttype],
                     fix="reduce it (for example with sum()), or pass the gradient",
                 )
+            if out.dtype.is_complex:
+                raise GradError(
+                    "a gradient can start by itself only from a real number",
+                    op=name,
+                    operands=[out.ttype],
+                    fix="take its abs() or .real, or pass the gradient",
+                )
             (grad,) = OPS["full"].bind((), {"shape": out.shape, "dtype": out.dtype, "value": 1.0}, receiver=out)
         elif not isinstance(grad, TensorBase) or grad.ttype != out.ttype:
             got = grad.ttype if isinstance(grad, TensorBase) else type(grad).__name__

@@ -17,6 +17,7 @@ from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
 from kiln.ir.ops.movement import inverse
+from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType
 from kiln.location import user_location
 
@@ -127,9 +128,9 @@ def resolved(edge: Edge) -> Edge:
 
 
 def attach(node: Node, results: Sequence[TensorBase]) -> None:
-    """Make `results` the outputs of `node`; those that are not floating point take no part."""
+    """Make `results` the outputs of `node`; those that are neither floating point nor complex take no part."""
     for i, t in enumerate(results):
-        if t._layout.dtype.kind == "float":
+        if t._layout.dtype.is_inexact:
             t._node = node
             t._index = i
             t._flags |= REQUIRES_GRAD
@@ -196,7 +197,7 @@ class OpNode(Node):
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
         results: list[Any] = [Untouched(t) for t in self.results]
         for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
-            if t._node is None and MODES.grad_enabled and t._layout.dtype.kind == "float":
+            if t._node is None and MODES.grad_enabled and t._layout.dtype.is_inexact:
                 t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
             results[i] = t
@@ -386,6 +387,8 @@ def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
         return OPS["permute"](value, dims=inverse(cast("tuple[int, ...]", attrs["dims"])))
     if op.name == "broadcast" and value.ttype.numel() == base.ttype.numel():
         return OPS["reshape"](value, shape=base.shape)
+    if op.name in INVERSES:
+        return OPS[INVERSES[op.name]](value)
     if op.name == "affine":
         return OPS["affine_scatter"](base, value, starts=attrs["starts"], steps=attrs["steps"])
     raise GradError(f"no in-place write through {op.name}", fix="write to a clone()")

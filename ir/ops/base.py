@@ -19,7 +19,7 @@ import numpy as np
 
 from kiln.ir.graph import Attrs, AttrValue
 from kiln.ir.halves import converted, is_half, round_number, widened
-from kiln.ir.loops import Apply, Const, Expr, Vec, const, select
+from kiln.ir.loops import Apply, Const, Expr, Vec, apply, const, select
 from kiln.ir.loops import cast as cast_expr
 from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32
 
@@ -71,6 +71,16 @@ class ElementContext:
 
 def _wide(t: TensorType) -> TensorType:
     return replace(t, dtype=float32) if t.dtype.is_half else t
+
+
+def literal(value: int | float | complex | bool, type: Vec | DType) -> Expr:
+    """As `const`, of any type: a complex literal is made of two real ones."""
+    t = type if isinstance(type, Vec) else Vec(type)
+    if not t.dtype.is_complex:
+        assert not isinstance(value, complex)
+        return const(value, t)
+    pair, part = complex(value), Vec(t.dtype.part, t.lanes)
+    return apply("complex", const(pair.real, part), const(pair.imag, part))
 
 
 def narrowed(e: Expr, dtype: DType) -> Expr:
@@ -165,7 +175,7 @@ ViewRule = Callable[
     [tuple[int, ...], tuple[int, ...], int, Attrs], "tuple[tuple[int, ...], tuple[int, ...], int] | None"
 ]
 """(shape, strides, offset of the operand, attrs) -> the same of the result, or None when a copy is needed.
-Strides and offset count elements."""
+Strides and offset count elements, those of the operand and those of the result."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +217,8 @@ class OpDef:
     view: ViewRule | None = None
     traits: frozenset[str] = frozenset()
     """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
-    (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands)."""
+    (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands), "parts" (real and linear: applied to
+    complex operands, it is applied to their real and to their imaginary parts)."""
     saved_operands: tuple[int, ...] = ()
     """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()
@@ -232,8 +243,16 @@ class OpDef:
 
     def bind(self, operands: Sequence[Any], attrs: Attrs, receiver: Any = None) -> tuple[Any, ...]:
         """Apply to operands; `receiver` decides where ops without operands go (default: operand 0)."""
+        if "parts" in self.traits and operands[0].ttype.dtype.is_complex:
+            return self._by_parts(operands, attrs)
         target = receiver if receiver is not None else operands[0]
         return cast("tuple[Any, ...]", target.__kiln_bind__(self, operands, attrs))
+
+    def _by_parts(self, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+        def part(name: str) -> tuple[Any, ...]:
+            return self.bind([OPS[name](x) if x.ttype.dtype.is_complex else x for x in operands], attrs)
+
+        return tuple(OPS["complex"](re, im) for re, im in zip(part("real"), part("imag"), strict=True))
 
     def __call__(self, *operands: Any, **attrs: AttrValue) -> Any:
         """Apply to operands; the single result, or the tuple of results."""

@@ -86,7 +86,7 @@ def _requiring(graph: Graph, wanted: Sequence[int], taped: Set[Operation]) -> se
     requires = {graph.inputs[k] for k in wanted}
     for op in graph.operations:
         if op in taped and any(v in requires for v in op.operands):
-            requires.update(r for r in op.results if r.type.dtype.is_floating_point)
+            requires.update(r for r in op.results if r.type.dtype.is_inexact)
     return requires
 
 
