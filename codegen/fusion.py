@@ -32,7 +32,6 @@ from kiln.codegen.layout import Layout, is_view
 from kiln.ir.graph import Attrs, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops.base import Template
 from kiln.ir.ops.fusion import fusion
-from kiln.ir.types import Sym
 
 MAX_OPERATIONS: Final = 64
 COLUMN_LIMIT: Final = 1 << 20
@@ -298,10 +297,9 @@ class _Partition:
 def fuse(graph: Graph, layouts: dict[Value, Layout | None], enabled: bool = True) -> Graph:
     """The fused graph: `fusion` and template operations, constants in memory, and views of materialised values.
 
-    `layouts` says which views are mere strides (`layout.assign`). Not `enabled`, or with symbolic dimensions, every
-    operation is a kernel by itself."""
-    static = not any(isinstance(d, Sym) for v in graph.values() for d in v.type.shape)
-    partition = _Partition(graph, layouts, enabled and static)
+    `layouts` says which views are mere strides (`layout.assign`). Not `enabled`, every operation is a kernel by
+    itself."""
+    partition = _Partition(graph, layouts, enabled)
     builder, mapped = rebuild(graph)
     for group in partition.ordered():
         _emit(partition, group, builder, mapped)

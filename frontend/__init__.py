@@ -459,8 +459,9 @@ _NAMES = {
     "kiln.integers": "gcd lcm",
     "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
-        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
-        "bfloat16 float32 float=float32 float64 double=float64 complex64 cfloat=complex64 complex128 cdouble=complex128"
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
+        "half=float16 bfloat16 float32 float=float32 float64 double=float64 complex64 "
+        "cfloat=complex64 complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
     "kiln.linalg": "vander=vander_",
@@ -514,6 +515,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 _MODULES = frozenset(
     {
+        "return_types",
         "special",
         "ir",
         "codegen",

@@ -87,6 +87,9 @@ def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | N
 class Recorder(Protocol):
     """What an active capture wants to be told (`kiln.capture.Capture`)."""
 
+    def execute(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Any, ...]:
+        """The results of `op` on `operands`, before `record` is told."""
+
     def record(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]) -> None:
         """`op` was executed; views (results sharing an operand's buffer) included."""
 

@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
-from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, Value
+from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
@@ -99,8 +100,14 @@ def current() -> Capture | None:
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
-    def __init__(self, name: str, arguments: Sequence[TensorBase], reachable: dict[int, TensorBase]) -> None:
-        self.builder = GraphBuilder(name, user_location)
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[TensorBase],
+        reachable: dict[int, TensorBase],
+        locate: Callable[[], SourceLoc | None] | None = user_location,
+    ) -> None:
+        self.builder = GraphBuilder(name, locate)
         self._began = next_sequence()
         self.reachable = reachable
         self.entries: dict[int, Entry] = {}
@@ -137,6 +144,10 @@ class Capture:
         raise error
 
     # ---------------------------------------------------------------------------- what tensors report
+
+    def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+        """Values are live: ops run while they are recorded."""
+        return dispatch.run(op, operands, attrs)
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
         """An op was executed."""

@@ -15,7 +15,8 @@ from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
-from kiln.promotion import broadcast_to, cast_to, tensor_arg
+from kiln.ir.ops.base import OPS
+from kiln.promotion import apply, broadcast_to, cast_to, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -49,8 +50,9 @@ def dot(input: TensorBase, tensor: TensorBase) -> Tensor:
 
 
 def vdot(input: TensorBase, other: TensorBase) -> Tensor:
-    """`dot` (numbers are real)."""
-    return dot(input, other)
+    """`dot` of the conjugates of `input` with `other`."""
+    a = tensor_arg("vdot", input)
+    return dot(apply(OPS["conj"], a) if a.dtype.is_complex else a, other)
 
 
 def inner(input: TensorBase, other: TensorBase) -> Tensor:
@@ -93,7 +95,7 @@ def _plus(name: str, input: TensorBase, product: Tensor, beta: float, alpha: flo
         raise DTypeError(
             "operands have different dtypes", op=name, operands=[x.ttype, product.ttype], fix="cast one with .to()"
         )
-    if product.dtype.kind != "float" and float in (type(beta), type(alpha)):
+    if not product.dtype.is_inexact and float in (type(beta), type(alpha)):
         raise DTypeError(f"beta and alpha must be integers for {product.dtype}", op=name, operands=[x.ttype])
     scaled = product if alpha == 1 else F.mul(product, alpha)
     x = broadcast_to_or_refuse(name, x, product.shape)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import pointwise as P
+from kiln import return_types
 from kiln.base import TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.functional import Extremum
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.ops.scan import products
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg
+from kiln.return_types import Pair
 from kiln.sorting import gathered
 from kiln.spelling import numpy_names
 
@@ -49,6 +50,8 @@ def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tenso
     """The products of the elements up to each one along `dim`, one after another; bools and integers multiply as int64,
     wrapping. The gradient is right beside zeros too."""
     x, d = _operand("cumprod", input, dim, dtype)
+    if x.dtype.is_complex:
+        return F.reshape(_complex_products(x, d), input.shape)
     if x.dtype.kind == "float":
         return F.reshape(products(x, d, False), input.shape)
     lead = (slice(None),) * d
@@ -57,19 +60,29 @@ def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tenso
     return F.reshape(made, input.shape)
 
 
+def _complex_products(x: Tensor, d: int) -> Tensor:
+    """Running products in rounds: each element times the one 1, 2, 4, ... before it (Hillis and Steele, 1986)."""
+    lead, step = (slice(None),) * d, 1
+    while step < x.shape[d]:
+        later, earlier = x[(*lead, slice(step, None))], x[(*lead, slice(None, -step))]
+        x = F.cat([x[(*lead, slice(0, step))], F.mul(earlier, later)], d)
+        step *= 2
+    return F.clone(x)
+
+
 @numpy_names
-def cummax(input: TensorBase, dim: int) -> Extremum:
+def cummax(input: TensorBase, dim: int) -> Pair:
     """(values, indices) of the largest element up to each one along `dim`: the last of equals; NaN is the largest."""
-    return _extreme("cummax", input, dim, False)
+    return _extreme(return_types.cummax, "cummax", input, dim, False)
 
 
 @numpy_names
-def cummin(input: TensorBase, dim: int) -> Extremum:
+def cummin(input: TensorBase, dim: int) -> Pair:
     """(values, indices) of the smallest element up to each one along `dim`: the last of equals; NaN is the smallest."""
-    return _extreme("cummin", input, dim, True)
+    return _extreme(return_types.cummin, "cummin", input, dim, True)
 
 
-def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum:
+def _extreme(made: Any, name: str, input: TensorBase, dim: int, smallest: bool) -> Pair:
     x = tensor_arg(name, input)
     d = F.dim_index(name, dim, x.ndim)
     row = x if x.ndim else F.reshape(x, (1,))
@@ -77,7 +90,8 @@ def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum
     if smallest:  # what reverses the order exactly
         key = F.neg(key) if x.dtype.kind == "float" else F.bitwise_not(key)
     indices = apply(OPS["cumargmax"], key, dim=d)
-    return Extremum(F.reshape(gathered(row, d, indices), x.shape), F.reshape(indices, x.shape))
+    found: Pair = made(F.reshape(gathered(row, d, indices), x.shape), F.reshape(indices, x.shape))
+    return found
 
 
 @in_float32

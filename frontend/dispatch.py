@@ -112,6 +112,11 @@ def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
     return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand)
 
 
+def target() -> Target:
+    """What code is made for now (tests force lower targets)."""
+    return host_target()
+
+
 def load(program: Program) -> Executable:
     """Load a program into this process (`runtime.executable.load`)."""
     return load_program(program)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
+from kiln import return_types
 from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
@@ -489,38 +490,31 @@ def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
     return _arg(OPS["argmax"], reverse(x), dim, keepdim)
 
 
-class Extremum(NamedTuple):
-    """What max(dim) and min(dim) return."""
-
-    values: Tensor
-    indices: Tensor
-
-
 @numpy_names
 def max(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """max(input): the largest element (as `amax`). max(input, other): `maximum`. max(input, dim): (values,
     indices) along one dimension, whose gradient goes to the picked element."""
-    return _extremum(amax, maximum, argmax, input, dim, keepdim)
+    return _extremum(return_types.max, amax, maximum, argmax, input, dim, keepdim)
 
 
 @numpy_names
 def min(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """As `max`, for the smallest."""
-    return _extremum(amin, minimum, argmin, input, dim, keepdim)
+    return _extremum(return_types.min, amin, minimum, argmin, input, dim, keepdim)
 
 
-def _extremum(whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
+def _extremum(made: Any, whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
     if dim is None:
         return whole(input)
     if isinstance(dim, TensorBase):
         return pair(input, dim)
     x = tensor_arg(arg.__name__, input)
     if not x.ndim:
-        return Extremum(clone(x), arg(x, dim))
+        return made(clone(x), arg(x, dim))
     d = dim_index(arg.__name__, dim, x.ndim)
     indices = arg(x, d)
     values = apply(_PICK, _to_last(x, d), indices)
-    return Extremum(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
+    return made(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
 
 
 def _to_last(x: Tensor, d: int) -> Tensor:

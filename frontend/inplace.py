@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from kiln import functional as F
-from kiln.autograd import check_writable, write_in_place
+from kiln.autograd import check_writable, overwrite, write_in_place
 from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import DTypeError, ShapeError
 from kiln.ir.ops.base import OPS
@@ -119,7 +119,7 @@ def copy_(self: Self, src: Operand) -> Self:
     value = cast_to(cast("Tensor", src), self.dtype)
     if shape != src.shape:
         value = F.reshape(value, shape)
-    write_in_place(self, "copy_", OPS["copy"], (broadcast_to(value, self.shape),), {})
+    overwrite(self, "copy_", broadcast_to(value, self.shape))
     return self
 
 
@@ -128,7 +128,7 @@ def fill_(self: Self, value: Operand) -> Self:
     if isinstance(value, TensorBase):
         return copy_(self, value)
     constant = full_like_number(self, self.dtype, number(value))
-    write_in_place(self, "fill_", OPS["copy"], (constant,), {})
+    overwrite(self, "fill_", constant)
     return self
 
 

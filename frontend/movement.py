@@ -178,8 +178,9 @@ def swapdims(input: TensorBase, dim0: int, dim1: int) -> Tensor:
 
 
 def adjoint(input: TensorBase) -> Tensor:
-    """The last two dimensions exchanged (numbers are real); a view."""
-    return F.transpose(input, -2, -1)
+    """The last two dimensions exchanged and conjugated; of real numbers a view."""
+    x = F.transpose(input, -2, -1)
+    return apply(OPS["conj"], x) if x.dtype.is_complex else x
 
 
 def ravel(input: TensorBase) -> Tensor:

@@ -148,7 +148,12 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
 
 
 def _draw(name: str, distribution: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
-    """Numbers of any floating-point dtype. A 16-bit uniform keeps below 1: it is a multiple of its precision."""
+    """Numbers of any inexact dtype. A 16-bit uniform keeps below 1: it is a multiple of its precision. The parts of
+    complex numbers are drawn in turn, normal ones with a variance of 1/2 each."""
+    if dtype.is_complex:
+        drawn = _draw(name, distribution, (*shape, 2), dtype.part, generator)
+        parts = drawn if distribution == "uniform" else drawn * math.sqrt(0.5)
+        return F.pair(parts[..., 0], parts[..., 1])
     source = default_generator if generator is None else generator
     if not isinstance(source, Generator):
         raise ArgumentError(f"generator is a {type(source).__name__}", op=name, fix="pass a kiln.Generator")

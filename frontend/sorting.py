@@ -6,27 +6,22 @@ reading at the positions found; so values have gradients, and everything can be 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
+from kiln import return_types
 from kiln.base import Operand, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import bool_, int32, int64
 from kiln.promotion import apply, cast_to, full_like_number, number, result_type, tensor_arg
+from kiln.return_types import Pair
 from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = ["argsort", "bucketize", "kthvalue", "msort", "searchsorted", "sort", "topk"]
-
-
-class Sorted(NamedTuple):
-    """What `sort`, `topk` and `kthvalue` return."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def positions(x: Tensor, d: int, descending: bool) -> Tensor:
@@ -48,13 +43,14 @@ def gathered(x: Tensor, d: int, indices: Tensor) -> Tensor:
 
 
 @numpy_names
-def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Pair:
     """(values, indices) with the elements along `dim` in order. Always stable; NaN is larger than every number."""
     del stable
     x = tensor_arg("sort", input)
     d = F.dim_index("sort", dim, x.ndim)
     indices = positions(x, d, descending)
-    return Sorted(gathered(x, d, indices), indices)
+    made: Pair = return_types.sort(gathered(x, d, indices), indices)
+    return made
 
 
 @numpy_names
@@ -71,7 +67,7 @@ def msort(input: TensorBase) -> Tensor:
 
 
 @numpy_names
-def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Pair:
     """(values, indices) of the k largest (or smallest) elements along `dim`, the most extreme first; of equal ones
     the first. NaN is the largest."""
     del sorted  # they always are
@@ -83,18 +79,19 @@ def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted:
     indices = positions(x, d, largest)
     if x.ndim:
         indices = F.contiguous(indices[(*[slice(None)] * d, slice(0, k))])
-    return Sorted(gathered(x, d, indices), indices)
+    made: Pair = return_types.topk(gathered(x, d, indices), indices)
+    return made
 
 
 @numpy_names
-def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) -> Pair:
     """(values, indices) of the k-th smallest element (from 1) along `dim`; NaN is the largest."""
     x = tensor_arg("kthvalue", input)
     d = F.dim_index("kthvalue", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
         raise InvalidValueError(f"k is {k}, there are {n} elements along dimension {d}", op="kthvalue")
-    return _one(x, d, _kept(positions(x, d, False), d, k - 1), keepdim)
+    return _one(return_types.kthvalue, x, d, _kept(positions(x, d, False), d, k - 1), keepdim)
 
 
 def _kept(indices: Tensor, d: int, k: int) -> Tensor:
@@ -102,15 +99,16 @@ def _kept(indices: Tensor, d: int, k: int) -> Tensor:
     return indices[(*[slice(None)] * d, slice(k, k + 1))] if indices.ndim else indices
 
 
-def _one(x: Tensor, d: int, indices: Tensor, keepdim: bool) -> Sorted:
+def _one(kind: Any, x: Tensor, d: int, indices: Tensor, keepdim: bool) -> Pair:
     """One element along `d`."""
     values = gathered(x, d, indices)
-    if keepdim or not x.ndim:
-        return Sorted(values, F.contiguous(indices))
-    return Sorted(F.squeeze(values, d), F.contiguous(F.squeeze(indices, d)))
+    if not keepdim and x.ndim:
+        values, indices = F.squeeze(values, d), F.squeeze(indices, d)
+    made: Pair = kind(values, F.contiguous(indices))
+    return made
 
 
-def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Sorted:
+def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Pair:
     """(values, indices) of the lower one of the two middle elements along `dim`, or of the first NaN where there is
     one. KilnIndexError when there are no elements."""
     x = tensor_arg("median", input)
@@ -123,7 +121,7 @@ def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Sorted:
         nan = F.ne(x, x)
         first = F.argmax(cast_to(nan, x.dtype), d, keepdim=True)
         indices = F.where(F.any(nan, d, keepdim=True), first, indices)
-    return _one(x, d, indices, keepdim)
+    return _one(return_types.median, x, d, indices, keepdim)
 
 
 # ---------------------------------------------------------------------------------------- sorted rows

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
 from kiln import autograd, dispatch, indexing, inplace, special
-from kiln import complexes as X
+from kiln import complexes as K
 from kiln import contraction as C
 from kiln import factorizations as Z
 from kiln import functional as F
@@ -99,13 +99,16 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
 
         Compiled and differentiated code reaches tensors through this gate too: there is no other way in.
         """
-        results = dispatch.run(op, operands, attrs)
-        if MODES.recorder is not None:
+        recorder = MODES.recorder
+        if recorder is None:
+            results = dispatch.run(op, operands, attrs)
+        else:
+            results = recorder.execute(op, operands, attrs)
             if MODES.grad_enabled:
                 for t in operands:
                     if t._view is not None:  # its new history is operations of their own, which come before this one
                         autograd.refresh(t)
-            MODES.recorder.record(op, operands, attrs, results)
+            recorder.record(op, operands, attrs, results)
         if MODES.grad_enabled:
             for t in operands:
                 if t._flags & REQUIRES_GRAD or t._view is not None:
@@ -186,30 +189,30 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     @property
     def H(self) -> Tensor:
         """The conjugate transpose of a matrix."""
-        return X.conj(F.t(self))
+        return K.conj(F.t(self))
 
     @property
     def mH(self) -> Tensor:
         """The last two dimensions exchanged, conjugated."""
-        return X.conj(F.transpose(self, -2, -1))
+        return K.conj(F.transpose(self, -2, -1))
 
     @property
     def real(self) -> Tensor:
         """The real parts: a view of a complex tensor's memory; a real tensor itself."""
-        return X.real(self)
+        return K.real(self)
 
     @real.setter
     def real(self, value: Operand) -> None:
-        inplace.copy_(X.real(self), value)
+        inplace.copy_(K.real(self), value)
 
     @property
     def imag(self) -> Tensor:
         """The imaginary parts of a complex tensor: a view of its memory."""
-        return X.imag(self)
+        return K.imag(self)
 
     @imag.setter
     def imag(self, value: Operand) -> None:
-        inplace.copy_(X.imag(self), value)
+        inplace.copy_(K.imag(self), value)
 
     def where(self, condition: TensorBase, other: Operand) -> Tensor:
         """`self` where `condition` (bool) holds, else `other`."""
@@ -246,13 +249,13 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
     addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
     cross, kron = C.cross, C.kron
+    conj, conj_physical, angle, sgn = K.conj, K.conj_physical, K.angle, K.sgn
+    resolve_conj, resolve_neg, is_conj = K.resolve_conj, K.resolve_neg, K.is_conj
+    sgn_, conj_physical_ = inplace.variant(K.sgn, "sgn_"), inplace.variant(K.conj_physical, "conj_physical_")
     cholesky, qr, svd, lu, orgqr = Z.cholesky_, Z.qr_, Z.svd_, Z.lu_, Z.householder_product
     inverse, det, logdet, slogdet, pinverse = S.inverse, S.det, S.logdet, S.slogdet, S.pinverse
     matrix_power, matrix_exp, triangular_solve, lu_solve = S.matrix_power, S.matrix_exp, S.triangular_solve, S.lu_solve_
     cholesky_solve, cholesky_inverse = S.cholesky_solve, S.cholesky_inverse
-    conj, conj_physical, angle, sgn = X.conj, X.conj_physical, X.angle, X.sgn
-    resolve_conj, resolve_neg, is_conj = X.resolve_conj, X.resolve_neg, X.is_conj
-    sgn_, conj_physical_ = inplace.variant(X.sgn, "sgn_"), inplace.variant(X.conj_physical, "conj_physical_")
     sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put

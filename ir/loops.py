@@ -318,10 +318,9 @@ def apply(fn: str, *args: Expr, to: Vec | None = None) -> Expr:
         if to is None:
             raise TypeError(f"{fn} needs a target type")
         return Apply(to, fn, args)
-    of = typed[0].type
-    kinds = {"bool": T.bool_, "part": of.dtype.part, "pair": of.dtype.paired}
-    result = Vec(kinds[info.result], of.lanes) if info.result in kinds else of
-    return Apply(result, fn, args)
+    of = args[-1].dtype
+    kinds = {"bool": T.bool_, "part": of.part, "pair": of.paired}
+    return Apply(Vec(kinds.get(info.result, of), args[-1].lanes), fn, args)
 
 
 def _is_const(e: Expr, value: int) -> bool:

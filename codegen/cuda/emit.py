@@ -37,6 +37,8 @@ C_TYPES: Final[dict[DType, str]] = {
     T.bfloat16: "unsigned short",
     T.float32: "float",
     T.float64: "double",
+    T.complex64: "float2",
+    T.complex128: "double2",
 }
 INFIX: Final = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^",
@@ -244,7 +246,7 @@ class _Emitter:
                 return self._place(e.buffer, e.indices)
             case L.Load():
                 assert e.mask is not None
-                zero = literal(L.const(0, e.type))
+                zero = f"{C_TYPES[e.dtype]}()" if e.dtype.is_complex else literal(L.const(0, e.type))
                 return f"{self._expr(e.mask)} ? {self._place(e.buffer, e.indices)} : {zero}"
             case L.Warp():
                 return f"__shfl_xor_sync(0xffffffffu, {self._expr(e.value)}, {e.xor})"
@@ -300,6 +302,10 @@ class _Emitter:
                 return f"{a[0]} >> {a[1]}"
             case "select":
                 return f"{a[0]} ? {a[1]} : {a[2]}"
+            case "real" | "imag":
+                return f"{a[0]}.{'x' if fn == 'real' else 'y'}"
+            case "complex":
+                return f"make_{C_TYPES[e.dtype]}({a[0]}, {a[1]})"
             case "bitcast":
                 return self._bitcast(dtype, e.dtype, a[0])
             case "cast":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kiln import dispatch
 from kiln.autograd import hooks
@@ -18,7 +18,7 @@ from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
-from kiln.ir.types import TensorType
+from kiln.ir.types import TensorType, bool_
 from kiln.location import user_location
 
 if TYPE_CHECKING:
@@ -340,6 +340,24 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     dispatch.write(t, OPS["copy"], (new,), {})
     if MODES.recorder is not None:
         MODES.recorder.record_write(t, new)
+
+
+def overwrite(t: Any, name: str, value: Any) -> None:
+    """t[...] = value, of t's type. Gradients go on through `t`, as zeros, where they did before."""
+    if MODES.grad_enabled and _wants_grad(t) and not _written_in_part(t):
+        attrs = {"shape": t.shape, "dtype": bool_, "value": True}
+        (everywhere,) = OPS["full"].bind((), attrs, receiver=t)
+        write_in_place(t, name, OPS["where"], (everywhere, value, t), {})
+    else:
+        write_in_place(t, name, OPS["copy"], (value,), {})
+
+
+def _written_in_part(t: Any) -> bool:
+    """Whether `t` shows a part of its base, which keeps the gradients of the rest (and none of this part's)."""
+    return t._view is not None and t._view.chain is not None and any(op.name in _PARTS for op, _ in t._view.chain)
+
+
+_PARTS: Final = frozenset({"slice", "affine"})
 
 
 def _wants_grad(t: Any) -> bool:

@@ -11,6 +11,7 @@ rule serves the eager tape, the captured graph and every higher order.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
@@ -21,7 +22,7 @@ from kiln.ir.graph import Attrs, AttrValue
 from kiln.ir.halves import converted, is_half, round_number, widened
 from kiln.ir.loops import Apply, Const, Expr, Vec, apply, const, select
 from kiln.ir.loops import cast as cast_expr
-from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32
+from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32, int64
 
 
 class Operand(Protocol):
@@ -56,10 +57,23 @@ class Check(Protocol):
     def __call__(self, ok: Expr, kind: str, message: str, value: Expr) -> None: ...
 
 
+State = tuple[Expr, ...]
+
+
+class Loop(Protocol):
+    """Inside `Dense.element`: `state` after `step(k, state)` for k = 0, 1, ..., extent - 1, as a loop."""
+
+    def __call__(self, extent: Expr, state: State, step: Callable[[Expr, State], State]) -> State: ...
+
+
+UNROLLED: Final = 16
+"""Rounds of a fold that are written out one after another instead of being a loop."""
+
+
 @dataclass(frozen=True)
 class ElementContext:
     """What `Dense.element` may look at: types (dimensions may be `Sym`), attributes, the dimensions as
-    index expressions, reads and checks."""
+    index expressions, reads, checks and loops."""
 
     operand_types: tuple[TensorType, ...]
     result_type: TensorType
@@ -67,6 +81,24 @@ class ElementContext:
     read: Read
     check: Check
     extent: Callable[[int | object], Expr]  # a Dim -> int64 scalar expression
+    loop: Loop
+
+    def fold(self, extents: Sequence[Expr], state: State, step: Callable[[tuple[Expr, ...], State], State]) -> State:
+        """`state` after `step(index, state)` for every index of a space in row-major order. Inner dimensions of few
+        rounds are unrolled, the others are loops; the extents are the same wherever the result lies."""
+        if not extents:
+            return step((), state)
+        rounds = [e.value if isinstance(e, Const) else UNROLLED + 1 for e in extents]
+        first, rest = extents[0], extents[1:]
+
+        def inner(k: Expr, state: State) -> State:
+            return self.fold(rest, state, lambda index, state: step((k, *index), state))
+
+        if math.prod(rounds) > UNROLLED:
+            return self.loop(first, state, inner)
+        for k in range(int(rounds[0])):
+            state = inner(const(k, Vec(int64)), state)
+        return state
 
 
 def _wide(t: TensorType) -> TensorType:

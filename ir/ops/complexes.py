@@ -249,6 +249,53 @@ def tan(z: Pair) -> Pair:
     return im, _f("neg", re)
 
 
+def asin(z: Pair) -> Pair:
+    """Kahan (1987): with r = sqrt(1 - z), s = sqrt(1 + z): (atan(x / re(r s)), asinh(im(conj(r) s)))."""
+    one, y = lit(z[0], 1.0), z[1]
+    r, s = sqrt((_f("sub", one, z[0]), _f("neg", y))), sqrt((_f("add", one, z[0]), y))
+    return _f("atan2", z[0], mul(r, s)[0]), _f("asinh", mul((r[0], _f("neg", r[1])), s)[1])
+
+
+def acos(z: Pair) -> Pair:
+    """Kahan (1987): (2 atan(re(r) / re(s)), asinh(im(conj(s) r))), with the roots of `asin`."""
+    one, y = lit(z[0], 1.0), z[1]
+    r, s = sqrt((_f("sub", one, z[0]), _f("neg", y))), sqrt((_f("add", one, z[0]), y))
+    turn = _f("mul", lit(y, 2.0), _f("atan2", r[0], s[0]))
+    return turn, _f("asinh", mul((s[0], _f("neg", s[1])), r)[1])
+
+
+def acosh(z: Pair) -> Pair:
+    """Kahan (1987): with r = sqrt(z - 1), s = sqrt(z + 1): (asinh(re(conj(r) s)), 2 atan(im(r) / re(s)))."""
+    one, y = lit(z[0], 1.0), z[1]
+    r, s = sqrt((_f("sub", z[0], one), y)), sqrt((_f("add", z[0], one), y))
+    turn = _f("mul", lit(y, 2.0), _f("atan2", r[1], s[0]))
+    return _f("asinh", mul((r[0], _f("neg", r[1])), s)[0]), turn
+
+
+def atanh(z: Pair) -> Pair:
+    """For x >= 0 (log1p(4 x / ((1 - x) ** 2 + y y)) / 4, atan2(2 y, (1 - x) (1 + x) - y y) / 2); odd in x."""
+    x, y = _f("abs", z[0]), z[1]
+    one = lit(x, 1.0)
+    left, square = _f("sub", one, x), _f("mul", y, y)
+    far = _f("add", _f("mul", left, left), square)
+    size = _f("log1p", _f("div", _f("mul", lit(x, 4.0), x), far))
+    across = _f("sub", _f("mul", left, _f("add", one, x)), square)
+    turn = _f("atan2", _f("mul", lit(x, 2.0), y), across)
+    return copysign(_f("mul", lit(x, 0.25), size), z[0]), _f("mul", lit(x, 0.5), turn)
+
+
+def asinh(z: Pair) -> Pair:
+    """-i asin(i z)."""
+    re, im = asin((_f("neg", z[1]), z[0]))
+    return im, _f("neg", re)
+
+
+def atan(z: Pair) -> Pair:
+    """-i atanh(i z)."""
+    re, im = atanh((_f("neg", z[1]), z[0]))
+    return im, _f("neg", re)
+
+
 def sigmoid(z: Pair) -> Pair:
     one, zero = lit(z[0], 1.0), lit(z[0], 0.0)
     return div((one, zero), add((one, zero), exp(neg(z))))

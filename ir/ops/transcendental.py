@@ -97,28 +97,41 @@ cosh: Final[OpDef] = unary(
 asin: Final[OpDef] = unary(
     "asin", "The inverse sine; NaN beyond 1. Derivative: t / sqrt(1 - a * a).", FLOATS,
     lambda xp, a: xp.arcsin(a), fn("asin"), _over(lambda x: sqrt(sub(_one(x), _square(x)))), saves="x",
+    pairs=C.asin,
 )  # fmt: skip
 acos: Final[OpDef] = unary(
     "acos", "The inverse cosine; NaN beyond 1. Derivative: -(t / sqrt(1 - a * a)).", FLOATS,
     lambda xp, a: xp.arccos(a), fn("acos"),
     lambda call, t: neg(div(t, sqrt(sub(_one(t), _square(call.operands[0]))))), saves="x",
+    pairs=C.acos,
 )  # fmt: skip
 atan: Final[OpDef] = unary(
     "atan", "The inverse tangent. Derivative: t / (1 + a * a).", FLOATS,
     lambda xp, a: xp.arctan(a), fn("atan"), _over(lambda x: add(_one(x), _square(x))), saves="x",
+    pairs=C.atan,
 )  # fmt: skip
 asinh: Final[OpDef] = unary(
     "asinh", "The inverse hyperbolic sine. Derivative: t / sqrt(a * a + 1).", FLOATS,
     lambda xp, a: xp.arcsinh(a), fn("asinh"), _over(lambda x: sqrt(add(_square(x), _one(x)))), saves="x",
+    pairs=C.asinh,
 )  # fmt: skip
+
+
+def _roots(x: Any) -> Any:
+    """sqrt(x * x - 1), of complex x the product of two roots: it has their sign."""
+    one = _one(x)
+    return mul(sqrt(sub(x, one)), sqrt(add(x, one))) if x.ttype.dtype.is_complex else sqrt(sub(_square(x), one))
+
+
 acosh: Final[OpDef] = unary(
     "acosh", "The inverse hyperbolic cosine; NaN below 1. Derivative: t / sqrt(a * a - 1).", FLOATS,
     lambda xp, a: xp.arccosh(a.astype(xp.float64)).astype(a.dtype), fn("acosh"),
-    _over(lambda x: sqrt(sub(_square(x), _one(x)))), saves="x",
+    _over(_roots), saves="x", pairs=C.acosh,
 )  # fmt: skip
 atanh: Final[OpDef] = unary(
     "atanh", "The inverse hyperbolic tangent; NaN beyond 1. Derivative: t / (1 - a * a).", FLOATS,
     lambda xp, a: xp.arctanh(a), fn("atanh"), _over(lambda x: sub(_one(x), _square(x))), saves="x",
+    pairs=C.atanh,
 )  # fmt: skip
 erfc: Final[OpDef] = unary(
     "erfc", "1 - erf(a), accurate for large a. Derivative: (t * -2 / sqrt(pi)) * exp(-(a * a)).", FLOATS,

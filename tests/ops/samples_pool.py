@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kiln.ir.ops import OPS
 from tests.ops.sampling import MAIN, NUMERIC, Array, ErrorSample, Sample, draw, generator, specials, t
 
 Attrs = dict[str, Any]
@@ -29,12 +30,20 @@ _CASES: tuple[tuple[str, Shape, Attrs], ...] = (
     ("one", (1, 1), window((1, 1), (1, 1))),
     ("empty", (0, 2, 4, 4), window((2, 2), (2, 2))),
     ("wide", (2, 3, 40), window((2, 2), (1, 1))),
+    ("large", (2, 9, 11), window((7, 9), (1, 2), (3, 2, 1, 4))),
+    ("long", (2, 1, 70), window((1, 40), (1, 20), (0, 0, 20, 10))),
+    ("bins", (2, 3, 5, 20), {"bins": (3, 6)}),
+    ("even bins", (2, 6, 10), {"bins": (3, 2)}),
+    ("more bins", (2, 3, 4), {"bins": (5, 4)}),
+    ("one bin", (3, 6, 7), {"bins": (1, 1)}),
 )
 _DILATED = ("dilated", (2, 2, 8, 7), window((3, 2), (2, 1), (1, 1, 1, 1), (2, 3)))
 
 
 def _counts(shape: Shape, attrs: Attrs) -> Shape:
     """The shape of one number per window, counted out."""
+    if "bins" in attrs:
+        return (*shape[:-2], *attrs["bins"])
     sizes = []
     for d in range(2):
         room = shape[len(shape) - 2 + d] + sum(attrs["padding"][2 * d : 2 * d + 2])
@@ -55,15 +64,18 @@ def _attrs(name: str, shape: Shape, attrs: Attrs) -> Attrs:
 def _operands(name: str, rng: np.random.Generator, shape: Shape, attrs: Attrs, dtype: str) -> tuple[Array, ...]:
     if name == "sum_pool2d_input":
         return (draw(rng, _counts(shape, attrs), dtype),)
+    if name == "max_pool2d_input":
+        places = OPS["max_pool2d_index"].ref(np, draw(rng, shape, dtype), **attrs)
+        return draw(rng, places.shape, dtype), places.reshape(_counts(shape, attrs))
     return (draw(rng, shape, dtype),)
 
 
 def _samples(name: str) -> list[Sample]:
     found = []
-    for dtype in NUMERIC if name in ("max_pool2d", "max_pool2d_index") else ("float32", "float64"):
+    for dtype in NUMERIC if name.startswith("max") else ("float32", "float64"):
         rng = generator(name, dtype)
         for label, shape, attrs in _cases(name):
-            if dtype not in MAIN and label not in ("overlapping", "uneven"):
+            if dtype not in MAIN and label not in ("overlapping", "uneven", "bins"):
                 continue
             operands = _operands(name, rng, shape, attrs, dtype)
             found.append(Sample(f"{dtype}-{label}", operands, _attrs(name, shape, attrs)))
@@ -82,7 +94,7 @@ def _samples(name: str) -> list[Sample]:
 def _smooth(name: str) -> list[Sample]:
     found = []
     for label, shape, attrs in _cases(name):
-        if label in ("halves", "overlapping", "uneven", "apart", "dilated"):
+        if label in ("halves", "overlapping", "uneven", "apart", "dilated", "bins", "large"):
             rng = generator("smooth", name, label)
             operands = _operands(name, rng, shape, attrs, "float64")
             if name == "max_pool2d":  # no two elements near each other
@@ -94,7 +106,7 @@ def _smooth(name: str) -> list[Sample]:
 def _errors(name: str) -> list[ErrorSample]:
     plain = _attrs(name, (2, 4, 6), window((2, 2), (2, 2)))
     image, pooled = t("float32", 2, 4, 6), t("float32", 2, 2, 3)
-    operands = {"sum_pool2d_input": (pooled,)}.get(name, (image,))
+    operands = {"sum_pool2d_input": (pooled,), "max_pool2d_input": (pooled, t("int64", 2, 2, 3))}.get(name, (image,))
     boolean = (t("bool", *operands[0].static_shape()), *operands[1:])
     flat = (t("float32", 6), *operands[1:])
     found = [
@@ -103,16 +115,20 @@ def _errors(name: str) -> list[ErrorSample]:
         ErrorSample(operands, {**plain, "kernel": (0, 2)}, "value", "kernel must be"),
         ErrorSample(operands, {**plain, "stride": (2,)}, "value", "stride must be"),
         ErrorSample(operands, {**plain, "padding": (0, 0, -1, 0)}, "value", "padding must be"),
-        ErrorSample(operands, {**plain, "kernel": (64, 64)}, "value", "larger than 1024"),
+        ErrorSample(operands, {**plain, "bins": (0, 3)}, "value", "bins must be"),
     ]
     if name.endswith("_input"):
         found.append(ErrorSample(operands, {**plain, "size": (8, 6)}, "shape", "8 rows have 4 windows"))
     else:
         found.append(ErrorSample(operands, {**plain, "kernel": (5, 2)}, "shape", "does not fit in 4 rows"))
+        found.append(ErrorSample((t("float32", 2, 4, 0),), {"bins": (2, 3)}, "shape", "there are no columns"))
+    if name == "max_pool2d_input":
+        found.append(ErrorSample((pooled, t("int32", 2, 2, 3)), plain, "shape", "needs an int64 place"))
+        found.append(ErrorSample((pooled, t("int64", 2, 2, 2)), plain, "shape", "needs an int64 place"))
     return found
 
 
-_NAMES = ("max_pool2d", "max_pool2d_index", "sum_pool2d", "sum_pool2d_input")
+_NAMES = ("max_pool2d", "max_pool2d_index", "max_pool2d_input", "sum_pool2d", "sum_pool2d_input")
 _DERIVED = tuple(name for name in _NAMES if name != "max_pool2d_index")
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _DERIVED}  # type: ignore[misc]

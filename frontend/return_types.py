@@ -1,0 +1,46 @@
+"""`kiln.return_types`: the named tuples of functions with several results, shown as PyTorch shows its own."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+
+class Pair(NamedTuple):
+    """Elements, and where they lay."""
+
+    values: Tensor
+    indices: Tensor
+
+
+class MinMax(NamedTuple):
+    """The smallest and the largest element."""
+
+    min: Tensor
+    max: Tensor
+
+
+def _shown(self: Any) -> str:
+    fields = ",\n".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+    return f"kiln.return_types.{type(self).__name__}(\n{fields})"
+
+
+def _result(name: str, base: Any) -> Any:
+    """The class of one function's result."""
+    doc = f"What `kiln.{name}` returns."
+    return type(name, (base,), {"__slots__": (), "__repr__": _shown, "__module__": __name__, "__doc__": doc})
+
+
+def make(name: str, fields: str) -> Any:
+    """A class with the named fields."""
+    return _result(name, namedtuple(name, fields))
+
+
+sort, topk, kthvalue, median, nanmedian, mode = (
+    _result(name, Pair) for name in ("sort", "topk", "kthvalue", "median", "nanmedian", "mode")
+)
+max, min, cummax, cummin = (_result(name, Pair) for name in ("max", "min", "cummax", "cummin"))
+aminmax = _result("aminmax", MinMax)
