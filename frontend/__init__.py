@@ -523,6 +523,7 @@ _NAMES = {
         "cfloat=complex64 complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
+    "kiln.linalg": "vander=vander_",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
         "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
@@ -568,7 +569,6 @@ _NAMES = {
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
     "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
-    "kiln.linalg": "vander=vander_",
     "kiln.systems": (
         "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power pinverse "
         "slogdet triangular_solve"
@@ -603,6 +603,7 @@ _MODULES = frozenset(
         "errors",
         "cuda",
         "linalg",
+        "fft",
     }
 )
 

@@ -29,7 +29,7 @@ from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
-from kiln.runtime.library import perform
+from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
 from kiln.runtime.programs import fetch_choice
@@ -460,12 +460,13 @@ def _allocating_launch(
 def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
     """Allocate results, have the library compute them: what a compiled program does in the same place."""
     places = [Place(k, 0, layout.ttype, layout.strides) for k, layout in enumerate((*layouts, *results))]
-    call = LibraryCall(op.name, tuple(attrs.items()), tuple(places[: len(layouts)]), tuple(places[len(layouts) :]))
+    count = len(layouts)
+    perform = Performer(LibraryCall(op.name, tuple(attrs.items()), tuple(places[:count]), tuple(places[count:])))
 
     def launch(operands: Sequence[Any]) -> Results:
         made = tuple(map(empty, results))
         try:
-            perform(call, [t._ptr for t in (*operands, *made)])
+            perform([t._ptr for t in (*operands, *made)])
         except LibraryError as refusal:
             raise errors.from_check(CheckSite("linalg", op.name, str(refusal)), 0) from None
         return made

@@ -17,7 +17,7 @@ from typing import Any, Final
 from kiln.ir.ops.base import LibraryError
 from kiln.ir.program import CheckSite, LibraryCall, Program
 from kiln.runtime import context
-from kiln.runtime.library import perform
+from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.modules import load_module
 
@@ -52,8 +52,8 @@ class Executable:
         self.program = program
         prototype = ctypes.PYFUNCTYPE if 0 < program.work < KEEP_GIL_BELOW else ctypes.CFUNCTYPE
         native = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p)
-        calls = [e if isinstance(e, LibraryCall) else native(symbols[e]) for e in program.entries]
-        plain = len(calls) == 1 and not isinstance(calls[0], LibraryCall)
+        calls = [Performer(e) if isinstance(e, LibraryCall) else native(symbols[e]) for e in program.entries]
+        plain = len(calls) == 1 and not isinstance(calls[0], Performer)
         self._call: Any = calls[0] if plain else _Sequence(calls, program.checks)
         self._pack = struct.Struct(f"{len(kinds)}q").pack
         self._constants = tuple(
@@ -117,11 +117,12 @@ class _Sequence:
     def __call__(self, ctx: int, packed: bytes) -> int:
         slots = memoryview(packed).cast("q")
         for call in self.calls:
-            if isinstance(call, LibraryCall):
+            if isinstance(call, Performer):
                 try:
-                    perform(call, slots)
+                    call(slots)
                 except LibraryError as refusal:
-                    raise ProgramError(replace(self.checks[call.check], message=str(refusal)), 0) from None
+                    site = self.checks[call.call.check]
+                    raise ProgramError(replace(site, message=str(refusal)), 0) from None
             elif status := call(ctx, packed):
                 return int(status)
         return 0

@@ -216,7 +216,7 @@ class OpNode(Node):
         if not self.saved_results:
             return tuple(results)
         for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
-            if t._node is None and MODES.grad_enabled and t._layout.dtype.kind == "float":
+            if t._node is None and MODES.grad_enabled and t._layout.dtype.is_inexact:
                 t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
             results[i] = t

@@ -42,7 +42,7 @@ def graph_of(op: OpDef, sample: Sample) -> Graph:
 
 
 def differentiable(v: Value) -> bool:
-    return v.type.dtype.is_floating_point
+    return v.type.dtype.is_inexact
 
 
 def call_of(operation: Operation, known: dict[Value, Any], needs: tuple[bool, ...] = ()) -> Call:
@@ -122,7 +122,7 @@ def difference(graph: Graph, arrays: Sequence[Array], direction: Sequence[Array]
 
     def at(scale: float) -> list[Array]:
         moves = iter(direction)
-        moved = [x + scale * next(moves) if x.dtype.kind == "f" else x for x in arrays]
+        moved = [x + scale * next(moves) if x.dtype.kind in "fc" else x for x in arrays]
         return evaluate_ref(graph, moved)
 
     return [(a - b) / (2 * step) for a, b in zip(at(step), at(-step), strict=True)]

@@ -19,6 +19,7 @@ from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
 from tests.ops import (
     samples_conv,
+    samples_fft,
     samples_gamma,
     samples_gather,
     samples_linalg,
@@ -46,6 +47,7 @@ from tests.ops.sampling import t as _t
 
 FAMILIES: tuple[Any, ...] = (
     samples_conv,
+    samples_fft,
     samples_gamma,
     samples_gather,
     samples_linalg,

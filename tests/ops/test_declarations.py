@@ -47,6 +47,8 @@ def same_bits(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> bool:
     """Equal bit for bit, all NaNs being one."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
+    if a.dtype.kind == "c":
+        return same_bits(a.real, b.real) and same_bits(a.imag, b.imag)
     if not is_float(a.dtype):
         return bool((a == b).all())
     nan = a != a
