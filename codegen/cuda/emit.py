@@ -255,7 +255,7 @@ class _Emitter:
                 raise KeyError(f"{x.name} is not bound here")
             text = self._compute(x)
             self._count += 1
-            self._names[x] = f"t{self._count}"
+            self._names[x] = self._fresh(f"t{self._count}")
             self._line(f"const {C_TYPES[x.dtype]} {self._names[x]} = {text};")
         return self._names[e]
 

@@ -21,6 +21,7 @@ all values, and each stores only those elements whose place it owns. An element'
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -96,6 +97,8 @@ def _outer_loops(block: Block, kinds: tuple[str, ...]) -> tuple[list[For], Block
         loop = block[0]
         if not (isinstance(loop.lo, L.Const) and loop.lo.value == 0 and loop.step == 1):
             raise Unsupported(f"loop {loop.var.name} does not run from 0 in steps of 1")
+        if any(outer.var in _within((loop.hi,)) for outer in loops):
+            break
         loops.append(loop)
         block = loop.body
     return loops, block
@@ -152,10 +155,13 @@ def _owned(block: Block) -> Store | None:
 
 def _expressions(block: Block) -> set[Expr]:
     """Everything that a block computes."""
+    return _within([e for s in walk(block) for e in (*stmt_exprs(s), *(e for _, ends in stmt_blocks(s) for e in ends))])
+
+
+def _within(expressions: Sequence[Expr]) -> set[Expr]:
+    """These and all that they are made of."""
     found: set[Expr] = set()
-    stack: list[Expr] = []
-    for s in walk(block):
-        stack += [*stmt_exprs(s), *(e for _, ends in stmt_blocks(s) for e in ends)]
+    stack = list(expressions)
     while stack:
         e = stack.pop()
         if e not in found:

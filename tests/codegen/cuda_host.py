@@ -124,7 +124,12 @@ def nvrtc() -> Any:
     spec = importlib.util.find_spec("nvidia")
     for root in (spec.submodule_search_locations or ()) if spec is not None else ():
         candidates += [str(p) for p in sorted(Path(root).glob("*/lib/libnvrtc.so.*"))]
-    return ctypes.CDLL(candidates[0]) if candidates else None
+    if not candidates:
+        return None
+    for builtins in sorted(Path(candidates[0]).parent.glob("libnvrtc-builtins.so.*")):
+        if "alt" not in builtins.name:
+            ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # which the library would look for elsewhere
+    return ctypes.CDLL(candidates[0])
 
 
 def compile_with_nvrtc(library: Any, source: str) -> None:
