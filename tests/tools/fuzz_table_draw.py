@@ -51,7 +51,7 @@ def draw_table(seed: int, names: tuple[str, ...] = ()) -> TableProgram:
     rng = np.random.default_rng((seed, 7))
     names = names or tuple(TABLE)
     d = Draw(rng, bool(rng.random() < 0.2))
-    length, calls, results, outs = int(rng.integers(3, 13)), [], [], []
+    length, calls, results, outs = int(rng.integers(2, 7)), [], [], []
     kiln.manual_seed(seed)
     tries = 0
     while len(calls) < length and tries < 10 * length:
