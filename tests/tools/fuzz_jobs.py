@@ -53,7 +53,7 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
     eager_only.clear()
     try:
         program = draw(seed, family)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is a fault of this program)
         out.fault = f"while drawing: {type(error).__name__}: {error}"
         return out
     out.checked = not (program.special or program.fragile)
@@ -66,7 +66,7 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
     out.views.update(f"write {kind}" for *_, kind in program.writes)
     try:
         check(program, seed, thorough)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is a fault of this program)
         out.fault = f"{type(error).__name__}: {error}\n{describe(program)}"
     out.refused = collections.Counter(refused)
     return out
@@ -166,9 +166,7 @@ class Worker:
         self.pipe.close()
 
 
-def run_workers(
-    seeds: range, jobs: int, family: str, thorough: bool, report: Callable[[Outcome], bool]
-) -> None:
+def run_workers(seeds: range, jobs: int, family: str, thorough: bool, report: Callable[[Outcome], bool]) -> None:
     """All seeds over `jobs` processes; `report` gets every outcome and says whether to go on."""
     with tempfile.TemporaryDirectory(prefix="kiln-fuzz-log-") as folder:
         parts = [p for k in range(jobs) if (p := seeds[k::jobs])]
