@@ -169,9 +169,7 @@ def _source_is_literal(v: Value) -> bool:
 # --------------------------------------------------------------------------------------- memory plan
 
 
-def write_back(
-    graph: Graph, made: Plan, layouts: Layouts, strides: list[Strides | None], fusion: MakeFusion
-) -> Graph:
+def write_back(graph: Graph, made: Plan, layouts: Layouts, strides: list[Strides | None], fusion: MakeFusion) -> Graph:
     """Make aliased outputs end in their inputs' memory: computed there where that is safe, else copied at the
     very end, after the last step that can fail. Returns the graph with its final outputs. `fusion` makes the step of a
     fusion whose results have these strides."""

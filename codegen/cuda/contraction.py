@@ -18,10 +18,10 @@ from kiln.codegen.cuda.schedule import Scheduled
 from kiln.codegen.layout import Layout
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation, Value
-from kiln.ir.loops import BOOL, INDEX, Alloc, Barrier, Block, Buffer, Carry, Expr, For, If, Kernel, Let, Store, Var
+from kiln.ir.loops import BOOL, INDEX, Alloc, Barrier, Block, Buffer, Carry, Expr, For, If, Kernel, Store, Var
 from kiln.ir.ops.conv import axes
 from kiln.ir.order import KBLOCK
-from kiln.ir.types import Dim, DType, Sym, float32
+from kiln.ir.types import Dim, DType, float32
 
 THREADS: Final = 256
 TILE: Final = 64
@@ -69,7 +69,6 @@ class _Tile:
         self.cells = [(i, j) for i in range(SIDE) for j in range(SIDE)]
         self.shared = [Buffer(x, p.dtype, (STEP * TILE,), (1,), "shared") for x in ("left", "right")]
         self.exists: list[Buffer | None] = [None, None]
-
 
     def block(self, tile: Var, down: Expr, across: Expr) -> Block:
         p, names = self.p, Names()

@@ -65,7 +65,9 @@ class _Lowering(Lowering):
                 Let(before, L.apply("or", L.apply("lt", other, key), ties)),
             ),
             (
-                Carry(first, L.select(on_right, low, middle), L.select(before, L.add(between, L.index(1)), first), found),
+                Carry(
+                    first, L.select(on_right, low, middle), L.select(before, L.add(between, L.index(1)), first), found
+                ),
                 Carry(last, L.select(on_right, middle, high), L.select(before, last, between), var("end")),
             ),
         )

@@ -173,9 +173,7 @@ class Host:
         """The outputs (of aliased ones the input) and the check that failed: its number and value. `inputs` lie as the
         program was told."""
         sizes = sizes or {}
-        outputs = [
-            np.full([number(d, sizes) for d in t.shape], 77).astype(t.dtype.numpy) for t in program.output_types
-        ]
+        outputs = [np.full([number(d, sizes) for d in t.shape], 77).astype(t.dtype.numpy) for t in program.output_types]
         for o, i in program.aliases:
             outputs[o] = inputs[i]
         spare = [np.full(max(1, number(w.size, sizes)), 77).astype(w.dtype.numpy) for w in program.workspaces]
