@@ -492,11 +492,7 @@ def _wide_load(e: Load, new: State, lanes: int, real: Expr | None) -> Expr:
     if all(i.lanes == 1 for i in indices):  # a vector mask over one element
         assert mask is not None
         anywhere = Load(Vec(e.dtype), e.buffer, indices, _any_lane(mask))
-<<<<<<< HEAD
         return L.select(mask, L.splat(anywhere, lanes), literal(0, Vec(e.dtype, lanes)))
-    return Load(Vec(e.dtype, lanes), e.buffer, indices, None if mask is None else L.splat(mask, lanes))
-=======
-        return L.select(mask, L.splat(anywhere, lanes), L.const(0, Vec(e.dtype, lanes)))
     mask = None if mask is None else L.splat(mask, lanes)
     first = _doubled(indices[-1]) if indices and e.buffer.strides[-1] == 1 else None
     if first is None or any(i.lanes > 1 for i in indices[:-1]):
@@ -530,7 +526,6 @@ def _doubled(e: Expr) -> Expr | None:
         if first is not None:
             return L.add(first, shift) if e.fn == "add" else L.sub(first, shift)
     return None
->>>>>>> c080678fcee010f4c38b27392fa8ab73e5e2bdab
 
 
 def _any_lane(mask: Expr) -> Expr:
