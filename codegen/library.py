@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, place, row_major
-from kiln.codegen.plan import Plan, Pointer, Step
+from kiln.codegen.plan import Plan, Pointer, Step, pointer
 from kiln.ir.graph import Operation, Value
 from kiln.ir.ops.base import Library
 from kiln.ir.printer import attribute
@@ -26,7 +26,7 @@ def library_step(op: Operation, layouts: dict[Value, Layout | None], sites: list
     name = f"library {op.op.name}" + (f" {{{attrs}}} " if attrs else "")
     sites.append(CheckSite("linalg", op.op.name, "", op.loc))
     places = [place(v, layouts) for v in op.operands]
-    arguments = (*(Pointer(p.root, p.offset) for p in places), *map(Pointer, op.results))
+    arguments = (*(pointer(v, layouts[v]) for v in op.operands), *map(Pointer, op.results))
     strides = tuple(_static(p) for p in places)
     return Step(op, name, (), arguments, site=len(sites) - 1, strides=strides)
 
@@ -44,10 +44,9 @@ def library_call(step: Step, plan: Plan, slots: Sequence[Slot]) -> LibraryCall:
 
     def found(v: Value, argument: object, strides: tuple[int, ...]) -> Place:
         assert isinstance(argument, Pointer)
-        at = argument.offset * argument.root.type.dtype.itemsize
         if argument.root in plan.arena:
-            return Place(positions["arena", 0], plan.arena[argument.root] + at, v.type, strides)
-        return Place(positions[plan.targets[argument.root]], at, v.type, strides)
+            return Place(positions["arena", 0], plan.arena[argument.root] + argument.nbytes, v.type, strides)
+        return Place(positions[plan.targets[argument.root]], argument.nbytes, v.type, strides)
 
     values = (*op.operands, *op.results)
     strides = (*step.strides, *(_static(Layout(r, 0, row_major(r.type.shape))) for r in op.results))

@@ -40,6 +40,18 @@ FEW: Final = 64
 """An outer loop of fewer iterations is merged with the next ones, so that there is something to share out."""
 STACK_BYTES: Final = 1 << 17
 """Longest row that is kept on the stack, and at most two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a target wants of a kernel's loops. `nested`: the kind of loops inside a parallel one whose iterations are
+    independent too. `stack_bytes`: the longest row that is kept on the stack."""
+
+    nested: str = "serial"
+    stack_bytes: int = STACK_BYTES
+
+
+CPU: Final = Style()
 COSTLY: Final = MATH_FUNCTIONS | {"sigmoid", "gelu", "uniform", "normal", "remainder", "floor_divide", "pow_int", "tan"}
 COSTLIER_THAN_MEMORY: Final = COSTLY | {"div", "sqrt"}
 
@@ -73,12 +85,18 @@ class _Body:
 Steps = tuple[Dim, ...] | None
 
 
-def lower(body: Graph, strides: Sequence[Steps], out_strides: Sequence[Steps], sites: list[CheckSite]) -> Lowered:
+def lower(
+    body: Graph,
+    strides: Sequence[Steps],
+    out_strides: Sequence[Steps],
+    sites: list[CheckSite],
+    style: Style = CPU,
+) -> Lowered:
     """Lower a fusion's body. `strides` and `out_strides`: of its inputs and outputs (None: row-major). Checks
     are appended to `sites`."""
     if all(steps is None for steps in out_strides):
         body, strides = collapse(body, _domain(body), strides)
-    return _Lowering(body, strides, out_strides, sites).run()
+    return _Lowering(body, strides, out_strides, sites, style).run()
 
 
 class _Lowering:
@@ -88,8 +106,10 @@ class _Lowering:
         strides: Sequence[Steps],
         out_strides: Sequence[Steps],
         sites: list[CheckSite],
+        style: Style,
     ) -> None:
         self.body = body
+        self.style = style
         self.sites = sites
         self.first_site = len(sites)
         self.symbols: dict[str, Var] = {}
@@ -213,7 +233,7 @@ class _Lowering:
         if vector is not None:
             var, hi = self._loop_var(vector), self.dim(domain.full[vector])
             grain = None if outer else self._grain(inner)
-            kind = "serial" if self._gathers_few(domain.full[vector]) else "vector"
+            kind = self.style.nested if self._gathers_few(domain.full[vector]) else "vector"
             statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
             inner = L.mul(inner, hi)
         if merged is not None:
@@ -223,7 +243,7 @@ class _Lowering:
             var, hi = self._loop_var(d), self.dim(domain.full[d])
             parallel = d == outer[0]
             grain = self._grain(inner) if parallel else None
-            kind = "parallel" if parallel else "serial"
+            kind = "parallel" if parallel else self.style.nested
             statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
             inner = L.mul(inner, hi)
         return statements
@@ -474,7 +494,7 @@ class _Lowering:
             if v in self.body.outputs:
                 self.rows_kept[v] = self.outputs[self.body.outputs.index(v)]
                 continue
-            fits = isinstance(size, int) and size >= 16 and size * v.type.dtype.itemsize <= STACK_BYTES
+            fits = isinstance(size, int) and size >= 16 and size * v.type.dtype.itemsize <= self.style.stack_bytes
             if isinstance(size, int) and fits and sum(b.scope == "stack" for b in self.rows_kept.values()) < 2:
                 buffer = Buffer(f"row{len(self.rows_kept)}", v.type.dtype, (size,), (1,), "stack")
                 self.rows_kept[v] = buffer

@@ -28,6 +28,8 @@ from kiln.ir.types import Sym
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (fold, cse, dce)
 """Exact, target-independent rewrites, in order."""
+Layouts = dict[Value, Layout | None]
+MakeFusion = Callable[[Operation, Layouts, "Sequence[Strides | None]"], Step]
 
 
 def compile_graph(
@@ -48,6 +50,12 @@ def compile_graph(
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
     kept: list[tuple[str, str]] = []
     note: Note = (lambda stage, what: kept.append((stage, str(what)))) if stages else (lambda stage, what: None)
+    fused = prepare(graph, strides, note, passes)
+    return _generate(fused, strides, target, name or graph.name, note, kept)
+
+
+def prepare(graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True) -> Graph:
+    """The front half, which is the same on every target: the passes and fusion."""
     graph.verify()
     note("captured", graph)
     if passes:
@@ -57,7 +65,7 @@ def compile_graph(
     graph = _materialise(graph)
     fused = fuse(graph, assign(graph, strides), passes)
     note("fused", fused)
-    return _generate(fused, strides, target, name or graph.name, note, kept)
+    return fused
 
 
 def _generate(
@@ -67,8 +75,12 @@ def _generate(
     layouts = assign(graph, strides)
     sites: list[CheckSite] = []
     made = Plan(steps(graph, layouts, target, sites, note))
-    graph = _write_back(graph, made, layouts, strides, target, sites, note)
-    slots = _place(graph, made, strides)
+
+    def fusion(op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
+        return fusion_step(op, layouts, out_strides, target, sites, note)
+
+    graph = write_back(graph, made, layouts, strides, fusion)
+    slots = place_values(graph, made)
     note("plan", made)
     symbol = f"main_{digest(str(made) + name)}"
     mains, entries = _entries(symbol, made, slots, target)
@@ -157,17 +169,10 @@ def _source_is_literal(v: Value) -> bool:
 # --------------------------------------------------------------------------------------- memory plan
 
 
-def _write_back(
-    graph: Graph,
-    made: Plan,
-    layouts: dict[Value, Layout | None],
-    strides: list[Strides | None],
-    target: Target,
-    sites: list[CheckSite],
-    note: Note,
-) -> Graph:
+def write_back(graph: Graph, made: Plan, layouts: Layouts, strides: list[Strides | None], fusion: MakeFusion) -> Graph:
     """Make aliased outputs end in their inputs' memory: computed there where that is safe, else copied at the
-    very end, after the last step that can fail. Returns the graph with its final outputs."""
+    very end, after the last step that can fail. Returns the graph with its final outputs. `fusion` makes the step of a
+    fusion whose results have these strides."""
     outputs = list(graph.outputs)
     late: list[Step] = []
     for a in graph.aliases:
@@ -177,10 +182,10 @@ def _write_back(
                 at = next(k for k, s in enumerate(made.steps) if v in s.operation.results)
                 results = made.steps[at].operation.results
                 wanted = [into if r is v else _stored(made.steps[at], i) for i, r in enumerate(results)]
-                made.steps[at] = fusion_step(made.steps[at].operation, layouts, wanted, target, sites, note)
+                made.steps[at] = fusion(made.steps[at].operation, layouts, wanted)
             continue
         copied = _copy_of(v)
-        late.append(fusion_step(copied, {v: None}, [into], target, sites, note))
+        late.append(fusion(copied, {v: None}, [into]))
         outputs[a.output] = copied.result
     made.steps.extend(late)
     return Graph(graph.name, graph.inputs, graph.operations, tuple(outputs), graph.aliases)
@@ -202,7 +207,7 @@ def _stored(step: Step, output: int) -> Strides | None:
     return None if len(found) != len(shape) or found == row_major(shape) else found
 
 
-def _place(graph: Graph, made: Plan, strides: Sequence[Strides | None]) -> tuple[Slot, ...]:
+def place_values(graph: Graph, made: Plan) -> tuple[Slot, ...]:
     """Decide every value's memory; returns the slots in their order."""
     for k, v in enumerate(graph.inputs):
         made.targets[v] = ("input", k)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kiln import functional as F
-from kiln.base import TensorBase
+from kiln.base import MODES, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
 from kiln.inplace import copy_
 from kiln.maths import expm1, log1p
@@ -50,8 +50,11 @@ def _activation(function: Function) -> Function:
         inplace = kwargs.pop("inplace", False) if place < len(names) else False
         if len(args) > place:
             inplace, args = args[place], (*args[:place], *args[place + 1 :])
-        result = once(_float_arg(function.__name__, input), *args, **kwargs)
-        return copy_(cast("Tensor", input), result) if inplace else result
+        x = _float_arg(function.__name__, input)
+        if not inplace:
+            return once(x, *args, **kwargs)
+        # The derivative may read what the write below destroys.
+        return copy_(x, once(F.clone(x) if MODES.grad_enabled and x.requires_grad else x, *args, **kwargs))
 
     return cast("Function", run)
 

@@ -48,7 +48,7 @@ class Layout:
     difference.
     """
 
-    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype")
+    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype", "untouched")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.dtype = dtype
@@ -64,6 +64,8 @@ class Layout:
         self.contiguous = is_contiguous(shape, strides)
         self.expanded = not self.contiguous and overlaps(shape, strides)
         """Whether several elements may share one place in memory."""
+        self.untouched: Any = None
+        """What the tape keeps in place of tensors of this layout whose data no derivative reads."""
 
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"
@@ -110,6 +112,9 @@ class Recorder(Protocol):
 
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
+
+    def differentiate(self) -> None:
+        """Gradients are about to be taken."""
 
     def walk(self, node: Node) -> None:
         """A gradient is about to pass `node` on its way back, or to be shown to its hooks."""

@@ -123,6 +123,8 @@ class Capture:
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
         self.reads: list[tuple[str, Callable[[], Any]]] = []
+        self.differentiated = False
+        """Whether a gradient was taken."""
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -223,6 +225,10 @@ class Capture:
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
             )
+
+    def differentiate(self) -> None:
+        """A gradient is taken: hooks may run."""
+        self.differentiated = True
 
     def walk(self, node: Node) -> None:
         """A gradient passes a node: those from before the call are the history of an argument, and another argument

@@ -20,6 +20,7 @@ from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType, dtype_of_numpy
 from kiln.promotion import dtype_of_number
 from kiln.runtime.memory import Buffer
+from kiln.spelling import maker_names
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -182,6 +183,7 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     return tensor(data, dtype=dtype)
 
 
+@maker_names
 def full(
     size: Any,
     fill_value: bool | int | float | complex,
@@ -209,6 +211,7 @@ def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     return shape
 
 
+@maker_names
 def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros, of the default dtype unless told; sizes as zeros(2, 3) or zeros((2, 3))."""
     placed("zeros", device)
@@ -217,32 +220,38 @@ def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_g
     )
 
 
+@maker_names
 def ones(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones, of the default dtype unless told."""
     placed("ones", device)
     return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, MODES.default_dtype), requires_grad=requires_grad)
 
 
+@maker_names
 def empty(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros: kiln has no uninitialised tensors, so that programs stay deterministic."""
     return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
     return zeros(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of the shape and dtype of `input`."""
     return ones(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def empty_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """As `zeros_like`."""
     return zeros_like(input, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def full_like(
     input: Tensor,
     fill_value: bool | int | float | complex,
@@ -255,6 +264,7 @@ def full_like(
     return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def arange(
     start: float,
     end: float | None = None,
@@ -282,6 +292,7 @@ def arange(
     return _constant(converted(start + index * step, kind), kind, requires_grad)
 
 
+@maker_names
 def eye(
     n: int, m: int | None = None, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:

@@ -29,7 +29,7 @@ from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
-from kiln.runtime.library import perform
+from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
 from kiln.runtime.programs import fetch_choice
@@ -46,6 +46,8 @@ Strides: TypeAlias = "tuple[Dim, ...] | None"
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
+_LARGE_CONSTANT: Final = 1 << 16
+"""Bytes; longer counters are made anew each time."""
 
 _SOURCES: Final = (*kiln.ir.__path__, *kiln.codegen.__path__)  # what decides the code of a graph
 
@@ -92,7 +94,7 @@ def build(
     return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
 
 
-def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
+def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:
     """Cut a joint graph into a forward and a backward one (`ir/passes/partition.py`); which values are stored between
     them comes from the cache if it knows."""
     from kiln.ir.passes.partition import Early, split  # only what differentiates compiled functions needs it
@@ -109,7 +111,7 @@ def partition(joint: Joint, at_hand: AtHand) -> Differentiated:
     twins = joint.twins()
     kept = [early.numbers[twins[joint.source.outputs[k]]] for k in places[2]]
     options = f"{len(joint.source.inputs)}|{joint.ahead}|{places[:2]}|{kept}"
-    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand)
+    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand, preserve)
 
 
 def target() -> Target:
@@ -211,10 +213,16 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | c
     if found is None:
         data = converted(np.asarray(value), dtype)
         found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
-        if len(_constants) >= _MAX_CONSTANTS:
-            _constants.clear()
-        _constants[key] = found
+        _keep_constant(key, found)
     return found
+
+
+def _keep_constant(key: tuple[object, ...], made: TensorBase) -> None:
+    if made._buffer.nbytes > _LARGE_CONSTANT:
+        return
+    if len(_constants) >= _MAX_CONSTANTS:
+        _constants.clear()
+    _constants[key] = made
 
 
 def _host_made(op: OpDef, attrs: Attrs) -> Results:
@@ -230,8 +238,13 @@ def _host_made(op: OpDef, attrs: Attrs) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
-        return (host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape))))),)
+        key = ("iota", dtype, shape, dim)
+        found = _constants.get(key)
+        if found is None:
+            data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
+            found = host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape)))))
+            _keep_constant(key, found)
+        return (found,)
     assert op.name == "constant", f"{op.name} has no operands and no host data"
     return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)
 
@@ -420,7 +433,7 @@ def _allocating_launch(
     the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
-    native, allocate, make = executable.run, Buffer.allocate, _tensor
+    run, make = executable.runner(), _tensor
     if len(results) > 1:
 
         def many(operands: Sequence[Any]) -> Results:
@@ -430,13 +443,13 @@ def _allocating_launch(
 
         return many
     layout = results[0]
-    nbytes = layout.nbytes
+    allocate = Buffer.allocator(layout.nbytes)
 
     def launch(operands: Sequence[Any]) -> Results:
-        buffer = allocate(nbytes)
+        buffer = allocate()
         ptr = buffer.ptr
         try:
-            native([*[t._ptr for t in operands], ptr, *sizes])
+            run(*[t._ptr for t in operands], ptr, *sizes)
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)
@@ -447,12 +460,13 @@ def _allocating_launch(
 def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
     """Allocate results, have the library compute them: what a compiled program does in the same place."""
     places = [Place(k, 0, layout.ttype, layout.strides) for k, layout in enumerate((*layouts, *results))]
-    call = LibraryCall(op.name, tuple(attrs.items()), tuple(places[: len(layouts)]), tuple(places[len(layouts) :]))
+    count = len(layouts)
+    perform = Performer(LibraryCall(op.name, tuple(attrs.items()), tuple(places[:count]), tuple(places[count:])))
 
     def launch(operands: Sequence[Any]) -> Results:
         made = tuple(map(empty, results))
         try:
-            perform(call, [t._ptr for t in (*operands, *made)])
+            perform([t._ptr for t in (*operands, *made)])
         except LibraryError as refusal:
             raise errors.from_check(CheckSite("linalg", op.name, str(refusal)), 0) from None
         return made

@@ -15,6 +15,7 @@ import numpy as np
 
 from kiln import return_types
 from kiln.base import MODES, Operand, TensorBase
+from kiln.composite import composite
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
@@ -678,13 +679,13 @@ def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     return cat([unsqueeze(x, dim) for x in parts], dim_index("stack", dim, parts[0].ndim + 1))
 
 
-def clone(input: TensorBase) -> Tensor:
-    """A contiguous copy; gradients pass through."""
+def clone(input: TensorBase, *, memory_format: Any = None) -> Tensor:
+    """A contiguous copy, whatever the memory format; gradients pass through."""
     return apply(_COPY, tensor_arg("clone", input))
 
 
-def contiguous(input: TensorBase) -> Tensor:
-    """Itself if its elements lie row-major without gaps, else a copy that does."""
+def contiguous(input: TensorBase, memory_format: Any = None) -> Tensor:
+    """Itself if its elements lie row-major without gaps, else a copy that does; so for every memory format."""
     x = tensor_arg("contiguous", input)
     return x if x._layout.contiguous else apply(_COPY, x)
 
@@ -754,6 +755,7 @@ def mm(input: TensorBase, mat2: TensorBase) -> Tensor:
     return matmul(a, b)
 
 
+@composite
 def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
     """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]. Of 16-bit floats the sum is
     rounded, not the product."""
@@ -771,6 +773,7 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
 
 
 @numpy_names
+@composite
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
     return _softmax(_floats("softmax", input, dtype), dim)
@@ -783,6 +786,7 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
 
 
 @numpy_names
+@composite
 def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
     return _log_softmax(_floats("log_softmax", input, dtype), dim)

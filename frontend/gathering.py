@@ -423,8 +423,10 @@ def _in_place(name: str, function: Callable[..., Tensor]) -> Callable[..., Any]:
     """The method that writes a function's result into its tensor."""
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        # Derivatives may read the tensor as it was, which the write below would destroy: they get a copy.
-        kept = F.clone(self) if MODES.grad_enabled and self.requires_grad else self
+        # Derivatives, the other operands' too, may read the tensor as it was, which the write below would destroy.
+        tensors = [x for x in (self, *args, *kwargs.values()) if isinstance(x, TensorBase)]
+        recorded = MODES.grad_enabled and any(cast("Tensor", x).requires_grad for x in tensors)
+        kept = F.clone(self) if recorded else self
         value = function(kept, *args, **kwargs)
         if value.shape != self.shape:
             raise ShapeError(f"the result has shape {list(value.shape)}", op=name, operands=[self.ttype])

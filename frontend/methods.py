@@ -49,6 +49,8 @@ class Methods(TensorBase):
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not
 
+    greater, greater_equal, less, less_equal, not_equal = F.gt, F.ge, F.lt, F.le, F.ne
+
     multiply_, divide_, subtract_ = inplace.mul_, inplace.div_, inplace.sub_
     abs_ = variant(F.abs, "abs_")
     neg_ = variant(F.neg, "neg_")
@@ -133,4 +135,7 @@ class Methods(TensorBase):
     lgamma_ = variant(X.lgamma, "lgamma_")
     cumsum_ = variant(C.cumsum, "cumsum_")
     cumprod_ = variant(C.cumprod, "cumprod_")
+    greater_, greater_equal_, less_, less_equal_, not_equal_, true_divide_ = gt_, ge_, lt_, le_, ne_, inplace.div_
+    arccos_, arccosh_, arcsin_, arcsinh_ = acos_, acosh_, asin_, asinh_
+    arctan_, arctan2_, arctanh_ = atan_, atan2_, atanh_
     # fmt: on

@@ -27,6 +27,9 @@ _BROADCAST, _CAST = OPS["broadcast"], OPS["cast"]
 CATEGORY: Final = {"bool": 0, "int": 1, "uint": 1, "float": 2, "complex": 3}
 _ARITHMETIC: Final = frozenset({"add", "sub", "mul", "div"})
 _NUMBERS: Final = (bool, int, float, complex, np.generic)
+_MAX_SHAPES: Final = 16384
+
+_broadcast_shapes: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
 
 
 def set_default_dtype(d: DType) -> None:
@@ -147,7 +150,10 @@ def full_like_number(
 
 def broadcast_shapes(name: str, *operands: TensorBase) -> tuple[int, ...]:
     """The common shape by the usual rules (right-aligned, 1 stretches); ShapeError naming the dimension."""
-    shapes = [x._layout.shape for x in operands]
+    shapes = tuple([x._layout.shape for x in operands])
+    found = _broadcast_shapes.get(shapes)
+    if found is not None:
+        return found
     rank = max(map(len, shapes))
     result = [1] * rank
     for shape in shapes:
@@ -162,7 +168,9 @@ def broadcast_shapes(name: str, *operands: TensorBase) -> tuple[int, ...]:
                     fix="make the sizes equal, or one of them 1 (unsqueeze, reshape)",
                 )
             result[d] = size
-    return tuple(result)
+    if len(_broadcast_shapes) >= _MAX_SHAPES:
+        _broadcast_shapes.clear()
+    return _broadcast_shapes.setdefault(shapes, tuple(result))
 
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:

@@ -28,6 +28,7 @@ from kiln.ir.types import CPU, Device, DType
 from kiln.maths import lgamma
 from kiln.promotion import broadcast_shapes, cast_to, full_like_number, tensor_arg
 from kiln.sorting import argsort, topk
+from kiln.spelling import maker_names
 from kiln.tensor import Tensor
 
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
@@ -176,6 +177,7 @@ def _random(
     return drawn.requires_grad_() if grad else drawn
 
 
+@maker_names
 def rand(
     *size: Any,
     dtype: DType | None = None,
@@ -187,6 +189,7 @@ def rand(
     return _random("rand", "uniform", size, dtype, device, generator, requires_grad)
 
 
+@maker_names
 def randn(
     *size: Any,
     dtype: DType | None = None,
@@ -198,6 +201,7 @@ def randn(
     return _random("randn", "normal", size, dtype, device, generator, requires_grad)
 
 
+@maker_names
 def rand_like(
     input: Tensor,
     *,
@@ -211,6 +215,7 @@ def rand_like(
     return _random("rand_like", "uniform", input.shape, kind, device, generator, requires_grad)
 
 
+@maker_names
 def randn_like(
     input: Tensor,
     *,
@@ -240,6 +245,7 @@ def _integers(name: str, low: int, high: int, shape: tuple[int, ...], generator:
     return cast_to(u * float(high - low), T.int64) + int(low)
 
 
+@maker_names
 def randint(
     low: int,
     high: Any = None,
@@ -261,6 +267,7 @@ def randint(
     return drawn.requires_grad_() if requires_grad else drawn
 
 
+@maker_names
 def randint_like(
     input: Tensor,
     low: int,
@@ -277,6 +284,7 @@ def randint_like(
     return randint(low, high, input.shape, dtype=kind, device=device, generator=generator, requires_grad=requires_grad)
 
 
+@maker_names
 def randperm(
     n: int,
     *,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -23,6 +22,20 @@ class MinMax(NamedTuple):
     max: Tensor
 
 
+class Histogram(NamedTuple):
+    """Counts, and the edges between them."""
+
+    hist: Tensor
+    bin_edges: Tensor
+
+
+class Frexp(NamedTuple):
+    """Mantissas in [0.5, 1), and exponents of 2."""
+
+    mantissa: Tensor
+    exponent: Tensor
+
+
 def _shown(self: Any) -> str:
     fields = ",\n".join(f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
     return f"kiln.return_types.{type(self).__name__}(\n{fields})"
@@ -34,13 +47,10 @@ def _result(name: str, base: Any) -> Any:
     return type(name, (base,), {"__slots__": (), "__repr__": _shown, "__module__": __name__, "__doc__": doc})
 
 
-def make(name: str, fields: str) -> Any:
-    """A class with the named fields."""
-    return _result(name, namedtuple(name, fields))
-
-
 sort, topk, kthvalue, median, nanmedian, mode = (
     _result(name, Pair) for name in ("sort", "topk", "kthvalue", "median", "nanmedian", "mode")
 )
 max, min, cummax, cummin = (_result(name, Pair) for name in ("max", "min", "cummax", "cummin"))
 aminmax = _result("aminmax", MinMax)
+histogram = _result("histogram", Histogram)
+frexp = _result("frexp", Frexp)

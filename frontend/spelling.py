@@ -56,6 +56,35 @@ def numpy_names(function: Callable[P, R]) -> Callable[P, R]:
 _SPELLINGS = frozenset({*_NUMPY, "out"})
 
 
+_HEEDLESS = ("layout", "memory_format", "pin_memory")
+"""What PyTorch's functions that make tensors take too, and what changes nothing here."""
+_SIZED = ("empty", "ones", "rand", "randn", "zeros")
+_MAKING = frozenset({*_HEEDLESS, "out", "size"})
+
+
+def maker_names(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that makes tensors, which then also takes `out`, sizes as `size=`, and `layout`, `memory_format` and
+    `pin_memory`, which change nothing."""
+    name = getattr(function, "__name__", "function")
+    plain = cast("Callable[..., Any]", function)
+
+    @functools.wraps(function)
+    def spelt(*args: Any, **kwargs: Any) -> Any:
+        if not kwargs or kwargs.keys().isdisjoint(_MAKING):
+            return plain(*args, **kwargs)
+        for ignored in _HEEDLESS:
+            kwargs.pop(ignored, None)
+        if "size" in kwargs and name in _SIZED:
+            if args:
+                raise ArgumentError("sizes are given twice", op=name, fix="pass them once")
+            args = (kwargs.pop("size"),)
+        out = kwargs.pop("out", None)
+        result = plain(*args, **kwargs)
+        return result if out is None else written(name, out, result)
+
+    return cast("Callable[P, R]", spelt)
+
+
 def written(name: str, out: object, result: Tensor) -> Tensor:
     """`result` in the memory of `out`, which is returned."""
     if not isinstance(out, TensorBase) or not isinstance(result, TensorBase):

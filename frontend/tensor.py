@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, dispatch, indexing, inplace, special
+from kiln import autograd, differences, dispatch, indexing, inplace, special
 from kiln import complexes as K
 from kiln import contraction as C
+from kiln import distances as D
 from kiln import factorizations as Z
 from kiln import functional as F
 from kiln import gathering as G
 from kiln import integers as N
 from kiln import movement as M
 from kiln import pointwise as P
+from kiln import selection as L
 from kiln import sorting as O
 from kiln import systems as S
 from kiln.autograd.methods import GradMethods
@@ -28,6 +30,7 @@ from kiln.ir.ops.base import OpDef
 from kiln.methods import Methods
 from kiln.promotion import cast_to
 from kiln.random_methods import RandomMethods
+from kiln.shape_methods import ShapeMethods
 
 Self = TypeVar("Self", bound="Tensor")
 
@@ -86,7 +89,7 @@ class _Casts(Methods):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -156,8 +159,9 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
         """Bytes of one element."""
         return self.dtype.itemsize
 
-    def is_contiguous(self) -> bool:
-        """Whether elements lie row-major without gaps."""
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Whether elements lie row-major without gaps; so for every memory format."""
+        del memory_format
         return self._layout.contiguous
 
     def is_floating_point(self) -> bool:
@@ -264,6 +268,13 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
     gcd, lcm = N.gcd, N.lcm
     mvlgamma, i0 = special.multigammaln, special.i0
+    histogram, split_with_sizes = L.histogram, L.split_with_sizes
+    select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
+    renorm, frexp = D.renorm, differences.frexp
+    tril_, triu_ = inplace.variant(M.tril, "tril_"), inplace.variant(M.triu, "triu_")
+    addmm_, addmv_ = inplace.variant(C.addmm, "addmm_"), inplace.variant(C.addmv, "addmv_")
+    addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
+    baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_

@@ -25,35 +25,56 @@ class _Memory:
 
     __slots__ = ("__array_interface__",)
 
-    def __init__(self, place: Place, address: int) -> None:
+    def __init__(self, interface: dict[str, Any]) -> None:
+        self.__array_interface__ = interface
+
+
+class _View:
+    """Arrays at one place of different calls."""
+
+    __slots__ = ("interface", "offset", "slot")
+
+    def __init__(self, place: Place) -> None:
         dtype = place.type.dtype.numpy
-        self.__array_interface__: dict[str, Any] = {
+        self.slot, self.offset = place.slot, place.offset
+        self.interface = {
             "version": 3,
-            "data": (address, False),
             "typestr": dtype.str,
             "shape": place.type.static_shape(),
             "strides": tuple(s * dtype.itemsize for s in place.strides),
         }
 
+    def __call__(self, slots: Sequence[int]) -> np.ndarray[Any, Any]:
+        return np.asarray(_Memory({**self.interface, "data": (slots[self.slot] + self.offset, False)}))
 
-def _array(place: Place, slots: Sequence[int]) -> np.ndarray[Any, Any]:
-    return np.asarray(_Memory(place, slots[place.slot] + place.offset))
 
+class Performer:
+    """Carries out one call again and again. Thread-safe."""
 
-def perform(call: LibraryCall, slots: Sequence[int]) -> None:
-    """Carry out one call. `slots` are addresses (those that the call's places name); the caller keeps the memory alive.
-    `ir.ops.base.LibraryError` when the library refuses; then nothing has been written."""
-    lower = OPS[call.op].lower
-    assert isinstance(lower, Library)
-    operands = [np.array(_array(place, slots), order="C", copy=None) for place in call.operands]
-    exchange = pool().exchange_csr
-    before = exchange(DEFAULT_MXCSR)
-    try:
-        with np.errstate(all="ignore"):
-            made = lower.run(*operands, **dict(call.attrs))
-    finally:
-        exchange(before)
-    results = made if isinstance(made, tuple) else (made,)
-    for place, result in zip(call.results, results, strict=True):
-        assert result.dtype == place.type.dtype.numpy and result.shape == place.type.static_shape()
-        _array(place, slots)[...] = result
+    __slots__ = ("attrs", "call", "operands", "results", "run", "types")
+
+    def __init__(self, call: LibraryCall) -> None:
+        lower = OPS[call.op].lower
+        assert isinstance(lower, Library)
+        self.call = call
+        self.run = lower.run
+        self.attrs = dict(call.attrs)
+        self.operands = tuple(map(_View, call.operands))
+        self.results = tuple(map(_View, call.results))
+        self.types = tuple((p.type.dtype.numpy, p.type.static_shape()) for p in call.results)
+
+    def __call__(self, slots: Sequence[int]) -> None:
+        """`slots` are addresses (those that the call's places name); the caller keeps the memory alive.
+        `ir.ops.base.LibraryError` when the library refuses; then nothing has been written."""
+        operands = [np.array(view(slots), order="C", copy=None) for view in self.operands]
+        exchange = pool().exchange_csr
+        before = exchange(DEFAULT_MXCSR)
+        try:
+            with np.errstate(all="ignore"):
+                made = self.run(*operands, **self.attrs)
+        finally:
+            exchange(before)
+        results = made if isinstance(made, tuple) else (made,)
+        assert tuple((r.dtype, r.shape) for r in results) == self.types, f"{self.call.op}: not what its type rule says"
+        for view, result in zip(self.results, results, strict=True):
+            view(slots)[...] = result

@@ -25,12 +25,14 @@ COMPOSED_ULP = {
     "triangular_solve": 64,
     "lu_factor": 64,
     "matrix_exp": 64,
+    **dict.fromkeys(("fft", "rfft", "irfft"), 16),
 }
 """Compositions repeat that error: sigmoid has exp, an add and a divide; gelu multiplies an error of erf + 1 (small
 where erf is close to -1, hence also the absolute part below); normal has log, sqrt and cos of a rounded angle;
 polygamma sums a series. The references of erfinv and digamma are such compositions themselves. What is
 factored or substituted element by element has errors of as many roundings as there are rows (about 40 in the samples),
-which the references, in extended precision, have not; an exponential multiplies them by the logarithm of the result."""
+which the references, in extended precision, have not; an exponential multiplies them by the logarithm of the result.
+A Fourier transform's error is a few roundings of its largest result."""
 
 COMPOSED_ABS = {
     "gelu": 8,
@@ -41,6 +43,7 @@ COMPOSED_ABS = {
     "triangular_solve": 256,
     "lu_factor": 256,
     "matrix_exp": 1024,
+    **dict.fromkeys(("fft", "rfft", "irfft"), 256),
 }
 """Absolute part in units of epsilon, for results near zero whose relative error cancellation magnifies."""
 
@@ -88,9 +91,11 @@ def close(op: str, got: Any, wanted: Any) -> bool:
     got, wanted = np.asarray(got), np.asarray(wanted)
     if is_half(got.dtype):
         return _half_close(got, wanted)
-    if got.dtype.kind == "c":
-        ulp = 8 * COMPLEX_ULP if op == "pow" else COMPLEX_ULP
-        return bool((np.abs(got - wanted) <= ulp * np.finfo(got.dtype).eps * np.abs(wanted)).all())
+    if got.dtype.kind == "c" and got.dtype == wanted.dtype:
+        ulp = (8 if op == "pow" else 1) * COMPLEX_ULP * np.finfo(got.dtype).eps
+        if bool((np.abs(got - wanted) <= ulp * np.abs(wanted)).all()):
+            return True
+        return close(op, got.real, wanted.real) and close(op, got.imag, wanted.imag)
     if got.dtype.kind != "f":
         return bool((got == wanted).all())
     finite = np.isfinite(wanted)

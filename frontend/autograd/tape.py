@@ -6,13 +6,13 @@ Every op applied while gradients are wanted leaves a `Node` with a sequence numb
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kiln import dispatch
 from kiln.autograd import hooks
 from kiln.autograd.grad_mode import enable_grad
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, TensorBase, View
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
@@ -72,6 +72,10 @@ class Node:
 
     def expand(self) -> None:
         """Called before derivatives of gradients are computed: a node that stands for many may set `expansion`."""
+
+    def behind(self, index: int) -> Set[int]:
+        """The other results that result `index` was computed from, for a node that stands for many."""
+        return frozenset()
 
     @property
     def name(self) -> str:
@@ -136,6 +140,10 @@ def attach(node: Node, results: Sequence[TensorBase]) -> None:
             t._flags |= REQUIRES_GRAD
 
 
+Saved: TypeAlias = "tuple[Any, Any, int]"
+"""A tensor that a derivative will read, its memory then, and the version of that."""
+
+
 class Untouched:
     """Stands for an operand that was not saved: its type is all a derivative rule may ask for."""
 
@@ -146,6 +154,13 @@ class Untouched:
 
     def __kiln_bind__(self, op: Any, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         raise AssertionError(f"{op.name} was applied to an operand that its rule did not declare as saved")
+
+
+def untouched(layout: Layout) -> Any:
+    """The stand-in for operands of this layout."""
+    if layout.untouched is None:
+        layout.untouched = Untouched(layout.ttype)
+    return layout.untouched
 
 
 class OpNode(Node):
@@ -161,16 +176,18 @@ class OpNode(Node):
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
         reads, kept = op.saved(self.needs) if op.saved_for else (op.saved_operands, op.saved_results)
-        saved = [i for i in reads if i < len(operands)]
-        self.operands: tuple[Any, ...] | None = tuple(
-            [t if i in saved else Untouched(t._layout.ttype) for i, t in enumerate(operands)]
-        )
-        self.saved_results = tuple([_saved_result(t, keep_results) for t in [results[i] for i in kept]])
+        held: list[Any] = [untouched(t._layout) for t in operands]
         # The memory that the rule will read, with its version: a later in-place write is an error.
-        self.versions = tuple(
-            [(t, t._buffer, t._buffer.version) for t in [operands[i] for i in saved]]
-            + [(t, t._buffer, t._buffer.version) for t in self.saved_results]
-        )
+        versions: list[Saved] = []
+        for i in reads:
+            if i < len(held):
+                held[i] = t = operands[i]
+                versions.append((t, t._buffer, t._buffer.version))
+        self.operands: tuple[Any, ...] | None = tuple(held)
+        self.saved_results = tuple([_saved_result(results[i], keep_results) for i in kept]) if kept else ()
+        for t in self.saved_results:
+            versions.append((t, t._buffer, t._buffer.version))
+        self.versions = tuple(versions)
 
     @property
     def name(self) -> str:
@@ -196,6 +213,8 @@ class OpNode(Node):
     def _call_results(self) -> tuple[Any, ...]:
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
         results: list[Any] = [Untouched(t) for t in self.results]
+        if not self.saved_results:
+            return tuple(results)
         for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
             if t._node is None and MODES.grad_enabled and t._layout.dtype.is_inexact:
                 t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
@@ -208,10 +227,6 @@ class OpNode(Node):
             self.operands = None
             self.saved_results = ()
             self.versions = ()
-
-
-Saved: TypeAlias = "tuple[Any, Any, int]"
-"""A tensor that a derivative will read, its memory then, and the version of that."""
 
 
 def check_versions(op: str, saved: Sequence[Saved]) -> None:
@@ -243,10 +258,12 @@ def _saved_result(t: Any, keep: bool) -> Any:
 
 def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
     """Put an op that was just executed on the tape if one of its operands wants gradients."""
+    flags = 0
     for t in operands:
         if t._view is not None:
             refresh(t)
-    if any(t._flags & REQUIRES_GRAD for t in operands):
+        flags |= t._flags
+    if flags & REQUIRES_GRAD:
         attach(OpNode(op, operands, attrs, results, MODES.recorder is not None), results)
 
 

@@ -29,15 +29,17 @@ def rrelu(
 ) -> Tensor:
     """input where it is not negative, else times a slope: in training one drawn between `lower` and `upper` for each
     element (Xu et al., 2015), otherwise their mean."""
-    x = tensor_arg("rrelu", input)
+    x = kept = tensor_arg("rrelu", input)
     if lower > upper:
         raise InvalidValueError(f"lower {lower} lies above upper {upper}", op="rrelu")
+    if inplace and x.requires_grad:
+        kept = F.clone(x)  # the derivative reads what the write below destroys
     if training:
         drawn = rand(x.shape, dtype=x.dtype)
         slope: Tensor | float = F.add(F.mul(drawn, float(upper - lower)), float(lower))
     else:
         slope = (lower + upper) / 2
-    result = F.where(F.ge(x, 0.0), x, F.mul(x, slope))
+    result = F.where(F.ge(kept, 0.0), kept, F.mul(kept, slope))
     return x.copy_(result) if inplace else result
 
 

@@ -2,8 +2,8 @@
 
 The families: `create` (no operands), `cast`, `pairs` (complex numbers), `elementwise`, `pointwise`, `transcendental`
 and `gamma`, `movement` (views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`,
-`linalg` (the product), `matrix` and `matrix_functions` (systems and factorisations, by a library), `conv`, `pool`,
-`random`, and `fusion` (what codegen groups). How an op is declared stands in `base`.
+`linalg` (the product), `matrix`, `matrix_functions` and `fourier` (by a library), `conv`, `pool`, `random`, and
+`fusion` (what codegen groups). How an op is declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
@@ -11,6 +11,7 @@ from kiln.ir.ops import cast as cast
 from kiln.ir.ops import conv as conv
 from kiln.ir.ops import create as create
 from kiln.ir.ops import elementwise as elementwise
+from kiln.ir.ops import fourier as fourier
 from kiln.ir.ops import fusion as fusion
 from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather

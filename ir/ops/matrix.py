@@ -14,7 +14,7 @@ import numpy as np
 
 from kiln.ir.graph import Attrs
 from kiln.ir.ops import lapack
-from kiln.ir.ops.base import Call, Library, OpDef, OpTypeError, quiet, register
+from kiln.ir.ops.base import Call, Library, OpDef, OpTypeError, Reads, quiet, register
 from kiln.ir.ops.create import full_like, iota
 from kiln.ir.ops.elementwise import add, div, eq, ge, gt, mul, neg, sub, where
 from kiln.ir.ops.gather import gather
@@ -170,6 +170,10 @@ inv: Final[OpDef] = library_op(
 )
 
 
+_SYSTEM_READS: Final[tuple[Reads, Reads]] = (((0,), (0,)), ((0,), ()))
+"""What the gradients of a system's matrix and right sides read: the latter not the solution."""
+
+
 def _solve_vjp(call: Call, g: Any) -> Sequence[Any]:
     a = call.operands[0]
     by_b = solve(transposed(a), g, **call.attrs)
@@ -193,6 +197,7 @@ solve: Final[OpDef] = library_op(
     jvp=_solve_jvp,
     saved_operands=(0,),
     saved_results=(0,),
+    saved_for=_SYSTEM_READS,
     traits=CHECK,
 )
 
@@ -236,6 +241,7 @@ triangular_solve: Final[OpDef] = library_op(
     jvp=_triangular_jvp,
     saved_operands=(0,),
     saved_results=(0,),
+    saved_for=_SYSTEM_READS,
 )
 
 

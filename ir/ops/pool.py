@@ -1,5 +1,6 @@
-"""Pooling over windows of the last two dimensions: the largest element, its place, the sum; and their gradients in
-gather form: each element collects from the windows it lies in. Both add in ascending order of the windows.
+"""Pooling over windows of the last two dimensions: the largest element, its place, the sum. The gradient of the largest
+is written to its place; that of the sum is an op of its own, in gather form: each element collects from the windows it
+lies in. Both add in ascending order of the windows.
 
 Attributes: either `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
 `dilation` (2, of maxima only); or `bins` (2): that many windows, which together cover the images, window i of n over
@@ -12,7 +13,6 @@ Kernels go through a window in a loop (`ElementContext.fold`), so that they are 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -32,9 +32,6 @@ from kiln.ir.types import Dim, DType, TensorType, dtype_of_numpy, float32, float
 SUMMED: Final = (float32, float64)
 """Sums of half types are sums in float32 (frontend/pooling.py)."""
 WINDOW: Final = ("kernel", "stride", "padding", "dilation", "bins")
-FEW_WINDOWS: Final = 16
-"""Where elements lie in more windows, gradients of maxima are brought to their places instead of collected there."""
-
 Place = tuple[L.Expr, list[L.Expr]]
 """An index along one dimension, and the tests that say whether it is there, as few as are needed."""
 
@@ -70,14 +67,16 @@ class _Strided(NamedTuple):
         """Windows that one element may lie in."""
         return min(-(-self._span() // self.axis.stride), max(1, self.axis.size(n, self.taps)))
 
-    def window(self, place: L.Expr, k: L.Expr, n: int, count: L.Expr) -> Place:
+    def window(self, place: L.Expr, k: L.Expr, n: int) -> Place:
         """The k-th window that may reach an element."""
-        axis, span = self.axis, self._span()
+        axis, span, count = self.axis, self._span(), self.axis.size(n, self.taps)
         ahead = place + axis.before
         last = L.apply("div", ahead, L.index(axis.stride)) if axis.stride > 1 else ahead
         back = -(-span // axis.stride) - 1
         first = L.sub(last, L.index(back))
-        tests = [L.apply("lt", L.add(first, k), count)]
+        tests = []
+        if (n - 1 + axis.before) // axis.stride >= count:
+            tests.append(L.apply("lt", L.add(first, k), L.index(count)))
         if back > 0 and self.most(n) <= back:  # there are fewer windows: all of them, in turn
             first = L.index(0)
             tests = [L.apply("le", k, last)]
@@ -126,7 +125,7 @@ class _Bins(NamedTuple):
     def most(self, n: int) -> int:
         return max((((e + 1) * self.bins - 1) // n - e * self.bins // n + 1 for e in range(n)), default=1)
 
-    def window(self, place: L.Expr, k: L.Expr, n: int, count: L.Expr) -> Place:
+    def window(self, place: L.Expr, k: L.Expr, n: int) -> Place:
         if n % self.bins == 0:
             return L.apply("div", place, L.index(n // self.bins)), []
         first = L.apply("div", place * self.bins, L.index(n))
@@ -240,18 +239,36 @@ def _max_element(ctx: ElementContext, index: Index) -> L.Expr:
 
 
 def _index_element(ctx: ElementContext, index: Index) -> L.Expr:
-    dtype = ctx.operand_types[0].dtype
+    """The place of the first one of the largest. Without padding that is the first of the window until a larger one is
+    found; else the first that is there counts, whatever it is."""
+    dtype, padded = (
+        ctx.operand_types[0].dtype,
+        any(ints_attr(ctx.attrs, "padding")) if "bins" not in ctx.attrs else False,
+    )
 
     def step(value: L.Expr, place: L.Expr, there: L.Expr | None, state: State) -> State:
         best, at = state
-        if isinstance(at, L.Const) and there is None:
-            return value, place
-        larger = L.apply("and", L.apply("eq", best, best), L.apply("not", L.apply("le", value, best)))
-        takes = L.apply("or", L.apply("lt", at, L.index(0)), larger)  # the first one counts, whatever it is
+        takes = L.apply("not", L.apply("le", value, best))
+        if dtype.is_floating_point:  # once NaN is found, it stays
+            takes = L.apply("and", L.apply("eq", best, best), takes)
+        if padded:
+            takes = L.apply("or", L.apply("lt", at, L.index(0)), takes)
         takes = takes if there is None else L.apply("and", there, takes)
         return L.select(takes, value, best), L.select(takes, place, at)
 
-    return _over_window(ctx, index, (L.const(order.identity("max", dtype), dtype), L.index(-1)), step)[1]
+    first = L.index(-1) if padded else _first(ctx, index)
+    return _over_window(ctx, index, (L.const(order.identity("max", dtype), dtype), first), step)[1]
+
+
+def _first(ctx: ElementContext, index: Index) -> L.Expr:
+    """The flat place of a window's first element."""
+    sizes = ctx.operand_types[0].shape[-2:]
+    extents = [ctx.extent(d) for d in sizes]
+    (row, _), (column, _) = (
+        walk.tap(at, L.index(0), n, extent)
+        for walk, at, n, extent in zip(_walks(ctx.attrs), index[-2:], sizes, extents, strict=True)
+    )
+    return L.add(L.mul(row, extents[1]), column)
 
 
 def _sum_element(ctx: ElementContext, index: Index) -> L.Expr:
@@ -263,38 +280,20 @@ def _sum_element(ctx: ElementContext, index: Index) -> L.Expr:
     return _over_window(ctx, index, (L.const(-0.0, ctx.result_type.dtype),), step)[0]
 
 
-def _collected(ctx: ElementContext, index: Index, test: Callable[[Index, L.Expr | None], L.Expr | None]) -> L.Expr:
-    """The sum, from +0 and in ascending order, of operand 0 over the windows that an element lies in. `test(where,
-    there)`: of the window at `where`, which exists if `there`, whether it counts."""
+def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
+    """From +0 and in ascending order of the windows that an element lies in."""
     walks, size = _walks(ctx.attrs), ints_attr(ctx.attrs, "size")
-    counts = [ctx.extent(d) for d in ctx.operand_types[0].shape[-2:]]
 
     def visit(steps: Index, state: State) -> State:
         (p, p_tests), (q, q_tests) = (
-            walk.window(at, k, n, count)
-            for walk, at, k, n, count in zip(walks, index[-2:], steps, size, counts, strict=True)
+            walk.window(at, k, n) for walk, at, k, n in zip(walks, index[-2:], steps, size, strict=True)
         )
-        where, (total,) = (*index[:-2], p, q), state
-        there = test(where, _all([*p_tests, *q_tests]))
-        more = L.apply("add", total, ctx.read(0, where, there))
+        there, (total,) = _all([*p_tests, *q_tests]), state
+        more = L.apply("add", total, ctx.read(0, (*index[:-2], p, q), there))
         return (more if there is None else L.select(there, more, total),)
 
     rounds = [L.index(walk.most(n)) for walk, n in zip(walks, size, strict=True)]
     return ctx.fold(rounds, (L.const(0.0, ctx.result_type.dtype),), visit)[0]
-
-
-def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
-    return _collected(ctx, index, lambda where, there: there)
-
-
-def _max_input_element(ctx: ElementContext, index: Index) -> L.Expr:
-    here = L.add(L.mul(index[-2], L.index(ints_attr(ctx.attrs, "size")[1])), index[-1])
-
-    def is_here(where: Index, there: L.Expr | None) -> L.Expr | None:
-        same = L.apply("eq", ctx.read(1, where, there), here)
-        return same if there is None else L.apply("and", there, same)
-
-    return _collected(ctx, index, is_here)
 
 
 # --------------------------------------------------------------------------------------- references
@@ -352,15 +351,6 @@ def _sum_input_ref(xp: Any, g: Any, **attrs: Any) -> Any:
     return out
 
 
-def _max_input_ref(xp: Any, g: Any, at: Any, **attrs: Any) -> Any:
-    height, width = attrs["size"]
-    out = np.zeros((*g.shape[:-2], height * width), g.dtype)
-    for p, q in np.ndindex(*g.shape[-2:]):
-        hit = np.arange(height * width) == at[..., p, q][..., None]
-        out = np.where(hit, out + g[..., p, q][..., None], out)
-    return out.reshape(*g.shape[:-2], height, width)
-
-
 # ------------------------------------------------------------------------------------- declarations
 
 
@@ -384,23 +374,19 @@ def _along(x: Any) -> dict[str, Any]:
     return {"at": tuple(range(rank)), "place": (*range(rank - 1), -1), "wrap": False}
 
 
-def _at(x: Any, index: Any) -> Any:
-    """The elements of images at the places of their windows."""
-    return reshape(gather(_flat(x), _flat(index), **_along(x)), shape=index.ttype.shape)
-
-
 def _max_vjp(call: Call, g: Any) -> Sequence[Any]:
     """Each number goes to the place of its window, windows in ascending order."""
     t: TensorType = call.operands[0].ttype
-    index, size = max_pool2d_index(call.operands[0], **call.attrs), t.static_shape()[-2:]
-    if math.prod(walk.most(n) for walk, n in zip(_walks(call.attrs), size, strict=True)) <= FEW_WINDOWS:
-        return (max_pool2d_input(g, index, size=size, **call.attrs),)
-    images = TensorType(t.dtype, (*t.shape[:-2], size[0] * size[1]), t.device)
-    return (reshape(scatter_add(zeros_of(images, g), _flat(g), _flat(index), **_along(g)), shape=t.shape),)
+    index = _flat(max_pool2d_index(call.operands[0], **call.attrs))
+    images = TensorType(t.dtype, (*t.shape[:-2], t.static_shape()[-2] * t.static_shape()[-1]), t.device)
+    return (reshape(scatter_add(zeros_of(images, g), _flat(g), index, **_along(g)), shape=t.shape),)
 
 
 def _max_jvp(call: Call, t: Any) -> Sequence[Any]:
-    return (None if t is None else _at(t, max_pool2d_index(call.operands[0], **call.attrs)),)
+    if t is None:
+        return (None,)
+    index = max_pool2d_index(call.operands[0], **call.attrs)
+    return (reshape(gather(_flat(t), _flat(index), **_along(t)), shape=index.ttype.shape),)
 
 
 max_pool2d_index: Final[OpDef] = register(
@@ -465,29 +451,5 @@ sum_pool2d_input: Final[OpDef] = register(
         jvp=lambda call, t: (None if t is None else sum_pool2d_input(t, **call.attrs),),
         traits=frozenset({"exact"}),
         arity=1,
-    )
-)
-
-
-def _max_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    g, index = operands
-    _checked("max_pool2d_input", g, attrs, NUMERIC)
-    if index.dtype is not int64 or index.shape != g.shape:
-        raise OpTypeError("max_pool2d_input", f"needs an int64 place for each number of {g}, got {index}")
-    return (_spread("max_pool2d_input", g, attrs),)
-
-
-max_pool2d_input: Final[OpDef] = register(
-    OpDef(
-        "max_pool2d_input",
-        "max_pool2d_input(g, index; size, kernel, stride, padding, dilation or bins): images of `size` in which each "
-        "element is the sum, from +0 and in ascending order, of g over the windows whose index is its place.",
-        _max_input_types,
-        quiet(_max_input_ref),
-        Dense(_max_input_element),
-        vjp=lambda call, t: (_at(t, call.operands[1]), None),
-        jvp=lambda call, t, _: (None if t is None else max_pool2d_input(t, call.operands[1], **call.attrs),),
-        saved_operands=(1,),
-        arity=2,
     )
 )

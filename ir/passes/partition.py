@@ -121,6 +121,8 @@ class Differentiated:
     """How many of forward's outputs, at the end, are there for backward alone."""
     plain_bytes: int
     """Their bytes, were every early value that a derivative rule reads stored."""
+    preserved: Mapping[int, int]
+    """For inputs that forward overwrites, and whose content is asked for: the output that is a copy of it."""
     repeated: tuple[str, ...]
     """The ops of forward that backward does again, with how often."""
 
@@ -139,8 +141,11 @@ class Differentiated:
         )
 
 
-def split(early: Early, numbering: dict[object, int], chosen: Sequence[int], at_hand: AtHand) -> Differentiated:
-    """Cut a joint graph in two; `chosen` are the numbers of the values to store."""
+def split(
+    early: Early, numbering: dict[object, int], chosen: Sequence[int], at_hand: AtHand, preserve: Sequence[int] = ()
+) -> Differentiated:
+    """Cut a joint graph in two; `chosen` are the numbers of the values to store. Forward's copies of the inputs
+    `preserve` are further outputs."""
     source = early.joint.source
     builder, mapped = rebuild(source)
     made = dict(zip(early.joint.graph.inputs, mapped.values(), strict=False))
@@ -159,6 +164,8 @@ def split(early: Early, numbering: dict[object, int], chosen: Sequence[int], at_
 
     outputs = [mapped[v] for v in source.outputs]
     stored = {early.numbers[v]: k for k, v in early.kept(at_hand).items()}
+    preserved = {k: len(outputs) + n for n, k in enumerate(preserve)}
+    outputs += [mapped[source.inputs[k]] for k in preserve]
     for number in chosen:
         stored[number] = len(outputs)
         outputs.append(get(early.first[number]))
@@ -174,6 +181,7 @@ def split(early: Early, numbering: dict[object, int], chosen: Sequence[int], at_
         at_hand,
         len(chosen),
         _plain_bytes(early, at_hand),
+        preserved,
         repeated,
     )
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kiln.codegen.cuda.emit import CudaText, emit_kernel
+from kiln.codegen.cuda.emit import emit_kernel
+from kiln.codegen.cuda.program import CudaText
 from kiln.codegen.cuda.schedule import ROW_THREADS, Unsupported
 from kiln.codegen.lower import lower
 from kiln.ir import loops as L

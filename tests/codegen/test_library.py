@@ -142,7 +142,7 @@ def test_the_library_sees_the_control_register_of_generated_code(monkeypatch: py
     place = library.Place(0, 0, TensorType(float64, (2,)), (1,))
     before = exchange(0x9FC0)  # flush to zero, subnormals as zeros
     try:
-        library.perform(LibraryCall("probe", (), (place,), (place,)), [address])
+        library.Performer(LibraryCall("probe", (), (place,), (place,)))([address])
     finally:
         after = exchange(before)
     assert [csr & ~0x3F for csr in seen] == [0x1F80]

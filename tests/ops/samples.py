@@ -20,6 +20,7 @@ from kiln.ir.types import DTYPES, bool_, float32, float64, int64
 from tests.ops import (
     samples_complex,
     samples_conv,
+    samples_fft,
     samples_gamma,
     samples_gather,
     samples_linalg,
@@ -48,6 +49,7 @@ from tests.ops.sampling import t as _t
 FAMILIES: tuple[Any, ...] = (
     samples_complex,
     samples_conv,
+    samples_fft,
     samples_gamma,
     samples_gather,
     samples_linalg,

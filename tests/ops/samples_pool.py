@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from kiln.ir.ops import OPS
 from tests.ops.sampling import MAIN, NUMERIC, Array, ErrorSample, Sample, draw, generator, specials, t
 
 Attrs = dict[str, Any]
@@ -31,6 +30,7 @@ _CASES: tuple[tuple[str, Shape, Attrs], ...] = (
     ("empty", (0, 2, 4, 4), window((2, 2), (2, 2))),
     ("wide", (2, 3, 40), window((2, 2), (1, 1))),
     ("large", (2, 9, 11), window((7, 9), (1, 2), (3, 2, 1, 4))),
+    ("strided", (3, 37, 75), window((2, 3), (1, 2), (0, 1, 2, 1))),
     ("long", (2, 1, 70), window((1, 40), (1, 20), (0, 0, 20, 10))),
     ("bins", (2, 3, 5, 20), {"bins": (3, 6)}),
     ("even bins", (2, 6, 10), {"bins": (3, 2)}),
@@ -64,9 +64,6 @@ def _attrs(name: str, shape: Shape, attrs: Attrs) -> Attrs:
 def _operands(name: str, rng: np.random.Generator, shape: Shape, attrs: Attrs, dtype: str) -> tuple[Array, ...]:
     if name == "sum_pool2d_input":
         return (draw(rng, _counts(shape, attrs), dtype),)
-    if name == "max_pool2d_input":
-        places = OPS["max_pool2d_index"].ref(np, draw(rng, shape, dtype), **attrs)
-        return draw(rng, places.shape, dtype), places.reshape(_counts(shape, attrs))
     return (draw(rng, shape, dtype),)
 
 
@@ -106,7 +103,7 @@ def _smooth(name: str) -> list[Sample]:
 def _errors(name: str) -> list[ErrorSample]:
     plain = _attrs(name, (2, 4, 6), window((2, 2), (2, 2)))
     image, pooled = t("float32", 2, 4, 6), t("float32", 2, 2, 3)
-    operands = {"sum_pool2d_input": (pooled,), "max_pool2d_input": (pooled, t("int64", 2, 2, 3))}.get(name, (image,))
+    operands = {"sum_pool2d_input": (pooled,)}.get(name, (image,))
     boolean = (t("bool", *operands[0].static_shape()), *operands[1:])
     flat = (t("float32", 6), *operands[1:])
     found = [
@@ -122,13 +119,10 @@ def _errors(name: str) -> list[ErrorSample]:
     else:
         found.append(ErrorSample(operands, {**plain, "kernel": (5, 2)}, "shape", "does not fit in 4 rows"))
         found.append(ErrorSample((t("float32", 2, 4, 0),), {"bins": (2, 3)}, "shape", "there are no columns"))
-    if name == "max_pool2d_input":
-        found.append(ErrorSample((pooled, t("int32", 2, 2, 3)), plain, "shape", "needs an int64 place"))
-        found.append(ErrorSample((pooled, t("int64", 2, 2, 2)), plain, "shape", "needs an int64 place"))
     return found
 
 
-_NAMES = ("max_pool2d", "max_pool2d_index", "max_pool2d_input", "sum_pool2d", "sum_pool2d_input")
+_NAMES = ("max_pool2d", "max_pool2d_index", "sum_pool2d", "sum_pool2d_input")
 _DERIVED = tuple(name for name in _NAMES if name != "max_pool2d_index")
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _DERIVED}  # type: ignore[misc]

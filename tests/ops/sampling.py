@@ -23,6 +23,7 @@ Array = np.ndarray[Any, Any]
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 HALVES = ("float16", "bfloat16")
 WIDE_FLOATS = ("float32", "float64")
+COMPLEX = ("complex64", "complex128")
 INTS = ("int64", "int32", "int16", "int8", "uint8")
 NUMERIC = (*INTS, *FLOATS)
 ANY = ("bool", *NUMERIC)
@@ -115,11 +116,24 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: fl
     """Random values: normal floats, small integers, bools."""
     if dtype == "bool":
         return np.asarray(rng.integers(0, 2, shape), bool)
+    if dtype in COMPLEX:
+        return np.asarray((rng.normal(size=shape) + 1j * rng.normal(size=shape)) * scale, dtype)
     if dtype == "int64":
         return np.asarray(rng.integers(-9, 10, shape))
     if dtype in INTS:
         return np.asarray(rng.integers(0 if dtype == "uint8" else -9, 10, shape), dtype)
     return converted(rng.normal(size=shape) * scale, DTYPES[dtype])
+
+
+def direction(rng: np.random.Generator, x: Array) -> Array:
+    """A random array like `x`, of floats or complex numbers."""
+    drawn = np.asarray(rng.normal(size=x.shape))
+    return drawn + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else drawn
+
+
+def product(x: Array, y: Array) -> float:
+    """The sum of products of numbers, complex ones being pairs of such."""
+    return float((x.conj() * y).real.sum())
 
 
 def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callable[[], Array]]]:

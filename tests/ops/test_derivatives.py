@@ -17,8 +17,9 @@ from kiln.ir.ops import OPS
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import TensorType
 from tests import tolerances as tol
-from tests.ops.derive import call_of, difference, gradient, graph_of, tangent, type_of
+from tests.ops.derive import call_of, difference, gradient, graph_of, tangent
 from tests.ops.samples import Sample, generator, smooth_samples
+from tests.ops.sampling import direction, product
 
 Array = np.ndarray[Any, Any]
 CALLS = [
@@ -29,12 +30,7 @@ CALLS = [
 def like(arrays: Sequence[Array], *seed: object) -> list[Array]:
     """Random directions for the floating-point arrays."""
     rng = generator("direction", *seed)
-
-    def one(x: Array) -> Array:
-        made = np.asarray(rng.normal(size=x.shape))
-        return made + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else made
-
-    return [one(x) for x in arrays if x.dtype.kind in "fc"]
+    return [direction(rng, x) for x in arrays if x.dtype.kind in "fc"]
 
 
 def near(got: Array, wanted: Array, tolerance: float) -> bool:
@@ -42,8 +38,7 @@ def near(got: Array, wanted: Array, tolerance: float) -> bool:
 
 
 def inner(xs: Sequence[Array], ys: Sequence[Array]) -> float:
-    """The inner product of real vectors: of the parts of complex numbers."""
-    return float(sum(np.vdot(x, y).real for x, y in zip(xs, ys, strict=True)))
+    return sum(product(x, y) for x, y in zip(xs, ys, strict=True))
 
 
 def test_every_derivative_is_tested() -> None:
@@ -62,18 +57,18 @@ def setup(op: OpDef, sample: Sample) -> tuple[Graph, list[Array], list[Array], l
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
 def test_gradient_against_differences(op: OpDef, sample: Sample) -> None:
-    graph, arrays, direction, grads = setup(op, sample)
-    numeric = inner(grads, difference(graph, arrays, direction, tol.DIFFERENCE_STEP))
-    analytic = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), direction)
+    graph, arrays, along, grads = setup(op, sample)
+    numeric = inner(grads, difference(graph, arrays, along, tol.DIFFERENCE_STEP))
+    analytic = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), along)
     assert near(np.asarray(analytic), np.asarray(numeric), tol.DIFFERENCE)
 
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
 def test_tangent_against_differences(op: OpDef, sample: Sample) -> None:
-    graph, arrays, direction, _ = setup(op, sample)
+    graph, arrays, along, _ = setup(op, sample)
     for got, wanted in zip(
-        evaluate_ref(tangent(graph), [*arrays, *direction]),
-        difference(graph, arrays, direction, tol.DIFFERENCE_STEP),
+        evaluate_ref(tangent(graph), [*arrays, *along]),
+        difference(graph, arrays, along, tol.DIFFERENCE_STEP),
         strict=True,
     ):
         assert near(got, wanted, tol.DIFFERENCE)
@@ -81,9 +76,9 @@ def test_tangent_against_differences(op: OpDef, sample: Sample) -> None:
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
 def test_gradient_is_the_transposed_tangent(op: OpDef, sample: Sample) -> None:
-    graph, arrays, direction, grads = setup(op, sample)
-    forward = inner(grads, evaluate_ref(tangent(graph), [*arrays, *direction]))
-    backward = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), direction)
+    graph, arrays, along, grads = setup(op, sample)
+    forward = inner(grads, evaluate_ref(tangent(graph), [*arrays, *along]))
+    backward = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), along)
     assert near(np.asarray(backward), np.asarray(forward), tol.TRANSPOSE)
 
 
@@ -93,11 +88,11 @@ def test_second_order(op: OpDef, sample: Sample) -> None:
     graph, arrays, _, grads = setup(op, sample)
     first = gradient(graph)
     inputs = [*arrays, *grads]
-    direction = like(inputs, "second", op.name, sample.label)
+    along = like(inputs, "second", op.name, sample.label)
     weights = like(evaluate_ref(first, inputs), "weights", op.name, sample.label)
-    numeric = inner(weights, difference(first, inputs, direction, tol.DIFFERENCE_STEP))
-    reverse = inner(evaluate_ref(gradient(first), [*inputs, *weights]), direction)
-    forward = inner(weights, evaluate_ref(tangent(first), [*inputs, *direction]))
+    numeric = inner(weights, difference(first, inputs, along, tol.DIFFERENCE_STEP))
+    reverse = inner(evaluate_ref(gradient(first), [*inputs, *weights]), along)
+    forward = inner(weights, evaluate_ref(tangent(first), [*inputs, *along]))
     assert near(np.asarray(reverse), np.asarray(numeric), tol.SECOND_DIFFERENCE)
     assert near(np.asarray(forward), np.asarray(reverse), tol.TRANSPOSE)
 
@@ -149,7 +144,7 @@ def test_one_gradient_alone_reads_only_what_it_says(op: OpDef) -> None:
     sample = smooth_samples(op.name)[0]
     for wanted in range(op.arity or 0):
         needs = tuple(k == wanted for k in range(op.arity or 0))
-        graph = graph_of(op, [type_of(x) for x in sample.operands], sample.attrs)
+        graph = graph_of(op, sample)
         builder, known = rebuild(graph)
         (operation,) = graph.operations
         known.update(

@@ -15,6 +15,7 @@ from kiln.ir.ops.base import OpDef
 from kiln.runtime import targets, threads
 from tests import tolerances as tol
 from tests.ops.samples import Sample, error_samples, generator, samples, smooth_samples
+from tests.ops.sampling import direction, product
 from tests.ops.test_declarations import references, same_bits
 
 Array = np.ndarray[Any, Any]
@@ -176,12 +177,7 @@ def test_pick_out_of_bounds_raises_eager_and_compiled() -> None:
 
 def floats(arrays: Sequence[Array], *seed: object) -> list[Array]:
     rng = generator("ops", *seed)
-
-    def one(x: Array) -> Array:
-        made = np.asarray(rng.normal(size=x.shape))
-        return np.asarray(made + 1j * rng.normal(size=x.shape)) if x.dtype.kind == "c" else made
-
-    return [one(x) for x in arrays if x.dtype.kind in "fc"]
+    return [direction(rng, x) for x in arrays if x.dtype.kind in "fc"]
 
 
 def wanting(arrays: Sequence[Array]) -> list[kiln.Tensor]:
@@ -198,13 +194,12 @@ Function = Callable[[Sequence[kiln.Tensor]], kiln.Tensor]
 
 
 def weighted(op: OpDef, sample: Sample) -> Function:
-    """A real number that depends on the operands: the sum of op(...) times fixed random weights, of complex results
-    the real part of it."""
+    """A number that depends on the operands: the sum of op(...) times fixed random weights."""
     weights = [kiln.from_numpy(w) for w in floats(references(op, sample), "weight", op.name, sample.label)]
 
     def run(operands: Sequence[kiln.Tensor]) -> kiln.Tensor:
         results = [r for r in sample.bind(op, operands, operands[0]) if r.dtype.is_inexact]
-        totals = [kiln.real((r * weight).sum()) for r, weight in zip(results, weights, strict=True)]
+        totals = [(r * weight).sum().real for r, weight in zip(results, weights, strict=True)]
         total = totals[0]
         for more in totals[1:]:
             total = total + more
@@ -220,18 +215,18 @@ def gradients(run: Function, operands: Sequence[kiln.Tensor], create_graph: bool
     return list(kiln.grad(value, leaves(operands), create_graph=create_graph, allow_unused=True))
 
 
-def slope(run: Function, arrays: Sequence[Array], direction: Sequence[Array]) -> float:
-    """Central difference of a number along `direction`."""
+def slope(run: Function, arrays: Sequence[Array], along: Sequence[Array]) -> float:
+    """Central difference of a number along `along`."""
     values = []
     for scale in (tol.DIFFERENCE_STEP, -tol.DIFFERENCE_STEP):
-        moves = iter(direction)
+        moves = iter(along)
         moved = [x + scale * next(moves) if x.dtype.kind in "fc" else x for x in arrays]
         values.append(run(wanting(moved)).item())
     return float(values[0] - values[1]) / (2 * tol.DIFFERENCE_STEP)
 
 
-def dot(grads: Sequence[kiln.Tensor | None], direction: Sequence[Array]) -> float:
-    return float(sum(np.vdot(g.numpy(), d).real for g, d in zip(grads, direction, strict=True) if g is not None))
+def dot(grads: Sequence[kiln.Tensor | None], along: Sequence[Array]) -> float:
+    return sum(product(g.numpy(), d) for g, d in zip(grads, along, strict=True) if g is not None)
 
 
 SMOOTH = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED for s in smooth_samples(name)]
@@ -240,21 +235,21 @@ SMOOTH = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED
 @pytest.mark.parametrize(("op", "sample"), SMOOTH)
 def test_gradients_first_and_second_order(op: OpDef, sample: Sample) -> None:
     run, arrays = weighted(op, sample), sample.operands
-    direction = floats(arrays, "direction", op.name, sample.label)
+    along = floats(arrays, "direction", op.name, sample.label)
     seconds = [kiln.from_numpy(x) for x in floats(arrays, "seconds", op.name, sample.label)]
-    numeric = slope(run, arrays, direction)
-    analytic = dot(gradients(run, wanting(arrays)), direction)
+    numeric = slope(run, arrays, along)
+    analytic = dot(gradients(run, wanting(arrays)), along)
     assert abs(analytic - numeric) <= tol.DIFFERENCE * (1 + abs(numeric))
 
     def number(operands: Sequence[kiln.Tensor]) -> kiln.Tensor:
         """The gradient along `seconds`, itself on the tape."""
         total = kiln.zeros(1, dtype=kiln.float64).sum()
         for g, w in zip(gradients(run, operands, create_graph=True), seconds, strict=True):
-            total = total if g is None else total + kiln.real((g * w).sum())
+            total = total if g is None else total + (g * w).sum().real
         return total
 
-    numeric = slope(number, arrays, direction)
-    analytic = dot(gradients(number, wanting(arrays)), direction)
+    numeric = slope(number, arrays, along)
+    analytic = dot(gradients(number, wanting(arrays)), along)
     assert abs(analytic - numeric) <= tol.SECOND_DIFFERENCE * (1 + abs(numeric))
 
 

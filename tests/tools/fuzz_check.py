@@ -364,7 +364,7 @@ def draw(seed: int, family: str = "both") -> AnyProgram:
     if family == "table" or (family == "both" and seed % 2):
         return draw_table(seed)
     rng = np.random.default_rng(seed)
-    return Generator(rng, int(rng.integers(5, 41))).draw()
+    return Generator(rng, int(rng.integers(4, 17))).draw()
 
 
 def describe(program: AnyProgram) -> str:

@@ -53,7 +53,7 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
     eager_only.clear()
     try:
         program = draw(seed, family)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong is a find, told with its seed
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is a fault of this program)
         out.fault = f"while drawing: {type(error).__name__}: {error}"
         return out
     out.checked = not (program.special or program.fragile)
@@ -66,7 +66,7 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
     out.views.update(f"write {kind}" for *_, kind in program.writes)
     try:
         check(program, seed, thorough)
-    except Exception as error:  # noqa: BLE001 - whatever goes wrong is a find, told with its seed
+    except Exception as error:  # noqa: BLE001  (whatever it is, it is a fault of this program)
         out.fault = f"{type(error).__name__}: {error}\n{describe(program)}"
     out.refused = collections.Counter(refused)
     return out

@@ -240,6 +240,32 @@ def listing(fn: Run, *rest: Any, **named: Any) -> Run:
     return run
 
 
+VIEWS = 4
+
+
+def viewed(view: int, x: Any) -> Any:
+    """A part of x, or all of it, seen otherwise."""
+    if view == 1:
+        return x[1:]
+    if view == 2:
+        return x.transpose(0, -1)
+    if view == 3:
+        return x[..., ::2]
+    return x.unsqueeze(0).expand(1, *x.shape)[0] if view == 4 else x
+
+
+def through(view: int, write: Run) -> Run:
+    """A write to a view of a copy of the first operand; operands of its shape are seen the same way."""
+
+    def run(x: Any, *xs: Any) -> Any:
+        base = x.clone()
+        part = viewed(view, base)
+        out = write(part, *[viewed(view, y) if y.shape == base.shape else y for y in xs])
+        return base, out * 1
+
+    return run
+
+
 def either(d: Draw, name: str, *rest: Any, **named: Any) -> Run:
     """The function of this name, or the method."""
     if hasattr(kiln.Tensor, name) and d.flip(0.3):
@@ -272,10 +298,12 @@ add_unary("adjoint", ANY, lambda v: np.swapaxes(v, -1, -2), 2)
 add_unary("msort", ANY, lambda v: np.sort(v, 0), 1)
 
 
-def add_binary(name: str, dtypes: Sequence[str], oracle: Callable[..., Any] | None = None) -> None:
+def add_binary(
+    name: str, dtypes: Sequence[str], oracle: Callable[..., Any] | None = None, numbers: bool = True
+) -> None:
     def draw(d: Draw) -> Drawn:
         k = d.take(dtypes)
-        if d.flip(0.25) and name not in ("maximum", "minimum", "logical_and", "logical_or"):
+        if numbers and d.flip(0.25):
             number = d.one([2, -3, 0, 0.5, -1.25, True])
             if name == "pow":
                 number = d.one([2, 3, 0, 1, 0.5])
@@ -289,11 +317,11 @@ for _name in ("add", "mul", "div", "true_divide", "pow"):
     add_binary(_name, ANY)
 add_binary("sub", NUMERIC)
 for _name in ("maximum", "minimum"):
-    add_binary(_name, ANY)
+    add_binary(_name, ANY, numbers=False)
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     add_binary(_name, ANY)
 for _name in ("logical_and", "logical_or"):
-    add_binary(_name, ANY, getattr(np, _name))
+    add_binary(_name, ANY, getattr(np, _name), numbers=False)
 
 
 @entry("clamp")

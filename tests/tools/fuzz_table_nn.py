@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fuzz_programs import ALL, FLOATS, INTS
-from fuzz_table import ANY, NUMERIC, TABLE, Draw, Drawn, F, Run, Unfit, calling, either, entry, method
+from fuzz_table import ANY, NUMERIC, TABLE, Draw, Drawn, F, Run, Unfit, calling, either, entry, method, through
 
 import kiln
 
@@ -566,24 +566,6 @@ def _(d: Draw) -> Drawn:
 # ---- writes: into a copy of an operand, through a view of it
 
 
-def through(view: int, write: Run) -> Run:
-    def run(x: Any, *xs: Any) -> Any:
-        base = x.clone()
-        part = base
-        if view == 1:
-            part = base[1:]
-        elif view == 2:
-            part = base.transpose(0, -1)
-        elif view == 3:
-            part = base[..., ::2]
-        elif view == 4:
-            part = base.unsqueeze(0).expand(1, *base.shape)[0]
-        out = write(part, *xs)
-        return base, out * 1
-
-    return run
-
-
 def add_write(name: str, dtypes: Sequence[str], attributes: Sequence[Sequence[Any]]) -> None:
     def draw(d: Draw) -> Drawn:
         k = d.take(dtypes, 1, 3)
@@ -592,11 +574,8 @@ def add_write(name: str, dtypes: Sequence[str], attributes: Sequence[Sequence[An
     TABLE[name] = draw
 
 
-for _name in ("add_", "sub_", "mul_"):
-    add_write(_name, NUMERIC, [(2,), (3,)])
 for _name in ("fill_", "copy_"):
     add_write(_name, ANY, [(1,)])
-add_write("div_", FLOATS, [(2,), (0.3,)])
 add_write("zero_", ANY, [()])
 add_write("uniform_", FLOATS, [(), (-1, 1)])
 add_write("normal_", FLOATS, [(), (1, 2)])
