@@ -128,7 +128,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: fl
 def direction(rng: np.random.Generator, x: Array) -> Array:
     """A random array like `x`, of floats or complex numbers."""
     drawn = np.asarray(rng.normal(size=x.shape))
-    return drawn + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else drawn
+    return np.asarray(drawn + 1j * rng.normal(size=x.shape)) if x.dtype.kind == "c" else drawn
 
 
 def product(x: Array, y: Array) -> float:
