@@ -12,19 +12,23 @@ from kiln.ir.ops import lapack
 from kiln.ir.ops.base import Call, OpTypeError
 from kiln.ir.ops.create import full_like
 from kiln.ir.ops.elementwise import add, eq, mul, sub, where
-from kiln.ir.ops.linalg import matmul, transposed
+from kiln.ir.ops.linalg import transposed
 from kiln.ir.ops.matrix import (
     CHECK,
+    FLOATS,
+    adjoint,
     diagonal_matrix,
     diagonal_of,
     joined,
     library_op,
     matrices,
     part,
+    product,
     same_as_operand,
     solve,
 )
 from kiln.ir.ops.movement import broadcast
+from kiln.ir.ops.pairs import conj
 from kiln.ir.ops.reduce import sum_
 from kiln.ir.types import TensorType
 
@@ -63,7 +67,11 @@ def _det_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType
 def _det_vjp(call: Call, g: Any) -> Sequence[Any]:
     """The adjugate's transpose: y * inv(a)'."""
     a, y = call.operands[0], call.results[0]
-    return (solve(transposed(_regular(a, y)), _on_diagonals(mul(g, y), a), check=False),)
+    return (
+        solve(
+            adjoint(_regular(a, y)), _on_diagonals(mul(g, conj(y) if y.ttype.dtype.is_complex else y), a), check=False
+        ),
+    )
 
 
 def _det_jvp(call: Call, t: Any) -> Sequence[Any]:
@@ -84,7 +92,7 @@ det: Final = library_op(
 
 
 def _slogdet_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    t = matrices("slogdet", operands[0], square=True)
+    t = matrices("slogdet", operands[0], square=True, among=FLOATS)
     result = TensorType(t.dtype, t.shape[:-2], t.device)
     return (result, result)
 
@@ -124,12 +132,12 @@ def _pinv_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
 def _pinv_vjp(call: Call, g: Any) -> Sequence[Any]:
     """The transpose of `_pinv_jvp` (Golub and Pereyra, 1973)."""
     a, p = call.operands[0], call.results[0]
-    pt, gt = transposed(p), transposed(g)
-    first = matmul(pt, matmul(g, pt))
-    inner = matmul(gt, matmul(p, pt))
-    second = sub(inner, matmul(a, matmul(p, inner)))
-    inner = matmul(pt, matmul(p, gt))
-    third = sub(inner, matmul(inner, matmul(p, a)))
+    pt, gt = adjoint(p), adjoint(g)
+    first = product(pt, product(g, pt))
+    inner = product(gt, product(p, pt))
+    second = sub(inner, product(a, product(p, inner)))
+    inner = product(pt, product(p, gt))
+    third = sub(inner, product(inner, product(p, a)))
     return (sub(add(second, third), first),)
 
 
@@ -138,12 +146,12 @@ def _pinv_jvp(call: Call, t: Any) -> Sequence[Any]:
     if t is None:
         return (None,)
     a, p = call.operands[0], call.results[0]
-    pt, tt = transposed(p), transposed(t)
-    first = matmul(p, matmul(t, p))
-    inner = matmul(p, matmul(pt, tt))
-    second = sub(inner, matmul(inner, matmul(a, p)))
-    inner = matmul(tt, matmul(pt, p))
-    third = sub(inner, matmul(p, matmul(a, inner)))
+    pt, tt = adjoint(p), adjoint(t)
+    first = product(p, product(t, p))
+    inner = product(p, product(pt, tt))
+    second = sub(inner, product(inner, product(a, p)))
+    inner = product(tt, product(pt, p))
+    third = sub(inner, product(p, product(a, inner)))
     return (sub(add(second, third), first),)
 
 
@@ -188,7 +196,7 @@ def _derivative(a: Any, t: Any) -> Any:
 matrix_exp: Final = library_op(
     "matrix_exp",
     "matrix_exp(a): exponentials of square matrices (scaling, Padé approximant of order 13, squaring; in float64).",
-    same_as_operand("matrix_exp"),
+    same_as_operand("matrix_exp", FLOATS),
     lapack.matrix_exp,
     ref=_exp_ref,
     vjp=lambda call, g: (_derivative(transposed(call.operands[0]), g),),

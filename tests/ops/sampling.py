@@ -15,7 +15,7 @@ import numpy as np
 
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, OpDef
-from kiln.ir.ops.linalg import transposed
+from kiln.ir.ops.matrix import adjoint
 from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +48,7 @@ class Sample:
         if self.symmetric:
             x = operands[0]
             half = OPS["full"].bind((), {"shape": x.ttype.shape, "dtype": x.ttype.dtype, "value": 0.5}, receiver=x)[0]
-            operands = [OPS["mul"](OPS["add"](x, transposed(x)), half), *operands[1:]]
+            operands = [OPS["mul"](OPS["add"](x, adjoint(x)), half), *operands[1:]]
         return op.bind(operands, self.attrs, receiver=receiver)
 
     def types(self) -> list[TensorType]:
@@ -128,7 +128,7 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: fl
 def direction(rng: np.random.Generator, x: Array) -> Array:
     """A random array like `x`, of floats or complex numbers."""
     drawn = np.asarray(rng.normal(size=x.shape))
-    return drawn + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else drawn
+    return np.asarray(drawn + 1j * rng.normal(size=x.shape)) if x.dtype.kind == "c" else drawn
 
 
 def product(x: Array, y: Array) -> float:
