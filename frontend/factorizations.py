@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
+from kiln.complexes import conj
 from kiln.errors import DTypeError, GradError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType, int32, int64
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    "cholesky", "cholesky_ex", "eigh", "eigvalsh", "householder_product", "lu", "lu_factor", "lu_factor_ex",
-    "lu_unpack", "qr", "svd", "svdvals",
+    "cholesky", "cholesky_ex", "eig", "eigh", "eigvals", "eigvalsh", "householder_product", "lu", "lu_factor",
+    "lu_factor_ex", "lu_unpack", "qr", "svd", "svdvals",
 ]  # fmt: skip
 
 
-def matrix_arg(name: str, A: object, square: bool = False) -> Tensor:
-    """A stack of matrices of float32 or float64."""
+def matrix_arg(name: str, A: object, square: bool = False, pairs: bool = False) -> Tensor:
+    """A stack of matrices of float32 or float64; with `pairs` they may be complex."""
     x = tensor_arg(name, A)
-    if x.dtype.kind != "float" or x.dtype.is_half:
+    if x.dtype.is_complex and not pairs:
+        raise NotYetError("complex matrices are not supported", op=name, operands=[x.ttype])
+    if not x.dtype.is_inexact or x.dtype.is_half:
         raise DTypeError(
             f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="use .float() (float32) or .double()"
         )
@@ -43,6 +46,11 @@ def matrix_arg(name: str, A: object, square: bool = False) -> Tensor:
 def turned(x: Tensor) -> Tensor:
     """The matrices transposed."""
     return F.transpose(x, -2, -1)
+
+
+def adjoint(x: Tensor) -> Tensor:
+    """The matrices transposed, complex ones conjugated."""
+    return conj(turned(x))
 
 
 def identity(like: Tensor, m: int, n: int) -> Tensor:
@@ -79,9 +87,9 @@ class CholeskyEx(NamedTuple):
 
 
 def _factor(name: str, A: TensorBase, upper: bool, check: bool) -> Tensor:
-    x = matrix_arg(name, A, square=True)
+    x = matrix_arg(name, A, square=True, pairs=True)
     if upper:
-        return turned(apply(OPS["cholesky"], turned(x), check=check))
+        return adjoint(apply(OPS["cholesky"], adjoint(x), check=check))
     return apply(OPS["cholesky"], x, check=check)
 
 
@@ -130,7 +138,7 @@ class LUFactorEx(NamedTuple):
 
 
 def _eliminated(name: str, A: TensorBase, pivot: bool, check: bool) -> LUFactor:
-    x = matrix_arg(name, A)
+    x = matrix_arg(name, A, pairs=True)
     if not pivot:
         raise NotYetError("elimination without pivoting is not supported", op=name, fix="use pivot=True")
     return LUFactor(*x.__kiln_bind__(OPS["lu_factor"], (x,), {"check": check}))
@@ -159,7 +167,7 @@ def lu(A: TensorBase, *, pivot: bool = True) -> LU:
 
 def lu_unpack(LU_data: TensorBase, LU_pivots: TensorBase, unpack_data: bool = True, unpack_pivots: bool = True) -> LU:
     """(P, L, U) of what `lu_factor` returned. What is not unpacked is an empty tensor."""
-    factors = matrix_arg("lu_unpack", LU_data)
+    factors = matrix_arg("lu_unpack", LU_data, pairs=True)
     m, n = factors.shape[-2:]
     k = min(m, n)
     nothing = zeros(factors, (0,), factors.dtype)
@@ -261,9 +269,10 @@ class Eigh(NamedTuple):
 
 
 def eigh(A: TensorBase, UPLO: str = "L") -> Eigh:
-    """(eigenvalues, eigenvectors) of symmetric matrices, of which the lower ("L") or upper ("U") triangle is read; the
-    eigenvalues ascend. Eigenvectors have gradients where no eigenvalue repeats. LinAlgError for NaN and infinities."""
-    x = matrix_arg("eigh", A, square=True)
+    """(eigenvalues, eigenvectors) of symmetric (or Hermitian) matrices, of which the lower ("L") or upper ("U")
+    triangle is read; the eigenvalues ascend. Eigenvectors have gradients where no eigenvalue repeats. LinAlgError for
+    NaN and infinities."""
+    x = matrix_arg("eigh", A, square=True, pairs=True)
     if not isinstance(UPLO, str) or UPLO.upper() not in ("L", "U"):
         raise InvalidValueError(f'UPLO must be "L" or "U", not {UPLO!r}', op="eigh")
     return Eigh(*x.__kiln_bind__(OPS["eigh"], (x,), {"upper": UPLO.upper() == "U"}))
@@ -272,6 +281,26 @@ def eigh(A: TensorBase, UPLO: str = "L") -> Eigh:
 def eigvalsh(A: TensorBase, UPLO: str = "L") -> Tensor:
     """The eigenvalues of `eigh`."""
     return eigh(A, UPLO).eigenvalues
+
+
+class Eig(NamedTuple):
+    """What `eig` returns: A @ V = V @ diag(w)."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+def eig(A: TensorBase) -> Eig:
+    """(eigenvalues, eigenvectors) of square matrices, complex, in no order; the eigenvectors have length 1. Gradients
+    are for functions that do not depend on the direction in which an eigenvector points in the complex plane, where no
+    eigenvalue repeats. LinAlgError for NaN and infinities."""
+    x = matrix_arg("eig", A, square=True, pairs=True)
+    return Eig(*x.__kiln_bind__(OPS["eig"], (x,), {}))
+
+
+def eigvals(A: TensorBase) -> Tensor:
+    """The eigenvalues of `eig`."""
+    return eig(A).eigenvalues
 
 
 class SVD(NamedTuple):

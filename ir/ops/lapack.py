@@ -88,6 +88,16 @@ def eigh(a: Array, *, upper: bool) -> tuple[Array, Array]:
     return w, v
 
 
+def eig(a: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors, complex."""
+    try:
+        w, v = np.linalg.eig(a)
+    except np.linalg.LinAlgError:
+        raise LibraryError(_no_convergence(a)) from None
+    paired = np.result_type(a.dtype, np.complex64)
+    return w.astype(paired), v.astype(paired)
+
+
 def svd(a: Array, *, full: bool) -> tuple[Array, Array, Array]:
     """u, s, vh with a = u @ diag(s) @ vh; s descends."""
     try:

@@ -658,3 +658,50 @@ svd: Final[OpDef] = library_op(
     saved_results=(0, 1, 2),
     traits=CHECK,
 )
+
+
+# ------------------------------------------------------------------------------------------------ eig
+
+
+def _eig_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    t = matrices("eig", operands[0], square=True)
+    paired = t.dtype.paired
+    return (TensorType(paired, t.shape[:-1], t.device), TensorType(paired, t.shape, t.device))
+
+
+def _eig_vjp(call: Call, gw: Any, gv: Any) -> Sequence[Any]:
+    """inv(v)' @ (M / conj(gaps), with gw on the diagonal) @ v'; M is v' @ gv less what would change the columns'
+    length, v' @ v @ diag(re(v' @ gv))."""
+    w, v = call.results
+    inner = None if gw is None else diagonal_matrix(gw)
+    if gv is not None:
+        along = product(adjoint(v), gv)
+        lengths = _of_kind(in_rows(real(diagonal_of(along)), v.ttype.shape[-1]), v)
+        off = div(sub(along, product(adjoint(v), mul(v, lengths))), conj(_gaps(w)))
+        inner = _on_diagonal(off, full_like(off, 0.0) if inner is None else inner)
+    found = solve(adjoint(v), product(inner, adjoint(v)), check=False)
+    return (found if call.operands[0].ttype.dtype.is_complex else real(found),)
+
+
+def _eig_jvp(call: Call, t: Any) -> Sequence[Any]:
+    if t is None:
+        return (None, None)
+    w, v = call.results
+    along = solve(v, product(_of_kind(t, v) if not t.ttype.dtype.is_complex else t, v), check=False)
+    off = _on_diagonal(div(along, _gaps(w)), full_like(along, 0.0))
+    change = product(v, off)
+    lengths = real(diagonal_of(product(adjoint(v), change)))
+    return (diagonal_of(along), sub(change, mul(v, _of_kind(in_rows(lengths, v.ttype.shape[-1]), v))))
+
+
+eig: Final[OpDef] = library_op(
+    "eig",
+    "eig(a): complex (w, v) with a @ v = v @ diag(w), the columns of v of length 1, in no order (LAPACK geev). An "
+    "error where the iteration does not converge.",
+    _eig_types,
+    lapack.eig,
+    vjp=_eig_vjp,
+    jvp=_eig_jvp,
+    saved_results=(0, 1),
+    traits=CHECK,
+)

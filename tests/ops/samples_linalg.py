@@ -76,6 +76,7 @@ _ATTRS: dict[str, list[dict[str, Any]]] = {
     "lu_factor": [{"check": False}],
     "qr": [{}],
     "qr_complete": [{}],
+    "eig": [{}],
     "eigh": [{"upper": False}, {"upper": True}],
     "svd": [{"full": False}, {"full": True}],
     "det": [{}],
@@ -84,7 +85,7 @@ _ATTRS: dict[str, list[dict[str, Any]]] = {
     "matrix_exp": [{}],
 }
 _SYSTEMS = ("solve", "triangular_solve")
-_COMPLEX = ("inv", "solve", "cholesky", "triangular_solve", "lu_factor", "eigh", "det", "pinv")
+_COMPLEX = ("inv", "solve", "cholesky", "triangular_solve", "lu_factor", "eig", "eigh", "det", "pinv")
 """Those that take complex numbers, too."""
 _RECTANGULAR = ("lu_factor", "qr", "qr_complete", "svd", "pinv")
 
@@ -173,14 +174,16 @@ def _smooth(name: str) -> list[Sample]:
                 continue  # its further columns are arbitrary
             rng = generator("smooth", name, label)
             operands = [_MAKERS.get(name, plain)(rng, shape, "float64")]
-            if name in ("svd", "eigh"):  # values well apart
+            if name == "eig":  # real eigenvalues, so that eigenvectors can't turn
+                operands[0] /= 8
+            if name in ("svd", "eigh", "eig"):  # values well apart
                 k = min(shape[-2:])
                 operands[0][..., range(k), range(k)] += 3 * np.arange(k)
             if name in _SYSTEMS:
                 operands.append(rng.normal(size=(*shape[:-1], 2)))
             found.append(Sample(label + _text(attrs), tuple(operands), attrs, _is_symmetric(name, attrs)))
-            if name in _COMPLEX and name != "eigh":  # whose eigenvectors may turn
-                make = symmetric if attrs.get("hermitian") else _MAKERS.get(name, plain)
+            if name in _COMPLEX and name not in ("eig", "eigh"):  # whose eigenvectors may turn
+                make = definite if attrs.get("hermitian") else _MAKERS.get(name, plain)
                 operands = [_paired(make)(rng, shape, "complex128")]
                 if name in _SYSTEMS:
                     operands.append(draw(rng, (*shape[:-1], 2), "complex128", 1.0))
