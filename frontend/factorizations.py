@@ -220,7 +220,7 @@ class QR(NamedTuple):
 def qr(A: TensorBase, mode: str = "reduced") -> QR:
     """(Q, R) with orthonormal columns and an upper triangle: of min(m, n) columns and rows, in mode "complete" of m;
     mode "r" gives an empty Q. GradError for a gradient in mode "complete" where m > n."""
-    x = matrix_arg("qr", A)
+    x = matrix_arg("qr", A, pairs=True)
     if mode not in ("reduced", "complete", "r"):
         raise InvalidValueError(f'mode must be "reduced", "complete" or "r", not {mode!r}', op="qr")
     if mode == "complete" and x.shape[-2] > x.shape[-1]:
@@ -262,7 +262,7 @@ def householder_product(A: TensorBase, tau: TensorBase) -> Tensor:
 
 
 class Eigh(NamedTuple):
-    """What `eigh` returns: A = V @ diag(w) @ V.mT."""
+    """What `eigh` returns: A = V @ diag(w) @ V.mH."""
 
     eigenvalues: Tensor
     eigenvectors: Tensor
@@ -316,7 +316,7 @@ def svd(A: TensorBase, full_matrices: bool = True, *, driver: str | None = None)
     `full_matrices`. U and Vh have gradients where no singular value repeats; those by further columns are ignored."""
     if driver is not None:
         raise InvalidValueError("a driver can be chosen on GPUs only", op="svd")
-    x = matrix_arg("svd", A)
+    x = matrix_arg("svd", A, pairs=True)
     return SVD(*x.__kiln_bind__(OPS["svd"], (x,), {"full": bool(full_matrices)}))
 
 
@@ -326,7 +326,7 @@ def svdvals(A: TensorBase, *, driver: str | None = None) -> Tensor:
 
 
 class SVDTransposed(NamedTuple):
-    """What torch.svd returns: A = U @ diag(S) @ V.mT."""
+    """What torch.svd returns: A = U @ diag(S) @ V.mH."""
 
     U: Tensor
     S: Tensor
@@ -337,8 +337,8 @@ def svd_(input: TensorBase, some: bool = True, compute_uv: bool = True) -> SVDTr
     """(U, S, V), with min(m, n) columns if `some`; without `compute_uv` U and V are zeros (torch.svd)."""
     if compute_uv:
         u, s, vh = svd(input, not some)
-        return SVDTransposed(u, s, turned(vh))
-    x = matrix_arg("svd", input)
+        return SVDTransposed(u, s, adjoint(vh))
+    x = matrix_arg("svd", input, pairs=True)
     m, n = x.shape[-2:]
     u, v = (zeros(x, (*x.shape[:-2], k, k), x.dtype) for k in (m, n))
     return SVDTransposed(u, svdvals(x), v)

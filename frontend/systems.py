@@ -205,13 +205,13 @@ def det(A: TensorBase) -> Tensor:
 
 def slogdet(A: TensorBase) -> SlogDet:
     """(sign, logabsdet): the determinants' signs and the logarithms of their magnitudes; (0, -inf) of singular ones."""
-    x = matrix_arg("slogdet", A, square=True)
+    x = matrix_arg("slogdet", A, square=True, pairs=True)
     return SlogDet(*x.__kiln_bind__(OPS["slogdet"], (x,), {}))
 
 
 def logdet(input: TensorBase) -> Tensor:
     """The logarithms of determinants: -inf of singular matrices, NaN where the determinant is negative."""
-    sign, log = slogdet(input)
+    sign, log = slogdet(matrix_arg("logdet", input, square=True))
     return F.where(F.eq(sign, -1.0), math.nan, log)
 
 
@@ -246,7 +246,7 @@ def matrix_rank(
 ) -> Tensor:
     """How many singular values (with `hermitian`, magnitudes of eigenvalues) are above max(atol, rtol * the largest),
     int64."""
-    x = matrix_arg("matrix_rank", A, square=hermitian)
+    x = matrix_arg("matrix_rank", A, square=hermitian, pairs=True)
     least, part = _tolerances("matrix_rank", x, atol, rtol)
     if not min(x.shape[-2:]):
         return zeros(x, x.shape[:-2], int64)
@@ -273,27 +273,27 @@ def lstsq(A: TensorBase, B: TensorBase, rcond: float | None = None, *, driver: s
     return besides the solution follows torch: "gels" residuals, "gelsy" the rank, the others both and singular values.
     NotYetError for residuals that depend on the rank inside a captured function ("gelsd", "gelss")."""
     name = "lstsq"
-    a, b = matrix_arg(name, A), tensor_arg(name, B)
+    a, b = matrix_arg(name, A, pairs=True), tensor_arg(name, B)
     if driver not in (None, "gelsy", "gels", "gelsd", "gelss"):
         raise InvalidValueError(
             f"there is no driver {driver!r}", op=name, fix='use "gelsy", "gels", "gelsd" or "gelss"'
         )
     vector = b.ndim == a.ndim - 1 and b.shape == a.shape[:-1]
-    b = matrix_arg(name, F.unsqueeze(b, -1) if vector else b)
+    b = matrix_arg(name, F.unsqueeze(b, -1) if vector else b, pairs=True)
     if b.shape[-2] != a.shape[-2]:
         raise ShapeError("A and B must have as many rows", op=name, operands=[a.ttype, b.ttype])
     a, b = _stacks(name, a, b)
     m, n = a.shape[-2:]
-    rtol = max(m, n) * finfo(a.dtype).eps if rcond is None else float(rcond)
+    rtol = max(m, n) * finfo(a.dtype.part).eps if rcond is None else float(rcond)
     solution = F.matmul(apply(OPS["pinv"], a, atol=0.0, rtol=rtol, hermitian=False), b)
-    nothing = zeros(a, (0,), a.dtype)
+    nothing = zeros(a, (0,), a.dtype.part)
     residuals, values, rank = nothing, nothing, zeros(a, (0,), int64)
     if driver != "gels":
         rank = matrix_rank(a, rtol=rtol)
     if driver in ("gelsd", "gelss"):
         values = svdvals(a)
     if m > n and (driver == "gels" or (driver in ("gelsd", "gelss") and bool(F.all(F.eq(rank, n))))):
-        residuals = F.sum(F.square(F.sub(F.matmul(a, solution), b)), -2)
+        residuals = F.sum(F.square(F.abs(F.sub(F.matmul(a, solution), b))), -2)
     return LstSq(F.squeeze(solution, -1) if vector else solution, residuals, rank, values)
 
 

@@ -220,7 +220,7 @@ def det(a: Array) -> Array:
 def slogdet(a: Array) -> tuple[Array, Array]:
     """Signs and logarithms of the magnitudes of determinants: 0 and -inf of singular matrices."""
     sign, log = np.linalg.slogdet(a)
-    return np.asarray(sign, a.dtype), np.asarray(log, a.dtype)
+    return np.asarray(sign, a.dtype), np.asarray(log, a.real.dtype)
 
 
 def pinv(a: Array, *, atol: float, rtol: float, hermitian: bool) -> Array:

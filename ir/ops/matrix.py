@@ -1,6 +1,6 @@
 """Linear systems and factorisations of stacks of matrices, carried out by a library (`lapack`).
 
-Float32 and float64, complex64 and complex128 (not `qr` and `svd`). Derivatives are those of torch, written with ops,
+Float32 and float64, complex64 and complex128. Derivatives are those of torch, written with ops,
 so they have derivatives of their own. In the formulas X' is the transpose (of complex numbers conjugated) and tril(X)
 keeps the lower triangle; where an op reads a triangle of a symmetric matrix only, its derivative is for changes that
 keep the matrix symmetric.
@@ -433,14 +433,14 @@ lu_permutation: Final[OpDef] = library_op(
 
 
 def _qr_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    t = matrices("qr", operands[0], among=FLOATS)
+    t = matrices("qr", operands[0])
     *batch, m, n = t.shape
     k = _least(t)
     return (TensorType(t.dtype, (*batch, m, k), t.device), TensorType(t.dtype, (*batch, k, n), t.device))
 
 
 def _complete_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    t = matrices("qr_complete", operands[0], among=FLOATS)
+    t = matrices("qr_complete", operands[0])
     m = t.shape[-2]
     return (TensorType(t.dtype, (*t.shape[:-1], m), t.device), t)
 
@@ -455,16 +455,16 @@ def _qr_vjp(call: Call, gq: Any, gr: Any) -> Sequence[Any]:
     last = None
     if gr is not None and n != k:
         gv = part(gr, -1, k, n)
-        last = matmul(q, gv)
-        gq = total(gq, matmul(q, matmul(part(r, -1, k, n), transposed(gv))))
-    inner = None if gu is None else matmul(gu, transposed(u))
+        last = product(q, gv)
+        gq = total(gq, product(q, product(part(r, -1, k, n), adjoint(gv))))
+    inner = None if gu is None else product(gu, adjoint(u))
     if gq is not None:
-        theirs = matmul(transposed(q), gq)
+        theirs = product(adjoint(q), gq)
         inner = neg(theirs) if inner is None else sub(inner, theirs)
     assert inner is not None
     upper = _half_diagonal(_triangle(inner, upper=True))
-    found = total(gq, matmul(q, add(upper, transposed(upper))))
-    found = transposed(triangular_solve(u, transposed(found), upper=True, unit=False))
+    found = total(gq, product(q, add(upper, adjoint(upper))))
+    found = adjoint(triangular_solve(u, adjoint(found), upper=True, unit=False))
     if n != k:
         found = joined(found, full_like(part(_in(q, n), -1, k, n), 0.0) if last is None else last, -1)
     return (found,)
@@ -486,14 +486,14 @@ def _qr_jvp(call: Call, t: Any) -> Sequence[Any]:
     q, r = call.results
     k, n = r.ttype.shape[-2:]
     u = part(r, -1, 0, k)
-    scaled = transposed(triangular_solve(transposed(u), transposed(part(t, -1, 0, k)), upper=False, unit=False))
-    inner = matmul(transposed(q), scaled)
-    phi = _half_diagonal(_triangle(add(inner, transposed(inner)), upper=True))
-    dq = sub(scaled, matmul(q, phi))
-    dr = matmul(phi, u)
+    scaled = adjoint(triangular_solve(adjoint(u), adjoint(part(t, -1, 0, k)), upper=False, unit=False))
+    inner = product(adjoint(q), scaled)
+    phi = _half_diagonal(_triangle(add(inner, adjoint(inner)), upper=True))
+    dq = sub(scaled, product(q, phi))
+    dr = product(phi, u)
     if n != k:
-        columns = matmul(q, part(r, -1, k, n))  # of a
-        dv = add(matmul(transposed(dq), columns), matmul(transposed(q), part(t, -1, k, n)))
+        columns = product(q, part(r, -1, k, n))  # of a
+        dv = add(product(adjoint(dq), columns), product(adjoint(q), part(t, -1, k, n)))
         dr = joined(dr, dv, -1)
     return (dq, dr)
 
@@ -580,50 +580,57 @@ eigh: Final[OpDef] = library_op(
 
 
 def _svd_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    t = matrices("svd", operands[0], among=FLOATS)
+    t = matrices("svd", operands[0])
     *batch, m, n = t.shape
     k = _least(t)
     rows, columns = (m, n) if attrs["full"] else (k, k)
     shapes = ((*batch, m, rows), (*batch, k), (*batch, columns, n))
-    return tuple(TensorType(t.dtype, shape, t.device) for shape in shapes)
+    dtypes = (t.dtype, t.dtype.part, t.dtype)
+    return tuple(TensorType(dtype, shape, t.device) for dtype, shape in zip(dtypes, shapes, strict=True))
 
 
 def _leading(call: Call) -> tuple[Any, Any, Any]:
     """u, s and v without the arbitrary columns of the full ones."""
     u, s, vh = call.results
     k = s.ttype.shape[-1]
-    return part(u, -1, 0, k), s, transposed(part(vh, -2, 0, k))
+    return part(u, -1, 0, k), s, adjoint(part(vh, -2, 0, k))
 
 
 def _skewed(x: Any, gaps: Any) -> Any:
     """(x - x') / gaps."""
-    return div(sub(x, transposed(x)), gaps)
+    return div(sub(x, adjoint(x)), _of_kind(gaps, x))
 
 
 def _outside(q: Any, x: Any) -> Any:
     """What of x is orthogonal to the columns of q."""
-    return sub(x, matmul(q, matmul(transposed(q), x)))
+    return sub(x, product(q, product(adjoint(q), x)))
 
 
 def _svd_vjp(call: Call, gu: Any, gs: Any, gvh: Any) -> Sequence[Any]:
     """u @ (skew(u' @ gu) / e @ S + S @ skew(v' @ gv) / e + diag(gs)) @ v', and for what the columns do not span
-    (1 - u u') @ gu @ inv(S) @ v' and u @ inv(S) @ gv' @ (1 - v v'); e are the gaps of the squares of s."""
+    (1 - u u') @ gu @ inv(S) @ v' and u @ inv(S) @ gv' @ (1 - v v'); e are the gaps of the squares of s. Of complex
+    numbers the diagonal of the sum has half of skew(u' @ gu) @ inv(S) besides."""
     u, s, v = _leading(call)
     (m, k), n = u.ttype.shape[-2:], v.ttype.shape[-2]
     gaps = _gaps(mul(s, s)) if gu is not None or gvh is not None else None
-    inner = None if gs is None else diagonal_matrix(gs)
+    inner = None if gs is None else _of_kind(diagonal_matrix(gs), u)
     beside: list[Any] = []
     if gu is not None:
         gu = part(gu, -1, 0, k)
-        inner = total(inner, mul(_skewed(matmul(transposed(u), gu), gaps), in_rows(s, k)))
+        along = product(adjoint(u), gu)
+        inner = total(inner, mul(_skewed(along, gaps), _of_kind(in_rows(s, k), u)))
+        if gvh is not None and u.ttype.dtype.is_complex:
+            turns = div(imag(along), in_rows(s, k))
+            zero = full_like(turns, 0.0)
+            inner = add(inner, complex_(zero, _on_diagonal(zero, turns)))
         if m != k:
-            beside.append(matmul(div(_outside(u, gu), in_rows(s, m)), transposed(v)))
+            beside.append(product(div(_outside(u, gu), _of_kind(in_rows(s, m), u)), adjoint(v)))
     if gvh is not None:
-        gv = transposed(part(gvh, -2, 0, k))
-        inner = total(inner, mul(_in_columns(s, k), _skewed(matmul(transposed(v), gv), gaps)))
+        gv = adjoint(part(gvh, -2, 0, k))
+        inner = total(inner, mul(_of_kind(_in_columns(s, k), u), _skewed(product(adjoint(v), gv), gaps)))
         if n != k:
-            beside.append(matmul(u, transposed(div(_outside(v, gv), in_rows(s, n)))))
-    return (total(matmul(u, matmul(inner, transposed(v))), *beside),)
+            beside.append(product(u, adjoint(div(_outside(v, gv), _of_kind(in_rows(s, n), u)))))
+    return (total(product(u, product(inner, adjoint(v))), *beside),)
 
 
 def _svd_jvp(call: Call, t: Any) -> Sequence[Any]:
@@ -633,17 +640,21 @@ def _svd_jvp(call: Call, t: Any) -> Sequence[Any]:
         raise OpTypeError("svd", "full singular vectors of a matrix that is not square have no tangent", "value")
     u, s, v = _leading(call)
     (m, k), n = u.ttype.shape[-2:], v.ttype.shape[-2]
-    gaps, along = _gaps(mul(s, s)), matmul(transposed(u), matmul(t, v))
-    columns, rows = in_rows(s, k), _in_columns(s, k)
-    first = div(add(mul(along, columns), mul(rows, transposed(along))), gaps)
-    second = div(add(mul(rows, along), mul(transposed(along), columns)), gaps)
-    zero = full_like(along, 0.0)
-    du, dv = matmul(u, _on_diagonal(first, zero)), matmul(v, _on_diagonal(second, zero))
+    along = product(adjoint(u), product(t, v))
+    gaps, columns, rows = (_of_kind(x, u) for x in (_gaps(mul(s, s)), in_rows(s, k), _in_columns(s, k)))
+    first = div(add(mul(along, columns), mul(rows, adjoint(along))), gaps)
+    second = div(add(mul(rows, along), mul(adjoint(along), columns)), gaps)
+    turns = full_like(along, 0.0)
+    change = diagonal_of(along)
+    if u.ttype.dtype.is_complex:  # shared evenly
+        angle = div(imag(along), in_rows(add(s, s), k))
+        turns, change = complex_(full_like(angle, 0.0), angle), real(change)
+    du, dv = product(u, _on_diagonal(first, turns)), product(v, _on_diagonal(second, neg(turns)))
     if m != k:
-        du = add(du, div(_outside(u, matmul(t, v)), in_rows(s, m)))
+        du = add(du, div(_outside(u, product(t, v)), _of_kind(in_rows(s, m), u)))
     if n != k:
-        dv = add(dv, div(_outside(v, matmul(transposed(t), u)), in_rows(s, n)))
-    return (du, diagonal_of(along), transposed(dv))
+        dv = add(dv, div(_outside(v, product(adjoint(t), u)), _of_kind(in_rows(s, n), u)))
+    return (du, change, adjoint(dv))
 
 
 svd: Final[OpDef] = library_op(

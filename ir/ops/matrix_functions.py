@@ -11,7 +11,7 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops import lapack
 from kiln.ir.ops.base import Call, OpTypeError
 from kiln.ir.ops.create import full_like
-from kiln.ir.ops.elementwise import add, eq, mul, sub, where
+from kiln.ir.ops.elementwise import add, eq, mul, neg, sub, where
 from kiln.ir.ops.linalg import transposed
 from kiln.ir.ops.matrix import (
     CHECK,
@@ -28,7 +28,7 @@ from kiln.ir.ops.matrix import (
     solve,
 )
 from kiln.ir.ops.movement import broadcast
-from kiln.ir.ops.pairs import conj
+from kiln.ir.ops.pairs import complex_, conj, imag, real
 from kiln.ir.ops.reduce import sum_
 from kiln.ir.types import TensorType
 
@@ -92,18 +92,28 @@ det: Final = library_op(
 
 
 def _slogdet_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    t = matrices("slogdet", operands[0], square=True, among=FLOATS)
-    result = TensorType(t.dtype, t.shape[:-2], t.device)
-    return (result, result)
+    t = matrices("slogdet", operands[0], square=True)
+    return tuple(TensorType(dtype, t.shape[:-2], t.device) for dtype in (t.dtype, t.dtype.part))
 
 
-def _slogdet_vjp(call: Call, _: Any, g: Any) -> Sequence[Any]:
-    a = call.operands[0]
-    return (None if g is None else solve(transposed(a), _on_diagonals(g, a), check=False),)
+def _slogdet_vjp(call: Call, gs: Any, g: Any) -> Sequence[Any]:
+    """inv(a)' times g, of complex numbers times g - i im(conj(gs) * sign): the sign turns."""
+    a, factor = call.operands[0], g
+    if a.ttype.dtype.is_complex:
+        turn = None if gs is None else neg(imag(mul(conj(gs), call.results[0])))
+        some = g if turn is None else turn
+        factor = complex_(full_like(some, 0.0) if g is None else g, full_like(some, 0.0) if turn is None else turn)
+    return (None if factor is None else solve(adjoint(a), _on_diagonals(factor, a), check=False),)
 
 
 def _slogdet_jvp(call: Call, t: Any) -> Sequence[Any]:
-    return (None, None if t is None else _traces(solve(call.operands[0], t, check=False)))
+    if t is None:
+        return (None, None)
+    trace = _traces(solve(call.operands[0], t, check=False))
+    if not trace.ttype.dtype.is_complex:
+        return (None, trace)
+    turn = imag(trace)
+    return (mul(call.results[0], complex_(full_like(turn, 0.0), turn)), real(trace))
 
 
 slogdet: Final = library_op(
@@ -115,6 +125,7 @@ slogdet: Final = library_op(
     vjp=_slogdet_vjp,
     jvp=_slogdet_jvp,
     saved_operands=(0,),
+    saved_results=(0,),
 )
 
 

@@ -85,7 +85,21 @@ _ATTRS: dict[str, list[dict[str, Any]]] = {
     "matrix_exp": [{}],
 }
 _SYSTEMS = ("solve", "triangular_solve")
-_COMPLEX = ("inv", "solve", "cholesky", "triangular_solve", "lu_factor", "eig", "eigh", "det", "pinv")
+_COMPLEX = (
+    "inv",
+    "solve",
+    "cholesky",
+    "triangular_solve",
+    "lu_factor",
+    "eig",
+    "eigh",
+    "det",
+    "pinv",
+    "slogdet",
+    "svd",
+    "qr",
+    "qr_complete",
+)
 """Those that take complex numbers, too."""
 _RECTANGULAR = ("lu_factor", "qr", "qr_complete", "svd", "pinv")
 
@@ -182,7 +196,7 @@ def _smooth(name: str) -> list[Sample]:
             if name in _SYSTEMS:
                 operands.append(rng.normal(size=(*shape[:-1], 2)))
             found.append(Sample(label + _text(attrs), tuple(operands), attrs, _is_symmetric(name, attrs)))
-            if name in _COMPLEX and name not in ("eig", "eigh"):  # whose eigenvectors may turn
+            if name in _COMPLEX and name not in ("eig", "eigh", "svd"):  # whose vectors may turn
                 make = definite if attrs.get("hermitian") else _MAKERS.get(name, plain)
                 operands = [_paired(make)(rng, shape, "complex128")]
                 if name in _SYSTEMS:
