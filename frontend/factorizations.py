@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
+from kiln.complexes import conj
 from kiln.errors import DTypeError, GradError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType, int32, int64
@@ -21,15 +22,17 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    "cholesky", "cholesky_ex", "eigh", "eigvalsh", "householder_product", "lu", "lu_factor", "lu_factor_ex",
-    "lu_unpack", "qr", "svd", "svdvals",
+    "cholesky", "cholesky_ex", "eig", "eigh", "eigvals", "eigvalsh", "householder_product", "lu", "lu_factor",
+    "lu_factor_ex", "lu_unpack", "qr", "svd", "svdvals",
 ]  # fmt: skip
 
 
-def matrix_arg(name: str, A: object, square: bool = False) -> Tensor:
-    """A stack of matrices of float32 or float64."""
+def matrix_arg(name: str, A: object, square: bool = False, pairs: bool = False) -> Tensor:
+    """A stack of matrices of float32 or float64; with `pairs` they may be complex."""
     x = tensor_arg(name, A)
-    if x.dtype.kind != "float" or x.dtype.is_half:
+    if x.dtype.is_complex and not pairs:
+        raise NotYetError("complex matrices are not supported", op=name, operands=[x.ttype])
+    if not x.dtype.is_inexact or x.dtype.is_half:
         raise DTypeError(
             f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="use .float() (float32) or .double()"
         )
@@ -43,6 +46,11 @@ def matrix_arg(name: str, A: object, square: bool = False) -> Tensor:
 def turned(x: Tensor) -> Tensor:
     """The matrices transposed."""
     return F.transpose(x, -2, -1)
+
+
+def adjoint(x: Tensor) -> Tensor:
+    """The matrices transposed, complex ones conjugated."""
+    return conj(turned(x))
 
 
 def identity(like: Tensor, m: int, n: int) -> Tensor:
@@ -79,9 +87,9 @@ class CholeskyEx(NamedTuple):
 
 
 def _factor(name: str, A: TensorBase, upper: bool, check: bool) -> Tensor:
-    x = matrix_arg(name, A, square=True)
+    x = matrix_arg(name, A, square=True, pairs=True)
     if upper:
-        return turned(apply(OPS["cholesky"], turned(x), check=check))
+        return adjoint(apply(OPS["cholesky"], adjoint(x), check=check))
     return apply(OPS["cholesky"], x, check=check)
 
 
@@ -130,7 +138,7 @@ class LUFactorEx(NamedTuple):
 
 
 def _eliminated(name: str, A: TensorBase, pivot: bool, check: bool) -> LUFactor:
-    x = matrix_arg(name, A)
+    x = matrix_arg(name, A, pairs=True)
     if not pivot:
         raise NotYetError("elimination without pivoting is not supported", op=name, fix="use pivot=True")
     return LUFactor(*x.__kiln_bind__(OPS["lu_factor"], (x,), {"check": check}))
@@ -159,7 +167,7 @@ def lu(A: TensorBase, *, pivot: bool = True) -> LU:
 
 def lu_unpack(LU_data: TensorBase, LU_pivots: TensorBase, unpack_data: bool = True, unpack_pivots: bool = True) -> LU:
     """(P, L, U) of what `lu_factor` returned. What is not unpacked is an empty tensor."""
-    factors = matrix_arg("lu_unpack", LU_data)
+    factors = matrix_arg("lu_unpack", LU_data, pairs=True)
     m, n = factors.shape[-2:]
     k = min(m, n)
     nothing = zeros(factors, (0,), factors.dtype)
@@ -212,7 +220,7 @@ class QR(NamedTuple):
 def qr(A: TensorBase, mode: str = "reduced") -> QR:
     """(Q, R) with orthonormal columns and an upper triangle: of min(m, n) columns and rows, in mode "complete" of m;
     mode "r" gives an empty Q. GradError for a gradient in mode "complete" where m > n."""
-    x = matrix_arg("qr", A)
+    x = matrix_arg("qr", A, pairs=True)
     if mode not in ("reduced", "complete", "r"):
         raise InvalidValueError(f'mode must be "reduced", "complete" or "r", not {mode!r}', op="qr")
     if mode == "complete" and x.shape[-2] > x.shape[-1]:
@@ -254,16 +262,17 @@ def householder_product(A: TensorBase, tau: TensorBase) -> Tensor:
 
 
 class Eigh(NamedTuple):
-    """What `eigh` returns: A = V @ diag(w) @ V.mT."""
+    """What `eigh` returns: A = V @ diag(w) @ V.mH."""
 
     eigenvalues: Tensor
     eigenvectors: Tensor
 
 
 def eigh(A: TensorBase, UPLO: str = "L") -> Eigh:
-    """(eigenvalues, eigenvectors) of symmetric matrices, of which the lower ("L") or upper ("U") triangle is read; the
-    eigenvalues ascend. Eigenvectors have gradients where no eigenvalue repeats. LinAlgError for NaN and infinities."""
-    x = matrix_arg("eigh", A, square=True)
+    """(eigenvalues, eigenvectors) of symmetric (or Hermitian) matrices, of which the lower ("L") or upper ("U")
+    triangle is read; the eigenvalues ascend. Eigenvectors have gradients where no eigenvalue repeats. LinAlgError for
+    NaN and infinities."""
+    x = matrix_arg("eigh", A, square=True, pairs=True)
     if not isinstance(UPLO, str) or UPLO.upper() not in ("L", "U"):
         raise InvalidValueError(f'UPLO must be "L" or "U", not {UPLO!r}', op="eigh")
     return Eigh(*x.__kiln_bind__(OPS["eigh"], (x,), {"upper": UPLO.upper() == "U"}))
@@ -272,6 +281,26 @@ def eigh(A: TensorBase, UPLO: str = "L") -> Eigh:
 def eigvalsh(A: TensorBase, UPLO: str = "L") -> Tensor:
     """The eigenvalues of `eigh`."""
     return eigh(A, UPLO).eigenvalues
+
+
+class Eig(NamedTuple):
+    """What `eig` returns: A @ V = V @ diag(w)."""
+
+    eigenvalues: Tensor
+    eigenvectors: Tensor
+
+
+def eig(A: TensorBase) -> Eig:
+    """(eigenvalues, eigenvectors) of square matrices, complex, in no order; the eigenvectors have length 1. Gradients
+    are for functions that do not depend on the direction in which an eigenvector points in the complex plane, where no
+    eigenvalue repeats. LinAlgError for NaN and infinities."""
+    x = matrix_arg("eig", A, square=True, pairs=True)
+    return Eig(*x.__kiln_bind__(OPS["eig"], (x,), {}))
+
+
+def eigvals(A: TensorBase) -> Tensor:
+    """The eigenvalues of `eig`."""
+    return eig(A).eigenvalues
 
 
 class SVD(NamedTuple):
@@ -287,7 +316,7 @@ def svd(A: TensorBase, full_matrices: bool = True, *, driver: str | None = None)
     `full_matrices`. U and Vh have gradients where no singular value repeats; those by further columns are ignored."""
     if driver is not None:
         raise InvalidValueError("a driver can be chosen on GPUs only", op="svd")
-    x = matrix_arg("svd", A)
+    x = matrix_arg("svd", A, pairs=True)
     return SVD(*x.__kiln_bind__(OPS["svd"], (x,), {"full": bool(full_matrices)}))
 
 
@@ -297,7 +326,7 @@ def svdvals(A: TensorBase, *, driver: str | None = None) -> Tensor:
 
 
 class SVDTransposed(NamedTuple):
-    """What torch.svd returns: A = U @ diag(S) @ V.mT."""
+    """What torch.svd returns: A = U @ diag(S) @ V.mH."""
 
     U: Tensor
     S: Tensor
@@ -308,8 +337,8 @@ def svd_(input: TensorBase, some: bool = True, compute_uv: bool = True) -> SVDTr
     """(U, S, V), with min(m, n) columns if `some`; without `compute_uv` U and V are zeros (torch.svd)."""
     if compute_uv:
         u, s, vh = svd(input, not some)
-        return SVDTransposed(u, s, turned(vh))
-    x = matrix_arg("svd", input)
+        return SVDTransposed(u, s, adjoint(vh))
+    x = matrix_arg("svd", input, pairs=True)
     m, n = x.shape[-2:]
     u, v = (zeros(x, (*x.shape[:-2], k, k), x.dtype) for k in (m, n))
     return SVDTransposed(u, svdvals(x), v)

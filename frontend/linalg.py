@@ -16,7 +16,9 @@ from kiln.errors import DTypeError, InvalidValueError, ShapeError
 from kiln.errors import LinAlgError as LinAlgError
 from kiln.factorizations import cholesky as cholesky
 from kiln.factorizations import cholesky_ex as cholesky_ex
+from kiln.factorizations import eig as eig
 from kiln.factorizations import eigh as eigh
+from kiln.factorizations import eigvals as eigvals
 from kiln.factorizations import eigvalsh as eigvalsh
 from kiln.factorizations import householder_product as householder_product
 from kiln.factorizations import lu as lu
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    "LinAlgError", "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eigh", "eigvalsh",
+    "LinAlgError", "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh",
     "householder_product", "inv", "inv_ex", "lstsq", "lu", "lu_factor", "lu_factor_ex", "lu_solve", "matmul",
     "matrix_exp", "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve",
     "solve_ex", "solve_triangular", "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",

@@ -13,6 +13,7 @@ from kiln import movement as M
 from kiln.base import TensorBase
 from kiln.dtypes import finfo
 from kiln.errors import DTypeError, InvalidValueError, NotYetError, ShapeError
+from kiln.factorizations import adjoint as conj_turned
 from kiln.factorizations import eigvalsh as _eigvalsh
 from kiln.factorizations import identity, in_order, lu_factor_ex, matrix_arg, row_order, svdvals, turned, zeros
 from kiln.ir.ops.base import OPS
@@ -72,11 +73,11 @@ class InvEx(NamedTuple):
 
 
 def _solved(name: str, A: TensorBase, B: TensorBase, left: bool, check: bool) -> Tensor:
-    a, b = matrix_arg(name, A, square=True), tensor_arg(name, B)
+    a, b = matrix_arg(name, A, square=True, pairs=True), tensor_arg(name, B)
     vector = b.ndim == 1 or (b.ndim == a.ndim - 1 and b.shape == a.shape[:-1])
     if vector and not left:
         raise ShapeError("vectors can't stand on the left", op=name, operands=[a.ttype, b.ttype])
-    b = matrix_arg(name, F.unsqueeze(b, -1) if vector else b)
+    b = matrix_arg(name, F.unsqueeze(b, -1) if vector else b, pairs=True)
     _fits(name, a, b, left)
     a, b = _stacks(name, a, b)
     if not left:
@@ -99,12 +100,12 @@ def solve_ex(A: TensorBase, B: TensorBase, *, left: bool = True, check_errors: b
 
 def inv(A: TensorBase) -> Tensor:
     """The inverses of square matrices. LinAlgError where one is singular."""
-    return apply(OPS["inv"], matrix_arg("inv", A, square=True), check=True)
+    return apply(OPS["inv"], matrix_arg("inv", A, square=True, pairs=True), check=True)
 
 
 def inv_ex(A: TensorBase, *, check_errors: bool = False) -> InvEx:
     """(inverse, info) without an error: of a singular matrix the inverse is NaN."""
-    x = matrix_arg("inv_ex", A, square=True)
+    x = matrix_arg("inv_ex", A, square=True, pairs=True)
     return InvEx(apply(OPS["inv"], x, check=check_errors), lu_factor_ex(x.detach()).info)
 
 
@@ -123,7 +124,7 @@ def solve_triangular(
     """X with A @ X = B (unless `left`: X @ A = B) for a triangular A; the other triangle, and with `unitriangular` the
     diagonal, is not read. A zero on the diagonal is divided by."""
     name = "solve_triangular"
-    a, b = matrix_arg(name, A, square=True), matrix_arg(name, B)
+    a, b = matrix_arg(name, A, square=True, pairs=True), matrix_arg(name, B, pairs=True)
     _fits(name, a, b, left)
     a, b = _stacks(name, a, b)
     upper, unit = bool(upper), bool(unitriangular)
@@ -143,26 +144,26 @@ def triangular_solve(
     b: TensorBase, A: TensorBase, upper: bool = True, transpose: bool = False, unitriangular: bool = False
 ) -> TriangularSolve:
     """(solution, a copy of A) of A @ X = b, or with `transpose` of A.mT @ X = b, for a triangular A."""
-    a = matrix_arg("triangular_solve", A, square=True)
+    a = matrix_arg("triangular_solve", A, square=True, pairs=True)
     used, is_upper = (turned(a), not upper) if transpose else (a, upper)
     return TriangularSolve(solve_triangular(used, b, upper=is_upper, unitriangular=unitriangular), F.clone(a))
 
 
 def lu_solve(LU: TensorBase, pivots: TensorBase, B: TensorBase, *, left: bool = True, adjoint: bool = False) -> Tensor:
-    """X with A @ X = B (unless `left`: X @ A = B; with `adjoint` A.mT in place of A), from `lu_factor` of A."""
+    """X with A @ X = B (unless `left`: X @ A = B; with `adjoint` A.mH in place of A), from `lu_factor` of A."""
     name = "lu_solve"
-    a, b = matrix_arg(name, LU, square=True), matrix_arg(name, B)
+    a, b = matrix_arg(name, LU, square=True, pairs=True), matrix_arg(name, B, pairs=True)
     _fits(name, a, b, left)
     if not left:
-        return turned(lu_solve(a, pivots, turned(b), adjoint=not adjoint))
+        return conj_turned(lu_solve(a, pivots, conj_turned(b), adjoint=not adjoint))
     order = row_order(name, pivots, a.shape[-1])
     if order.shape != a.shape[:-1]:
         raise ShapeError("the pivots do not belong to these factors", op=name, operands=[a.ttype, order.ttype])
     a, b = _stacks(name, a, b)
     order = broadcast_to(order, a.shape[:-1])
     if adjoint:
-        y = solve_triangular(turned(a), b, upper=False)
-        y = solve_triangular(turned(a), y, upper=True, unitriangular=True)
+        y = solve_triangular(conj_turned(a), b, upper=False)
+        y = solve_triangular(conj_turned(a), y, upper=True, unitriangular=True)
         return in_order(y, apply(OPS["argsort"], order, descending=False))
     y = solve_triangular(a, in_order(b, order), upper=False, unitriangular=True)
     return solve_triangular(a, y, upper=True)
@@ -175,15 +176,15 @@ def lu_solve_(b: TensorBase, LU_data: TensorBase, LU_pivots: TensorBase) -> Tens
 
 def cholesky_solve(B: TensorBase, L: TensorBase, upper: bool = False) -> Tensor:
     """X with A @ X = B, from the factor of `cholesky` of A (with `upper` its upper one)."""
-    factor = matrix_arg("cholesky_solve", L, square=True)
-    lower = turned(factor) if upper else factor
+    factor = matrix_arg("cholesky_solve", L, square=True, pairs=True)
+    lower = conj_turned(factor) if upper else factor
     y = solve_triangular(lower, B, upper=False)
-    return solve_triangular(turned(lower), y, upper=True)
+    return solve_triangular(conj_turned(lower), y, upper=True)
 
 
 def cholesky_inverse(L: TensorBase, upper: bool = False) -> Tensor:
     """The inverse of A, from the factor of `cholesky` of A (with `upper` its upper one)."""
-    factor = matrix_arg("cholesky_inverse", L, square=True)
+    factor = matrix_arg("cholesky_inverse", L, square=True, pairs=True)
     return cholesky_solve(_identities(factor), factor, upper)
 
 
@@ -199,18 +200,18 @@ class SlogDet(NamedTuple):
 
 def det(A: TensorBase) -> Tensor:
     """The determinants of square matrices; that of an empty one is 1. The gradient at singular matrices is 0."""
-    return apply(OPS["det"], matrix_arg("det", A, square=True))
+    return apply(OPS["det"], matrix_arg("det", A, square=True, pairs=True))
 
 
 def slogdet(A: TensorBase) -> SlogDet:
     """(sign, logabsdet): the determinants' signs and the logarithms of their magnitudes; (0, -inf) of singular ones."""
-    x = matrix_arg("slogdet", A, square=True)
+    x = matrix_arg("slogdet", A, square=True, pairs=True)
     return SlogDet(*x.__kiln_bind__(OPS["slogdet"], (x,), {}))
 
 
 def logdet(input: TensorBase) -> Tensor:
     """The logarithms of determinants: -inf of singular matrices, NaN where the determinant is negative."""
-    sign, log = slogdet(input)
+    sign, log = slogdet(matrix_arg("logdet", input, square=True))
     return F.where(F.eq(sign, -1.0), math.nan, log)
 
 
@@ -223,14 +224,14 @@ def _tolerances(name: str, x: Tensor, atol: Any, rtol: Any) -> tuple[float, floa
     for value in (atol, rtol):
         if isinstance(value, TensorBase):
             raise NotYetError("tolerances that are tensors are not supported", op=name, fix="pass numbers")
-    default = max(x.shape[-2:]) * finfo(x.dtype).eps if not atol else 0.0
+    default = max(x.shape[-2:]) * finfo(x.dtype.part).eps if not atol else 0.0
     return float(atol or 0.0), float(default if rtol is None else rtol)
 
 
 def pinv(A: TensorBase, *, atol: float | None = None, rtol: float | None = None, hermitian: bool = False) -> Tensor:
     """The Moore-Penrose pseudoinverses. Singular values not above max(atol, rtol * the largest) count as zero; with
     `hermitian` they are eigenvalues, and the lower triangle is read."""
-    x = matrix_arg("pinv", A, square=hermitian)
+    x = matrix_arg("pinv", A, square=hermitian, pairs=True)
     least, part = _tolerances("pinv", x, atol, rtol)
     return apply(OPS["pinv"], x, atol=least, rtol=part, hermitian=bool(hermitian))
 
@@ -245,7 +246,7 @@ def matrix_rank(
 ) -> Tensor:
     """How many singular values (with `hermitian`, magnitudes of eigenvalues) are above max(atol, rtol * the largest),
     int64."""
-    x = matrix_arg("matrix_rank", A, square=hermitian)
+    x = matrix_arg("matrix_rank", A, square=hermitian, pairs=True)
     least, part = _tolerances("matrix_rank", x, atol, rtol)
     if not min(x.shape[-2:]):
         return zeros(x, x.shape[:-2], int64)
@@ -272,27 +273,27 @@ def lstsq(A: TensorBase, B: TensorBase, rcond: float | None = None, *, driver: s
     return besides the solution follows torch: "gels" residuals, "gelsy" the rank, the others both and singular values.
     NotYetError for residuals that depend on the rank inside a captured function ("gelsd", "gelss")."""
     name = "lstsq"
-    a, b = matrix_arg(name, A), tensor_arg(name, B)
+    a, b = matrix_arg(name, A, pairs=True), tensor_arg(name, B)
     if driver not in (None, "gelsy", "gels", "gelsd", "gelss"):
         raise InvalidValueError(
             f"there is no driver {driver!r}", op=name, fix='use "gelsy", "gels", "gelsd" or "gelss"'
         )
     vector = b.ndim == a.ndim - 1 and b.shape == a.shape[:-1]
-    b = matrix_arg(name, F.unsqueeze(b, -1) if vector else b)
+    b = matrix_arg(name, F.unsqueeze(b, -1) if vector else b, pairs=True)
     if b.shape[-2] != a.shape[-2]:
         raise ShapeError("A and B must have as many rows", op=name, operands=[a.ttype, b.ttype])
     a, b = _stacks(name, a, b)
     m, n = a.shape[-2:]
-    rtol = max(m, n) * finfo(a.dtype).eps if rcond is None else float(rcond)
+    rtol = max(m, n) * finfo(a.dtype.part).eps if rcond is None else float(rcond)
     solution = F.matmul(apply(OPS["pinv"], a, atol=0.0, rtol=rtol, hermitian=False), b)
-    nothing = zeros(a, (0,), a.dtype)
+    nothing = zeros(a, (0,), a.dtype.part)
     residuals, values, rank = nothing, nothing, zeros(a, (0,), int64)
     if driver != "gels":
         rank = matrix_rank(a, rtol=rtol)
     if driver in ("gelsd", "gelss"):
         values = svdvals(a)
     if m > n and (driver == "gels" or (driver in ("gelsd", "gelss") and bool(F.all(F.eq(rank, n))))):
-        residuals = F.sum(F.square(F.sub(F.matmul(a, solution), b)), -2)
+        residuals = F.sum(F.square(F.abs(F.sub(F.matmul(a, solution), b))), -2)
     return LstSq(F.squeeze(solution, -1) if vector else solution, residuals, rank, values)
 
 

@@ -1,10 +1,13 @@
-"""The ops that have no CUDA text, each with its reason. docs/cuda.md prints this table; a test holds it to the truth."""
+"""The ops that have no CUDA text, each with its reason. docs/cuda.md prints this table; a test holds it to the
+truth."""
 
 from __future__ import annotations
 
 from typing import Final
 
 _LAPACK: Final = "LAPACK computes it on the host, on whole matrices; a GPU needs a solver library for it"
+
+_FOURIER: Final = "NumPy computes it on the host; a GPU needs a library for it"
 
 REASONS: Final[dict[str, str]] = {
     "inv": _LAPACK,
@@ -15,8 +18,16 @@ REASONS: Final[dict[str, str]] = {
     "lu_permutation": _LAPACK,
     "qr": _LAPACK,
     "qr_complete": _LAPACK,
+    "eig": _LAPACK,
     "eigh": _LAPACK,
     "svd": _LAPACK,
+    "det": _LAPACK,
+    "slogdet": _LAPACK,
+    "pinv": _LAPACK,
+    "matrix_exp": _LAPACK,
+    "fft": _FOURIER,
+    "rfft": _FOURIER,
+    "irfft": _FOURIER,
 }
 
 

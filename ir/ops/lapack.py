@@ -88,6 +88,16 @@ def eigh(a: Array, *, upper: bool) -> tuple[Array, Array]:
     return w, v
 
 
+def eig(a: Array) -> tuple[Array, Array]:
+    """Eigenvalues and eigenvectors, complex."""
+    try:
+        w, v = np.linalg.eig(a)
+    except np.linalg.LinAlgError:
+        raise LibraryError(_no_convergence(a)) from None
+    paired = np.result_type(a.dtype, np.complex64)
+    return w.astype(paired), v.astype(paired)
+
+
 def svd(a: Array, *, full: bool) -> tuple[Array, Array, Array]:
     """u, s, vh with a = u @ diag(s) @ vh; s descends."""
     try:
@@ -137,6 +147,11 @@ def triangular_solve(a: Array, b: Array, *, upper: bool, unit: bool) -> Array:
     return x
 
 
+def size(x: Array) -> Array:
+    """What pivots are compared by: the magnitude, of complex numbers as LAPACK takes it."""
+    return np.asarray(np.abs(x.real) + np.abs(x.imag) if x.dtype.kind == "c" else np.abs(x))
+
+
 def lu_factor(a: Array, *, check: bool) -> tuple[Array, Array]:
     """l (below the diagonal) and u in one matrix, and the row that each row was exchanged with, from 1: Gaussian
     elimination with partial pivoting, by blocks of columns (Golub and Van Loan, 3.4). A column of zeros is passed, or
@@ -149,7 +164,7 @@ def lu_factor(a: Array, *, check: bool) -> tuple[Array, Array]:
     for start in range(0, k, BLOCK):
         stop = min(start + BLOCK, k)
         for j in range(start, stop):
-            p = j + np.abs(lu[:, j:, j]).argmax(axis=1)
+            p = j + size(lu[:, j:, j]).argmax(axis=1)
             pivots[:, j] = p + 1
             moved = lu[each, p]
             lu[each, p] = lu[:, j]
@@ -205,7 +220,7 @@ def det(a: Array) -> Array:
 def slogdet(a: Array) -> tuple[Array, Array]:
     """Signs and logarithms of the magnitudes of determinants: 0 and -inf of singular matrices."""
     sign, log = np.linalg.slogdet(a)
-    return np.asarray(sign, a.dtype), np.asarray(log, a.dtype)
+    return np.asarray(sign, a.dtype), np.asarray(log, a.real.dtype)
 
 
 def pinv(a: Array, *, atol: float, rtol: float, hermitian: bool) -> Array:
@@ -215,15 +230,16 @@ def pinv(a: Array, *, atol: float, rtol: float, hermitian: bool) -> Array:
     try:
         if hermitian:
             w, u = np.linalg.eigh(a)
-            s, sign, vh = np.abs(w), np.sign(w), np.swapaxes(u, -1, -2)
+            s, sign, vh = np.abs(w), np.sign(w), np.conj(np.swapaxes(u, -1, -2))
         else:
             u, s, vh = np.linalg.svd(a, full_matrices=False)
             sign = np.ones_like(s)
     except np.linalg.LinAlgError:
         raise LibraryError(_no_convergence(a)) from None
-    limit = np.maximum(a.dtype.type(atol), a.dtype.type(rtol) * s.max(axis=-1, keepdims=True))
-    inverse = np.where(s > limit, sign / s, 0).astype(a.dtype)
-    return np.asarray(np.swapaxes(vh, -1, -2) @ (inverse[..., None] * np.swapaxes(u, -1, -2)))
+    limit = np.maximum(s.dtype.type(atol), s.dtype.type(rtol) * s.max(axis=-1, keepdims=True))
+    inverse = np.where(s > limit, sign / s, 0).astype(s.dtype)
+    v, uh = (np.conj(np.swapaxes(x, -1, -2)) for x in (vh, u))
+    return np.asarray(v @ (inverse[..., None] * uh))
 
 
 _PADE: Final = (64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,

@@ -1,8 +1,9 @@
 """Linear systems and factorisations of stacks of matrices, carried out by a library (`lapack`).
 
-Float32 and float64. Derivatives are those of torch, written with ops, so they have derivatives of their own. In the
-formulas X' is the transpose and tril(X) keeps the lower triangle; where an op reads a triangle of a symmetric matrix
-only, its derivative is for changes that keep the matrix symmetric.
+Float32 and float64, complex64 and complex128. Derivatives are those of torch, written with ops,
+so they have derivatives of their own. In the formulas X' is the transpose (of complex numbers conjugated) and tril(X)
+keeps the lower triangle; where an op reads a triangle of a symmetric matrix only, its derivative is for changes that
+keep the matrix symmetric.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from kiln.ir.ops.elementwise import add, div, eq, ge, gt, mul, neg, sub, where
 from kiln.ir.ops.gather import gather
 from kiln.ir.ops.linalg import matmul, transposed
 from kiln.ir.ops.movement import broadcast, cat, slice_
+from kiln.ir.ops.pairs import complex_, conj, imag, real
 from kiln.ir.ops.sort import argsort
-from kiln.ir.types import Dim, TensorType, float32, float64, int32, int64
+from kiln.ir.types import COMPLEX_DTYPES, Dim, DType, TensorType, float32, float64, int32, int64
 
 FLOATS: Final = (float32, float64)
+NUMBERS: Final = (*FLOATS, *COMPLEX_DTYPES)
 CHECK: Final = frozenset({"check"})
 
 
@@ -44,9 +47,9 @@ def library_op(
 # ----------------------------------------------------------------------------------------- type rules
 
 
-def matrices(op: str, t: TensorType, square: bool = False) -> TensorType:
-    """`t`, which must be a stack of matrices of floats."""
-    if t.dtype not in FLOATS:
+def matrices(op: str, t: TensorType, square: bool = False, among: Sequence[DType] = NUMBERS) -> TensorType:
+    """`t`, which must be a stack of matrices of such numbers."""
+    if t.dtype not in among:
         fix = "use .float()" if t.dtype.is_half or not t.dtype.is_floating_point else ""
         raise OpTypeError(op, f"is not defined for {t.dtype}", "dtype", fix)
     if t.rank < 2:
@@ -56,8 +59,10 @@ def matrices(op: str, t: TensorType, square: bool = False) -> TensorType:
     return t
 
 
-def same_as_operand(op: str) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]:
-    return lambda operands, attrs: (matrices(op, operands[0], square=True),)
+def same_as_operand(
+    op: str, among: Sequence[DType] = NUMBERS
+) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]:
+    return lambda operands, attrs: (matrices(op, operands[0], True, among),)
 
 
 def _system(op: str) -> Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]:
@@ -114,7 +119,25 @@ def _half_diagonal(x: Any) -> Any:
 
 
 def _symmetric(x: Any) -> Any:
-    return mul(add(x, transposed(x)), full_like(x, 0.5))
+    return mul(add(x, adjoint(x)), full_like(x, 0.5))
+
+
+def adjoint(x: Any) -> Any:
+    """The transpose, of complex numbers conjugated."""
+    return conj(transposed(x)) if x.ttype.dtype.is_complex else transposed(x)
+
+
+def _of_kind(x: Any, like: Any) -> Any:
+    """Real numbers as complex ones where those of `like` are."""
+    return complex_(x, full_like(x, 0.0)) if like.ttype.dtype.is_complex else x
+
+
+def product(a: Any, b: Any) -> Any:
+    """The matrix product, of complex numbers by their parts."""
+    if not a.ttype.dtype.is_complex:
+        return matmul(a, b)
+    (p, q), (u, v) = (real(a), imag(a)), (real(b), imag(b))
+    return complex_(sub(matmul(p, u), matmul(q, v)), add(matmul(p, v), matmul(q, u)))
 
 
 def part(x: Any, dim: int, start: Dim, stop: Dim) -> Any:
@@ -141,20 +164,20 @@ def total(*parts: Any) -> Any:
 
 def _after_inverse(x: Any, a: Any, upper: bool, unit: bool = False) -> Any:
     """x @ inverse(a)' of a triangular a."""
-    return transposed(triangular_solve(a, transposed(x), upper=upper, unit=unit))
+    return adjoint(triangular_solve(a, adjoint(x), upper=upper, unit=unit))
 
 
 # -------------------------------------------------------------------------------- inverse and systems
 
 
 def _inv_vjp(call: Call, g: Any) -> Sequence[Any]:
-    y = transposed(call.results[0])
-    return (neg(matmul(matmul(y, g), y)),)
+    y = adjoint(call.results[0])
+    return (neg(product(product(y, g), y)),)
 
 
 def _inv_jvp(call: Call, t: Any) -> Sequence[Any]:
     y = call.results[0]
-    return (None if t is None else neg(matmul(matmul(y, t), y)),)
+    return (None if t is None else neg(product(product(y, t), y)),)
 
 
 inv: Final[OpDef] = library_op(
@@ -176,13 +199,13 @@ _SYSTEM_READS: Final[tuple[Reads, Reads]] = (((0,), (0,)), ((0,), ()))
 
 def _solve_vjp(call: Call, g: Any) -> Sequence[Any]:
     a = call.operands[0]
-    by_b = solve(transposed(a), g, **call.attrs)
-    by_a = neg(matmul(by_b, transposed(call.results[0]))) if call.needs[0] else None
+    by_b = solve(adjoint(a), g, **call.attrs)
+    by_a = neg(product(by_b, adjoint(call.results[0]))) if call.needs[0] else None
     return (by_a, by_b if call.needs[1] else None)
 
 
 def _solve_jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
-    change = total(tb, None if ta is None else neg(matmul(ta, call.results[0])))
+    change = total(tb, None if ta is None else neg(product(ta, call.results[0])))
     return (None if change is None else solve(call.operands[0], change, **call.attrs),)
 
 
@@ -204,7 +227,8 @@ solve: Final[OpDef] = library_op(
 
 def _triangular_ref(xp: Any, a: Any, b: Any, *, upper: bool, unit: bool) -> Any:
     """Substitution, in double precision where that is wider."""
-    a, x, n = np.asarray(a, np.longdouble), np.array(b, np.longdouble), a.shape[-1]
+    wide = np.result_type(b.dtype, np.longdouble)
+    a, x, n = np.asarray(a, wide), np.array(b, wide), a.shape[-1]
     for i in range(n)[:: -1 if upper else 1]:
         for j in range(i + 1, n) if upper else range(i):
             x[..., i, :] -= a[..., i, j, None] * x[..., j, :]
@@ -215,16 +239,16 @@ def _triangular_ref(xp: Any, a: Any, b: Any, *, upper: bool, unit: bool) -> Any:
 
 def _triangular_vjp(call: Call, g: Any) -> Sequence[Any]:
     a, upper, unit = call.operands[0], bool(call.attrs["upper"]), bool(call.attrs["unit"])
-    by_b = triangular_solve(transposed(a), g, upper=not upper, unit=unit)
+    by_b = triangular_solve(adjoint(a), g, upper=not upper, unit=unit)
     if not call.needs[0]:
         return (None, by_b)
-    by_a = _triangle(neg(matmul(by_b, transposed(call.results[0]))), upper, strict=unit)
+    by_a = _triangle(neg(product(by_b, adjoint(call.results[0]))), upper, strict=unit)
     return (by_a, by_b if call.needs[1] else None)
 
 
 def _triangular_jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
     upper, unit = bool(call.attrs["upper"]), bool(call.attrs["unit"])
-    moved = None if ta is None else neg(matmul(_triangle(ta, upper, strict=unit), call.results[0]))
+    moved = None if ta is None else neg(product(_triangle(ta, upper, strict=unit), call.results[0]))
     change = total(tb, moved)
     return (None if change is None else triangular_solve(call.operands[0], change, **call.attrs),)
 
@@ -251,8 +275,8 @@ triangular_solve: Final[OpDef] = library_op(
 def _cholesky_vjp(call: Call, g: Any) -> Sequence[Any]:
     """inv(y)' @ phi(y' @ g) @ inv(y), symmetrised; phi: tril with half the diagonal."""
     y = call.results[0]
-    inner = _half_diagonal(_triangle(matmul(transposed(y), g), upper=False))
-    turned = transposed(y)
+    inner = _half_diagonal(_triangle(product(adjoint(y), g), upper=False))
+    turned = adjoint(y)
     outer = triangular_solve(turned, inner, upper=True, unit=False)
     found = _after_inverse(outer, turned, upper=True)
     return (_symmetric(found),)
@@ -264,7 +288,7 @@ def _cholesky_jvp(call: Call, t: Any) -> Sequence[Any]:
         return (None,)
     y = call.results[0]
     inner = _after_inverse(triangular_solve(y, _symmetric(t), upper=False, unit=False), y, upper=False)
-    return (matmul(y, _half_diagonal(_triangle(inner, upper=False))),)
+    return (product(y, _half_diagonal(_triangle(inner, upper=False))),)
 
 
 cholesky: Final[OpDef] = library_op(
@@ -297,13 +321,13 @@ def _least(t: TensorType) -> int:
 
 def _lu_ref(xp: Any, a: Any, *, check: bool) -> Any:
     """Elimination element by element, in double precision where that is wider."""
-    lu = np.array(a, np.longdouble)
+    lu = np.array(a, np.result_type(a.dtype, np.longdouble))
     m, n = a.shape[-2:]
     pivots = np.zeros((*a.shape[:-2], min(m, n)), np.int32)
     for at in np.ndindex(a.shape[:-2]):
         x = lu[at]
         for j in range(min(m, n)):
-            p = j + int(np.abs(x[j:, j]).argmax())
+            p = j + int(lapack.size(x[j:, j]).argmax())
             pivots[at][j] = p + 1
             x[[j, p]] = x[[p, j]]
             if x[j, j] != 0:
@@ -326,24 +350,24 @@ def _lu_vjp(call: Call, g: Any, _: Any = None) -> Sequence[Any]:
     m, n = lu.ttype.shape[-2:]
     k = _least(lu.ttype)
     square = part(part(lu, -2, 0, k), -1, 0, k)
-    turned = transposed(square)  # its upper triangle is l', its lower one u'
+    turned = adjoint(square)  # its upper triangle is l', its lower one u'
     head = part(part(g, -2, 0, k), -1, 0, k)
     unit_lower = _on_diagonal(_triangle(square, upper=False, strict=True), full_like(square, 1.0))
-    by_l = matmul(transposed(unit_lower), _triangle(head, upper=False, strict=True))
-    by_u = matmul(_triangle(head, upper=True), transposed(_triangle(square, upper=True)))
+    by_l = product(adjoint(unit_lower), _triangle(head, upper=False, strict=True))
+    by_u = product(_triangle(head, upper=True), adjoint(_triangle(square, upper=True)))
     if n > k:
         right = part(g, -1, k, n)
-        by_l = sub(by_l, matmul(right, transposed(part(lu, -1, k, n))))
+        by_l = sub(by_l, product(right, adjoint(part(lu, -1, k, n))))
     if m > k:
         below = part(g, -2, k, m)
-        by_u = sub(by_u, matmul(transposed(part(lu, -2, k, m)), below))
+        by_u = sub(by_u, product(adjoint(part(lu, -2, k, m)), below))
     inner = add(_triangle(by_l, upper=False, strict=True), _triangle(by_u, upper=True))
     found = triangular_solve(turned, inner, upper=True, unit=True)
-    found = transposed(triangular_solve(square, transposed(found), upper=True, unit=False))
+    found = adjoint(triangular_solve(square, adjoint(found), upper=True, unit=False))
     if n > k:
         found = joined(found, triangular_solve(turned, right, upper=True, unit=True), -1)
     if m > k:
-        rest = transposed(triangular_solve(square, transposed(below), upper=True, unit=False))
+        rest = adjoint(triangular_solve(square, adjoint(below), upper=True, unit=False))
         found = joined(found, rest, -2)
     order = lu_permutation(pivots, rows=m)
     return (rows_in_order(found, argsort(order, descending=False)),)
@@ -357,18 +381,18 @@ def _lu_jvp(call: Call, t: Any) -> Sequence[Any]:
     k = _least(lu.ttype)
     t = rows_in_order(t, lu_permutation(pivots, rows=m))
     square = part(part(lu, -2, 0, k), -1, 0, k)
-    turned = transposed(square)
+    turned = adjoint(square)
     left = triangular_solve(square, part(t, -2, 0, k), upper=False, unit=True)
-    inner = triangular_solve(turned, transposed(part(left, -1, 0, k)), upper=False, unit=False)
-    inner = transposed(inner)
+    inner = triangular_solve(turned, adjoint(part(left, -1, 0, k)), upper=False, unit=False)
+    inner = adjoint(inner)
     strict, rest = _triangle(inner, upper=False, strict=True), _triangle(inner, upper=True)
     unit_lower = _on_diagonal(_triangle(square, upper=False, strict=True), full_like(square, 1.0))
-    found = add(matmul(unit_lower, strict), matmul(rest, _triangle(square, upper=True)))
+    found = add(product(unit_lower, strict), product(rest, _triangle(square, upper=True)))
     if n > k:
-        found = joined(found, sub(part(left, -1, k, n), matmul(strict, part(lu, -1, k, n))), -1)
+        found = joined(found, sub(part(left, -1, k, n), product(strict, part(lu, -1, k, n))), -1)
     if m > k:
-        below = triangular_solve(turned, transposed(part(t, -2, k, m)), upper=False, unit=False)
-        found = joined(found, sub(transposed(below), matmul(part(lu, -2, k, m), rest)), -2)
+        below = triangular_solve(turned, adjoint(part(t, -2, k, m)), upper=False, unit=False)
+        found = joined(found, sub(adjoint(below), product(part(lu, -2, k, m), rest)), -2)
     return (found, None)
 
 
@@ -431,16 +455,16 @@ def _qr_vjp(call: Call, gq: Any, gr: Any) -> Sequence[Any]:
     last = None
     if gr is not None and n != k:
         gv = part(gr, -1, k, n)
-        last = matmul(q, gv)
-        gq = total(gq, matmul(q, matmul(part(r, -1, k, n), transposed(gv))))
-    inner = None if gu is None else matmul(gu, transposed(u))
+        last = product(q, gv)
+        gq = total(gq, product(q, product(part(r, -1, k, n), adjoint(gv))))
+    inner = None if gu is None else product(gu, adjoint(u))
     if gq is not None:
-        theirs = matmul(transposed(q), gq)
+        theirs = product(adjoint(q), gq)
         inner = neg(theirs) if inner is None else sub(inner, theirs)
     assert inner is not None
     upper = _half_diagonal(_triangle(inner, upper=True))
-    found = total(gq, matmul(q, add(upper, transposed(upper))))
-    found = transposed(triangular_solve(u, transposed(found), upper=True, unit=False))
+    found = total(gq, product(q, add(upper, adjoint(upper))))
+    found = adjoint(triangular_solve(u, adjoint(found), upper=True, unit=False))
     if n != k:
         found = joined(found, full_like(part(_in(q, n), -1, k, n), 0.0) if last is None else last, -1)
     return (found,)
@@ -462,14 +486,14 @@ def _qr_jvp(call: Call, t: Any) -> Sequence[Any]:
     q, r = call.results
     k, n = r.ttype.shape[-2:]
     u = part(r, -1, 0, k)
-    scaled = transposed(triangular_solve(transposed(u), transposed(part(t, -1, 0, k)), upper=False, unit=False))
-    inner = matmul(transposed(q), scaled)
-    phi = _half_diagonal(_triangle(add(inner, transposed(inner)), upper=True))
-    dq = sub(scaled, matmul(q, phi))
-    dr = matmul(phi, u)
+    scaled = adjoint(triangular_solve(adjoint(u), adjoint(part(t, -1, 0, k)), upper=False, unit=False))
+    inner = product(adjoint(q), scaled)
+    phi = _half_diagonal(_triangle(add(inner, adjoint(inner)), upper=True))
+    dq = sub(scaled, product(q, phi))
+    dr = product(phi, u)
     if n != k:
-        columns = matmul(q, part(r, -1, k, n))  # of a
-        dv = add(matmul(transposed(dq), columns), matmul(transposed(q), part(t, -1, k, n)))
+        columns = product(q, part(r, -1, k, n))  # of a
+        dv = add(product(adjoint(dq), columns), product(adjoint(q), part(t, -1, k, n)))
         dr = joined(dr, dv, -1)
     return (dq, dr)
 
@@ -506,27 +530,28 @@ def _gaps(w: Any) -> Any:
 
 def _eigh_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     t = matrices("eigh", operands[0], square=True)
-    return (TensorType(t.dtype, t.shape[:-1], t.device), t)
+    return (TensorType(t.dtype.part, t.shape[:-1], t.device), t)
 
 
 def _eigh_vjp(call: Call, gw: Any, gv: Any) -> Sequence[Any]:
     """v @ (v' @ gv / gaps, with gw on the diagonal) @ v', symmetrised."""
     w, v = call.results
-    diagonal = None if gw is None else diagonal_matrix(gw)
+    diagonal = None if gw is None else _of_kind(diagonal_matrix(gw), v)
     inner = diagonal
     if gv is not None:
-        off = div(matmul(transposed(v), gv), _gaps(w))
+        off = div(product(adjoint(v), gv), _of_kind(_gaps(w), v))
         inner = _on_diagonal(off, full_like(off, 0.0) if diagonal is None else diagonal)
-    return (_symmetric(matmul(v, matmul(inner, transposed(v)))),)
+    return (_symmetric(product(v, product(inner, adjoint(v)))),)
 
 
 def _eigh_jvp(call: Call, t: Any) -> Sequence[Any]:
     if t is None:
         return (None, None)
     w, v = call.results
-    inner = matmul(transposed(v), matmul(_symmetric(t), v))
-    off = _on_diagonal(div(inner, _gaps(w)), full_like(inner, 0.0))
-    return (diagonal_of(inner), matmul(v, off))
+    inner = product(adjoint(v), product(_symmetric(t), v))
+    off = _on_diagonal(div(inner, _of_kind(_gaps(w), v)), full_like(inner, 0.0))
+    change = diagonal_of(inner)
+    return (real(change) if change.ttype.dtype.is_complex else change, product(v, off))
 
 
 def diagonal_of(x: Any) -> Any:
@@ -560,45 +585,52 @@ def _svd_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType
     k = _least(t)
     rows, columns = (m, n) if attrs["full"] else (k, k)
     shapes = ((*batch, m, rows), (*batch, k), (*batch, columns, n))
-    return tuple(TensorType(t.dtype, shape, t.device) for shape in shapes)
+    dtypes = (t.dtype, t.dtype.part, t.dtype)
+    return tuple(TensorType(dtype, shape, t.device) for dtype, shape in zip(dtypes, shapes, strict=True))
 
 
 def _leading(call: Call) -> tuple[Any, Any, Any]:
     """u, s and v without the arbitrary columns of the full ones."""
     u, s, vh = call.results
     k = s.ttype.shape[-1]
-    return part(u, -1, 0, k), s, transposed(part(vh, -2, 0, k))
+    return part(u, -1, 0, k), s, adjoint(part(vh, -2, 0, k))
 
 
 def _skewed(x: Any, gaps: Any) -> Any:
     """(x - x') / gaps."""
-    return div(sub(x, transposed(x)), gaps)
+    return div(sub(x, adjoint(x)), _of_kind(gaps, x))
 
 
 def _outside(q: Any, x: Any) -> Any:
     """What of x is orthogonal to the columns of q."""
-    return sub(x, matmul(q, matmul(transposed(q), x)))
+    return sub(x, product(q, product(adjoint(q), x)))
 
 
 def _svd_vjp(call: Call, gu: Any, gs: Any, gvh: Any) -> Sequence[Any]:
     """u @ (skew(u' @ gu) / e @ S + S @ skew(v' @ gv) / e + diag(gs)) @ v', and for what the columns do not span
-    (1 - u u') @ gu @ inv(S) @ v' and u @ inv(S) @ gv' @ (1 - v v'); e are the gaps of the squares of s."""
+    (1 - u u') @ gu @ inv(S) @ v' and u @ inv(S) @ gv' @ (1 - v v'); e are the gaps of the squares of s. Of complex
+    numbers the diagonal of the sum has half of skew(u' @ gu) @ inv(S) besides."""
     u, s, v = _leading(call)
     (m, k), n = u.ttype.shape[-2:], v.ttype.shape[-2]
     gaps = _gaps(mul(s, s)) if gu is not None or gvh is not None else None
-    inner = None if gs is None else diagonal_matrix(gs)
+    inner = None if gs is None else _of_kind(diagonal_matrix(gs), u)
     beside: list[Any] = []
     if gu is not None:
         gu = part(gu, -1, 0, k)
-        inner = total(inner, mul(_skewed(matmul(transposed(u), gu), gaps), in_rows(s, k)))
+        along = product(adjoint(u), gu)
+        inner = total(inner, mul(_skewed(along, gaps), _of_kind(in_rows(s, k), u)))
+        if gvh is not None and u.ttype.dtype.is_complex:
+            turns = div(imag(along), in_rows(s, k))
+            zero = full_like(turns, 0.0)
+            inner = add(inner, complex_(zero, _on_diagonal(zero, turns)))
         if m != k:
-            beside.append(matmul(div(_outside(u, gu), in_rows(s, m)), transposed(v)))
+            beside.append(product(div(_outside(u, gu), _of_kind(in_rows(s, m), u)), adjoint(v)))
     if gvh is not None:
-        gv = transposed(part(gvh, -2, 0, k))
-        inner = total(inner, mul(_in_columns(s, k), _skewed(matmul(transposed(v), gv), gaps)))
+        gv = adjoint(part(gvh, -2, 0, k))
+        inner = total(inner, mul(_of_kind(_in_columns(s, k), u), _skewed(product(adjoint(v), gv), gaps)))
         if n != k:
-            beside.append(matmul(u, transposed(div(_outside(v, gv), in_rows(s, n)))))
-    return (total(matmul(u, matmul(inner, transposed(v))), *beside),)
+            beside.append(product(u, adjoint(div(_outside(v, gv), _of_kind(in_rows(s, n), u)))))
+    return (total(product(u, product(inner, adjoint(v))), *beside),)
 
 
 def _svd_jvp(call: Call, t: Any) -> Sequence[Any]:
@@ -608,17 +640,21 @@ def _svd_jvp(call: Call, t: Any) -> Sequence[Any]:
         raise OpTypeError("svd", "full singular vectors of a matrix that is not square have no tangent", "value")
     u, s, v = _leading(call)
     (m, k), n = u.ttype.shape[-2:], v.ttype.shape[-2]
-    gaps, along = _gaps(mul(s, s)), matmul(transposed(u), matmul(t, v))
-    columns, rows = in_rows(s, k), _in_columns(s, k)
-    first = div(add(mul(along, columns), mul(rows, transposed(along))), gaps)
-    second = div(add(mul(rows, along), mul(transposed(along), columns)), gaps)
-    zero = full_like(along, 0.0)
-    du, dv = matmul(u, _on_diagonal(first, zero)), matmul(v, _on_diagonal(second, zero))
+    along = product(adjoint(u), product(t, v))
+    gaps, columns, rows = (_of_kind(x, u) for x in (_gaps(mul(s, s)), in_rows(s, k), _in_columns(s, k)))
+    first = div(add(mul(along, columns), mul(rows, adjoint(along))), gaps)
+    second = div(add(mul(rows, along), mul(adjoint(along), columns)), gaps)
+    turns = full_like(along, 0.0)
+    change = diagonal_of(along)
+    if u.ttype.dtype.is_complex:  # shared evenly
+        angle = div(imag(along), in_rows(add(s, s), k))
+        turns, change = complex_(full_like(angle, 0.0), angle), real(change)
+    du, dv = product(u, _on_diagonal(first, turns)), product(v, _on_diagonal(second, neg(turns)))
     if m != k:
-        du = add(du, div(_outside(u, matmul(t, v)), in_rows(s, m)))
+        du = add(du, div(_outside(u, product(t, v)), _of_kind(in_rows(s, m), u)))
     if n != k:
-        dv = add(dv, div(_outside(v, matmul(transposed(t), u)), in_rows(s, n)))
-    return (du, diagonal_of(along), transposed(dv))
+        dv = add(dv, div(_outside(v, product(adjoint(t), u)), _of_kind(in_rows(s, n), u)))
+    return (du, change, adjoint(dv))
 
 
 svd: Final[OpDef] = library_op(
@@ -631,5 +667,52 @@ svd: Final[OpDef] = library_op(
     vjp=_svd_vjp,
     jvp=_svd_jvp,
     saved_results=(0, 1, 2),
+    traits=CHECK,
+)
+
+
+# ------------------------------------------------------------------------------------------------ eig
+
+
+def _eig_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    t = matrices("eig", operands[0], square=True)
+    paired = t.dtype.paired
+    return (TensorType(paired, t.shape[:-1], t.device), TensorType(paired, t.shape, t.device))
+
+
+def _eig_vjp(call: Call, gw: Any, gv: Any) -> Sequence[Any]:
+    """inv(v)' @ (M / conj(gaps), with gw on the diagonal) @ v'; M is v' @ gv less what would change the columns'
+    length, v' @ v @ diag(re(v' @ gv))."""
+    w, v = call.results
+    inner = None if gw is None else diagonal_matrix(gw)
+    if gv is not None:
+        along = product(adjoint(v), gv)
+        lengths = _of_kind(in_rows(real(diagonal_of(along)), v.ttype.shape[-1]), v)
+        off = div(sub(along, product(adjoint(v), mul(v, lengths))), conj(_gaps(w)))
+        inner = _on_diagonal(off, full_like(off, 0.0) if inner is None else inner)
+    found = solve(adjoint(v), product(inner, adjoint(v)), check=False)
+    return (found if call.operands[0].ttype.dtype.is_complex else real(found),)
+
+
+def _eig_jvp(call: Call, t: Any) -> Sequence[Any]:
+    if t is None:
+        return (None, None)
+    w, v = call.results
+    along = solve(v, product(_of_kind(t, v) if not t.ttype.dtype.is_complex else t, v), check=False)
+    off = _on_diagonal(div(along, _gaps(w)), full_like(along, 0.0))
+    change = product(v, off)
+    lengths = real(diagonal_of(product(adjoint(v), change)))
+    return (diagonal_of(along), sub(change, mul(v, _of_kind(in_rows(lengths, v.ttype.shape[-1]), v))))
+
+
+eig: Final[OpDef] = library_op(
+    "eig",
+    "eig(a): complex (w, v) with a @ v = v @ diag(w), the columns of v of length 1, in no order (LAPACK geev). An "
+    "error where the iteration does not converge.",
+    _eig_types,
+    lapack.eig,
+    vjp=_eig_vjp,
+    jvp=_eig_jvp,
+    saved_results=(0, 1),
     traits=CHECK,
 )

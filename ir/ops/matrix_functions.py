@@ -11,20 +11,24 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops import lapack
 from kiln.ir.ops.base import Call, OpTypeError
 from kiln.ir.ops.create import full_like
-from kiln.ir.ops.elementwise import add, eq, mul, sub, where
-from kiln.ir.ops.linalg import matmul, transposed
+from kiln.ir.ops.elementwise import add, eq, mul, neg, sub, where
+from kiln.ir.ops.linalg import transposed
 from kiln.ir.ops.matrix import (
     CHECK,
+    FLOATS,
+    adjoint,
     diagonal_matrix,
     diagonal_of,
     joined,
     library_op,
     matrices,
     part,
+    product,
     same_as_operand,
     solve,
 )
 from kiln.ir.ops.movement import broadcast
+from kiln.ir.ops.pairs import complex_, conj, imag, real
 from kiln.ir.ops.reduce import sum_
 from kiln.ir.types import TensorType
 
@@ -63,7 +67,11 @@ def _det_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType
 def _det_vjp(call: Call, g: Any) -> Sequence[Any]:
     """The adjugate's transpose: y * inv(a)'."""
     a, y = call.operands[0], call.results[0]
-    return (solve(transposed(_regular(a, y)), _on_diagonals(mul(g, y), a), check=False),)
+    return (
+        solve(
+            adjoint(_regular(a, y)), _on_diagonals(mul(g, conj(y) if y.ttype.dtype.is_complex else y), a), check=False
+        ),
+    )
 
 
 def _det_jvp(call: Call, t: Any) -> Sequence[Any]:
@@ -85,17 +93,27 @@ det: Final = library_op(
 
 def _slogdet_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     t = matrices("slogdet", operands[0], square=True)
-    result = TensorType(t.dtype, t.shape[:-2], t.device)
-    return (result, result)
+    return tuple(TensorType(dtype, t.shape[:-2], t.device) for dtype in (t.dtype, t.dtype.part))
 
 
-def _slogdet_vjp(call: Call, _: Any, g: Any) -> Sequence[Any]:
-    a = call.operands[0]
-    return (None if g is None else solve(transposed(a), _on_diagonals(g, a), check=False),)
+def _slogdet_vjp(call: Call, gs: Any, g: Any) -> Sequence[Any]:
+    """inv(a)' times g, of complex numbers times g - i im(conj(gs) * sign): the sign turns."""
+    a, factor = call.operands[0], g
+    if a.ttype.dtype.is_complex:
+        turn = None if gs is None else neg(imag(mul(conj(gs), call.results[0])))
+        some = g if turn is None else turn
+        factor = complex_(full_like(some, 0.0) if g is None else g, full_like(some, 0.0) if turn is None else turn)
+    return (None if factor is None else solve(adjoint(a), _on_diagonals(factor, a), check=False),)
 
 
 def _slogdet_jvp(call: Call, t: Any) -> Sequence[Any]:
-    return (None, None if t is None else _traces(solve(call.operands[0], t, check=False)))
+    if t is None:
+        return (None, None)
+    trace = _traces(solve(call.operands[0], t, check=False))
+    if not trace.ttype.dtype.is_complex:
+        return (None, trace)
+    turn = imag(trace)
+    return (mul(call.results[0], complex_(full_like(turn, 0.0), turn)), real(trace))
 
 
 slogdet: Final = library_op(
@@ -107,6 +125,7 @@ slogdet: Final = library_op(
     vjp=_slogdet_vjp,
     jvp=_slogdet_jvp,
     saved_operands=(0,),
+    saved_results=(0,),
 )
 
 
@@ -124,12 +143,12 @@ def _pinv_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
 def _pinv_vjp(call: Call, g: Any) -> Sequence[Any]:
     """The transpose of `_pinv_jvp` (Golub and Pereyra, 1973)."""
     a, p = call.operands[0], call.results[0]
-    pt, gt = transposed(p), transposed(g)
-    first = matmul(pt, matmul(g, pt))
-    inner = matmul(gt, matmul(p, pt))
-    second = sub(inner, matmul(a, matmul(p, inner)))
-    inner = matmul(pt, matmul(p, gt))
-    third = sub(inner, matmul(inner, matmul(p, a)))
+    pt, gt = adjoint(p), adjoint(g)
+    first = product(pt, product(g, pt))
+    inner = product(gt, product(p, pt))
+    second = sub(inner, product(a, product(p, inner)))
+    inner = product(pt, product(p, gt))
+    third = sub(inner, product(inner, product(p, a)))
     return (sub(add(second, third), first),)
 
 
@@ -138,12 +157,12 @@ def _pinv_jvp(call: Call, t: Any) -> Sequence[Any]:
     if t is None:
         return (None,)
     a, p = call.operands[0], call.results[0]
-    pt, tt = transposed(p), transposed(t)
-    first = matmul(p, matmul(t, p))
-    inner = matmul(p, matmul(pt, tt))
-    second = sub(inner, matmul(inner, matmul(a, p)))
-    inner = matmul(tt, matmul(pt, p))
-    third = sub(inner, matmul(p, matmul(a, inner)))
+    pt, tt = adjoint(p), adjoint(t)
+    first = product(p, product(t, p))
+    inner = product(p, product(pt, tt))
+    second = sub(inner, product(inner, product(a, p)))
+    inner = product(tt, product(pt, p))
+    third = sub(inner, product(p, product(a, inner)))
     return (sub(add(second, third), first),)
 
 
@@ -188,7 +207,7 @@ def _derivative(a: Any, t: Any) -> Any:
 matrix_exp: Final = library_op(
     "matrix_exp",
     "matrix_exp(a): exponentials of square matrices (scaling, Padé approximant of order 13, squaring; in float64).",
-    same_as_operand("matrix_exp"),
+    same_as_operand("matrix_exp", FLOATS),
     lapack.matrix_exp,
     ref=_exp_ref,
     vjp=lambda call, g: (_derivative(transposed(call.operands[0]), g),),

@@ -333,6 +333,7 @@ REFUSED: dict[str, tuple[Callable[[kiln.Tensor], Any], str]] = {
     "lu_factor": (L.lu_factor, "matrix 1 of the stack is singular: .* in row 1"),
     "cholesky": (L.cholesky, "matrix 1 of the stack is not positive definite .its leading minor of order 2"),
     "svd": (lambda a: L.svd(a * math.nan), "did not converge: there are infinities or NaNs"),
+    "eig": (lambda a: L.eig(a * math.inf), "did not converge: there are infinities or NaNs"),
     "eigh": (lambda a: L.eigh(a * math.inf), "did not converge: there are infinities or NaNs"),
     "pinv": (lambda a: L.pinv(a * math.inf), "did not converge: there are infinities or NaNs"),
 }
@@ -455,6 +456,144 @@ DERIVED: dict[str, tuple[Callable[..., Any], tuple[Array, ...]]] = {
 def test_gradients(name: str) -> None:
     f, arrays = DERIVED[name]
     differentiates(f, *arrays, second=True, tolerance=1e-5)
+
+
+# ----------------------------------------------------------------------------------- complex matrices
+
+
+def paired(*shape: int, seed: int = 0) -> Array:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    k = min(shape[-2:])
+    x[..., range(k), range(k)] += 3
+    return x
+
+
+def hermitian(*shape: int) -> Array:
+    x = paired(*shape)
+    return np.asarray(x @ np.conj(t(x)) + np.eye(shape[-1]))
+
+
+COMPLEX: dict[str, tuple[Callable[..., Any], Callable[..., Any], tuple[Array, ...]]] = {
+    "solve": (L.solve, np.linalg.solve, (paired(2, 3, 3), paired(2, 3, 2))),
+    "inv": (L.inv, np.linalg.inv, (paired(2, 3, 3),)),
+    "det": (L.det, np.linalg.det, (paired(2, 3, 3),)),
+    "cholesky": (L.cholesky, np.linalg.cholesky, (hermitian(2, 3, 3),)),
+    "eigvalsh": (L.eigvalsh, np.linalg.eigvalsh, (hermitian(2, 3, 3),)),
+    "eigvals": (L.eigvals, np.linalg.eigvals, (paired(2, 3, 3),)),
+    "pinv": (L.pinv, np.linalg.pinv, (paired(2, 4, 3),)),
+    "svdvals": (L.svdvals, lambda a: np.linalg.svd(a, compute_uv=False), (paired(2, 4, 3),)),
+    "sign": (lambda a: L.slogdet(a).sign, lambda a: np.linalg.slogdet(a).sign, (paired(2, 3, 3),)),
+    "logabsdet": (lambda a: L.slogdet(a).logabsdet, lambda a: np.linalg.slogdet(a).logabsdet, (paired(2, 3, 3),)),
+    "rank": (L.matrix_rank, np.linalg.matrix_rank, (paired(2, 4, 3),)),
+    "lstsq": (
+        lambda a, b: L.lstsq(a, b).solution, lambda a, b: np.linalg.lstsq(a, b)[0], (paired(4, 3), paired(4, 2))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPLEX)
+def test_complex_matrices_against_numpy(name: str) -> None:
+    f, ref, arrays = COMPLEX[name]
+    for given in (arrays, tuple(x.astype(np.complex64) for x in arrays)):
+        got, wanted = f(*tensors(given)).numpy(), ref(*given)
+        assert got.dtype == wanted.dtype
+        near(got, wanted, 1e-11 if got.itemsize > 8 or got.dtype == np.float64 else 1e-3)
+        compiles(lambda *xs: kiln.view_as_real(f(*xs)) if f(*xs).dtype.is_complex else f(*xs), *given)
+
+
+def test_complex_factors_give_the_matrix_back() -> None:
+    x, b, h = paired(2, 4, 4), paired(2, 4, 3, seed=1), hermitian(2, 4, 4)
+    a, side, positive = (kiln.from_numpy(v) for v in (x, b, h))
+    p, lower, upper = L.lu(a)
+    near(p @ lower @ upper, x)
+    for is_upper in (False, True):
+        f = L.cholesky(positive, upper=is_upper)
+        near(f.mH @ f if is_upper else f @ f.mH, h)
+        near(positive @ kiln.cholesky_solve(side, f, is_upper), b)
+    for adjoint in (False, True):
+        matrix = a.mH if adjoint else a
+        near(matrix @ L.lu_solve(*L.lu_factor(a), side, adjoint=adjoint), b)
+        near(L.lu_solve(*L.lu_factor(a), side.mT, adjoint=adjoint, left=False) @ matrix, t(b))
+    near(L.solve(a, side.mT, left=False) @ a, t(b))
+    w, v = L.eigh(positive)
+    assert w.dtype is kiln.float64
+    near(v * w.unsqueeze(-2) @ v.mH, h)
+    for real in (a, kiln.from_numpy(matrices(2, 4, 4)), kiln.from_numpy(matrices(3, 3).astype(np.float32))):
+        w, v = L.eig(real)
+        assert w.dtype.is_complex
+        np.testing.assert_allclose((real.to(v.dtype) @ v).numpy(), (v * w.unsqueeze(-2)).numpy(), rtol=1e-4, atol=1e-5)
+    for shape in ((4, 4), (5, 3), (3, 5)):
+        wide = paired(2, *shape)
+        z = kiln.from_numpy(wide)
+        q, r = L.qr(z)
+        near(q @ r, wide)
+        near(q.mH @ q, np.broadcast_to(np.eye(min(shape)), (2, min(shape), min(shape))))
+        u, s, vh = L.svd(z, False)
+        near(u * s.unsqueeze(-2) @ vh, wide)
+        near(z.svd().U * z.svd().S.unsqueeze(-2) @ z.svd().V.mH, wide)
+    assert L.inv_ex(kiln.from_numpy(x * 0)).info.tolist() == [1, 1]
+    assert L.cholesky_ex(kiln.from_numpy(-h)).info.tolist() == [1, 1]
+    assert L.eig(a)._fields == ("eigenvalues", "eigenvectors") and L.eig(kiln.zeros(0, 0)).eigenvalues.shape == (0,)
+    for f in (L.matrix_exp, kiln.logdet, L.cond):
+        with pytest.raises(kiln.NotYetError, match="complex matrices"):
+            f(a)
+
+
+def of_parts(f: Callable[..., kiln.Tensor]) -> Callable[..., kiln.Tensor]:
+    """`f` of complex matrices, given real and imaginary parts by turns; its result in parts."""
+
+    def function(*parts: kiln.Tensor) -> kiln.Tensor:
+        result = f(*[kiln.complex(re, im) for re, im in zip(parts[::2], parts[1::2], strict=True)])
+        return kiln.view_as_real(result) if result.dtype.is_complex else result
+
+    return function
+
+
+def even_pairs(a: kiln.Tensor) -> kiln.Tensor:
+    """The Hermitian part."""
+    return (a + a.mH) * 0.5
+
+
+def turned_alike(v: kiln.Tensor) -> kiln.Tensor:
+    """What of eigenvectors does not depend on their directions in the complex plane."""
+    return v.unsqueeze(-2) * v.conj().unsqueeze(-3)
+
+
+DERIVED_COMPLEX: dict[str, tuple[Callable[..., kiln.Tensor], tuple[Array, ...]]] = {
+    "solve": (lambda a, b: L.solve(a, b, left=False), (paired(3, 3), paired(2, 3))),
+    "cholesky": (lambda a: L.cholesky(even_pairs(a), upper=True), (hermitian(3, 3),)),
+    "cholesky_solve": (kiln.cholesky_solve, (paired(3, 2), hermitian(3, 3))),
+    "lu_solve": (lambda a, b: L.lu_solve(*L.lu_factor(a), b, adjoint=True), (paired(3, 3), paired(3, 2))),
+    "det": (L.det, (paired(2, 3, 3),)),
+    "eigvalsh": (lambda a: L.eigvalsh(even_pairs(a)), (hermitian(3, 3),)),
+    "eigh": (lambda a: turned_alike(L.eigh(even_pairs(a)).eigenvectors), (hermitian(3, 3),)),
+    "qr": (lambda a: kiln.cat([L.qr(a).Q, L.qr(a).R]), (paired(3, 3),)),
+    "qr-wide": (lambda a: L.qr(a).R, (paired(2, 3),)),
+    "sign": (lambda a: L.slogdet(a).sign, (paired(3, 3),)),
+    "logabsdet": (lambda a: L.slogdet(a).logabsdet, (paired(3, 3),)),
+    "svdvals": (L.svdvals, (paired(4, 3),)),
+    "svd": (lambda a: (lambda f: (f.U * f.S.unsqueeze(-2).sqrt()) @ f.Vh)(L.svd(a, False)), (paired(3, 3),)),
+    "svd-tall": (lambda a: (lambda f: f.U @ f.Vh)(L.svd(a, False)), (paired(4, 3),)),
+    "svd-wide": (lambda a: (lambda f: f.U @ f.Vh)(L.svd(a, False)), (paired(2, 4),)),
+    "left": (lambda a: turned_alike(L.svd(a, False).U), (paired(4, 3),)),
+    "right": (lambda a: turned_alike(L.svd(a, False).Vh.mH), (paired(3, 4),)),
+    "eigvals": (L.eigvals, (paired(3, 3),)),
+    "eig": (lambda a: turned_alike(L.eig(a).eigenvectors), (paired(3, 3),)),
+}
+
+
+@pytest.mark.parametrize("name", DERIVED_COMPLEX)
+def test_gradients_of_complex_matrices(name: str) -> None:
+    f, arrays = DERIVED_COMPLEX[name]
+    parts = [np.ascontiguousarray(p) for x in arrays for p in (x.real, x.imag)]
+    differentiates(of_parts(f), *parts, second=True, tolerance=1e-5)
+
+
+def test_gradients_of_complex_eigenvalues_of_real_matrices() -> None:
+    x = np.array([[0.5, -2.0, 0.1], [1.5, 0.3, 0.2], [0.1, 0.4, 2.0]])
+    differentiates(lambda a: kiln.view_as_real(L.eigvals(a)), x, second=True, tolerance=1e-5)
+    differentiates(lambda a: kiln.view_as_real(turned_alike(L.eig(a).eigenvectors)), x, tolerance=1e-5)
 
 
 def test_gradients_where_values_repeat() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.sampling import WIDE_FLOATS, Array, ErrorSample, Sample, generator, t
+from tests.ops.sampling import COMPLEX, WIDE_FLOATS, Array, ErrorSample, Sample, draw, generator, t
 
 Shape = tuple[int, ...]
 
@@ -53,6 +53,20 @@ def definite(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
 
 Maker = Callable[[np.random.Generator, Shape, str], Array]
 
+
+def _paired(make: Maker) -> Maker:
+    """Complex matrices with such real parts."""
+
+    def made(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
+        real, size = make(rng, shape, "float64"), max(1, shape[-1])
+        imag = rng.normal(size=shape) / size
+        if make is not plain:  # Hermitian
+            imag = imag - np.swapaxes(imag, -1, -2)
+        return np.asarray(real + 1j * imag, dtype)
+
+    return made
+
+
 _MAKERS: dict[str, Maker] = {"cholesky": definite, "eigh": symmetric}
 _ATTRS: dict[str, list[dict[str, Any]]] = {
     "inv": [{"check": True}],
@@ -62,6 +76,7 @@ _ATTRS: dict[str, list[dict[str, Any]]] = {
     "lu_factor": [{"check": False}],
     "qr": [{}],
     "qr_complete": [{}],
+    "eig": [{}],
     "eigh": [{"upper": False}, {"upper": True}],
     "svd": [{"full": False}, {"full": True}],
     "det": [{}],
@@ -70,6 +85,22 @@ _ATTRS: dict[str, list[dict[str, Any]]] = {
     "matrix_exp": [{}],
 }
 _SYSTEMS = ("solve", "triangular_solve")
+_COMPLEX = (
+    "inv",
+    "solve",
+    "cholesky",
+    "triangular_solve",
+    "lu_factor",
+    "eig",
+    "eigh",
+    "det",
+    "pinv",
+    "slogdet",
+    "svd",
+    "qr",
+    "qr_complete",
+)
+"""Those that take complex numbers, too."""
 _RECTANGULAR = ("lu_factor", "qr", "qr_complete", "svd", "pinv")
 
 
@@ -87,17 +118,18 @@ def _text(attrs: dict[str, Any]) -> str:
 
 def _samples(name: str) -> list[Sample]:
     found = []
-    for dtype in WIDE_FLOATS:
+    for dtype in (*WIDE_FLOATS, *(COMPLEX if name in _COMPLEX else ())):
         rng = generator(name, dtype)
         for attrs in _ATTRS[name]:
             make = symmetric if attrs.get("hermitian") else _MAKERS.get(name, plain)
+            make = _paired(make) if dtype in COMPLEX else make
             for label, shape in _SQUARE if _square_only(name, attrs) else _ANY:
                 operands = [make(rng, shape, dtype)]
                 if name in _SYSTEMS:
-                    operands.append(rng.normal(size=(*shape[:-1], _SIDES[label])).astype(dtype))
+                    operands.append(draw(rng, (*shape[:-1], _SIDES[label]), dtype))
                 found.append(Sample(f"{dtype}-{label}{_text(attrs)}", tuple(operands), attrs))
             square = make(rng, (3, 4, 4), dtype)
-            sides = [rng.normal(size=(4, 3, 2)).astype(dtype).transpose(1, 0, 2)] if name in _SYSTEMS else []
+            sides = [draw(rng, (4, 3, 2), dtype).transpose(1, 0, 2)] if name in _SYSTEMS else []
             turned = np.asfortranarray(square.transpose(0, 2, 1)).transpose(0, 2, 1)
             spread = np.zeros((6, 8, 12), dtype)[::2, ::2, 1::3]
             spread[...] = square
@@ -156,12 +188,21 @@ def _smooth(name: str) -> list[Sample]:
                 continue  # its further columns are arbitrary
             rng = generator("smooth", name, label)
             operands = [_MAKERS.get(name, plain)(rng, shape, "float64")]
-            if name in ("svd", "eigh"):  # values well apart
+            if name == "eig":  # real eigenvalues, so that eigenvectors can't turn
+                operands[0] /= 8
+            if name in ("svd", "eigh", "eig"):  # values well apart
                 k = min(shape[-2:])
                 operands[0][..., range(k), range(k)] += 3 * np.arange(k)
             if name in _SYSTEMS:
                 operands.append(rng.normal(size=(*shape[:-1], 2)))
             found.append(Sample(label + _text(attrs), tuple(operands), attrs, _is_symmetric(name, attrs)))
+            if name in _COMPLEX and name not in ("eig", "eigh", "svd"):  # whose vectors may turn
+                make = definite if attrs.get("hermitian") else _MAKERS.get(name, plain)
+                operands = [_paired(make)(rng, shape, "complex128")]
+                if name in _SYSTEMS:
+                    operands.append(draw(rng, (*shape[:-1], 2), "complex128", 1.0))
+                label = f"complex-{label}{_text(attrs)}"
+                found.append(Sample(label, tuple(operands), attrs, _is_symmetric(name, attrs)))
     return found
 
 
@@ -173,6 +214,8 @@ def _errors(name: str) -> list[ErrorSample]:
         ErrorSample((t("float16", 3, 3), *side), attrs, "dtype", "not defined for float16"),
         ErrorSample((t("float32", 3), *side), attrs, "shape", "at least 2 dimensions"),
     ]
+    if name not in _COMPLEX:
+        found.append(ErrorSample((t("complex64", 3, 3),), attrs, "dtype", "not defined for complex64"))
     if _square_only(name, attrs):
         found.append(ErrorSample((t("float32", 2, 3), *side), attrs, "shape", "square"))
     if name == "pinv":

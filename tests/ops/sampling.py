@@ -15,7 +15,7 @@ import numpy as np
 
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, OpDef
-from kiln.ir.ops.linalg import transposed
+from kiln.ir.ops.matrix import adjoint
 from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -48,7 +48,7 @@ class Sample:
         if self.symmetric:
             x = operands[0]
             half = OPS["full"].bind((), {"shape": x.ttype.shape, "dtype": x.ttype.dtype, "value": 0.5}, receiver=x)[0]
-            operands = [OPS["mul"](OPS["add"](x, transposed(x)), half), *operands[1:]]
+            operands = [OPS["mul"](OPS["add"](x, adjoint(x)), half), *operands[1:]]
         return op.bind(operands, self.attrs, receiver=receiver)
 
     def types(self) -> list[TensorType]:
