@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
+from kiln.codegen.direct import direct
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
@@ -52,7 +53,7 @@ def compile_graph(
         for rewrite in PASSES:
             graph = rewrite(graph)
         note("simplified", graph)
-    graph = _materialise(graph)
+    graph = _materialise(direct(graph))
     fused = fuse(graph, assign(graph, strides), passes)
     note("fused", fused)
     return _generate(fused, strides, target, name or graph.name, note, kept)

@@ -11,16 +11,34 @@ Attributes: `stride` (2), `padding` (before and behind the rows, before and behi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import Call, OpDef, OpTypeError, Template, ints_attr, quiet, register
+from kiln.ir.ops.base import (
+    Call,
+    Dense,
+    ElementContext,
+    Lowering,
+    OpDef,
+    OpTypeError,
+    State,
+    Template,
+    ints_attr,
+    quiet,
+    register,
+)
 from kiln.ir.ops.elementwise import FLOATS, add
+from kiln.ir.order import KBLOCK
 from kiln.ir.types import Dim, Sym, TensorType
 
 ARGUMENTS: Final = ("stride", "padding", "dilation", "groups")
+Place = tuple[L.Expr, list[L.Expr]]
+"""An index along one dimension, and the tests that say whether it is there, as few as are needed."""
 
 
 class Axis(NamedTuple):
@@ -35,6 +53,29 @@ class Axis(NamedTuple):
         """The number of positions of `taps` over n elements; below one where there is none."""
         return (n + self.before + self.behind - self.dilation * (taps - 1) - 1) // self.stride + 1
 
+    def tap(self, position: L.Expr, tap: L.Expr, taps: int, extent: L.Expr) -> Place:
+        """The element that a position meets at a tap, among `extent`."""
+        known = int(tap.value) if isinstance(tap, L.Const) else None
+        place = position * self.stride + tap * self.dilation - self.before
+        tests = []
+        if self.before > (known or 0) * self.dilation:
+            tests.append(L.apply("ge", place, L.index(0)))
+        if self.behind > (0 if known is None else taps - 1 - known) * self.dilation:
+            tests.append(L.apply("lt", place, extent))
+        return place, tests
+
+    def met(self, place: L.Expr, tap: L.Expr, taps: int, count: L.Expr) -> Place:
+        """The position, of `count`, that meets an element at a tap."""
+        ahead = L.sub(place + self.before, tap * self.dilation)
+        tests = []
+        if self.before < (taps - 1) * self.dilation:
+            tests.append(L.apply("ge", ahead, L.index(0)))
+        if self.stride == 1:
+            return ahead, [*tests, L.apply("lt", ahead, count)]
+        position = L.apply("div", ahead, L.index(self.stride))
+        whole = L.apply("eq", position * self.stride, ahead)
+        return position, [*tests, whole, L.apply("lt", position, count)]
+
 
 def axes(attrs: Attrs) -> tuple[Axis, Axis]:
     """Rows and columns."""
@@ -47,6 +88,14 @@ def _groups(attrs: Attrs) -> int:
     groups = attrs["groups"]
     assert isinstance(groups, int)
     return groups
+
+
+def all_of(tests: Sequence[L.Expr]) -> L.Expr | None:
+    """Whether all tests hold; None without any."""
+    whole: L.Expr | None = None
+    for test in tests:
+        whole = test if whole is None else L.apply("and", whole, test)
+    return whole
 
 
 def _checked(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, TensorType]:
@@ -94,44 +143,119 @@ def positions(op: str, axis: Axis, n: Dim, taps: Dim, dim: str) -> Dim:
     return count
 
 
-def _conv2d_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    x, w = _checked("conv2d", operands, attrs)
+def _conv2d_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    x, w = _checked(op, operands, attrs)
     groups = _groups(attrs)
-    shared = _shared("conv2d", x.shape[1], groups, "channels")
-    _same(
-        "conv2d", shared, w.shape[1], f"{x} has {x.shape[1]} channels in {groups} groups, {w} takes {w.shape[1]} each"
-    )
-    _shared("conv2d", w.shape[0], groups, "results")
+    shared = _shared(op, x.shape[1], groups, "channels")
+    _same(op, shared, w.shape[1], f"{x} has {x.shape[1]} channels in {groups} groups, {w} takes {w.shape[1]} each")
+    _shared(op, w.shape[0], groups, "results")
     rows, columns = axes(attrs)
-    oh = positions("conv2d", rows, x.shape[2], w.shape[2], "rows")
-    ow = positions("conv2d", columns, x.shape[3], w.shape[3], "columns")
+    oh = positions(op, rows, x.shape[2], w.shape[2], "rows")
+    ow = positions(op, columns, x.shape[3], w.shape[3], "columns")
     return (TensorType(x.dtype, (x.shape[0], w.shape[0], oh, ow), x.device),)
 
 
-def _input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    g, w = _checked("conv2d_input", operands, attrs)
+def _input_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    g, w = _checked(op, operands, attrs)
     groups, size = _groups(attrs), ints_attr(attrs, "size")
-    _same("conv2d_input", g.shape[1], w.shape[0], f"{g} has {g.shape[1]} channels, {w} makes {w.shape[0]}")
-    _shared("conv2d_input", w.shape[0], groups, "results")
+    _same(op, g.shape[1], w.shape[0], f"{g} has {g.shape[1]} channels, {w} makes {w.shape[0]}")
+    _shared(op, w.shape[0], groups, "results")
     for axis, n, taps, got, dim in zip(axes(attrs), size, w.shape[2:], g.shape[2:], ("rows", "columns"), strict=True):
         if isinstance(got, int) and isinstance(taps, int):
             wanted = axis.size(n, taps)
-            _same("conv2d_input", wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
-    channels = _shared("conv2d_input", w.shape[1], 1, "channels") * groups
+            _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
+    channels = _shared(op, w.shape[1], 1, "channels") * groups
     return (TensorType(g.dtype, (g.shape[0], channels, *size), g.device),)
 
 
-def _weight_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    x, g = _checked("conv2d_weight", operands, attrs)
+def _weight_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    x, g = _checked(op, operands, attrs)
     groups, size = _groups(attrs), ints_attr(attrs, "size")
-    _same("conv2d_weight", x.shape[0], g.shape[0], f"{x} and {g} are of {x.shape[0]} and {g.shape[0]} images")
-    shared = _shared("conv2d_weight", x.shape[1], groups, "channels")
-    _shared("conv2d_weight", g.shape[1], groups, "results")
+    _same(op, x.shape[0], g.shape[0], f"{x} and {g} are of {x.shape[0]} and {g.shape[0]} images")
+    shared = _shared(op, x.shape[1], groups, "channels")
+    _shared(op, g.shape[1], groups, "results")
     for axis, n, taps, got, dim in zip(axes(attrs), x.shape[2:], size, g.shape[2:], ("rows", "columns"), strict=True):
         if isinstance(got, int) and isinstance(n, int):
             wanted = axis.size(n, taps)
-            _same("conv2d_weight", wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
+            _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
     return (TensorType(x.dtype, (g.shape[1], shared, *size), x.device),)
+
+
+# ------------------------------------------------------------------------------------------- elements
+
+Index = tuple[L.Expr, ...]
+Term = Callable[[Index], tuple[L.Expr, L.Expr, "L.Expr | None"]]
+
+
+def _chain(ctx: ElementContext, sizes: tuple[int, int, int], term: Term) -> L.Expr:
+    """The contraction order over a space of k: `term(index)` says what is multiplied, and whether it is there. The sum
+    of a block is added where the next one begins."""
+    count, dtype = math.prod(sizes), ctx.result_type.dtype
+    zero = L.const(0.0, dtype)
+
+    def step(index: Index, state: State) -> State:
+        a, b, there = term(index)
+        *total, acc = state
+        if total:
+            k = L.add(L.mul(L.add(L.mul(index[0], L.index(sizes[1])), index[1]), L.index(sizes[2])), index[2])
+            begins = L.apply("eq", L.apply("mod", k + (KBLOCK - 1), L.index(KBLOCK)), L.index(KBLOCK - 1))
+            later = L.apply("and", begins, L.apply("lt", L.index(0), k))
+            total = [L.select(later, L.apply("add", total[0], acc), total[0])]
+            acc = L.select(later, zero, acc)
+        more = L.apply("fma", a, b, acc)
+        return (*total, more if there is None else L.select(there, more, acc))
+
+    extents = [L.index(n) for n in sizes]
+    if count <= KBLOCK:
+        return ctx.fold(extents, (zero,), step)[0]
+    total, acc = ctx.fold(extents, (L.const(-0.0, dtype), zero), step)
+    return L.apply("add", total, acc)
+
+
+def _direct_element(ctx: ElementContext, index: Index) -> L.Expr:
+    (_, _, height, width), w = (t.shape for t in ctx.operand_types)
+    each, channels, taps_h, taps_w = (_static(n) for n in w)
+    rows, columns = axes(ctx.attrs)
+    n, o, i, j = index
+    first = _of_group(o, each // max(1, _groups(ctx.attrs)), channels)
+
+    def term(k: Index) -> tuple[L.Expr, L.Expr, L.Expr | None]:
+        row, row_tests = rows.tap(i, k[0], taps_h, ctx.extent(height))
+        column, column_tests = columns.tap(j, k[1], taps_w, ctx.extent(width))
+        there = all_of([*row_tests, *column_tests])
+        return ctx.read(0, (n, L.add(first, k[2]), row, column), there), ctx.read(1, (o, k[2], *k[:2])), there
+
+    return _chain(ctx, (taps_h, taps_w, channels), term)
+
+
+def _direct_input_element(ctx: ElementContext, index: Index) -> L.Expr:
+    (_, _, out_h, out_w), w = (t.shape for t in ctx.operand_types)
+    results, channels, taps_h, taps_w = (_static(n) for n in w)
+    results //= _groups(ctx.attrs)
+    rows, columns = axes(ctx.attrs)
+    n, c, i, j = index
+    first = _of_group(c, channels, results)
+    channel = L.index(0) if channels == 1 else L.apply("mod", c, L.index(channels))
+
+    def term(k: Index) -> tuple[L.Expr, L.Expr, L.Expr | None]:
+        row, row_tests = rows.met(i, k[0], taps_h, ctx.extent(out_h))
+        column, column_tests = columns.met(j, k[1], taps_w, ctx.extent(out_w))
+        there, o = all_of([*row_tests, *column_tests]), L.add(first, k[2])
+        return ctx.read(0, (n, o, row, column), there), ctx.read(1, (o, channel, *k[:2])), there
+
+    return _chain(ctx, (taps_h, taps_w, results), term)
+
+
+def _of_group(channel: L.Expr, each: int, others: int) -> L.Expr:
+    """Where the channels begin, `others` for each group, that belong to the group of a channel of the other side, which
+    has `each` for each group."""
+    group = channel if each == 1 else L.apply("div", channel, L.index(max(1, each)))
+    return group * others
+
+
+def _static(n: Dim) -> int:
+    assert isinstance(n, int), "channels and taps have known sizes"
+    return n
 
 
 # ---------------------------------------------------------------------------------------- references
@@ -210,16 +334,17 @@ def _weight_vjp(call: Call, t: Any) -> Sequence[Any]:
     )
 
 
-def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any) -> OpDef:
+def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any, lower: Lowering | None = None) -> OpDef:
     return register(
         OpDef(
             name,
             doc,
-            infer,
+            functools.partial(infer, name),
             quiet(ref),
-            Template(name),
+            lower or Template(name),
             vjp=vjp,
-            jvp=_bilinear_jvp(name),
+            jvp=_bilinear_jvp(name.removesuffix("_direct")),
+            traits=frozenset() if lower is None else frozenset({"window"}),
             saved_operands=(0, 1),
             arity=2,
         )
@@ -249,4 +374,21 @@ conv2d_weight: Final[OpDef] = _declare(
     _weight_types,
     _weight_ref,
     _weight_vjp,
+)
+conv2d_direct: Final[OpDef] = _declare(
+    "conv2d_direct",
+    "conv2d_direct(x, w; ...): conv2d, one result after another, as part of a generated kernel; for groups of so few "
+    "results that vectors of channels would be empty (codegen/direct.py).",
+    _conv2d_types,
+    _conv2d_ref,
+    _conv2d_vjp,
+    Dense(_direct_element),
+)
+conv2d_input_direct: Final[OpDef] = _declare(
+    "conv2d_input_direct",
+    "conv2d_input_direct(g, w; size, ...): conv2d_input, likewise.",
+    _input_types,
+    _input_ref,
+    _input_vjp,
+    Dense(_direct_input_element),
 )

@@ -36,7 +36,7 @@ _CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
 
 def _attrs(name: str, x: Shape, w: Shape, given: dict[str, Any]) -> dict[str, Any]:
     attrs = {**PLAIN, **given}
-    size = {"conv2d_input": x[2:], "conv2d_weight": w[2:]}.get(name)
+    size = {"conv2d_input": x[2:], "conv2d_weight": w[2:]}.get(name.removesuffix("_direct"))
     return attrs if size is None else {"size": size, **attrs}
 
 
@@ -53,7 +53,7 @@ def _result(x: Shape, w: Shape, given: dict[str, Any]) -> Shape:
 
 def _operand_shapes(name: str, x: Shape, w: Shape, given: dict[str, Any]) -> tuple[Shape, Shape]:
     y = _result(x, w, given)
-    return {"conv2d": (x, w), "conv2d_input": (y, w), "conv2d_weight": (x, y)}[name]
+    return {"conv2d": (x, w), "conv2d_input": (y, w), "conv2d_weight": (x, y)}[name.removesuffix("_direct")]
 
 
 def _strange(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
@@ -102,7 +102,7 @@ _X, _W, _Y = t("float32", 2, 3, 5, 5), t("float32", 4, 3, 3, 3), t("float32", 2,
 
 
 def _errors(name: str) -> list[ErrorSample]:
-    a, b = {"conv2d": (_X, _W), "conv2d_input": (_Y, _W), "conv2d_weight": (_X, _Y)}[name]
+    a, b = {"conv2d": (_X, _W), "conv2d_input": (_Y, _W), "conv2d_weight": (_X, _Y)}[name.removesuffix("_direct")]
     plain = _attrs(name, (2, 3, 5, 5), (4, 3, 3, 3), {})
 
     def wrong(kind: str, match: str, operands: tuple[Any, ...] = (a, b), **attrs: Any) -> ErrorSample:
@@ -140,7 +140,7 @@ def _errors(name: str) -> list[ErrorSample]:
     return found
 
 
-_NAMES = ("conv2d", "conv2d_input", "conv2d_weight")
+_NAMES = ("conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct")
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _NAMES}  # type: ignore[misc]
 ERRORS: dict[str, list[ErrorSample]] = {name: _errors(name) for name in _NAMES}
