@@ -527,6 +527,8 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
         image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
         roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
         return roles[op.name.removesuffix("_direct")]
+    if op.name == "depthwise_weight":
+        return [["n", "h", "w", "c"], ["n", "oh", "ow", "c"]]
     if "place" in attrs:
         return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

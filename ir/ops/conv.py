@@ -16,6 +16,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
@@ -33,6 +35,7 @@ from kiln.ir.ops.base import (
     register,
 )
 from kiln.ir.ops.elementwise import FLOATS, add
+from kiln.ir.ops.movement import copy, permute, reshape
 from kiln.ir.order import KBLOCK
 from kiln.ir.types import Dim, Sym, TensorType
 
@@ -72,7 +75,8 @@ class Axis(NamedTuple):
             tests.append(L.apply("ge", ahead, L.index(0)))
         if self.stride == 1:
             return ahead, [*tests, L.apply("lt", ahead, count)]
-        position = L.apply("div", ahead, L.index(self.stride))
+        halved = self.stride == 2  # which vectors read from neighbours (codegen/schedule.py)
+        position = L.apply("shr", ahead, L.index(1)) if halved else L.apply("div", ahead, L.index(self.stride))
         whole = L.apply("eq", position * self.stride, ahead)
         return position, [*tests, whole, L.apply("lt", position, count)]
 
@@ -126,7 +130,7 @@ def _shared(op: str, n: Dim, groups: int, what: str) -> int:
     return n // groups
 
 
-def _same(op: str, a: Dim, b: Dim, message: str) -> None:
+def _same(op: str, a: object, b: object, message: str) -> None:
     if a != b:
         raise OpTypeError(op, message)
 
@@ -181,23 +185,34 @@ def _weight_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tupl
     return (TensorType(x.dtype, (g.shape[1], shared, *size), x.device),)
 
 
+def _depthwise_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    x, g = _checked(op, operands, {**attrs, "groups": 1})
+    _same(op, (x.shape[0], x.shape[3]), (g.shape[0], g.shape[3]), f"{x} and {g} differ in images or channels")
+    size = ints_attr(attrs, "size")
+    for axis, n, taps, got, dim in zip(axes(attrs), x.shape[1:3], size, g.shape[1:3], ("rows", "columns"), strict=True):
+        if isinstance(got, int) and isinstance(n, int):
+            wanted = axis.size(n, taps)
+            _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
+    return (TensorType(x.dtype, (*size, x.shape[3]), x.device),)
+
+
 # ------------------------------------------------------------------------------------------- elements
 
 Index = tuple[L.Expr, ...]
 Term = Callable[[Index], tuple[L.Expr, L.Expr, "L.Expr | None"]]
 
 
-def _chain(ctx: ElementContext, sizes: tuple[int, int, int], term: Term) -> L.Expr:
+def _chain(ctx: ElementContext, sizes: Sequence[Dim], term: Term) -> L.Expr:
     """The contraction order over a space of k: `term(index)` says what is multiplied, and whether it is there. The sum
     of a block is added where the next one begins."""
-    count, dtype = math.prod(sizes), ctx.result_type.dtype
+    dtype, extents = ctx.result_type.dtype, [ctx.extent(n) for n in sizes]
     zero = L.const(0.0, dtype)
 
     def step(index: Index, state: State) -> State:
         a, b, there = term(index)
         *total, acc = state
         if total:
-            k = L.add(L.mul(L.add(L.mul(index[0], L.index(sizes[1])), index[1]), L.index(sizes[2])), index[2])
+            k = L.add(L.mul(L.add(L.mul(index[0], extents[1]), index[1]), extents[2]), index[2])
             begins = L.apply("eq", L.apply("mod", k + (KBLOCK - 1), L.index(KBLOCK)), L.index(KBLOCK - 1))
             later = L.apply("and", begins, L.apply("lt", L.index(0), k))
             total = [L.select(later, L.apply("add", total[0], acc), total[0])]
@@ -205,8 +220,7 @@ def _chain(ctx: ElementContext, sizes: tuple[int, int, int], term: Term) -> L.Ex
         more = L.apply("fma", a, b, acc)
         return (*total, more if there is None else L.select(there, more, acc))
 
-    extents = [L.index(n) for n in sizes]
-    if count <= KBLOCK:
+    if all(isinstance(n, int) for n in sizes) and math.prod(map(_static, sizes)) <= KBLOCK:
         return ctx.fold(extents, (zero,), step)[0]
     total, acc = ctx.fold(extents, (L.const(-0.0, dtype), zero), step)
     return L.apply("add", total, acc)
@@ -244,6 +258,20 @@ def _direct_input_element(ctx: ElementContext, index: Index) -> L.Expr:
         return ctx.read(0, (n, o, row, column), there), ctx.read(1, (o, channel, *k[:2])), there
 
     return _chain(ctx, (taps_h, taps_w, results), term)
+
+
+def _depthwise_weight_element(ctx: ElementContext, index: Index) -> L.Expr:
+    (_, height, width, _), (images, out_h, out_w, _) = (t.shape for t in ctx.operand_types)
+    taps_h, taps_w = ints_attr(ctx.attrs, "size")
+    rows, columns = axes(ctx.attrs)
+
+    def term(k: Index) -> tuple[L.Expr, L.Expr, L.Expr | None]:
+        row, row_tests = rows.tap(k[1], index[0], taps_h, ctx.extent(height))
+        column, column_tests = columns.tap(k[2], index[1], taps_w, ctx.extent(width))
+        there = all_of([*row_tests, *column_tests])
+        return ctx.read(0, (k[0], row, column, index[2]), there), ctx.read(1, (*k, index[2])), there
+
+    return _chain(ctx, (images, out_h, out_w), term)
 
 
 def _of_group(channel: L.Expr, each: int, others: int) -> L.Expr:
@@ -286,6 +314,12 @@ def _weight_ref(xp: Any, x: Any, g: Any, *, groups: int, size: tuple[int, int], 
     return order.correlate(x, g, sources[0], sources[1], groups)
 
 
+def _depthwise_ref(xp: Any, x: Any, g: Any, *, size: tuple[int, int], **attrs: Any) -> Any:
+    x, g = np.moveaxis(x, 3, 1), np.moveaxis(g, 3, 1)
+    found = _weight_ref(xp, x, g, groups=x.shape[1], size=size, **attrs)
+    return np.ascontiguousarray(found[:, 0].transpose(1, 2, 0))
+
+
 # --------------------------------------------------------------------------------------- derivatives
 
 
@@ -302,7 +336,12 @@ def _bilinear_jvp(op: str) -> Any:
 
     def jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
         a, b = call.operands
-        apply = {"conv2d": conv2d, "conv2d_input": conv2d_input, "conv2d_weight": conv2d_weight}[op]
+        apply = {
+            "conv2d": conv2d,
+            "conv2d_input": conv2d_input,
+            "conv2d_weight": conv2d_weight,
+            "depthwise_weight": depthwise_weight,
+        }[op]
         parts = [] if ta is None else [apply(ta, b, **call.attrs)]
         parts += [] if tb is None else [apply(a, tb, **call.attrs)]
         return (None if not parts else parts[0] if len(parts) == 1 else add(*parts),)
@@ -310,11 +349,38 @@ def _bilinear_jvp(op: str) -> Any:
     return jvp
 
 
+FIRST: Final = (0, 3, 1, 2)
+LAST: Final = (0, 2, 3, 1)
+"""The dimensions of images with channels first or last, in terms of the other."""
+
+
+def _by_weights(x: Any, g: Any, size: tuple[int, ...], given: dict[str, Any]) -> Any:
+    """conv2d_weight. Where every channel is a group, with channels last, so that they fill vectors: the same order."""
+    channels = x.ttype.shape[1]
+    if not (given["groups"] == channels == g.ttype.shape[1] and channels > 1):
+        return conv2d_weight(x, g, size=size, **given)
+    last = [copy(permute(v, dims=LAST)) for v in (x, g)]
+    walk = {k: v for k, v in given.items() if k != "groups"}
+    found = depthwise_weight(*last, size=size, **walk)
+    return permute(reshape(found, shape=(*size, 1, channels)), dims=(3, 2, 0, 1))
+
+
+def _depthwise_vjp(call: Call, t: Any) -> Sequence[Any]:
+    x, g = (permute(v, dims=FIRST) for v in call.operands)
+    kh, kw, channels = t.ttype.shape
+    w = permute(reshape(t, shape=(kh, kw, 1, channels)), dims=(3, 2, 0, 1))
+    given = {**{key: call.attrs[key] for key in ARGUMENTS if key != "groups"}, "groups": channels}
+    return (
+        permute(conv2d_input(g, w, size=_spatial(x), **given), dims=LAST) if call.needs[0] else None,
+        permute(conv2d(x, w, **given), dims=LAST) if call.needs[1] else None,
+    )
+
+
 def _conv2d_vjp(call: Call, g: Any) -> Sequence[Any]:
     (x, w), given = call.operands, _arguments(call)
     return (
         conv2d_input(g, w, size=_spatial(x), **given) if call.needs[0] else None,
-        conv2d_weight(x, g, size=_spatial(w), **given) if call.needs[1] else None,
+        _by_weights(x, g, _spatial(w), given) if call.needs[1] else None,
     )
 
 
@@ -322,7 +388,7 @@ def _input_vjp(call: Call, t: Any) -> Sequence[Any]:
     (g, w), given = call.operands, _arguments(call)
     return (
         conv2d(t, w, **given) if call.needs[0] else None,
-        conv2d_weight(t, g, size=_spatial(w), **given) if call.needs[1] else None,
+        _by_weights(t, g, _spatial(w), given) if call.needs[1] else None,
     )
 
 
@@ -391,4 +457,19 @@ conv2d_input_direct: Final[OpDef] = _declare(
     _input_ref,
     _input_vjp,
     Dense(_direct_input_element),
+)
+depthwise_weight: Final[OpDef] = register(
+    OpDef(
+        "depthwise_weight",
+        "depthwise_weight(x, g; size, stride, padding, dilation): conv2d_weight where each channel is a group, "
+        "channels last: x [N, H, W, C], g [N, OH, OW, C] -> [KH, KW, C].",
+        functools.partial(_depthwise_types, "depthwise_weight"),
+        quiet(_depthwise_ref),
+        Dense(_depthwise_weight_element),
+        vjp=_depthwise_vjp,
+        jvp=_bilinear_jvp("depthwise_weight"),
+        traits=frozenset({"window"}),
+        saved_operands=(0, 1),
+        arity=2,
+    )
 )

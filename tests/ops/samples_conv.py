@@ -144,3 +144,33 @@ _NAMES = ("conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_in
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _NAMES}  # type: ignore[misc]
 ERRORS: dict[str, list[ErrorSample]] = {name: _errors(name) for name in _NAMES}
+
+
+def _depthwise(smooth: bool = False) -> list[Sample]:
+    found = []
+    for dtype in ("float64",) if smooth else WIDE_FLOATS:
+        rng = generator("depthwise_weight", dtype)
+        for label, x, w, given in (
+            ("padded", (2, 4, 5, 3), (3, 3), {"padding": (1, 1, 1, 1)}),
+            ("strided", (1, 7, 6, 18), (3, 2), {"stride": (2, 3), "padding": (1, 0, 0, 1), "dilation": (2, 1)}),
+            ("blocks", (3, 10, 10, 2), (2, 2), {"padding": (1, 0, 0, 1)}),
+            ("no-images", (0, 3, 3, 2), (2, 2), {}),
+        ):
+            n, h, v, c = x
+            y = _result((n, c, h, v), (c, 1, *w), given)
+            operands = (draw if smooth else _strange)(rng, x, dtype), draw(rng, (n, *y[2:], c), dtype)
+            attrs = {**PLAIN, **given, "size": w}
+            del attrs["groups"]
+            found.append(Sample(f"{dtype}-{label}", operands, attrs))
+    return found
+
+
+_LAST, _LAST_G = t("float32", 2, 5, 5, 4), t("float32", 2, 3, 3, 4)
+_LAST_ATTRS = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "size": (3, 3)}
+SAMPLES["depthwise_weight"] = _depthwise
+SMOOTH["depthwise_weight"] = lambda: _depthwise(smooth=True)[:2]
+ERRORS["depthwise_weight"] = [
+    ErrorSample((_LAST, t("float64", 2, 3, 3, 4)), _LAST_ATTRS, "dtype", "dtypes"),
+    ErrorSample((_LAST, t("float32", 2, 3, 3, 5)), _LAST_ATTRS, "shape", "images or channels"),
+    ErrorSample((_LAST, _LAST_G), {**_LAST_ATTRS, "size": (2, 3)}, "shape", "5 rows give 4"),
+]
