@@ -229,8 +229,8 @@ class _Scheduler:
         lo, hi = self.expr(s.lo, scope), self.expr(s.hi, scope)
         if not (isinstance(lo, Const) and lo.value == 0 and s.step == 1 and not s.carried):
             raise TypeError("a vector loop runs from 0 in steps of 1 and carries nothing")
-        # Chains over rows take wide strips of columns: neighbours in memory are read together.
-        strips = any(isinstance(x, Reduce) for x in walk(s.body))
+        # Chains take wide strips of columns: neighbours in memory are read together, and chains wait for themselves.
+        strips = any(isinstance(x, Reduce) or (isinstance(x, For) and x.carried) for x in walk(s.body))
         widths, size = ((STEP, LANES), STEP) if strips else ((LANES,), CHUNK)
         grain = None if s.grain is None else self.expr(s.grain, scope)
         least = int(grain.value) if isinstance(grain, Const) else 0
