@@ -43,7 +43,7 @@ Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
-_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
+_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
 _LARGE_CONSTANT: Final = 1 << 16
@@ -593,7 +593,9 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
     if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
         image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
         roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
-        return roles[op.name]
+        return roles[op.name.removesuffix("_direct")]
+    if op.name == "depthwise_weight":
+        return [["n", "h", "w", "c"], ["n", "oh", "ow", "c"]]
     if "place" in attrs:
         return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

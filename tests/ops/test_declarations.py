@@ -25,6 +25,7 @@ TRAITS = {
     "commutative",
     "exact",
     "foldable",
+    "window",
     "random",
     "constant",
     "reduction",
