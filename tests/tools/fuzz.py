@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import os
 import sys
 import time
@@ -26,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_check import Difference, check, draw
 from fuzz_jobs import Outcome, cache_of_a_run, run_here, run_workers
 from fuzz_programs import ARITH, COMPARE
-from fuzz_table import TABLE
-from fuzz_table_draw import UNTABLED, public
+from fuzz_table import TABLE, OracleDifference
+from fuzz_table_draw import UNTABLED, draw_table, public
 
 import kiln
 
@@ -108,21 +107,19 @@ def find_faults(seed: int, limit: int) -> int:
 
     missed = 0
     os.environ["KILN_CACHE"] = "0"  # programs with a fault in them must not be found again
-    for name, plant in FAULTS.items():
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(plant())
+    for name, fault in FAULTS.items():
+        with fault.plant():
             found = None
             for k in range(limit):
                 try:
-                    check(draw(seed + k, "oracle"), seed + k)
-                except (Difference, kiln.KilnError) as difference:
+                    program = draw_table(seed + k, fault.rows) if fault.rows else draw(seed + k, "oracle")
+                    check(program, seed + k)
+                except (Difference, OracleDifference, kiln.KilnError) as difference:
                     found = (k + 1, str(difference).splitlines()[0])
                     break
         missed += found is None
-        print(
-            f"planted fault {name}: " + (f"found by program {found[0]}: {found[1]}" if found else "NOT FOUND"),
-            flush=True,
-        )
+        told = f"found by program {found[0]}: {found[1]}" if found else "NOT FOUND"
+        print(f"planted fault {name}: {told}", flush=True)
     return missed
 
 
@@ -141,7 +138,7 @@ def main() -> int:
     if not args.only_faults:
         failures = fuzz(args.n, args.seed, args.stop_after, args.family, args.jobs, args.thorough)
     if args.faults or args.only_faults:
-        failures += find_faults(args.seed, 200)
+        failures += find_faults(args.seed, 400)
     return int(failures > 0)
 
 
