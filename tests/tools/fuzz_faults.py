@@ -20,7 +20,7 @@ from kiln.ir.ops import OPS
 def as_kiln(f: Callable[..., Any]) -> Callable[..., Any]:
     """The same function as if it were kiln's own code: a capture would refuse to call a stranger's."""
     return FunctionType(
-        f.__code__, {**globals(), "__name__": "kiln.planted"}, f.__name__, f.__defaults__, f.__closure__
+        f.__code__, {**f.__globals__, "__name__": "kiln.planted"}, f.__name__, f.__defaults__, f.__closure__
     )
 
 

@@ -23,9 +23,11 @@ from unittest import mock
 
 from fuzz_check import check, describe, draw
 from fuzz_faults import as_kiln
+from fuzz_table import Call
 from fuzz_table_draw import eager_only, refused
 
 from kiln import dispatch
+from kiln.ir.graph import Graph
 from kiln.runtime import cache
 
 RECYCLED = 1500
@@ -44,11 +46,15 @@ class Outcome:
     hits: collections.Counter[str] = field(default_factory=collections.Counter)
     views: collections.Counter[str] = field(default_factory=collections.Counter)
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
+    primitives: collections.Counter[str] = field(default_factory=collections.Counter)
+    dtypes: set[tuple[str, str]] = field(default_factory=set)
+    """Instructions with the dtype of their first operand."""
 
 
 def run_one(seed: int, family: str, thorough: bool) -> Outcome:
     """Draw and check one program; any exception is its fault."""
     out = Outcome(seed)
+    compiled.clear()
     refused.clear()
     eager_only.clear()
     try:
@@ -61,6 +67,8 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
         out.hits[instr.op] += 1
         if instr.view:
             out.views[instr.view] += 1
+        if isinstance(instr, Call):
+            out.dtypes.update((instr.op, name) for name in instr.dtypes[:1])
     out.hits.update(eager_only)
     out.views.update(f"input {how}" for how in program.layouts)
     out.views.update(f"write {kind}" for *_, kind in program.writes)
@@ -68,18 +76,21 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
         check(program, seed, thorough)
     except Exception as error:  # noqa: BLE001  (whatever it is, it is a fault of this program)
         out.fault = f"{type(error).__name__}: {error}\n{describe(program)}"
-    out.refused = collections.Counter(refused)
+    out.refused, out.primitives = collections.Counter(refused), collections.Counter(compiled)
     return out
 
 
-# ------------------------------------------------------------------------------------- the cache
+# ------------------------------------------------------------------- what is compiled, and the cache
+
+compiled: collections.Counter[str] = collections.Counter()
+"""In how many graphs each primitive was."""
 
 
 @contextlib.contextmanager
 def shared_kernels() -> Iterator[None]:
-    """Inside, the cache on disk keeps the kernels of eager ops and nothing else."""
+    """Inside, the cache on disk keeps the kernels of eager ops and nothing else; what programs compile is counted."""
     making = False
-    folder, init = cache.folder, dispatch.Kernel.__init__
+    folder, init, build = cache.folder, dispatch.Kernel.__init__, dispatch.build
 
     def make(self: dispatch.Kernel, *args: Any) -> None:
         nonlocal making
@@ -89,8 +100,15 @@ def shared_kernels() -> Iterator[None]:
         finally:
             making = False
 
+    def counted(graph: Graph, *args: Any, **named: Any) -> Any:
+        names = {op.op.name for op in graph.operations}
+        if not making:
+            compiled.update(names)
+        return build(graph, *args, **named)
+
     with (
         mock.patch.object(dispatch.Kernel, "__init__", as_kiln(make)),
+        mock.patch.object(dispatch, "build", as_kiln(counted)),
         mock.patch.object(cache, "folder", lambda: folder() if making else None),
     ):
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import importlib.util
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import fuzz_table_more as _more  # noqa: F401  (fills the table)
@@ -117,7 +118,7 @@ def draw_table(seed: int, names: tuple[str, ...] = ()) -> TableProgram:
             forget(d, kept)
             continue
         shown = ", ".join(f"{d.name(k)}{list(d.size(k))}" for k in args)
-        call = Call(name, tuple(args), run, f"{name}({shown}) {attributes(run)}")
+        call = Call(name, tuple(args), run, f"{name}({shown}) {attributes(run)}", dtypes=tuple(d.name(k) for k in args))
         if oracle is not None and not d.special:
             with np.errstate(all="ignore"):
                 compare(call, given, oracle(*given), values)
@@ -187,7 +188,7 @@ def numbered(d: Draw, calls: list[Call], outs: list[list[int]], results: list[li
     """Inputs first."""
     inputs = sorted(d.arrays)
     new = {k: i for i, k in enumerate([*inputs, *(k for ids in outs for k in ids)])}
-    instrs = [Call(c.op, tuple(new[k] for k in c.args), c.run, c.text) for c in calls]
+    instrs = [replace(c, args=tuple(new[k] for k in c.args)) for c in calls]
     used = {k for c in instrs for k in c.args}
     made = [new[k] for ids in outs for k in ids]
     ends = [k for k in made if k not in used] or made
