@@ -128,11 +128,10 @@ def cache_of_a_run() -> Iterator[None]:
 
 
 def worker(pipe: Connection, seeds: range, family: str, thorough: bool, log: str) -> None:
-    """The life of a worker: outcomes of its seeds, in order; each is announced before it starts."""
+    """The life of a worker: outcomes of its seeds, in order."""
     with open(log, "w") as file, shared_kernels():
         faulthandler.enable(file)
         for seed in seeds:
-            pipe.send(seed)
             pipe.send(run_one(seed, family, thorough))
     pipe.close()
 
@@ -142,7 +141,7 @@ class Worker:
 
     def __init__(self, seeds: range, options: tuple[str, bool], folder: str) -> None:
         self.seeds = seeds
-        self.at: int | None = None
+        self.done = 0
         self.since = time.monotonic()
         self.log = Path(folder) / f"{seeds[0]}.log"
         self.pipe, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -152,15 +151,13 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def receive(self) -> Outcome | None:
-        """What came: an outcome, or None for the start of a program. EOFError when the worker has ended."""
+    def receive(self) -> Outcome:
+        """The next outcome. EOFError when the worker has ended."""
         got = self.pipe.recv()
+        assert isinstance(got, Outcome)
         self.since = time.monotonic()
-        if isinstance(got, Outcome):
-            self.at = None
-            return got
-        self.at = int(got)
-        return None
+        self.done += 1
+        return got
 
     def ended(self, why: str = "") -> Outcome | None:
         """After its end: what it died of, if it did."""
@@ -168,15 +165,12 @@ class Worker:
         if self.process.exitcode == 0 and not why:
             return None
         said = self.log.read_text() if self.log.exists() else ""
-        where = self.at if self.at is not None else self.seeds[0]
+        where = self.seeds[min(self.done, len(self.seeds) - 1)]
         return Outcome(where, f"the process died ({why or f'exit code {self.process.exitcode}'})\n{said}")
 
     def rest(self, died: bool) -> range:
         """The seeds that are left for its successor."""
-        if not died:
-            return self.seeds[RECYCLED:]
-        after = self.seeds.index(self.at) if self.at is not None else 0
-        return self.seeds[after + 1 :]
+        return self.seeds[self.done + died :]
 
     def end(self) -> None:
         self.process.kill()

@@ -87,6 +87,7 @@ def draw_table(seed: int, names: tuple[str, ...] = ()) -> TableProgram:
     rng = np.random.default_rng((seed, 7))
     chosen, names = bool(names), names or tuple(sorted(TABLE))
     d = Draw(rng, bool(rng.random() < 0.2))
+    main = d.palette[0]
     length, calls, results, outs = int(rng.integers(2, 7)), [], [], []
     kiln.manual_seed(seed)
     tries = 0
@@ -95,7 +96,10 @@ def draw_table(seed: int, names: tuple[str, ...] = ()) -> TableProgram:
         name = names[int(rng.integers(len(names)))]
         if not calls and tries < 10 and not chosen:
             name, dtype = first_of(seed)
-            d.palette[:2] = [dtype, dtype]
+            if tries < 5:
+                d.palette[:2] = [dtype, dtype]
+            elif tries == 5:  # it is not for that dtype
+                d.palette[:2] = [main, main]
         kept, d.fresh = len(d.tensors), []
         try:
             args, run, oracle = TABLE[name](d)
