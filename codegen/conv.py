@@ -37,7 +37,7 @@ from kiln.codegen.blocks import (
 )
 from kiln.codegen.layout import Layout, row_major
 from kiln.codegen.llvm.emit import emit_module
-from kiln.codegen.plan import Argument, Pointer, Step
+from kiln.codegen.plan import Argument, Pointer, Step, pointer
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.graph import Operation, Value
@@ -703,7 +703,7 @@ def conv_step(op: Operation, layouts: dict[Value, Layout | None], target: Target
     groups = op.attrs["groups"]
     assert isinstance(groups, int)
     places = [layouts[v] for v in (a, b)]
-    pointers = [Pointer(v) if p is None else Pointer(p.root, p.offset) for v, p in zip((a, b), places, strict=True)]
+    pointers = [pointer(v, p) for v, p in zip((a, b), places, strict=True)]
     strides = [_strides(v, p) for v, p in zip((a, b), places, strict=True)]
     numbers = _weight_numbers if name == "conv2d_weight" else _forward_numbers
     symbol = f"kiln_conv_{'weight_' if name == 'conv2d_weight' else ''}{dtype}"

@@ -6,13 +6,13 @@ on the full domain or on the kept one (F without R), whatever dimensions of size
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Operation
 from kiln.ir.loops import Expr, Vec
-from kiln.ir.ops.base import Dense, ElementContext, OpDef, Reduction, ints_attr
+from kiln.ir.ops.base import Dense, ElementContext, OpDef, Reduction, State, ints_attr
 from kiln.ir.types import Shape
 
 Index = tuple[Expr, ...]
@@ -111,8 +111,11 @@ def operand_indices(op: Operation, index: Index) -> list[tuple[int, Index]]:
     def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
         """Where it reads is all that is asked here."""
 
+    def loop(extent: Expr, state: State, step: Callable[[Expr, State], State]) -> State:
+        return step(L.Var(L.INDEX, "round"), state)
+
     types = tuple(v.type for v in op.operands)
-    lower.at(ElementContext(types, op.result.type, op.attrs, read, check, _extent), index)
+    lower.at(ElementContext(types, op.result.type, op.attrs, read, check, _extent, loop), index)
     return reads
 
 

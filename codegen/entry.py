@@ -1,11 +1,14 @@
-"""The entry of a program as LLVM text: load the slots, call the steps in order, stop at the first failure."""
+"""The entries of a program as LLVM text: load the slots, call the steps in order, stop at the first failure.
+
+There is one, unless steps of a library lie between: those are no native code, and each run of others has its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from kiln.codegen.llvm.text import function_attributes
-from kiln.codegen.plan import Plan, Pointer
+from kiln.codegen.plan import Plan, Pointer, Step
 from kiln.ir.program import Module, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Dim
@@ -14,8 +17,8 @@ DEFAULT_MXCSR = 0x1F80
 """Round to nearest, subnormals kept, no traps."""
 
 
-def emit_entry(name: str, plan: Plan, slots: tuple[Slot, ...], target: Target) -> Module:
-    """`i32 @name(ptr ctx, ptr args)`; imports the steps' symbols."""
+def emit_entry(name: str, plan: Plan, steps: Sequence[Step], slots: tuple[Slot, ...], target: Target) -> Module:
+    """`i32 @name(ptr ctx, ptr args)`; a run of the plan's steps, whose symbols it imports."""
     lines: list[str] = []
     places = _load_slots(plan, slots, lines)
     x86 = target.arch == "x86_64"
@@ -28,7 +31,7 @@ def emit_entry(name: str, plan: Plan, slots: tuple[Slot, ...], target: Target) -
             "  call void @llvm.x86.sse.ldmxcsr(ptr %csr.new)",
         ]
     declarations: dict[str, str] = {}
-    for k, step in enumerate(plan.steps):
+    for k, step in enumerate(steps):
         args = ["ptr %ctx"]
         for j, a in enumerate(step.args):
             if isinstance(a, Pointer):
@@ -38,19 +41,19 @@ def emit_entry(name: str, plan: Plan, slots: tuple[Slot, ...], target: Target) -
         types = ", ".join(a.split(" ", 1)[0] for a in args)
         declarations[step.symbol] = f"declare i32 @{step.symbol}({types})"
         lines.append(f"  %s{k} = call i32 @{step.symbol}({', '.join(args)})")
-        if k + 1 < len(plan.steps):
+        if k + 1 < len(steps):
             lines += [
                 f"  %f{k} = icmp ne i32 %s{k}, 0",
                 f"  br i1 %f{k}, label %out, label %step{k + 1}",
                 f"step{k + 1}:",
             ]
-    lines += _ending(len(plan.steps), x86)
+    lines += _ending(len(steps), x86)
     if x86:
         for intrinsic in ("stmxcsr", "ldmxcsr"):
             declarations[intrinsic] = f"declare void @llvm.x86.sse.{intrinsic}(ptr)"
     head = f"define i32 @{name}(ptr %ctx, ptr %args) {function_attributes(target)} {{"
     text = "\n".join([head, "start:", *lines, "}", *(declarations[k] for k in sorted(declarations)), ""])
-    imports = tuple(sorted({s.symbol for s in plan.steps}))
+    imports = tuple(sorted({s.symbol for s in steps}))
     return Module(name, text, (name,), imports)
 
 
@@ -76,7 +79,7 @@ def _load_slots(plan: Plan, slots: tuple[Slot, ...], lines: list[str]) -> dict[o
 
 def _pointer(a: Pointer, places: Mapping[object, str], name: str, lines: list[str]) -> str:
     """The operand for a pointer argument."""
-    base, offset = places[a.root], a.offset * a.root.type.dtype.itemsize
+    base, offset = places[a.root], a.nbytes
     if base.startswith("arena+"):
         offset += int(base[6:])
         base = places["arena"]

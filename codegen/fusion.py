@@ -32,7 +32,6 @@ from kiln.codegen.layout import Layout, is_view
 from kiln.ir.graph import Attrs, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops.base import Template
 from kiln.ir.ops.fusion import fusion
-from kiln.ir.types import Sym
 
 MAX_OPERATIONS: Final = 64
 COLUMN_LIMIT: Final = 1 << 20
@@ -244,9 +243,10 @@ class _Partition:
 
     def _in_row(self, v: Value, at: Index, producers: Group, domain: Domain, coords: Index) -> bool:
         """Whether reading `v` at `at` while computing the point `coords` is reading what that row has."""
-        while v.producer is not None and self.transparent(v.producer):
-            ((_, at),) = operand_indices(v.producer, at)
-            v = v.producer.operands[0]
+        view = v.producer
+        if view is not None and self.transparent(view):
+            places = [place for _, place in operand_indices(view, at)]  # several: the parts of a complex number
+            return all(self._in_row(view.operands[0], place, producers, domain, coords) for place in places)
         if v.producer is None or self.group.get(v.producer) is not producers:
             return True
         canonical = align(v.type.shape, domain, coords)
@@ -297,10 +297,9 @@ class _Partition:
 def fuse(graph: Graph, layouts: dict[Value, Layout | None], enabled: bool = True) -> Graph:
     """The fused graph: `fusion` and template operations, constants in memory, and views of materialised values.
 
-    `layouts` says which views are mere strides (`layout.assign`). Not `enabled`, or with symbolic dimensions, every
-    operation is a kernel by itself."""
-    static = not any(isinstance(d, Sym) for v in graph.values() for d in v.type.shape)
-    partition = _Partition(graph, layouts, enabled and static)
+    `layouts` says which views are mere strides (`layout.assign`). Not `enabled`, every operation is a kernel by
+    itself."""
+    partition = _Partition(graph, layouts, enabled)
     builder, mapped = rebuild(graph)
     for group in partition.ordered():
         _emit(partition, group, builder, mapped)

@@ -109,7 +109,7 @@ class _Run:
             case L.Alloc():
                 size = math.prod(self.number(d) for d in s.buffer.shape)
                 # What a fresh buffer holds is undefined; a value that spoils results shows who relies on it.
-                spoilt = math.nan if s.buffer.dtype.is_floating_point else 77
+                spoilt = math.nan if s.buffer.dtype.is_inexact else 77
                 self.memory[s.buffer] = np.full(size, spoilt, s.buffer.dtype.numpy)
             case L.Invoke():
                 self.invoke(s)
@@ -282,6 +282,12 @@ class _Run:
         dtype = e.args[-1].dtype
         if e.fn == "cast":
             return cast(args[0], dtype, e.dtype)
+        if e.fn in ("real", "imag"):
+            return np.array(getattr(args[0], e.fn))
+        if e.fn == "complex":
+            return np.stack(args, -1).view(e.dtype.numpy)[:, 0]
+        if dtype.is_complex and e.fn != "select":
+            raise EvaluationError(f"{e.fn} of {dtype}: complex numbers are computed with by their parts")
         if e.fn == "bitcast":
             return args[0].view(e.dtype.numpy)
         if dtype.is_half and e.fn != "select":

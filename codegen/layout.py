@@ -19,7 +19,7 @@ Strides = tuple[Dim, ...]
 @dataclass(frozen=True, slots=True)
 class Layout:
     """The memory of `root` (a graph input or a computed value), from element `offset` on, with strides in
-    elements."""
+    elements: those of the value that lies there, whose dtype may be another than the root's."""
 
     root: Value
     offset: int

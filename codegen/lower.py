@@ -9,8 +9,7 @@ and cheaper than memory, but for costly functions, whose row is kept on the stac
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -30,7 +29,7 @@ from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import INDEX, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, Var, Vec
-from kiln.ir.ops.base import Dense, ElementContext, Reduction, ints_attr, shape_attr
+from kiln.ir.ops.base import UNROLLED, Dense, ElementContext, Reduction, State, ints_attr
 from kiln.ir.order import LANES
 from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Shape, Sym, contiguous_strides, float32
@@ -41,6 +40,18 @@ FEW: Final = 64
 """An outer loop of fewer iterations is merged with the next ones, so that there is something to share out."""
 STACK_BYTES: Final = 1 << 17
 """Longest row that is kept on the stack, and at most two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """What a target wants of a kernel's loops. `nested`: the kind of loops inside a parallel one whose iterations are
+    independent too. `stack_bytes`: the longest row that is kept on the stack."""
+
+    nested: str = "serial"
+    stack_bytes: int = STACK_BYTES
+
+
+CPU: Final = Style()
 COSTLY: Final = MATH_FUNCTIONS | {"sigmoid", "gelu", "uniform", "normal", "remainder", "floor_divide", "pow_int", "tan"}
 COSTLIER_THAN_MEMORY: Final = COSTLY | {"div", "sqrt"}
 
@@ -74,12 +85,18 @@ class _Body:
 Steps = tuple[Dim, ...] | None
 
 
-def lower(body: Graph, strides: Sequence[Steps], out_strides: Sequence[Steps], sites: list[CheckSite]) -> Lowered:
+def lower(
+    body: Graph,
+    strides: Sequence[Steps],
+    out_strides: Sequence[Steps],
+    sites: list[CheckSite],
+    style: Style = CPU,
+) -> Lowered:
     """Lower a fusion's body. `strides` and `out_strides`: of its inputs and outputs (None: row-major). Checks
     are appended to `sites`."""
     if all(steps is None for steps in out_strides):
         body, strides = collapse(body, _domain(body), strides)
-    return _Lowering(body, strides, out_strides, sites).run()
+    return _Lowering(body, strides, out_strides, sites, style).run()
 
 
 class _Lowering:
@@ -89,8 +106,10 @@ class _Lowering:
         strides: Sequence[Steps],
         out_strides: Sequence[Steps],
         sites: list[CheckSite],
+        style: Style,
     ) -> None:
         self.body = body
+        self.style = style
         self.sites = sites
         self.first_site = len(sites)
         self.symbols: dict[str, Var] = {}
@@ -104,6 +123,8 @@ class _Lowering:
         self.writes: list[Index] = [()] * len(self.outputs)
         self.pending = set(range(len(self.outputs)))
         """Outputs that are still to be stored."""
+        self.window_work = 0
+        """Per point: what is read, compared and chosen in windows."""
         self.checked: set[tuple[Operation, str]] = set()
         self.count = 0
         self.coords: list[Expr] = []
@@ -212,7 +233,7 @@ class _Lowering:
         if vector is not None:
             var, hi = self._loop_var(vector), self.dim(domain.full[vector])
             grain = None if outer else self._grain(inner)
-            kind = "serial" if self._gathers_few(domain.full[vector]) else "vector"
+            kind = self.style.nested if self._gathers_few(domain.full[vector]) else "vector"
             statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
             inner = L.mul(inner, hi)
         if merged is not None:
@@ -222,7 +243,7 @@ class _Lowering:
             var, hi = self._loop_var(d), self.dim(domain.full[d])
             parallel = d == outer[0]
             grain = self._grain(inner) if parallel else None
-            kind = "parallel" if parallel else "serial"
+            kind = "parallel" if parallel else self.style.nested
             statements = [For(kind, var, L.index(0), hi, tuple(statements), grain=grain)]
             inner = L.mul(inner, hi)
         return statements
@@ -230,7 +251,10 @@ class _Lowering:
     def _gathers_few(self, size: Dim) -> bool:
         """Whether a row would leave vectors half empty that are gathered from windows with a stride: reading elements
         one by one is faster (measured: 1.6 against 4.1 ns for four results of 2 x 2 elements)."""
-        strided = any(shape_attr(op.attrs, "stride")[-1] != 1 for op in self.body.operations if "kernel" in op.attrs)
+        strided = any(
+            ints_attr(op.attrs, "stride")[-1] != 1 if "stride" in op.attrs else "bins" in op.attrs
+            for op in self.body.operations
+        )
         return strided and isinstance(size, int) and 2 * size <= LANES
 
     def _loop_var(self, d: int) -> Var:
@@ -254,10 +278,7 @@ class _Lowering:
     def _point_work(self) -> int:
         """Scalar operations and memory accesses per point of the full domain, roughly."""
         operations = sum(16 if op.op.name in COSTLY else 1 for op in self.body.operations)
-        for op in self.body.operations:
-            if "kernel" in op.attrs:  # a window: each element is read, compared, chosen
-                operations += 4 * math.prod(ints_attr(op.attrs, "kernel"))
-        return operations + len(self.inputs) + len(self.outputs)
+        return operations + self.window_work + len(self.inputs) + len(self.outputs)
 
     def _grain(self, points: Expr) -> Expr:
         """How many iterations of that many points each are worth a thread."""
@@ -365,14 +386,29 @@ class _Lowering:
         if kept_row is not None and op.result in self.rows_stored:
             return L.load(kept_row, index[-1:] if kept_row.scope == "stack" else index, where)
 
-        outer = where
+        outer, rounds, reads = where, 1, 0
 
         def read(k: int, index: Index, where: Expr | None = None) -> Expr:
+            nonlocal reads
+            reads += rounds
             if where is None or outer is None:
                 guard = outer if where is None else where
             else:
                 guard = L.apply("and", outer, where)
             return self.value(op.operands[k], index, body, guard)
+
+        def loop(extent: Expr, state: State, step: Callable[[Expr, State], State]) -> State:
+            nonlocal body, rounds
+            outside, body, before = body, _Body(body), rounds
+            rounds *= int(extent.value) if isinstance(extent, L.Const) else UNROLLED
+            var = self.var("round")
+            names = tuple(self.var("state", e.type) for e in state)
+            after = step(var, names)
+            results = tuple(self.var("state", e.type) for e in state)
+            carried = tuple(map(L.Carry, names, state, after, results))
+            inside, body, rounds = body, outside, before
+            body.statements.append(For("serial", var, L.index(0), extent, tuple(inside.statements), carried=carried))
+            return results
 
         def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
             if (op, message) in self.checked:
@@ -385,7 +421,9 @@ class _Lowering:
             body.statements.append(L.Verify(ok, len(self.sites) - 1, value))
 
         types = tuple(x.type for x in op.operands)
-        return lower.at(ElementContext(types, op.result.type, op.attrs, read, check, self.dim), index)
+        found = lower.at(ElementContext(types, op.result.type, op.attrs, read, check, self.dim, loop), index)
+        self.window_work += 4 * max(0, reads - len(op.operands))
+        return found
 
     # --------------------------------------------------------------------------------- reductions
 
@@ -456,7 +494,7 @@ class _Lowering:
             if v in self.body.outputs:
                 self.rows_kept[v] = self.outputs[self.body.outputs.index(v)]
                 continue
-            fits = isinstance(size, int) and size >= 16 and size * v.type.dtype.itemsize <= STACK_BYTES
+            fits = isinstance(size, int) and size >= 16 and size * v.type.dtype.itemsize <= self.style.stack_bytes
             if isinstance(size, int) and fits and sum(b.scope == "stack" for b in self.rows_kept.values()) < 2:
                 buffer = Buffer(f"row{len(self.rows_kept)}", v.type.dtype, (size,), (1,), "stack")
                 self.rows_kept[v] = buffer

@@ -5,12 +5,14 @@ Autodiff has already run when a graph comes here: on the raw capture, before any
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
+from kiln.codegen.library import is_library_step, library_call
 from kiln.codegen.plan import Plan, Step
 from kiln.codegen.steps import Note, Strides, digest, fusion_step, steps, template_work
 from kiln.ir import loops as L
@@ -20,12 +22,14 @@ from kiln.ir.ops.base import Scatter, Template
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
-from kiln.ir.program import CheckSite, Program, Slot
+from kiln.ir.program import CheckSite, LibraryCall, Module, Program, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Sym
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (fold, cse, dce)
 """Exact, target-independent rewrites, in order."""
+Layouts = dict[Value, Layout | None]
+MakeFusion = Callable[[Operation, Layouts, "Sequence[Strides | None]"], Step]
 
 
 def compile_graph(
@@ -46,6 +50,12 @@ def compile_graph(
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
     kept: list[tuple[str, str]] = []
     note: Note = (lambda stage, what: kept.append((stage, str(what)))) if stages else (lambda stage, what: None)
+    fused = prepare(graph, strides, note, passes)
+    return _generate(fused, strides, target, name or graph.name, note, kept)
+
+
+def prepare(graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True) -> Graph:
+    """The front half, which is the same on every target: the passes and fusion."""
     graph.verify()
     note("captured", graph)
     if passes:
@@ -55,7 +65,7 @@ def compile_graph(
     graph = _materialise(graph)
     fused = fuse(graph, assign(graph, strides), passes)
     note("fused", fused)
-    return _generate(fused, strides, target, name or graph.name, note, kept)
+    return fused
 
 
 def _generate(
@@ -65,19 +75,24 @@ def _generate(
     layouts = assign(graph, strides)
     sites: list[CheckSite] = []
     made = Plan(steps(graph, layouts, target, sites, note))
-    graph = _write_back(graph, made, layouts, strides, target, sites, note)
-    slots = _place(graph, made, strides)
+
+    def fusion(op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
+        return fusion_step(op, layouts, out_strides, target, sites, note)
+
+    graph = write_back(graph, made, layouts, strides, fusion)
+    slots = place_values(graph, made)
     note("plan", made)
     symbol = f"main_{digest(str(made) + name)}"
-    main = entry.emit_entry(symbol, made, slots, target)
-    note("entry", main.text)
+    mains, entries = _entries(symbol, made, slots, target)
+    for main in mains:
+        note("entry", main.text)
     modules = {m.name: m for step in made.steps for m in step.modules}
     work = sum(s.lowered.work if s.lowered is not None else template_work(s.operation) for s in made.steps)
     return Program(
         name=name,
         target=target,
-        modules=(*modules.values(), main),
-        entry=symbol,
+        modules=(*modules.values(), *mains),
+        entries=entries,
         slots=slots,
         input_types=tuple(v.type for v in graph.inputs),
         output_types=tuple(v.type for v in graph.outputs),
@@ -88,6 +103,24 @@ def _generate(
         work=0 if any(slot.kind == "size" for slot in slots) else max(1, work),
         stages=tuple(kept),
     )
+
+
+def _entries(
+    symbol: str, made: Plan, slots: tuple[Slot, ...], target: Target
+) -> tuple[list[Module], tuple[str | LibraryCall, ...]]:
+    """Native functions for the runs of generated steps, with the library's calls between them."""
+    mains: list[Module] = []
+    entries: list[str | LibraryCall] = []
+    for library, run in itertools.groupby(made.steps, is_library_step):
+        if library:
+            entries += [library_call(step, made, slots) for step in run]
+        else:
+            name = symbol if not mains else f"{symbol}_{len(mains)}"
+            mains.append(entry.emit_entry(name, made, list(run), slots, target))
+            entries.append(name)
+    if not entries:
+        mains, entries = [entry.emit_entry(symbol, made, (), slots, target)], [symbol]
+    return mains, tuple(entries)
 
 
 # ------------------------------------------------------------------------------------ before fusion
@@ -136,17 +169,10 @@ def _source_is_literal(v: Value) -> bool:
 # --------------------------------------------------------------------------------------- memory plan
 
 
-def _write_back(
-    graph: Graph,
-    made: Plan,
-    layouts: dict[Value, Layout | None],
-    strides: list[Strides | None],
-    target: Target,
-    sites: list[CheckSite],
-    note: Note,
-) -> Graph:
+def write_back(graph: Graph, made: Plan, layouts: Layouts, strides: list[Strides | None], fusion: MakeFusion) -> Graph:
     """Make aliased outputs end in their inputs' memory: computed there where that is safe, else copied at the
-    very end, after the last step that can fail. Returns the graph with its final outputs."""
+    very end, after the last step that can fail. Returns the graph with its final outputs. `fusion` makes the step of a
+    fusion whose results have these strides."""
     outputs = list(graph.outputs)
     late: list[Step] = []
     for a in graph.aliases:
@@ -156,10 +182,10 @@ def _write_back(
                 at = next(k for k, s in enumerate(made.steps) if v in s.operation.results)
                 results = made.steps[at].operation.results
                 wanted = [into if r is v else _stored(made.steps[at], i) for i, r in enumerate(results)]
-                made.steps[at] = fusion_step(made.steps[at].operation, layouts, wanted, target, sites, note)
+                made.steps[at] = fusion(made.steps[at].operation, layouts, wanted)
             continue
         copied = _copy_of(v)
-        late.append(fusion_step(copied, {v: None}, [into], target, sites, note))
+        late.append(fusion(copied, {v: None}, [into]))
         outputs[a.output] = copied.result
     made.steps.extend(late)
     return Graph(graph.name, graph.inputs, graph.operations, tuple(outputs), graph.aliases)
@@ -181,7 +207,7 @@ def _stored(step: Step, output: int) -> Strides | None:
     return None if len(found) != len(shape) or found == row_major(shape) else found
 
 
-def _place(graph: Graph, made: Plan, strides: Sequence[Strides | None]) -> tuple[Slot, ...]:
+def place_values(graph: Graph, made: Plan) -> tuple[Slot, ...]:
     """Decide every value's memory; returns the slots in their order."""
     for k, v in enumerate(graph.inputs):
         made.targets[v] = ("input", k)

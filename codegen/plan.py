@@ -16,17 +16,28 @@ from kiln.codegen.layout import Layout
 from kiln.codegen.lower import Lowered
 from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
 from kiln.ir.program import Module
-from kiln.ir.types import Dim
+from kiln.ir.types import Dim, DType
 
 ALIGN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """An argument: the memory of `root`, `offset` elements in."""
+    """An argument: the memory of `root`, `offset` elements of `element` (default: the root's dtype) in."""
 
     root: Value
     offset: int = 0
+    element: DType | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The offset in bytes."""
+        return self.offset * (self.element or self.root.type.dtype).itemsize
+
+
+def pointer(v: Value, layout: Layout | None) -> Pointer:
+    """Where `v` lies, whose layout is given."""
+    return Pointer(v) if layout is None else Pointer(layout.root, layout.offset, v.type.dtype)
 
 
 Argument = Pointer | Dim
@@ -41,6 +52,8 @@ class Step:
     modules: tuple[Module, ...]
     args: tuple[Argument, ...]
     lowered: Lowered | None = None  # of generated kernels
+    site: int | None = None  # of a library's: what its refusal means, among the program's checks
+    strides: tuple[tuple[int, ...], ...] = ()  # of a library's operands
 
     def reads(self) -> set[Value]:
         written = set(self.operation.results)
@@ -104,6 +117,8 @@ def in_place(
         root = operand if layout is None else layout.root
         if root is not source:
             continue
+        if operand.type.dtype is not source.type.dtype:  # parts of complex numbers, or they as pairs
+            return False
         if layout is not None and (layout.offset != 0 or layout.strides != strides):
             return False
         for index in lowered.reads.get(k, []):

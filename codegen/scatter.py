@@ -11,31 +11,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from kiln.codegen.lower import GRAIN, Lowered, Steps
+from kiln.codegen.lower import CPU, GRAIN, Lowered, Steps, Style
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Stmt, Store, Var
 from kiln.ir.ops.affine import place_of, step_matrix
-from kiln.ir.ops.base import OpDef, Scatter, ints_attr
+from kiln.ir.ops.base import OpDef, Scatter, ints_attr, literal
 from kiln.ir.ops.gather import checked_position
 from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Sym, TensorType, float32
 
-Fill = bool | int | float | None
+Fill = bool | int | float | complex | None
 CHUNK: Final = 256
 """Columns that a thread takes when rows of values meet rows of the table: each thread walks all rows."""
 
 
-def lower_scatter(op: Operation, fill: Fill, strides: Sequence[Steps], sites: list[CheckSite]) -> Lowered:
+def lower_scatter(
+    op: Operation, fill: Fill, strides: Sequence[Steps], sites: list[CheckSite], style: Style = CPU
+) -> Lowered:
     """The kernel of a scatter; its result is row-major. `strides`: of its operands (None: row-major). With `fill` the
     table is that number everywhere, and is no parameter."""
-    return _Lowering(op, fill, strides, sites).run()
+    return _Lowering(op, fill, strides, sites, style).run()
 
 
 class _Lowering:
-    def __init__(self, op: Operation, fill: Fill, strides: Sequence[Steps], sites: list[CheckSite]) -> None:
+    def __init__(
+        self, op: Operation, fill: Fill, strides: Sequence[Steps], sites: list[CheckSite], style: Style
+    ) -> None:
         assert isinstance(op.op, OpDef) and isinstance(op.op.lower, Scatter)
         self.op = op
+        self.nested = style.nested
         self.combine = op.op.lower.combine
         self.affine = "steps" in op.attrs
         self.sites = sites
@@ -110,7 +115,7 @@ class _Lowering:
         """out = table."""
         if self.one_run:
             i, size = Var(INDEX, "t"), self._product(self.shape)
-            value = L.load(self.table, (i,)) if self.fill is None else L.const(self.fill, self.out.dtype)
+            value = L.load(self.table, (i,)) if self.fill is None else literal(self.fill, self.out.dtype)
             store = Store(self.sums, (i,), self._wide(value))
             return (For("vector", i, L.index(0), size, (store,), grain=self._grain((), 2)),)
         loops = [Var(INDEX, f"t{d}") for d in range(len(self.shape))]
@@ -118,7 +123,7 @@ class _Lowering:
         for d in reversed(range(len(loops))):
             outermost, last = d == 0, d == len(loops) - 1
             grain = self._grain(self.shape[1:], 2) if outermost else None
-            kind = "vector" if last else "parallel" if outermost else "serial"
+            kind = "vector" if last else "parallel" if outermost else self.nested
             body = (For(kind, loops[d], L.index(0), self.dim(self.shape[d]), body, grain=grain),)
         return body
 
@@ -154,7 +159,7 @@ class _Lowering:
             grain = self._grain([shape[p] for p in serial], 4 * CHUNK)
             return (For("parallel", chunk, L.index(0), count, body, grain=grain),)
         for p in reversed(along[1:]):
-            body = (For("serial", loops[p], L.index(0), self.dim(shape[p]), body),)
+            body = (For(self.nested, loops[p], L.index(0), self.dim(shape[p]), body),)
         if along:
             grain = self._grain([n for p, n in enumerate(shape) if p != along[0]], 4)
             body = (For("parallel", loops[along[0]], L.index(0), self.dim(shape[along[0]]), body, grain=grain),)

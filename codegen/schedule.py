@@ -21,6 +21,7 @@ from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import (
+    BOOL,
     INDEX,
     Apply,
     Block,
@@ -37,6 +38,7 @@ from kiln.ir.loops import (
     Vec,
 )
 from kiln.ir.loops_walk import expr_children, operands_first, stmt_exprs, walk, with_children
+from kiln.ir.ops.base import literal
 from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.target import Target
 
@@ -490,8 +492,40 @@ def _wide_load(e: Load, new: State, lanes: int, real: Expr | None) -> Expr:
     if all(i.lanes == 1 for i in indices):  # a vector mask over one element
         assert mask is not None
         anywhere = Load(Vec(e.dtype), e.buffer, indices, _any_lane(mask))
-        return L.select(mask, L.splat(anywhere, lanes), L.const(0, Vec(e.dtype, lanes)))
-    return Load(Vec(e.dtype, lanes), e.buffer, indices, None if mask is None else L.splat(mask, lanes))
+        return L.select(mask, L.splat(anywhere, lanes), literal(0, Vec(e.dtype, lanes)))
+    mask = None if mask is None else L.splat(mask, lanes)
+    first = _doubled(indices[-1]) if indices and e.buffer.strides[-1] == 1 else None
+    if first is None or any(i.lanes > 1 for i in indices[:-1]):
+        return Load(Vec(e.dtype, lanes), e.buffer, indices, mask)
+    return _every_second(e, (*indices[:-1], first), mask, lanes)
+
+
+def _every_second(e: Load, indices: State, mask: Expr | None, lanes: int) -> Expr:
+    """Every second element from `indices` on: two vectors without the elements between, which may not be there, put
+    together. Gathering them costs several times as much."""
+    halves = []
+    for part in range(2):
+        picks = [part * lanes // 2 + lane // 2 if lane % 2 == 0 else lanes for lane in range(lanes)]
+        there = L.const(True, Vec(BOOL.dtype, lanes)) if mask is None else mask
+        even = L.shuffle([there, L.const(False, there.type)], picks)
+        at = L.ramp(L.add(indices[-1], L.index(part * lanes)), lanes)
+        halves.append(Load(Vec(e.dtype, lanes), e.buffer, (*indices[:-1], at), even))
+    return L.shuffle(halves, range(0, 2 * lanes, 2))
+
+
+def _doubled(e: Expr) -> Expr | None:
+    """The first of indices that grow by two from lane to lane; None for others."""
+    if not isinstance(e, Apply) or len(e.args) != 2:
+        return None
+    a, b = e.args
+    if e.fn == "mul" and isinstance(a, Ramp) and isinstance(b, Const) and b.value == 2:
+        return L.mul(a.base, L.index(2))
+    if e.fn in ("add", "sub") and isinstance(b, Const | L.Splat):
+        first = _doubled(a)
+        shift = L.index(int(b.value)) if isinstance(b, Const) else b.value
+        if first is not None:
+            return L.add(first, shift) if e.fn == "add" else L.sub(first, shift)
+    return None
 
 
 def _any_lane(mask: Expr) -> Expr:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from kiln.codegen.lower import GRAIN, Lowered, Steps
+from kiln.codegen.lower import CPU, GRAIN, Lowered, Steps, Style
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Alloc, Block, Buffer, Carry, Expr, For, Kernel, Let, Stmt, Store, Var, While
@@ -25,17 +25,16 @@ STEPS: Final = 64
 def lower_sort(op: Operation, strides: Sequence[Steps]) -> Lowered:
     """The kernel of an argsort or searchsorted; its result is row-major. `strides`: of its operands (None:
     row-major)."""
-    lowering = _Lowering(op, strides)
-    body = lowering.sort() if op.op.name == "argsort" else lowering.search()
-    names = tuple(sorted(lowering.symbols))
-    params: tuple[Buffer | Var, ...] = (*lowering.inputs, lowering.out, *(lowering.symbols[n] for n in names))
-    work = STEPS * math.prod(n for n in op.result.type.shape if isinstance(n, int))
-    return Lowered(Kernel("kernel", params, body), names, {}, [()], True, work)
+    lowering = Lowering(op, strides)
+    return lowering.lowered(lowering.sort() if op.op.name == "argsort" else lowering.search())
 
 
-class _Lowering:
-    def __init__(self, op: Operation, strides: Sequence[Steps]) -> None:
+class Lowering:
+    """The loops of both, over the leading dimensions and inside a row."""
+
+    def __init__(self, op: Operation, strides: Sequence[Steps], style: Style = CPU) -> None:
         self.op = op
+        self.nested = style.nested
         self.symbols: dict[str, Var] = {}
         pairs = zip(op.operands, strides, strict=True)
         self.inputs = [self._buffer(f"in{k}", v.type, s) for k, (v, s) in enumerate(pairs)]
@@ -59,14 +58,21 @@ class _Lowering:
                 step = L.mul(step, size)
         return Buffer(name, t.dtype, tuple(map(_plain, sizes)), tuple(map(_plain, steps)))
 
-    def _rows(self, body: Block, work: Expr) -> Block:
+    def lowered(self, body: Block) -> Lowered:
+        """The kernel with this body."""
+        names = tuple(sorted(self.symbols))
+        params: tuple[Buffer | Var, ...] = (*self.inputs, self.out, *(self.symbols[n] for n in names))
+        work = STEPS * math.prod(n for n in self.op.result.type.shape if isinstance(n, int))
+        return Lowered(Kernel("kernel", params, body), names, {}, [()], True, work)
+
+    def rows(self, body: Block, work: Expr) -> Block:
         """The loops over the leading dimensions; `work` is that of one row."""
         inner: Expr = work
         for d in reversed(range(len(self.lead))):
             grain = None
             if d == 0:
                 grain = L.add(L.apply("div", L.index(GRAIN), L.apply("max", inner, L.index(1))), L.index(1))
-            body = (For("serial" if d else "parallel", self.lead[d], L.index(0), self.sizes[d], body, grain=grain),)
+            body = (For(self.nested if d else "parallel", self.lead[d], L.index(0), self.sizes[d], body, grain=grain),)
             inner = L.mul(inner, self.sizes[d])
         return body
 
@@ -78,7 +84,7 @@ class _Lowering:
         keys, other_keys, other_places = (Buffer(x, int64, (_plain(n),), (1,), "workspace") for x in names)
         i = Var(INDEX, "i")
         value = L.load(self.inputs[0], (*self.lead, i))
-        fill = (Store(keys, (i,), self._key(value)), Store(self.out, (*self.lead, i), i))
+        fill = (Store(keys, (i,), self.key(value)), Store(self.out, (*self.lead, i), i))
 
         def place(k: Expr) -> tuple[Expr, ...]:
             return (*self.lead, k)
@@ -95,9 +101,9 @@ class _Lowering:
             For("serial", i, L.index(0), n, fill),
             While(L.apply("lt", width, n), (*there, *back), (carried,)),
         )
-        return self._rows(body, L.mul(n, L.index(STEPS)))
+        return self.rows(body, L.mul(n, L.index(STEPS)))
 
-    def _key(self, x: Expr) -> Expr:
+    def key(self, x: Expr) -> Expr:
         """int64 in the order of the elements: NaN is the largest number, zeros are equal."""
         if x.dtype.is_floating_point:
             wide = L.add(L.cast(x, float64), L.const(0.0, float64))
@@ -179,7 +185,7 @@ class _Lowering:
         )
         grain = L.index(GRAIN // STEPS)
         row: Block = (For("parallel", j, L.index(0), count, search, grain=grain),)
-        return self._rows(row, L.mul(count, L.index(STEPS)))
+        return self.rows(row, L.mul(count, L.index(STEPS)))
 
 
 _Rows = tuple[Buffer, Buffer, Callable[[Expr], tuple[Expr, ...]]]

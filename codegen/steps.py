@@ -14,10 +14,11 @@ from typing import Final, cast
 from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, is_view, row_major
+from kiln.codegen.library import library_step
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
 from kiln.codegen.matmul import matmul_module
-from kiln.codegen.plan import Argument, Pointer, Step
+from kiln.codegen.plan import Argument, Pointer, Step, pointer
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.schedule import schedule
@@ -25,7 +26,7 @@ from kiln.codegen.sort import lower_sort
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.loops import Kernel
-from kiln.ir.ops.base import Scatter
+from kiln.ir.ops.base import Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
@@ -65,6 +66,8 @@ def steps(
             steps.append(conv_step(op, layouts, target))
         elif isinstance(definition(op).lower, Scatter):
             steps.append(_scatter_step(op, layouts, target, sites, note))
+        elif isinstance(definition(op).lower, Library):
+            steps.append(library_step(op, layouts, sites))
         elif op.op.name in ("argsort", "searchsorted", *SCANS):
             make = lower_scan if op.op.name in SCANS else lower_sort
             lowered = make(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
@@ -115,9 +118,7 @@ def _same_step(known: Step, op: Operation, layouts: dict[Value, Layout | None]) 
 def _arguments(op: Operation, layouts: dict[Value, Layout | None], lowered: Lowered) -> tuple[Argument, ...]:
     """Pointers to the operands and results, then sizes."""
     places = [layouts[v] for v in op.operands]
-    pointers = [
-        Pointer(v) if p is None else Pointer(p.root, p.offset) for v, p in zip(op.operands, places, strict=True)
-    ]
+    pointers = [pointer(v, p) for v, p in zip(op.operands, places, strict=True)]
     return (*pointers, *(Pointer(r) for r in op.results), *(Sym(s) for s in lowered.symbols))
 
 
@@ -138,7 +139,7 @@ def _scatter_step(
     """A table that is one number everywhere is part of the kernel."""
     table = op.operands[0].producer
     full = table is not None and table.op.name == "full"
-    fill = cast("bool | int | float", table.attrs["value"]) if full and table is not None else None
+    fill = cast("bool | int | float | complex", table.attrs["value"]) if full and table is not None else None
     strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
     lowered = lower_scatter(op, fill, strides, sites)
     arguments = _arguments(op, layouts, lowered)
@@ -176,8 +177,8 @@ def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Tar
     m, k, n = a.type.shape[-2], a.type.shape[-1], b.type.shape[-1]
     batch: Dim = a.type.shape[-3] if rank > 2 else 1
     pointers = (
-        Pointer(a) if pa is None else Pointer(pa.root, pa.offset),
-        Pointer(b) if pb is None else Pointer(pb.root, pb.offset),
+        pointer(a, pa),
+        pointer(b, pb),
         Pointer(op.result),
     )
     sizes = (batch, m, n, k, *sa[-3:], *sb[-3:], *sc[-3:])
@@ -247,6 +248,8 @@ def _batched_step(
 
 def template_work(op: Operation) -> int:
     """Multiplications and additions of an operation that a template computes."""
+    if isinstance(definition(op).lower, Library):
+        return 0  # it gives the interpreter's lock away by itself
     return conv_work(op) if op.op.name in CONVOLUTIONS else _matmul_work(op)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kiln.amp import autocast as autocast
     from kiln.autograd import enable_grad as enable_grad
     from kiln.autograd import grad as grad
     from kiln.autograd import inference_mode as inference_mode
@@ -21,6 +22,32 @@ if TYPE_CHECKING:
     from kiln.autograd import is_inference_mode_enabled as is_inference_mode_enabled
     from kiln.autograd import no_grad as no_grad
     from kiln.autograd import set_grad_enabled as set_grad_enabled
+    from kiln.complexes import angle as angle
+    from kiln.complexes import complex as complex
+    from kiln.complexes import conj as conj
+    from kiln.complexes import conj_physical as conj_physical
+    from kiln.complexes import imag as imag
+    from kiln.complexes import is_conj as is_conj
+    from kiln.complexes import polar as polar
+    from kiln.complexes import real as real
+    from kiln.complexes import resolve_conj as resolve_conj
+    from kiln.complexes import resolve_neg as resolve_neg
+    from kiln.complexes import sgn as sgn
+    from kiln.complexes import view_as_complex as view_as_complex
+    from kiln.complexes import view_as_real as view_as_real
+    from kiln.constants import Layout as layout
+    from kiln.constants import MemoryFormat as memory_format
+    from kiln.constants import Size as Size
+    from kiln.constants import channels_last as channels_last
+    from kiln.constants import channels_last_3d as channels_last_3d
+    from kiln.constants import contiguous_format as contiguous_format
+    from kiln.constants import e as e
+    from kiln.constants import inf as inf
+    from kiln.constants import nan as nan
+    from kiln.constants import newaxis as newaxis
+    from kiln.constants import pi as pi
+    from kiln.constants import preserve_format as preserve_format
+    from kiln.constants import strided as strided
     from kiln.contraction import addbmm as addbmm
     from kiln.contraction import addmm as addmm
     from kiln.contraction import addmv as addmv
@@ -44,6 +71,7 @@ if TYPE_CHECKING:
     from kiln.convolution import conv_transpose2d as conv_transpose2d
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
+    from kiln.creation import as_tensor as asarray
     from kiln.creation import empty as empty
     from kiln.creation import empty_like as empty_like
     from kiln.creation import eye as eye
@@ -65,6 +93,11 @@ if TYPE_CHECKING:
     from kiln.cumulative import trapezoid as trapezoid
     from kiln.cumulative import trapezoid as trapz
     from kiln.device import device as device
+    from kiln.differences import frexp as frexp
+    from kiln.differences import gradient as gradient
+    from kiln.distances import cdist as cdist
+    from kiln.distances import pdist as pdist
+    from kiln.distances import renorm as renorm
     from kiln.dtypes import finfo as finfo
     from kiln.dtypes import iinfo as iinfo
     from kiln.dtypes import is_complex as is_complex
@@ -77,12 +110,19 @@ if TYPE_CHECKING:
     from kiln.errors import InvalidValueError as InvalidValueError
     from kiln.errors import KilnError as KilnError
     from kiln.errors import KilnIndexError as KilnIndexError
+    from kiln.errors import LinAlgError as LinAlgError
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
+    from kiln.factorizations import cholesky_ as cholesky
+    from kiln.factorizations import householder_product as orgqr
+    from kiln.factorizations import lu_ as lu
+    from kiln.factorizations import lu_unpack as lu_unpack
+    from kiln.factorizations import qr_ as qr
+    from kiln.factorizations import svd_ as svd
     from kiln.functional import abs as abs
     from kiln.functional import add as add
     from kiln.functional import all as all
@@ -107,15 +147,19 @@ if TYPE_CHECKING:
     from kiln.functional import expand as expand
     from kiln.functional import flatten as flatten
     from kiln.functional import ge as ge
+    from kiln.functional import ge as greater_equal
     from kiln.functional import gelu as gelu
+    from kiln.functional import gt as greater
     from kiln.functional import gt as gt
     from kiln.functional import le as le
+    from kiln.functional import le as less_equal
     from kiln.functional import linear as linear
     from kiln.functional import log as log
     from kiln.functional import log_softmax as log_softmax
     from kiln.functional import logical_and as logical_and
     from kiln.functional import logical_not as logical_not
     from kiln.functional import logical_or as logical_or
+    from kiln.functional import lt as less
     from kiln.functional import lt as lt
     from kiln.functional import matmul as matmul
     from kiln.functional import max as max
@@ -126,6 +170,7 @@ if TYPE_CHECKING:
     from kiln.functional import mm as mm
     from kiln.functional import mul as mul
     from kiln.functional import ne as ne
+    from kiln.functional import ne as not_equal
     from kiln.functional import neg as neg
     from kiln.functional import permute as permute
     from kiln.functional import pow as pow
@@ -169,12 +214,18 @@ if TYPE_CHECKING:
     from kiln.gathering import take_along_dim as take_along_dim
     from kiln.gathering import unique as unique
     from kiln.gathering import unique_consecutive as unique_consecutive
+    from kiln.integers import gcd as gcd
+    from kiln.integers import lcm as lcm
     from kiln.interop import from_dlpack as from_dlpack
     from kiln.interop import is_tensor as is_tensor
     from kiln.interop import numel as numel
     from kiln.ir.types import DType as dtype
     from kiln.ir.types import bfloat16 as bfloat16
     from kiln.ir.types import bool_ as bool
+    from kiln.ir.types import complex64 as cfloat
+    from kiln.ir.types import complex64 as complex64
+    from kiln.ir.types import complex128 as cdouble
+    from kiln.ir.types import complex128 as complex128
     from kiln.ir.types import float16 as float16
     from kiln.ir.types import float16 as half
     from kiln.ir.types import float32 as float
@@ -190,6 +241,7 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.linalg import vander_ as vander
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
     from kiln.maths import acosh as acosh
@@ -269,6 +321,7 @@ if TYPE_CHECKING:
     from kiln.movement import unbind as unbind
     from kiln.movement import unflatten as unflatten
     from kiln.movement import vsplit as vsplit
+    from kiln.movement import vstack as row_stack
     from kiln.movement import vstack as vstack
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
@@ -310,7 +363,6 @@ if TYPE_CHECKING:
     from kiln.pointwise import positive as positive
     from kiln.pointwise import remainder as remainder
     from kiln.pointwise import round as round
-    from kiln.pointwise import sign as sgn
     from kiln.pointwise import sign as sign
     from kiln.pointwise import signbit as signbit
     from kiln.pointwise import subtract as subtract
@@ -334,6 +386,7 @@ if TYPE_CHECKING:
     from kiln.random import manual_seed as manual_seed
     from kiln.random import multinomial as multinomial
     from kiln.random import normal as normal
+    from kiln.random import poisson as poisson
     from kiln.random import rand as rand
     from kiln.random import rand_like as rand_like
     from kiln.random import randint as randint
@@ -364,8 +417,33 @@ if TYPE_CHECKING:
     from kiln.reductions import var_mean as var_mean
     from kiln.runtime.threads import get_num_threads as get_num_threads
     from kiln.runtime.threads import set_num_threads as set_num_threads
+    from kiln.selection import broadcast_shapes as broadcast_shapes
+    from kiln.selection import combinations as combinations
+    from kiln.selection import diagonal_scatter as diagonal_scatter
+    from kiln.selection import histogram as histogram
+    from kiln.selection import isin as isin
+    from kiln.selection import select_scatter as select_scatter
+    from kiln.selection import slice_scatter as slice_scatter
+    from kiln.selection import split_with_sizes as split_with_sizes
+    from kiln.selection import unravel_index as unravel_index
     from kiln.serialization import load as load
     from kiln.serialization import save as save
+    from kiln.settings import are_deterministic_algorithms_enabled as are_deterministic_algorithms_enabled
+    from kiln.settings import get_default_device as get_default_device
+    from kiln.settings import get_deterministic_debug_mode as get_deterministic_debug_mode
+    from kiln.settings import get_float32_matmul_precision as get_float32_matmul_precision
+    from kiln.settings import get_num_interop_threads as get_num_interop_threads
+    from kiln.settings import (
+        is_deterministic_algorithms_warn_only_enabled as is_deterministic_algorithms_warn_only_enabled,
+    )
+    from kiln.settings import is_warn_always_enabled as is_warn_always_enabled
+    from kiln.settings import set_default_device as set_default_device
+    from kiln.settings import set_deterministic_debug_mode as set_deterministic_debug_mode
+    from kiln.settings import set_float32_matmul_precision as set_float32_matmul_precision
+    from kiln.settings import set_flush_denormal as set_flush_denormal
+    from kiln.settings import set_num_interop_threads as set_num_interop_threads
+    from kiln.settings import set_warn_always as set_warn_always
+    from kiln.settings import use_deterministic_algorithms as use_deterministic_algorithms
     from kiln.sorting import argsort as argsort
     from kiln.sorting import bucketize as bucketize
     from kiln.sorting import kthvalue as kthvalue
@@ -373,49 +451,79 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.special import i0 as i0
+    from kiln.special import multigammaln as mvlgamma
+    from kiln.special import polygamma as polygamma
     from kiln.statistics import corrcoef as corrcoef
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
     from kiln.statistics import quantile as quantile
+    from kiln.systems import cholesky_inverse as cholesky_inverse
+    from kiln.systems import cholesky_solve as cholesky_solve
+    from kiln.systems import det as det
+    from kiln.systems import inverse as inverse
+    from kiln.systems import logdet as logdet
+    from kiln.systems import lu_solve_ as lu_solve
+    from kiln.systems import matrix_exp as matrix_exp
+    from kiln.systems import matrix_power as matrix_power
+    from kiln.systems import pinverse as pinverse
+    from kiln.systems import slogdet as slogdet
+    from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
 
 _NAMES = {
+    "kiln.amp": "autocast",
     "kiln.autograd": (
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
+    ),
+    "kiln.constants": (
+        "Size channels_last channels_last_3d contiguous_format e inf layout=Layout memory_format=MemoryFormat "
+        "nan newaxis pi preserve_format strided"
     ),
     "kiln.contraction": (
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),
     "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.creation": (
-        "arange as_tensor empty empty_like eye from_numpy full full_like ones ones_like tensor zeros zeros_like"
+        "arange as_tensor asarray=as_tensor empty empty_like eye from_numpy full full_like ones ones_like "
+        "tensor zeros zeros_like"
     ),
     "kiln.cumulative": "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid trapz=trapezoid",
     "kiln.device": "device",
+    "kiln.differences": "frexp gradient",
+    "kiln.distances": "cdist pdist renorm",
+    "kiln.complexes": (
+        "angle complex conj conj_physical imag is_conj polar real resolve_conj resolve_neg sgn view_as_complex "
+        "view_as_real"
+    ),
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
-        "LoadError NotYetError SaveError ShapeError WorkerError"
+        "LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
+    "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
-        "clone cos div eq erf exp expand flatten ge gelu gt le linear log log_softmax logical_and logical_not "
-        "logical_or lt matmul max maximum mean min minimum mm mul ne neg permute pow reciprocal relu reshape "
-        "rsqrt sigmoid sin softmax sqrt square squeeze stack sub sum t tanh transpose true_divide=div "
-        "unsqueeze where"
+        "clone cos div eq erf exp expand flatten ge gelu greater=gt greater_equal=ge gt le less=lt "
+        "less_equal=le linear log log_softmax logical_and logical_not logical_or lt matmul max maximum mean "
+        "min minimum mm mul ne neg not_equal=ne permute pow reciprocal relu reshape rsqrt sigmoid sin softmax "
+        "sqrt square squeeze stack sub sum t tanh transpose true_divide=div unsqueeze where"
     ),
     "kiln.gathering": (
         "argwhere bincount gather histc index_add index_copy index_fill index_put index_reduce index_select "
         "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
         "take_along_dim unique unique_consecutive"
     ),
+    "kiln.integers": "gcd lcm",
     "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
-        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 half=float16 "
-        "bfloat16 float32 float=float32 float64 double=float64"
+        "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
+        "half=float16 bfloat16 float32 float=float32 float64 double=float64 complex64 "
+        "cfloat=complex64 complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
+    "kiln.linalg": "vander=vander_",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
         "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
@@ -425,31 +533,46 @@ _NAMES = {
         "adjoint as_strided atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors broadcast_to "
         "cartesian_prod chunk column_stack concat concatenate diag diag_embed diagflat diagonal dsplit dstack "
         "flip fliplr flipud hsplit hstack meshgrid moveaxis movedim narrow ravel repeat_interleave roll rot90 "
-        "select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten vsplit vstack"
+        "row_stack=vstack select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten "
+        "vsplit vstack"
     ),
     "kiln.padding": "pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
-        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac "
-        "heaviside isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor "
-        "multiply nan_to_num negative nextafter positive remainder round sgn=sign sign signbit "
-        "subtract trunc"
+        "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac heaviside "
+        "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
+        "negative nextafter positive remainder round sign signbit subtract trunc"
     ),
     "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
     "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (
-        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal rand "
-        "rand_like randint randint_like randn randn_like randperm seed set_rng_state"
+        "Generator bernoulli default_generator get_rng_state initial_seed manual_seed multinomial normal "
+        "poisson rand rand_like randint randint_like randn randn_like randperm seed set_rng_state"
     ),
     "kiln.ranges": "linspace logspace tril_indices triu_indices",
     "kiln.reductions": (
         "aminmax count_nonzero dist logsumexp median mode nanmean nanmedian nansum norm prod std std_mean var var_mean"
     ),
     "kiln.runtime.threads": "get_num_threads set_num_threads",
+    "kiln.selection": (
+        "broadcast_shapes combinations diagonal_scatter histogram isin select_scatter slice_scatter "
+        "split_with_sizes unravel_index"
+    ),
     "kiln.serialization": "load save",
+    "kiln.settings": (
+        "are_deterministic_algorithms_enabled get_default_device get_deterministic_debug_mode "
+        "get_float32_matmul_precision get_num_interop_threads is_deterministic_algorithms_warn_only_enabled "
+        "is_warn_always_enabled set_default_device set_deterministic_debug_mode set_float32_matmul_precision "
+        "set_flush_denormal set_num_interop_threads set_warn_always use_deterministic_algorithms"
+    ),
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
+    "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
+    "kiln.systems": (
+        "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power pinverse "
+        "slogdet triangular_solve"
+    ),
     "kiln.tensor": "Tensor",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
@@ -462,6 +585,10 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 _MODULES = frozenset(
     {
+        "amp",
+        "backends",
+        "return_types",
+        "special",
         "ir",
         "codegen",
         "runtime",
@@ -476,6 +603,7 @@ _MODULES = frozenset(
         "errors",
         "cuda",
         "linalg",
+        "fft",
     }
 )
 

@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train on 1,348 real handwritten digits, eagerly and compiled, and compare")
     demo.add_argument("--epochs", type=int, help="passes over the training rows (default: 30 and, of the CNN, 20)")
     demo.add_argument("--seeds", type=int, default=3, help="number of runs, seeds 0, 1, ... (default 3)")
-    demo.add_argument("--out", default="kiln-demo", help="folder for the weights (default kiln-demo)")
+    demo.add_argument("--out", default="kiln-demo", help="folder for the weights and the report (default kiln-demo)")
     classify = commands.add_parser("classify", help="classify the held-out digits with weights that the demo saved")
     classify.add_argument("weights", help="a file written by `kiln demo`")
     commands.add_parser("env", help="print versions, CPU features, threads and the cache folder")

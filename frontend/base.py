@@ -48,7 +48,7 @@ class Layout:
     difference.
     """
 
-    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype")
+    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype", "untouched")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.dtype = dtype
@@ -64,6 +64,8 @@ class Layout:
         self.contiguous = is_contiguous(shape, strides)
         self.expanded = not self.contiguous and overlaps(shape, strides)
         """Whether several elements may share one place in memory."""
+        self.untouched: Any = None
+        """What the tape keeps in place of tensors of this layout whose data no derivative reads."""
 
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"
@@ -87,6 +89,9 @@ def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | N
 class Recorder(Protocol):
     """What an active capture wants to be told (`kiln.capture.Capture`)."""
 
+    def execute(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Any, ...]:
+        """The results of `op` on `operands`, before `record` is told."""
+
     def record(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]) -> None:
         """`op` was executed; views (results sharing an operand's buffer) included."""
 
@@ -107,6 +112,9 @@ class Recorder(Protocol):
 
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
+
+    def differentiate(self) -> None:
+        """Gradients are about to be taken."""
 
     def walk(self, node: Node) -> None:
         """A gradient is about to pass `node` on its way back, or to be shown to its hooks."""
@@ -141,7 +149,7 @@ class View:
         self.version = version
 
 
-Operand: TypeAlias = "TensorBase | bool | int | float | np.generic[Any]"
+Operand: TypeAlias = "TensorBase | bool | int | float | complex | np.generic[Any]"
 """What arithmetic takes: tensors and numbers."""
 
 
@@ -282,7 +290,7 @@ class TensorBase:
         def __setitem__(self, index: Any, value: Operand) -> None: ...
 
 
-_OPERANDS: Final = (TensorBase, int, float, np.generic)
+_OPERANDS: Final = (TensorBase, int, float, complex, np.generic)
 
 
 def install_operators(binary: Mapping[str, Callable[[Any, Any], Any]], other: Mapping[str, Callable[..., Any]]) -> None:

@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
-from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, Value
+from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
+from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType
 from kiln.location import user_location
 
@@ -98,8 +100,14 @@ def current() -> Capture | None:
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
-    def __init__(self, name: str, arguments: Sequence[TensorBase], reachable: dict[int, TensorBase]) -> None:
-        self.builder = GraphBuilder(name, user_location)
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[TensorBase],
+        reachable: dict[int, TensorBase],
+        locate: Callable[[], SourceLoc | None] | None = user_location,
+    ) -> None:
+        self.builder = GraphBuilder(name, locate)
         self._began = next_sequence()
         self.reachable = reachable
         self.entries: dict[int, Entry] = {}
@@ -115,6 +123,8 @@ class Capture:
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
         self.reads: list[tuple[str, Callable[[], Any]]] = []
+        self.differentiated = False
+        """Whether a gradient was taken."""
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -136,6 +146,10 @@ class Capture:
         raise error
 
     # ---------------------------------------------------------------------------- what tensors report
+
+    def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+        """Values are live: ops run while they are recorded."""
+        return dispatch.run(op, operands, attrs)
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
         """An op was executed."""
@@ -212,6 +226,10 @@ class Capture:
                 fix="do it before the compiled function is called",
             )
 
+    def differentiate(self) -> None:
+        """A gradient is taken: hooks may run."""
+        self.differentiated = True
+
     def walk(self, node: Node) -> None:
         """A gradient passes a node: those from before the call are the history of an argument, and another argument
         may have another one."""
@@ -273,6 +291,8 @@ class Capture:
             return self._derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
         if op.name == "broadcast" and value.type.numel() == base.type.numel():
             return self._derive(OPS["reshape"], [value], {"shape": base.type.shape})
+        if op.name in INVERSES:
+            return self._derive(OPS[INVERSES[op.name]], [value], {})
         if op.name == "affine":
             places = {k: attrs[k] for k in ("starts", "steps")}
             return self._derive(OPS["affine_scatter"], [base, value], places)

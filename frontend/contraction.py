@@ -7,14 +7,16 @@ Which one, and in which order operands are taken, follows from the equation alon
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
-from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.promotion import broadcast_to, cast_to, tensor_arg
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
+from kiln.ir.ops.base import OPS
+from kiln.promotion import apply, broadcast_to, cast_to, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -48,8 +50,9 @@ def dot(input: TensorBase, tensor: TensorBase) -> Tensor:
 
 
 def vdot(input: TensorBase, other: TensorBase) -> Tensor:
-    """`dot` (numbers are real)."""
-    return dot(input, other)
+    """`dot` of the conjugates of `input` with `other`."""
+    a = tensor_arg("vdot", input)
+    return dot(apply(OPS["conj"], a) if a.dtype.is_complex else a, other)
 
 
 def inner(input: TensorBase, other: TensorBase) -> Tensor:
@@ -92,7 +95,7 @@ def _plus(name: str, input: TensorBase, product: Tensor, beta: float, alpha: flo
         raise DTypeError(
             "operands have different dtypes", op=name, operands=[x.ttype, product.ttype], fix="cast one with .to()"
         )
-    if product.dtype.kind != "float" and float in (type(beta), type(alpha)):
+    if not product.dtype.is_inexact and float in (type(beta), type(alpha)):
         raise DTypeError(f"beta and alpha must be integers for {product.dtype}", op=name, operands=[x.ttype])
     scaled = product if alpha == 1 else F.mul(product, alpha)
     x = broadcast_to_or_refuse(name, x, product.shape)
@@ -200,10 +203,14 @@ def tensordot(a: TensorBase, b: TensorBase, dims: Any = 2) -> Tensor:
 # ---------------------------------------------------------------------------------------------- einsum
 
 
-def einsum(equation: str, *operands: Any) -> Tensor:
+def einsum(equation: Any, *operands: Any) -> Tensor:
     """Sums of products by Einstein's convention: einsum("bij,bjk->bik", a, b). Letters name dimensions; those not
     behind the arrow (default: those that appear twice) are summed; an ellipsis stands for dimensions that broadcast; a
-    letter twice in one operand takes its diagonal. Operands are taken from left to right, whatever their sizes."""
+    letter twice in one operand takes its diagonal. Operands are taken from left to right, whatever their sizes. Also
+    einsum(a, [0, 1], b, [1, 2], [0, 2]): operands, each with the numbers of its dimensions (below 52; ... is an
+    ellipsis), and those of the result at the end (which may be left out)."""
+    if not isinstance(equation, str):
+        equation, operands = _spelled([equation, *operands])
     given = list(operands[0]) if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else list(operands)
     tensors = [tensor_arg("einsum", x) for x in given]
     terms, result = _parse(equation, tensors)
@@ -218,6 +225,23 @@ def einsum(equation: str, *operands: Any) -> Tensor:
         left = F.sum(left, summed, dtype=left.dtype)
         labels = [c for c in labels if c in result]
     return F.permute(left, tuple([labels.index(c) for c in result]))
+
+
+def _spelled(given: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The equation and the operands of the form with lists of numbers."""
+
+    def term(numbers: Any) -> str:
+        if not isinstance(numbers, (list, tuple)):
+            raise ArgumentError(f"expected a list of dimensions, got {type(numbers).__name__}", op="einsum")
+        for n in numbers:
+            if n is not Ellipsis and (isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 52):
+                raise InvalidValueError(f"dimensions are numbers from 0 to 51, got {n!r}", op="einsum")
+        return "".join("..." if n is Ellipsis else string.ascii_letters[n] for n in numbers)
+
+    pairs = len(given) // 2
+    left = ",".join(term(given[2 * k + 1]) for k in range(pairs))
+    right = "->" + term(given[-1]) if len(given) % 2 else ""
+    return left + right, tuple(given[: 2 * pairs : 2])
 
 
 def _parse(equation: str, tensors: Sequence[Tensor]) -> tuple[list[list[str]], list[str]]:

@@ -5,15 +5,16 @@ A convolution over a line is one over images of one row. The bias is added to th
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from kiln import functional as F
 from kiln.base import TensorBase
-from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, broadcast_to, full_like_number, in_float32, tensor_arg
@@ -109,7 +110,25 @@ def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tens
 
 # ----------------------------------------------------------------------------------------- convolution
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+def _of_one_dtype(function: Function) -> Function:
+    """Refuses tensors of several dtypes, before any are widened."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, TensorBase)]
+        if any(x.dtype is not tensors[0].dtype for x in tensors):
+            types = [x.ttype for x in tensors]
+            what = "input, weight and bias have different dtypes"
+            raise DTypeError(what, op=function.__name__, operands=types, fix="cast them with .to()")
+        return function(*args, **kwargs)
+
+    return cast("Function", run)
+
+
+@_of_one_dtype
 @in_float32
 def conv1d(
     input: TensorBase,
@@ -124,6 +143,7 @@ def conv1d(
     return _convolution("conv1d", input, weight, bias, stride, padding, dilation, groups, 1)
 
 
+@_of_one_dtype
 @in_float32
 def conv2d(
     input: TensorBase,
@@ -167,6 +187,7 @@ def _convolution(
     return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
 
 
+@_of_one_dtype
 @in_float32
 def conv_transpose1d(
     input: TensorBase,
@@ -182,6 +203,7 @@ def conv_transpose1d(
     return _transposed("conv_transpose1d", input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
 
 
+@_of_one_dtype
 @in_float32
 def conv_transpose2d(
     input: TensorBase,

@@ -20,6 +20,7 @@ from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType, dtype_of_numpy
 from kiln.promotion import dtype_of_number
 from kiln.runtime.memory import Buffer
+from kiln.spelling import maker_names
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -77,7 +78,14 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
         array = _array_of(data)
         wanted = _dtype("tensor", dtype, _default_dtype(array))
         _check_fits("tensor", array, wanted)
+        _check_real("tensor", array, wanted)
     return _constant(converted(array, wanted), wanted, requires_grad)
+
+
+def _check_real(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
+    """DTypeError for complex numbers in a dtype of real ones."""
+    if array.dtype.kind == "c" and not dtype.is_complex:
+        raise DTypeError(f"complex numbers do not fit {dtype}", op=name, fix="pass dtype=kiln.complex64")
 
 
 def _check_fits(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
@@ -108,7 +116,7 @@ def _array_of(data: Any) -> np.ndarray[Any, Any]:
         ) from None
     if array.dtype.kind in "uO" and all(isinstance(x, int) for x in array.flat):
         raise InvalidValueError("an integer does not fit int64", op="tensor", fix="make it a float")
-    if array.dtype.kind not in "bif" and array.size:
+    if array.dtype.kind not in "bifc" and array.size:
         raise ArgumentError(
             f"no tensor of {type(data).__name__} with {array.dtype} elements", op="tensor", fix="pass numbers"
         )
@@ -127,7 +135,8 @@ def _plain(data: Any) -> Any:
 def _default_dtype(array: np.ndarray[Any, Any]) -> DType:
     if not array.size:
         return MODES.default_dtype
-    return {"b": T.bool_, "i": T.int64, "f": MODES.default_dtype}[array.dtype.kind]
+    floats = MODES.default_dtype
+    return {"b": T.bool_, "i": T.int64, "f": floats, "c": floats.paired}[array.dtype.kind]
 
 
 def _numpy_dtype(dtype: np.dtype[Any]) -> DType:
@@ -174,9 +183,10 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
     return tensor(data, dtype=dtype)
 
 
+@maker_names
 def full(
     size: Any,
-    fill_value: bool | int | float,
+    fill_value: bool | int | float | complex,
     *,
     dtype: DType | None = None,
     device: Any = None,
@@ -187,6 +197,7 @@ def full(
     shape = _shape("full", (size,) if isinstance(size, int) else size)
     kind = _dtype("full", dtype, dtype_of_number(fill_value))
     _check_fits("full", np.asarray(fill_value), kind)
+    _check_real("full", np.asarray(fill_value), kind)
     value = dispatch.PYTHON_TYPES[kind.kind](fill_value)
     if kind.is_integer:
         value = kind.wrapped(int(value))
@@ -200,6 +211,7 @@ def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
     return shape
 
 
+@maker_names
 def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros, of the default dtype unless told; sizes as zeros(2, 3) or zeros((2, 3))."""
     placed("zeros", device)
@@ -208,35 +220,41 @@ def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_g
     )
 
 
+@maker_names
 def ones(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones, of the default dtype unless told."""
     placed("ones", device)
     return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, MODES.default_dtype), requires_grad=requires_grad)
 
 
+@maker_names
 def empty(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros: kiln has no uninitialised tensors, so that programs stay deterministic."""
     return zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
     return zeros(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of the shape and dtype of `input`."""
     return ones(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def empty_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """As `zeros_like`."""
     return zeros_like(input, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def full_like(
     input: Tensor,
-    fill_value: bool | int | float,
+    fill_value: bool | int | float | complex,
     *,
     dtype: DType | None = None,
     device: Any = None,
@@ -246,6 +264,7 @@ def full_like(
     return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
 
 
+@maker_names
 def arange(
     start: float,
     end: float | None = None,
@@ -273,6 +292,7 @@ def arange(
     return _constant(converted(start + index * step, kind), kind, requires_grad)
 
 
+@maker_names
 def eye(
     n: int, m: int | None = None, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:

@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import pointwise as P
+from kiln import return_types
 from kiln.base import TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.functional import Extremum
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.ops.scan import products
 from kiln.ir.types import DType
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg
+from kiln.return_types import Pair
 from kiln.sorting import gathered
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -31,21 +33,25 @@ def _operand(name: str, input: TensorBase, dim: int, dtype: DType | None) -> tup
     """The operand (bools and integers as int64 unless `dtype` says otherwise) with at least one dimension, and the
     dimension counted from the front."""
     x = tensor_arg(name, input)
-    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.kind == "float" else T.int64)
+    x = cast_to(x, dtype if dtype is not None else x.dtype if x.dtype.is_inexact else T.int64)
     d = F.dim_index(name, dim, x.ndim)
     return (x if x.ndim else F.reshape(x, (1,))), d
 
 
+@numpy_names
 def cumsum(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The sums of the elements up to each one along `dim`, one after another; bools and integers sum as int64."""
     x, d = _operand("cumsum", input, dim, dtype)
     return F.reshape(apply(OPS["cumsum"], x, dim=d, reverse=False), input.shape)
 
 
+@numpy_names
 def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tensor:
     """The products of the elements up to each one along `dim`, one after another; bools and integers multiply as int64,
     wrapping. The gradient is right beside zeros too."""
     x, d = _operand("cumprod", input, dim, dtype)
+    if x.dtype.is_complex:
+        return F.reshape(_complex_products(x, d), input.shape)
     if x.dtype.kind == "float":
         return F.reshape(products(x, d, False), input.shape)
     lead = (slice(None),) * d
@@ -54,17 +60,29 @@ def cumprod(input: TensorBase, dim: int, *, dtype: DType | None = None) -> Tenso
     return F.reshape(made, input.shape)
 
 
-def cummax(input: TensorBase, dim: int) -> Extremum:
+def _complex_products(x: Tensor, d: int) -> Tensor:
+    """Running products in rounds: each element times the one 1, 2, 4, ... before it (Hillis and Steele, 1986)."""
+    lead, step = (slice(None),) * d, 1
+    while step < x.shape[d]:
+        later, earlier = x[(*lead, slice(step, None))], x[(*lead, slice(None, -step))]
+        x = F.cat([x[(*lead, slice(0, step))], F.mul(earlier, later)], d)
+        step *= 2
+    return F.clone(x)
+
+
+@numpy_names
+def cummax(input: TensorBase, dim: int) -> Pair:
     """(values, indices) of the largest element up to each one along `dim`: the last of equals; NaN is the largest."""
-    return _extreme("cummax", input, dim, False)
+    return _extreme(return_types.cummax, "cummax", input, dim, False)
 
 
-def cummin(input: TensorBase, dim: int) -> Extremum:
+@numpy_names
+def cummin(input: TensorBase, dim: int) -> Pair:
     """(values, indices) of the smallest element up to each one along `dim`: the last of equals; NaN is the smallest."""
-    return _extreme("cummin", input, dim, True)
+    return _extreme(return_types.cummin, "cummin", input, dim, True)
 
 
-def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum:
+def _extreme(made: Any, name: str, input: TensorBase, dim: int, smallest: bool) -> Pair:
     x = tensor_arg(name, input)
     d = F.dim_index(name, dim, x.ndim)
     row = x if x.ndim else F.reshape(x, (1,))
@@ -72,10 +90,12 @@ def _extreme(name: str, input: TensorBase, dim: int, smallest: bool) -> Extremum
     if smallest:  # what reverses the order exactly
         key = F.neg(key) if x.dtype.kind == "float" else F.bitwise_not(key)
     indices = apply(OPS["cumargmax"], key, dim=d)
-    return Extremum(F.reshape(gathered(row, d, indices), x.shape), F.reshape(indices, x.shape))
+    found: Pair = made(F.reshape(gathered(row, d, indices), x.shape), F.reshape(indices, x.shape))
+    return found
 
 
 @in_float32
+@numpy_names
 def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
     """The log of the sums of exp(input) up to each element along `dim`: sums of exp(input - m), with m the largest so
     far, which takes no part in the gradient."""
@@ -96,6 +116,7 @@ def logcumsumexp(input: TensorBase, dim: int) -> Tensor:
 # --------------------------------------------------------------------------------------------- differences
 
 
+@numpy_names
 def diff(
     input: TensorBase,
     n: int = 1,

@@ -16,6 +16,10 @@ import numpy as np
 import kiln
 from kiln import nn
 from kiln.digits import Digits, draw, load_digits
+from kiln.region import Region, stages_of
+from kiln.report import Chapter, Course, report
+from kiln.runtime.info import environment
+from kiln.serialization import replacing
 
 BATCH = 64
 
@@ -65,6 +69,7 @@ class Run:
     losses: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     first_seconds: float = 0.0
+    region: Region | None = None  # the compiled step for full batches
 
     def step_ms(self) -> float:
         """Median time of a full-batch step after the first epoch, in milliseconds."""
@@ -114,7 +119,8 @@ def train(data: Digits, kind: Kind, seed: int, epochs: int, compiled: bool) -> R
         detached: kiln.Tensor = loss.detach()
         return detached
 
-    run_step: Callable[[kiln.Tensor, kiln.Tensor], Any] = kiln.compile(step) if compiled else step
+    fired = kiln.compile(step) if compiled else None
+    run_step: Callable[[kiln.Tensor, kiln.Tensor], Any] = fired or step
     rng = np.random.default_rng(seed)
     progress = Progress(f"{kind.name} seed {seed} {'compiled' if compiled else 'eager'}", epochs)
     started = time.perf_counter()
@@ -129,6 +135,8 @@ def train(data: Digits, kind: Kind, seed: int, epochs: int, compiled: bool) -> R
                 run.seconds.append(elapsed)
             run.losses.append(loss.item())
         progress.update(epoch + 1, run.losses[-1])
+    if fired is not None:
+        run.region = fired.regions()[0]
     total = time.perf_counter() - started
     progress.close(f"loss {run.losses[-1]:.6f}   {total:.2f} s")
     return run
@@ -141,45 +149,60 @@ def predict(model: nn.Module, data: Digits) -> np.ndarray[Any, np.dtype[np.int64
 
 
 def run(epochs: int | None = None, seeds: int = 3, out: str = "kiln-demo") -> int:
-    """Train both models with every seed in both modes, compare, save, classify in a new process; 0 when all is well.
+    """Train both models with every seed in both modes, compare, save, report, classify in a new process; 0 when all is
+    well.
 
     `epochs` holds for both; by default each takes its own number."""
     if (epochs is not None and epochs < 2) or seeds < 1:
         print("kiln demo: needs at least 2 epochs and 1 seed", file=sys.stderr)
         return 2
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
     data, held_out = load_digits("train"), load_digits("held-out")
     print(f"UCI handwritten digits: {len(data.labels)} rows to train on, {len(held_out.labels)} held out")
     failed = 0
+    chapters = []
     for kind in KINDS:
-        model, same = compare(data, held_out, kind, kind.epochs if epochs is None else epochs, seeds)
-        weights = Path(out) / f"{kind.name}.safetensors"
-        weights.parent.mkdir(parents=True, exist_ok=True)
-        kiln.save(model.state_dict(), weights)
+        courses, fired = compare(data, held_out, kind, kind.epochs if epochs is None else epochs, seeds)
+        failed = failed or int(not all(c.identical for c in courses))
+        weights = folder / f"{kind.name}.safetensors"
+        kiln.save(fired.model.state_dict(), weights)
         print(f"saved {weights}; a new process now loads it:", flush=True)
         child = subprocess.run([sys.executable, "-m", "kiln", "classify", str(weights)], check=False)
-        failed = failed or child.returncode or int(not same)
+        failed = failed or child.returncode
+        assert fired.region is not None, "a compiled run has compiled something"
+        fused = dict(stages_of(fired.region))["fused"]
+        chapters.append(Chapter(kind.name, repr(fired.model), courses, predict(fired.model, held_out), fused))
+    page = folder / "report.html"
+    with replacing(page) as file:
+        file.write(report(chapters, held_out, environment()).encode())
+    print(
+        f"wrote {page}: loss curves, confusion matrices, misread digits and the compiled graphs; open it in a browser"
+    )
     return failed
 
 
-def compare(data: Digits, held_out: Digits, kind: Kind, epochs: int, seeds: int) -> tuple[nn.Module, bool]:
-    """Train with every seed, eagerly and compiled; the last compiled model, and whether all losses were the same."""
-    accuracies: list[float] = []
-    worst = 0.0
+def compare(data: Digits, held_out: Digits, kind: Kind, epochs: int, seeds: int) -> tuple[list[Course], Run]:
+    """Train with every seed, eagerly and compiled; how that went, and the last compiled run."""
+    courses: list[Course] = []
     for seed in range(seeds):
         eager = train(data, kind, seed, epochs, compiled=False)
         fired = train(data, kind, seed, epochs, compiled=True)
-        same = np.array(eager.losses).tobytes() == np.array(fired.losses).tobytes()
-        gap = max(abs(a - b) for a, b in zip(eager.losses, fired.losses, strict=True))
-        worst = max(worst, gap if not same else 0.0)
-        accuracies.append(float((predict(fired.model, held_out) == held_out.labels).mean()))
-        print(
-            f"  held-out accuracy {accuracies[-1]:.2%}; {len(eager.losses)} losses "
-            f"{'bit-identical' if same else f'DIFFER by up to {gap:g}'}; step {eager.step_ms():.3f} ms eager, "
-            f"{fired.step_ms():.3f} ms compiled ({eager.step_ms() / fired.step_ms():.1f}x); "
-            f"first compiled call {fired.first_seconds * 1e3:.0f} ms"
+        accuracy = float((predict(fired.model, held_out) == held_out.labels).mean())
+        course = Course(
+            seed, eager.losses, fired.losses, eager.step_ms(), fired.step_ms(), fired.first_seconds * 1e3, accuracy
         )
-    print(f"{kind.name}: median accuracy {statistics.median(accuracies):.2%}, largest loss difference {worst:g}")
-    return fired.model, worst == 0.0
+        courses.append(course)
+        same = "bit-identical" if course.identical else f"DIFFER by up to {course.gap:g}"
+        print(
+            f"  held-out accuracy {accuracy:.2%}; {len(eager.losses)} losses {same}; "
+            f"step {course.eager_ms:.3f} ms eager, {course.compiled_ms:.3f} ms compiled "
+            f"({course.eager_ms / course.compiled_ms:.1f}x); first compiled call {course.first_ms:.0f} ms"
+        )
+    worst = max(0.0 if c.identical else c.gap for c in courses)
+    median = statistics.median(c.accuracy for c in courses)
+    print(f"{kind.name}: median accuracy {median:.2%}, largest loss difference {worst:g}")
+    return courses, fired
 
 
 def classify(weights: str) -> int:

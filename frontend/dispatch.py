@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 import numpy as np
 
@@ -22,16 +22,22 @@ from kiln import errors
 from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
-from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.ops.base import OPS, Dense, Library, LibraryError, OpDef, OpTypeError, Scatter, ints_attr
 from kiln.ir.ops.gather import dimension_names as gather_names
-from kiln.ir.program import Program
+from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
 from kiln.ir.types import Dim, DType, Sym, TensorType
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
+from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
+from kiln.runtime.programs import fetch_choice
 from kiln.runtime.targets import host_target
+
+if TYPE_CHECKING:
+    from kiln.ir.passes.autodiff import Joint
+    from kiln.ir.passes.partition import AtHand, Differentiated
 
 Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
@@ -40,6 +46,8 @@ Strides: TypeAlias = "tuple[Dim, ...] | None"
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
+_LARGE_CONSTANT: Final = 1 << 16
+"""Bytes; longer counters are made anew each time."""
 
 _SOURCES: Final = (*kiln.ir.__path__, *kiln.codegen.__path__)  # what decides the code of a graph
 
@@ -84,6 +92,31 @@ def build(
     if stages:
         return compiled()
     return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
+
+
+def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:
+    """Cut a joint graph into a forward and a backward one (`ir/passes/partition.py`); which values are stored between
+    them comes from the cache if it knows."""
+    from kiln.ir.passes.partition import Early, split  # only what differentiates compiled functions needs it
+
+    numbering: dict[object, int] = {}
+    early = Early(joint, numbering)
+
+    def choose() -> tuple[int, ...]:
+        from kiln.ir.passes.mincut import choose  # a warm process knows the answer
+
+        return choose(early, at_hand)
+
+    places = [sorted(part) for part in (at_hand.direct, at_hand.inputs, at_hand.outputs)]
+    twins = joint.twins()
+    kept = [early.numbers[twins[joint.source.outputs[k]]] for k in places[2]]
+    options = f"{len(joint.source.inputs)}|{joint.ahead}|{places[:2]}|{kept}"
+    return split(early, numbering, fetch_choice(joint.graph, options, _SOURCES, choose), at_hand, preserve)
+
+
+def target() -> Target:
+    """What code is made for now (tests force lower targets)."""
+    return host_target()
 
 
 def load(program: Program) -> Executable:
@@ -166,21 +199,30 @@ def empty(layout: Layout) -> Any:
     return _tensor(buffer, buffer.ptr, layout)
 
 
-def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float) -> Any:
+def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex) -> Any:
     """A read-only tensor with `value` everywhere (strides 0, one element of memory), cached.
 
     `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.
     """
-    sign = math.copysign(1.0, value) if value == 0 else 0.0
-    key = (shape, dtype, value if value == value else "nan", sign)
+    if isinstance(value, complex):
+        key: tuple[object, ...] = (shape, dtype, repr(value))
+    else:
+        sign = math.copysign(1.0, value) if value == 0 else 0.0
+        key = (shape, dtype, value if value == value else "nan", sign)
     found = _constants.get(key)
     if found is None:
         data = converted(np.asarray(value), dtype)
         found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
-        if len(_constants) >= _MAX_CONSTANTS:
-            _constants.clear()
-        _constants[key] = found
+        _keep_constant(key, found)
     return found
+
+
+def _keep_constant(key: tuple[object, ...], made: TensorBase) -> None:
+    if made._buffer.nbytes > _LARGE_CONSTANT:
+        return
+    if len(_constants) >= _MAX_CONSTANTS:
+        _constants.clear()
+    _constants[key] = made
 
 
 def _host_made(op: OpDef, attrs: Attrs) -> Results:
@@ -196,8 +238,13 @@ def _host_made(op: OpDef, attrs: Attrs) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
-        return (host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape))))),)
+        key = ("iota", dtype, shape, dim)
+        found = _constants.get(key)
+        if found is None:
+            data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
+            found = host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape)))))
+            _keep_constant(key, found)
+        return (found,)
     assert op.name == "constant", f"{op.name} has no operands and no host data"
     return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)
 
@@ -225,6 +272,8 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
     layouts = [t._layout for t in operands]
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
+    if isinstance(op.lower, Library):
+        return _library_launch(op, layouts, attrs, results)
     special = _SPECIAL.get(op.name)
     if special is not None:
         return special(layouts, attrs, results[0])
@@ -248,9 +297,9 @@ def _view_launch(op: OpDef, layout: Layout, attrs: Attrs, result: Layout) -> Lau
 
         return through_copy
     shape, strides, offset = placed
-    viewed = layout_of(layout.dtype, shape, strides)
+    viewed = layout_of(result.dtype, shape, strides)
     assert viewed.shape == result.shape, f"{op.name}: view rule and type rule disagree"
-    delta = offset * layout.dtype.itemsize
+    delta = offset * result.dtype.itemsize
 
     def view(operands: Sequence[Any]) -> Results:
         t = operands[0]
@@ -299,11 +348,12 @@ def _slice_scatter(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> L
     return slice_scatter
 
 
-PYTHON_TYPES: Final[Mapping[str, Callable[[Any], bool | int | float]]] = {
+PYTHON_TYPES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "bool": bool,
     "int": int,
     "uint": int,
     "float": float,
+    "complex": complex,
 }
 """The Python type of a dtype's numbers, by dtype kind."""
 
@@ -383,7 +433,7 @@ def _allocating_launch(
     the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
-    native, allocate, make = executable.run, Buffer.allocate, _tensor
+    run, make = executable.runner(), _tensor
     if len(results) > 1:
 
         def many(operands: Sequence[Any]) -> Results:
@@ -393,16 +443,33 @@ def _allocating_launch(
 
         return many
     layout = results[0]
-    nbytes = layout.nbytes
+    allocate = Buffer.allocator(layout.nbytes)
 
     def launch(operands: Sequence[Any]) -> Results:
-        buffer = allocate(nbytes)
+        buffer = allocate()
         ptr = buffer.ptr
         try:
-            native([*[t._ptr for t in operands], ptr, *sizes])
+            run(*[t._ptr for t in operands], ptr, *sizes)
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
         return (make(buffer, ptr, layout),)
+
+    return launch
+
+
+def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    """Allocate results, have the library compute them: what a compiled program does in the same place."""
+    places = [Place(k, 0, layout.ttype, layout.strides) for k, layout in enumerate((*layouts, *results))]
+    count = len(layouts)
+    perform = Performer(LibraryCall(op.name, tuple(attrs.items()), tuple(places[:count]), tuple(places[count:])))
+
+    def launch(operands: Sequence[Any]) -> Results:
+        made = tuple(map(empty, results))
+        try:
+            perform([t._ptr for t in (*operands, *made)])
+        except LibraryError as refusal:
+            raise errors.from_check(CheckSite("linalg", op.name, str(refusal)), 0) from None
+        return made
 
     return launch
 

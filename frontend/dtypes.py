@@ -20,7 +20,7 @@ _LIMITS = {  # digits behind the leading one, least exponent of normal numbers, 
 
 @dataclass(frozen=True, init=False)
 class finfo:
-    """Limits of a floating-point dtype (default: the default dtype). DTypeError for others.
+    """Limits of a floating-point dtype or of a complex one's parts (default: the default dtype). DTypeError for others.
 
     >>> import kiln
     >>> kiln.finfo(kiln.float64).eps
@@ -37,7 +37,7 @@ class finfo:
     dtype: str
 
     def __init__(self, type: DType | None = None) -> None:
-        d = _checked("finfo", MODES.default_dtype if type is None else type)
+        d = _checked("finfo", MODES.default_dtype if type is None else type).part
         if not d.is_floating_point:
             raise DTypeError(f"is for floating-point dtypes, not {d}", op="finfo", fix="use kiln.iinfo")
         digits, least, decimals = _LIMITS[d.name]
@@ -81,7 +81,7 @@ def is_floating_point(input: TensorBase) -> bool:
 
 
 def is_complex(input: TensorBase) -> bool:
-    """Whether the dtype of a tensor is a complex one (there are none yet)."""
+    """Whether the dtype of a tensor is a complex one."""
     return _tensor("is_complex", input).dtype.is_complex
 
 

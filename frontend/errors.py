@@ -11,6 +11,7 @@ written for it keeps catching what it caught:
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
     ├── DeviceError           (RuntimeError)               a device that is not there
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
+    ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
@@ -25,6 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from kiln.ir.graph import SourceLoc
 from kiln.ir.ops.base import OpTypeError
@@ -99,6 +102,10 @@ class DivisionByZeroError(KilnError, RuntimeError, ZeroDivisionError):
     """An integer was divided by zero."""
 
 
+class LinAlgError(KilnError, RuntimeError, np.linalg.LinAlgError):
+    """A matrix that an algorithm of linear algebra can't be carried out on: singular, not positive definite, ..."""
+
+
 class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
 
@@ -133,6 +140,7 @@ _KINDS: dict[str, type[KilnError]] = {
     "index": KilnIndexError,
     "value": InvalidValueError,
     "zero": DivisionByZeroError,
+    "linalg": LinAlgError,
 }
 
 

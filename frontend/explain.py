@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from kiln.drawing import svg
+from kiln.ir.parser import parse_graph
 from kiln.jit import CompiledFunction
 from kiln.region import stages_of
 
@@ -19,12 +21,16 @@ class Explanation:
     stages: tuple[tuple[str, str], ...]
 
     def __getitem__(self, stage: str) -> str:
-        """The text of a stage ("captured", "simplified", "fused", "loops ...", "scheduled ...", "llvm ...",
-        "plan", "entry"); the first whose name begins so."""
+        """The text of a stage ("captured", "simplified", "fused", "loops ...", "scheduled ...", "llvm ...", "plan",
+        "entry"; before them "partition" where gradients are taken outside); the first whose name begins so."""
         for name, text in self.stages:
             if name.startswith(stage):
                 return text
         raise KeyError(f"no stage {stage!r}; there are {', '.join(name for name, _ in self.stages)}")
+
+    def svg(self, stage: str = "fused") -> str:
+        """A stage that is a graph ("captured", "simplified", "fused") drawn, as the text of an SVG element."""
+        return svg(parse_graph(self[stage]))
 
     def __str__(self) -> str:
         parts = [f"{self.name}: captured because of {'; '.join(self.reasons)}"]

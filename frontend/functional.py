@@ -9,11 +9,13 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 import numpy as np
 
+from kiln import return_types
 from kiln.base import MODES, Operand, TensorBase
+from kiln.composite import composite
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
@@ -33,6 +35,7 @@ from kiln.promotion import (
     tensor_arg,
     together,
 )
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -83,13 +86,13 @@ def div(input: Operand, other: Operand, *, rounding_mode: str | None = None) -> 
     by 0."""
     if rounding_mode is not None:
         return _rounded_div(input, other, rounding_mode)
-    a = isinstance(input, TensorBase) and input.dtype.kind == "float"
+    a = isinstance(input, TensorBase) and input.dtype.is_inexact
     if a and isinstance(other, (TensorBase, float, int)):
         return binary(_DIV, input, other)
     if isinstance(other, TensorBase) and keeps_number("div", other.dtype, input):
         return binary(_DIV, input, other)
     dtype = result_type(input, other)
-    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.kind == "float" else MODES.default_dtype))
+    return apply(_DIV, *together("div", input, other, dtype=dtype if dtype.is_inexact else MODES.default_dtype))
 
 
 def _rounded_div(input: Operand, other: Operand, mode: str) -> Tensor:
@@ -98,6 +101,10 @@ def _rounded_div(input: Operand, other: Operand, mode: str) -> Tensor:
     a, b = together("div", input, other)
     if a.dtype.kind == "bool":
         raise DTypeError(f"is not defined for bools with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype])
+    if a.dtype.is_complex:
+        raise DTypeError(
+            f"is not defined for {a.dtype} with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype]
+        )
     if a.dtype.kind != "float":
         return apply(OPS[f"{mode}_divide_int"], a, b)
     return apply(OPS["floor_divide"], a, b) if mode == "floor" else apply(OPS["trunc"], apply(_DIV, a, b))
@@ -109,8 +116,22 @@ def neg(input: TensorBase) -> Tensor:
 
 
 def abs(input: TensorBase) -> Tensor:
-    """The absolute value; the gradient at 0 is 0."""
-    return apply(_ABS, tensor_arg("abs", input))
+    """The absolute value, of complex numbers their length; the gradient at 0 is 0."""
+    x = tensor_arg("abs", input)
+    return apply(OPS["modulus"], *parts(x)) if x.dtype.is_complex else apply(_ABS, x)
+
+
+def parts(z: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the imaginary part of a complex tensor, as tensors of their own."""
+    return apply(OPS["real"], z), apply(OPS["imag"], z)
+
+
+def pair(re: Tensor, im: Tensor) -> Tensor:
+    """The complex tensor of two parts of one shape."""
+    return apply(_COMPLEX, re, im)
+
+
+_COMPLEX = OPS["complex"]
 
 
 _NEG, _ABS = OPS["neg"], OPS["abs"]
@@ -121,8 +142,10 @@ def pow(input: Operand, exponent: Operand) -> Tensor:
     powers), and DTypeError where it is a number. DTypeError for bools."""
     if isinstance(input, TensorBase) and isinstance(exponent, float) and input.dtype.kind == "float":
         return binary(OPS["pow"], input, exponent)
+    if isinstance(input, TensorBase) and input.dtype.is_complex and type(exponent) is int and exponent == 2:
+        return mul(input, input)
     a, b = together("pow", input, exponent)
-    if a.dtype.kind == "float":
+    if a.dtype.is_inexact:
         return apply(OPS["pow"], a, b)
     if a.dtype.kind == "bool":
         raise DTypeError("is not defined for bools", op="pow", operands=[a.ttype, b.ttype])
@@ -308,15 +331,28 @@ def bitwise_not(input: TensorBase) -> Tensor:
 
 def _bitwise(name: str, *operands: Operand) -> Tensor:
     made = together(name, *operands)
-    if made[0].dtype.kind == "float":
+    if made[0].dtype.is_inexact:
         types = [x.ttype for x in operands if isinstance(x, TensorBase)]
-        raise DTypeError("is not defined for floats", op=name, operands=types, fix="compare first, as in (a > 0)")
+        raise DTypeError(
+            f"is not defined for {made[0].dtype}", op=name, operands=types, fix="compare first, as in (a > 0)"
+        )
     return apply(OPS[name], *made)
 
 
-def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor:
-    """`input` where `condition` (bool) holds, else `other`; all three are broadcast."""
+@overload
+def where(condition: TensorBase) -> tuple[Tensor, ...]: ...
+@overload
+def where(condition: TensorBase, input: Operand, other: Operand) -> Tensor: ...
+def where(condition: TensorBase, input: Operand | None = None, other: Operand | None = None) -> Any:
+    """`input` where `condition` (bool) holds, else `other`; all three are broadcast. With the condition alone, the
+    indices where it is not zero: nonzero(condition, as_tuple=True)."""
     c = tensor_arg("where", condition)
+    if input is None or other is None:
+        if input is not other:
+            raise ArgumentError("takes the condition alone, or both input and other", op="where")
+        from kiln.gathering import nonzero  # lies above this file
+
+        return cast("tuple[Tensor, ...]", nonzero(c, as_tuple=True))
     if c.dtype is not T.bool_:
         raise DTypeError(
             f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype], fix="compare: c != 0"
@@ -374,20 +410,22 @@ def reduce(op: OpDef, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return _reduced(x, result, dims, keepdim)
 
 
+@numpy_names
 def sum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum over `dim` (default: all), in the order of docs/numerics.md; bools and integers sum as int64."""
     x = tensor_arg("sum", input)
     if dtype is None:
-        dtype = x.dtype if x.dtype.kind == "float" else T.int64
+        dtype = x.dtype if x.dtype.is_inexact else T.int64
     return reduce(_SUM, cast_to(x, dtype), dim, keepdim)
 
 
+@numpy_names
 def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """sum / count over `dim` (default: all). DTypeError for integers and bools without `dtype`."""
     x = tensor_arg("mean", input)
     if dtype is not None:
         x = cast_to(x, dtype)
-    if x.dtype.kind != "float":
+    if not x.dtype.is_inexact:
         raise DTypeError(f"is not defined for {x.dtype}", op="mean", operands=[x.ttype], fix="pass dtype=kiln.float32")
     return _mean(x, dim, keepdim)
 
@@ -398,21 +436,25 @@ def _mean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return div(sum(x, dim, keepdim), float(count))
 
 
+@numpy_names
 def amax(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The maximum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
     return reduce(OPS["amax"], tensor_arg("amax", input), dim, keepdim)
 
 
+@numpy_names
 def amin(input: TensorBase, dim: Dims = (), keepdim: bool = False) -> Tensor:
     """The minimum over `dim` (default: all); NaN wins; ties share the gradient evenly."""
     return reduce(OPS["amin"], tensor_arg("amin", input), dim, keepdim)
 
 
+@numpy_names
 def all(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether all elements are nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
     return _decided(OPS["all"], tensor_arg("all", input), dim, keepdim)
 
 
+@numpy_names
 def any(input: TensorBase, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is nonzero: a bool (of uint8, as in PyTorch, a uint8)."""
     return _decided(OPS["any"], tensor_arg("any", input), dim, keepdim)
@@ -434,11 +476,13 @@ def _arg(op: OpDef, input: TensorBase, dim: int | None, keepdim: bool) -> Tensor
     return _reduced(x, apply(op, x, dims=(d,)), (d,), keepdim)
 
 
+@numpy_names
 def argmax(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the maximum along `dim` (default: of the flattened tensor); the first one, NaN wins."""
     return _arg(OPS["argmax"], input, dim, keepdim)
 
 
+@numpy_names
 def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """int64 index of the minimum along `dim` (default: of the flattened tensor); the first one, NaN wins. It is
     the argmax of what reverses the order exactly: -x of floats, -1 - x of integers (which wraps), not x of bools."""
@@ -447,36 +491,31 @@ def argmin(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
     return _arg(OPS["argmax"], reverse(x), dim, keepdim)
 
 
-class Extremum(NamedTuple):
-    """What max(dim) and min(dim) return."""
-
-    values: Tensor
-    indices: Tensor
-
-
+@numpy_names
 def max(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """max(input): the largest element (as `amax`). max(input, other): `maximum`. max(input, dim): (values,
     indices) along one dimension, whose gradient goes to the picked element."""
-    return _extremum(amax, maximum, argmax, input, dim, keepdim)
+    return _extremum(return_types.max, amax, maximum, argmax, input, dim, keepdim)
 
 
+@numpy_names
 def min(input: TensorBase, dim: Any = None, keepdim: bool = False) -> Any:
     """As `max`, for the smallest."""
-    return _extremum(amin, minimum, argmin, input, dim, keepdim)
+    return _extremum(return_types.min, amin, minimum, argmin, input, dim, keepdim)
 
 
-def _extremum(whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
+def _extremum(made: Any, whole: Any, pair: Any, arg: Any, input: TensorBase, dim: Any, keepdim: bool) -> Any:
     if dim is None:
         return whole(input)
     if isinstance(dim, TensorBase):
         return pair(input, dim)
     x = tensor_arg(arg.__name__, input)
     if not x.ndim:
-        return Extremum(clone(x), arg(x, dim))
+        return made(clone(x), arg(x, dim))
     d = dim_index(arg.__name__, dim, x.ndim)
     indices = arg(x, d)
     values = apply(_PICK, _to_last(x, d), indices)
-    return Extremum(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
+    return made(_reduced(x, values, (d,), keepdim), _reduced(x, indices, (d,), keepdim))
 
 
 def _to_last(x: Tensor, d: int) -> Tensor:
@@ -546,6 +585,7 @@ def flatten(input: TensorBase, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
 
 
+@numpy_names
 def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
     """Without the size-one dimensions (of those in `dim`, default all); a view."""
     x = tensor_arg("squeeze", input)
@@ -553,6 +593,7 @@ def squeeze(input: TensorBase, dim: Dims = None) -> Tensor:
     return reshape(x, tuple([n for d, n in enumerate(x.shape) if n != 1 or d not in dims]))
 
 
+@numpy_names
 def unsqueeze(input: TensorBase, dim: int) -> Tensor:
     """With a new dimension of size one at `dim`; a view."""
     x = tensor_arg("unsqueeze", input)
@@ -611,6 +652,7 @@ def expand(input: TensorBase, *sizes: Any) -> Tensor:
     return broadcast_to(x, tuple(result))
 
 
+@numpy_names
 def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors joined along `dim`; other sizes must agree. dtypes are promoted."""
     parts = [tensor_arg("cat", x) for x in tensors]
@@ -622,6 +664,7 @@ def cat(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     return apply(_CAT, *[cast_to(x, dtype) for x in parts], dim=dim_index("cat", dim, parts[0].ndim))
 
 
+@numpy_names
 def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new dimension."""
     parts = [tensor_arg("stack", x) for x in tensors]
@@ -635,13 +678,13 @@ def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
     return cat([unsqueeze(x, dim) for x in parts], dim_index("stack", dim, parts[0].ndim + 1))
 
 
-def clone(input: TensorBase) -> Tensor:
-    """A contiguous copy; gradients pass through."""
+def clone(input: TensorBase, *, memory_format: Any = None) -> Tensor:
+    """A contiguous copy, whatever the memory format; gradients pass through."""
     return apply(_COPY, tensor_arg("clone", input))
 
 
-def contiguous(input: TensorBase) -> Tensor:
-    """Itself if its elements lie row-major without gaps, else a copy that does."""
+def contiguous(input: TensorBase, memory_format: Any = None) -> Tensor:
+    """Itself if its elements lie row-major without gaps, else a copy that does; so for every memory format."""
     x = tensor_arg("contiguous", input)
     return x if x._layout.contiguous else apply(_COPY, x)
 
@@ -662,6 +705,8 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
     types = [a.ttype, b.ttype]
     if a.dtype is not b.dtype:
         raise DTypeError("operands have different dtypes", op="matmul", operands=types, fix="cast one with .to()")
+    if a.dtype.is_complex:
+        return _complex_product(a, b, attrs)
     if not a.ndim or not b.ndim:
         raise ShapeError("needs at least one dimension", op="matmul", operands=types, fix="use * for numbers")
     inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
@@ -687,6 +732,13 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
     return apply(_MATMUL, a, b, **attrs)
 
 
+def _complex_product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
+    """Four real products: (re re - im im, re im + im re)."""
+    (ar, ai), (br, bi) = parts(a), parts(b)
+    re = sub(_product(ar, br, attrs), _product(ai, bi, attrs))
+    return pair(re, add(_product(ar, bi, attrs), _product(ai, br, attrs)))
+
+
 def _batch_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
     try:
         return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
@@ -702,6 +754,7 @@ def mm(input: TensorBase, mat2: TensorBase) -> Tensor:
     return matmul(a, b)
 
 
+@composite
 def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None) -> Tensor:
     """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]. Of 16-bit floats the sum is
     rounded, not the product."""
@@ -718,6 +771,8 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
 # ----------------------------------------------------------------------------------------------- softmax
 
 
+@numpy_names
+@composite
 def softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """e / sum(e) with e = exp(x - max(x)) along `dim`; the maximum takes no part in the gradient."""
     return _softmax(_floats("softmax", input, dtype), dim)
@@ -729,6 +784,8 @@ def _softmax(x: Tensor, dim: int) -> Tensor:
     return div(e, sum(e, dim, keepdim=True))
 
 
+@numpy_names
+@composite
 def log_softmax(input: TensorBase, dim: int, dtype: DType | None = None) -> Tensor:
     """z - log(sum(exp(z))) with z = x - max(x) along `dim`; the maximum takes no part in the gradient."""
     return _log_softmax(_floats("log_softmax", input, dtype), dim)

@@ -31,6 +31,7 @@ from kiln.promotion import (
     number,
     tensor_arg,
 )
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -98,6 +99,7 @@ def _slices(rank: int, dim: int, ndim: int = 1) -> dict[str, Any]:
 # --------------------------------------------------------------------------------------------- reading
 
 
+@numpy_names
 def gather(input: TensorBase, dim: int, index: TensorBase, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j][k] = input[i][index[i][j][k]][k] for dim = 1 (so for every dim and rank): an int64 index of input's
     rank, at most as long in the other dimensions. KilnIndexError out of range. `sparse_grad` changes nothing here."""
@@ -117,6 +119,7 @@ def _paired(name: str, x: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
     return _vector(x), _vector(i)
 
 
+@numpy_names
 def index_select(input: TensorBase, dim: int, index: TensorBase) -> Tensor:
     """The slices of `dim` that a vector of int64 names, one after the other. KilnIndexError out of range."""
     x, i = tensor_arg("index_select", input), _line("index_select", index)
@@ -133,6 +136,7 @@ def take(input: TensorBase, index: TensorBase) -> Tensor:
     return apply(_GATHER, F.reshape(x, (-1,)), i, **scheme)
 
 
+@numpy_names
 def take_along_dim(input: TensorBase, indices: TensorBase, dim: int | None = None) -> Tensor:
     """gather() with the other dimensions broadcast together; without `dim`, of the flattened tensors."""
     x, i = tensor_arg("take_along_dim", input), _index("take_along_dim", indices)
@@ -271,7 +275,7 @@ def _reduced(
     counts = full_like_number(x, T.int64, int(include_self), x.shape)
     counts = apply(_ADD, counts, full_like_number(v, T.int64, 1, v.shape), i, **scheme)
     counts = F.maximum(counts, 1)
-    if x.dtype.kind == "float":
+    if x.dtype.is_inexact:
         return F.div(result, cast_to(counts, x.dtype))
     return F.div(result, counts, rounding_mode="floor")
 
@@ -562,6 +566,8 @@ def unique(
     `return_counts` how often each came. NaNs are all different. Found on the host: CaptureError in a capture."""
     del sorted  # they always are
     x = tensor_arg("unique", input)
+    if x.dtype.is_complex:
+        raise DTypeError("complex numbers have no order", op="unique", operands=[x.ttype], fix="use view_as_real")
     array = x._read("unique()")
     axis = None if dim is None else F.dim_index("unique", dim, x.ndim)
     values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)

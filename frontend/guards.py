@@ -75,6 +75,10 @@ class Guards:
         self._spaces: list[tuple[dict[str, Any], str]] = []
         self._globals: list[Fact] = []
         self._slow: list[Fact] = []
+        self.more: list[Guards] = []
+        """Further facts that must hold, noted apart from these."""
+        self.ignored = 0
+        """Flags of tensors that may change."""
 
     # -------------------------------------------------------------------------------------- noting
 
@@ -166,20 +170,21 @@ class Guards:
                 and all(map(is_, map(dict.get, self._space, self._key, repeat(MISSING)), bound))
                 and all(map(Fact.holds, self._slow))
             ):
-                return True
+                return all(map(Guards.hold, self.more))
         except (ValueError, RuntimeError):  # an unbound cell; a container that another thread is changing
             pass
         if not all(map(Fact.holds, self.facts)):
             return False
         self._flatten()
-        return True
+        return all(map(Guards.hold, self.more))
 
     def _tensors_changed(self) -> bool:
         for t in self._views:
             refresh(t)
-        return tuple(map(_flags_of, self._tensor)) != self._flags or not all(
-            map(is_, map(_layout_of, self._tensor), self._layouts)
-        )
+        flags = tuple(map(_flags_of, self._tensor))
+        if flags != self._flags and any((a ^ b) & ~self.ignored for a, b in zip(flags, self._flags, strict=True)):
+            return True
+        return not all(map(is_, map(_layout_of, self._tensor), self._layouts))
 
     def broken(self) -> str:
         """What changed first, in words; empty when nothing did."""
@@ -190,7 +195,8 @@ class Guards:
                 return f"requires_grad of a tensor ({layout.ttype})"
             if (t._flags ^ flags) & READONLY:
                 return f"whether a tensor ({layout.ttype}) may be written"
-        return next((fact.path for fact in self.facts if not fact.holds()), "")
+        here = next((fact.path for fact in self.facts if not fact.holds()), "")
+        return here or next(filter(None, (guards.broken() for guards in self.more)), "")
 
 
 def _unzip(pairs: Sequence[tuple[Any, str]]) -> tuple[tuple[Any, ...], tuple[str, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from kiln import functional as F
-from kiln.autograd import check_writable, write_in_place
+from kiln.autograd import check_writable, overwrite, write_in_place
 from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import DTypeError, ShapeError
 from kiln.ir.ops.base import OPS
@@ -39,7 +39,7 @@ def div_(self: Self, other: Operand, *, rounding_mode: str | None = None) -> Sel
     """self /= other, broadcast to self; DTypeError for integers and bools without `rounding_mode`."""
     if rounding_mode is not None:
         return write_result(self, "div_", F.div(self, other, rounding_mode=rounding_mode))
-    if self.dtype.kind != "float":
+    if not self.dtype.is_inexact:
         raise DTypeError(
             f"a quotient can't be written to {self.dtype}", op="div_", operands=[self.ttype], fix="float() first"
         )
@@ -119,7 +119,7 @@ def copy_(self: Self, src: Operand) -> Self:
     value = cast_to(cast("Tensor", src), self.dtype)
     if shape != src.shape:
         value = F.reshape(value, shape)
-    write_in_place(self, "copy_", OPS["copy"], (broadcast_to(value, self.shape),), {})
+    overwrite(self, "copy_", broadcast_to(value, self.shape))
     return self
 
 
@@ -128,7 +128,7 @@ def fill_(self: Self, value: Operand) -> Self:
     if isinstance(value, TensorBase):
         return copy_(self, value)
     constant = full_like_number(self, self.dtype, number(value))
-    write_in_place(self, "fill_", OPS["copy"], (constant,), {})
+    overwrite(self, "fill_", constant)
     return self
 
 

@@ -172,8 +172,8 @@ class CompiledFunction:
         leaves, _ = flatten((args, kwargs), containers, keep)
         kinds = [type(x) for x in containers if type(x) not in (list, dict)]
         reached = reach(self._function, (*[x for x in objects if not isinstance(x, np.ndarray)], *kinds))
-        with Capture(name, tensors, dict(reached.guards.tensors)) as capture:
-            audit = Audit(reached.code)
+        with Capture(name, tensors, reached.guards.tensors) as capture:
+            audit = Audit(reached.code, reached.dormant)
             try:
                 with audit:
                     returned = self._function(*args, **kwargs)
@@ -183,6 +183,8 @@ class CompiledFunction:
             self._check_refused(audit, capture)
             for path, read in capture.reads:
                 reached.guards.referent(path, read)
+            if not capture.differentiated:
+                reached.no_gradients()
             changed = reached.guards.broken()
             after = flatten((args, kwargs), keep=keep)[0]
             now = _signature(keep, args, kwargs)[0]

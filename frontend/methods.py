@@ -22,7 +22,7 @@ class Methods(TensorBase):
     logical_xor, bitwise_left_shift = P.logical_xor, P.bitwise_left_shift
     bitwise_right_shift, floor, ceil, round = P.bitwise_right_shift, P.floor, P.ceil, P.round
     trunc, fix, frac, floor_divide, remainder = P.trunc, P.fix, P.frac, P.floor_divide, P.remainder
-    fmod, sign, sgn, positive, absolute = P.fmod, P.sign, P.sgn, P.positive, P.absolute
+    fmod, sign, positive, absolute = P.fmod, P.sign, P.positive, P.absolute
     negative, signbit, copysign, nextafter = P.negative, P.signbit, P.copysign, P.nextafter
     isnan, isinf, isfinite, isposinf, isneginf = P.isnan, P.isinf, P.isfinite, P.isposinf, P.isneginf
     isreal, isclose, allclose, equal = P.isreal, P.isclose, P.allclose, P.equal
@@ -48,6 +48,8 @@ class Methods(TensorBase):
 
     bitwise_and, bitwise_or, bitwise_xor = F.bitwise_and, F.bitwise_or, F.bitwise_xor
     bitwise_not = F.bitwise_not
+
+    greater, greater_equal, less, less_equal, not_equal = F.gt, F.ge, F.lt, F.le, F.ne
 
     multiply_, divide_, subtract_ = inplace.mul_, inplace.div_, inplace.sub_
     abs_ = variant(F.abs, "abs_")
@@ -92,7 +94,6 @@ class Methods(TensorBase):
     remainder_ = variant(P.remainder, "remainder_")
     fmod_ = variant(P.fmod, "fmod_")
     sign_ = variant(P.sign, "sign_")
-    sgn_ = variant(P.sgn, "sgn_")
     copysign_ = variant(P.copysign, "copysign_")
     absolute_ = variant(P.absolute, "absolute_")
     negative_ = variant(P.negative, "negative_")
@@ -134,4 +135,7 @@ class Methods(TensorBase):
     lgamma_ = variant(X.lgamma, "lgamma_")
     cumsum_ = variant(C.cumsum, "cumsum_")
     cumprod_ = variant(C.cumprod, "cumprod_")
+    greater_, greater_equal_, less_, less_equal_, not_equal_, true_divide_ = gt_, ge_, lt_, le_, ne_, inplace.div_
+    arccos_, arccosh_, arcsin_, arcsinh_ = acos_, acosh_, asin_, asinh_
+    arctan_, arctan2_, arctanh_ = atan_, atan2_, atanh_
     # fmt: on

@@ -18,6 +18,7 @@ from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, broadcast_shapes, full_like_number, tensor_arg
 from kiln.promotion import broadcast_to as _stretch
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -53,6 +54,7 @@ def _some(name: str, input: object) -> Tensor:
     return x
 
 
+@numpy_names
 def narrow(input: TensorBase, dim: int, start: int | TensorBase, length: int) -> Tensor:
     """`length` slices of `dim` from `start` on; a view. ShapeError where they do not fit."""
     x = _some("narrow", input)
@@ -65,6 +67,7 @@ def narrow(input: TensorBase, dim: int, start: int | TensorBase, length: int) ->
     return _part(x, d, first, length)
 
 
+@numpy_names
 def select(input: TensorBase, dim: int, index: int) -> Tensor:
     """The slice `index` of `dim`, which goes; a view."""
     x = _some("select", input)
@@ -72,6 +75,7 @@ def select(input: TensorBase, dim: int, index: int) -> Tensor:
     return x[(*[slice(None)] * d, int(index))]
 
 
+@numpy_names
 def unbind(input: TensorBase, dim: int = 0) -> tuple[Tensor, ...]:
     """All slices of `dim`, which goes; views."""
     x = _some("unbind", input)
@@ -79,6 +83,7 @@ def unbind(input: TensorBase, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple([select(x, d, i) for i in range(x.shape[d])])
 
 
+@numpy_names
 def split(tensor: TensorBase, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
     """Parts of `dim` of a given size (the last one may be smaller), or of given sizes that sum up; views."""
     x = _some("split", tensor)
@@ -97,6 +102,7 @@ def split(tensor: TensorBase, split_size_or_sections: int | Sequence[int], dim: 
     return tuple([_part(x, d, a, s) for a, s in zip(starts, sizes, strict=False)])
 
 
+@numpy_names
 def chunk(input: TensorBase, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` parts of `dim`, all of the same size but the last; views."""
     x = _some("chunk", input)
@@ -145,6 +151,7 @@ dsplit: Final = _split_along("dsplit", 2, 3)
 # ---------------------------------------------------------------------------------------- dimensions
 
 
+@numpy_names
 def movedim(input: TensorBase, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Dimensions moved to other places, the others kept in order; a view."""
     x = tensor_arg("movedim", input)
@@ -171,8 +178,9 @@ def swapdims(input: TensorBase, dim0: int, dim1: int) -> Tensor:
 
 
 def adjoint(input: TensorBase) -> Tensor:
-    """The last two dimensions exchanged (numbers are real); a view."""
-    return F.transpose(input, -2, -1)
+    """The last two dimensions exchanged and conjugated; of real numbers a view."""
+    x = F.transpose(input, -2, -1)
+    return apply(OPS["conj"], x) if x.dtype.is_complex else x
 
 
 def ravel(input: TensorBase) -> Tensor:
@@ -180,6 +188,7 @@ def ravel(input: TensorBase) -> Tensor:
     return F.reshape(input, (-1,))
 
 
+@numpy_names
 def unflatten(input: TensorBase, dim: int, sizes: Sequence[int]) -> Tensor:
     """`dim` as several dimensions of `sizes` (one may be -1); a view."""
     x = _some("unflatten", input)
@@ -256,6 +265,7 @@ atleast_3d: Final = _at_least("atleast_3d", _grow_3d)
 # --------------------------------------------------------------------------------------------- joins
 
 
+@numpy_names
 def concat(tensors: Tensors, dim: int = 0) -> Tensor:
     """`cat`."""
     return F.cat(tensors, dim)
@@ -330,6 +340,7 @@ def cartesian_prod(*tensors: TensorBase) -> Tensor:
 # --------------------------------------------------------------------------------- order, repetition
 
 
+@numpy_names
 def flip(input: TensorBase, *dims: Any) -> Tensor:
     """The elements along `dims` in reverse order (a copy)."""
     x = tensor_arg("flip", input)
@@ -351,6 +362,7 @@ def flipud(input: TensorBase) -> Tensor:
     return flip(_some("flipud", input), 0)
 
 
+@numpy_names
 def roll(input: TensorBase, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on by `shifts` along `dims`, what leaves the end coming in at the start; without `dims` along
     the flattened tensor."""
@@ -401,6 +413,7 @@ def repeat(input: TensorBase, *sizes: Any) -> Tensor:
     return F.reshape(F.clone(_stretch(once, tuple(pairs))), result)
 
 
+@numpy_names
 def tile(input: TensorBase, *dims: Any) -> Tensor:
     """As `repeat`; leading ones may be left out."""
     x, times = tensor_arg("tile", input), F.size_tuple("tile", dims)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeErro
 from kiln.gathering import index_select
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
+from kiln.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
 from kiln.promotion import apply, cast_to, full_like_number, tensor_arg
+from kiln.resampling import cubic
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -131,6 +133,13 @@ _MODES: dict[str, Callable[[Tensor, int, int, int], Tensor]] = {
 # --------------------------------------------------------------------------------------- interpolation
 
 
+_RANKS: Final = {
+    "nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "linear": (3,), "bilinear": (4,), "trilinear": (5,),
+    "bicubic": (4,), "area": (3, 4, 5),
+}  # fmt: skip
+"""Of which tensors interpolate() takes its modes."""
+
+
 def interpolate(
     input: TensorBase,
     size: Any = None,
@@ -144,28 +153,31 @@ def interpolate(
     floor(size * scale_factor).
 
     mode "nearest": element floor(i * scale) each; "nearest-exact": floor((i + 0.5) * scale); "linear" (of lines) and
-    "bilinear" (of images): the two nearest per dimension, weighed by distance, columns first, where with
-    `align_corners` the outermost elements keep their places, and else the outer borders do. scale is the old size over
+    "bilinear" (of images): (and "trilinear") the two nearest per dimension, weighed by distance, columns first,
+    where with `align_corners` the outermost elements keep their places, and else the outer borders do; "bicubic": the
+    four nearest, by cubic convolution; "area": the means of `adaptive_avg_pool2d`. scale is the old size over
     the new one, or 1 / scale_factor, unless `recompute_scale_factor`.
     """
     x = tensor_arg("interpolate", input)
     if x.ndim < 3:
         raise ShapeError("expects [N, C, ...] with at least one more dimension", op="interpolate", operands=[x.ttype])
-    if antialias or mode in ("bicubic", "trilinear", "area"):
-        what = "antialias" if antialias else f"mode {mode!r}"
-        raise NotYetError(f"{what} is not supported", op="interpolate")
-    ranks = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "linear": (3,), "bilinear": (4,)}
-    if mode not in ranks:
-        raise InvalidValueError(f"mode must be one of {list(ranks)}, got {mode!r}", op="interpolate")
-    if x.ndim not in ranks[mode]:
+    if antialias:
+        raise NotYetError("antialias is not supported", op="interpolate")
+    if mode not in _RANKS:
+        raise InvalidValueError(f"mode must be one of {list(_RANKS)}, got {mode!r}", op="interpolate")
+    if mode == "area" and x.ndim == 5:
+        raise NotYetError("mode 'area' is not supported for volumes", op="interpolate")
+    if x.ndim not in _RANKS[mode]:
         raise ShapeError(f"mode {mode!r} is not for {x.ndim} dimensions", op="interpolate", operands=[x.ttype])
-    if mode.startswith("nearest") and align_corners is not None:
+    if (mode.startswith("nearest") or mode == "area") and align_corners is not None:
         raise InvalidValueError(f"align_corners is not for mode {mode!r}", op="interpolate")
     if not x.dtype.is_floating_point and not mode.startswith("nearest"):
         raise InvalidValueError(f"mode {mode!r} is not defined for {x.dtype}", op="interpolate")
     out, scales = _new_sizes(x, size, scale_factor, bool(recompute_scale_factor))
     if 0 in x.shape[2:]:
         raise ShapeError("expects an input that is not empty", op="interpolate", operands=[x.ttype])
+    if mode == "area":
+        return adaptive_avg_pool1d(x, out[0]) if x.ndim == 3 else adaptive_avg_pool2d(x, out)
     dtype = x.dtype
     if dtype.is_half and not mode.startswith("nearest"):
         x = cast_to(x, T.float32)  # weighed there, and rounded once
@@ -174,7 +186,7 @@ def interpolate(
         if mode.startswith("nearest"):
             x = _nearest(x, d, m, scales[d - 2], 0.5 if mode == "nearest-exact" else 0.0)
         elif n != m or (scales[d - 2] != 1.0 and not align_corners):
-            x = _linear(x, d, m, scales[d - 2], bool(align_corners))
+            x = (cubic if mode == "bicubic" else _linear)(x, d, m, scales[d - 2], bool(align_corners))
     return F.clone(x) if x is input else cast_to(x, dtype)
 
 

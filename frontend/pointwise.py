@@ -13,7 +13,17 @@ from kiln.base import Operand, TensorBase
 from kiln.errors import DTypeError, InvalidValueError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
-from kiln.promotion import apply, binary, cast_to, dtype_of_number, full_like_number, result_type, tensor_arg, together
+from kiln.promotion import (
+    apply,
+    binary,
+    cast_to,
+    dtype_of_number,
+    full_like_number,
+    number,
+    result_type,
+    tensor_arg,
+    together,
+)
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -25,8 +35,8 @@ _FLOOR, _CEIL, _TRUNC, _ROUND = OPS["floor"], OPS["ceil"], OPS["trunc"], OPS["ro
 
 
 def _rounded(op: OpDef, input: TensorBase) -> Tensor:
-    """`op` of floats, a copy of integers; DTypeError for bools."""
-    x = tensor_arg(op.name, input)
+    """`op` of floats, a copy of integers; DTypeError for bools and complex numbers."""
+    x = _ordered(op.name, input)
     if x.dtype.kind == "bool":
         raise DTypeError("is not defined for bool", op=op.name, operands=[x.ttype])
     return apply(op, x) if x.dtype.kind == "float" else F.clone(x)
@@ -117,9 +127,6 @@ def sign(input: TensorBase) -> Tensor:
     return F.clone(x) if x.dtype.kind == "bool" else apply(OPS["sign"], x)
 
 
-sgn = sign
-
-
 def positive(input: TensorBase) -> Tensor:
     """`input` itself; DTypeError for bools."""
     x = tensor_arg("positive", input)
@@ -133,7 +140,7 @@ absolute, negative = F.abs, F.neg
 
 def signbit(input: TensorBase) -> Tensor:
     """Whether the sign bit is set (also of -0.0), as bools."""
-    x = tensor_arg("signbit", input)
+    x = _ordered("signbit", input)
     if x.dtype.kind == "bool":
         return F.logical_and(x, False)
     if x.dtype.kind != "float":
@@ -166,31 +173,45 @@ def isnan(input: TensorBase) -> Tensor:
 def isinf(input: TensorBase) -> Tensor:
     """Whether each element is infinite."""
     x = tensor_arg("isinf", input).detach()
+    if x.dtype.is_complex:
+        return F.logical_or(*map(isinf, F.parts(x)))
     return F.eq(F.abs(x), math.inf) if x.dtype.kind == "float" else _nowhere(x)
 
 
 def isposinf(input: TensorBase) -> Tensor:
-    """Whether each element is +infinity."""
-    x = tensor_arg("isposinf", input)
+    """Whether each element is +infinity. DTypeError for complex numbers."""
+    x = _ordered("isposinf", input)
     return F.eq(x, math.inf) if x.dtype.kind == "float" else _nowhere(x)
 
 
 def isneginf(input: TensorBase) -> Tensor:
-    """Whether each element is -infinity."""
-    x = tensor_arg("isneginf", input)
+    """Whether each element is -infinity. DTypeError for complex numbers."""
+    x = _ordered("isneginf", input)
     return F.eq(x, -math.inf) if x.dtype.kind == "float" else _nowhere(x)
 
 
 def isfinite(input: TensorBase) -> Tensor:
     """Whether each element is neither infinite nor NaN."""
     x = tensor_arg("isfinite", input).detach()
+    if x.dtype.is_complex:
+        return F.logical_and(*map(isfinite, F.parts(x)))
     return F.lt(F.abs(x), math.inf) if x.dtype.kind == "float" else F.eq(x, x)
 
 
 def isreal(input: TensorBase) -> Tensor:
-    """Whether each element is real: all of them."""
+    """Whether each element is real: of complex numbers those with an imaginary part of 0, else all."""
     x = tensor_arg("isreal", input)
+    if x.dtype.is_complex:
+        return F.eq(F.parts(x)[1], 0.0)
     return F.logical_not(_nowhere(x))
+
+
+def _ordered(name: str, input: TensorBase) -> Tensor:
+    """A tensor of real numbers."""
+    x = tensor_arg(name, input)
+    if x.dtype.is_complex:
+        raise DTypeError("complex numbers have no order", op=name, operands=[x.ttype], fix="use .real, .imag or abs()")
+    return x
 
 
 def _nowhere(x: Tensor) -> Tensor:
@@ -213,7 +234,7 @@ def isclose(
         close = F.logical_or(close, F.logical_and(isnan(a), isnan(b)))
     if rtol == 0 and atol == 0:
         return close
-    if a.dtype.kind != "float":
+    if not a.dtype.is_inexact:
         a, b = F.div(a, 1.0), F.div(b, 1.0)
     gap = F.abs(F.sub(a, b))
     near = F.le(gap, F.add(F.abs(F.mul(b, rtol)), atol))
@@ -241,6 +262,8 @@ def nan_to_num(
 ) -> Tensor:
     """`input` with NaN, +infinity and -infinity replaced; by default by 0 and the largest and smallest number."""
     x = tensor_arg("nan_to_num", input)
+    if x.dtype.is_complex:
+        return F.pair(*[nan_to_num(part, nan, posinf, neginf) for part in F.parts(x)])
     if x.dtype.kind != "float":
         return F.clone(x)
     largest = float(_largest(x.dtype))
@@ -300,11 +323,11 @@ def lerp(input: TensorBase, end: TensorBase, weight: Operand) -> Tensor:
     both ends are met exactly. DTypeError unless the dtypes agree."""
     a, b = tensor_arg("lerp", input), tensor_arg("lerp", end)
     tensors = [a, b, *([weight] if isinstance(weight, TensorBase) else [])]
-    if a.dtype.kind != "float" or any(x.dtype is not a.dtype for x in tensors):
+    if not a.dtype.is_inexact or any(x.dtype is not a.dtype for x in tensors):
         raise DTypeError("needs one floating-point dtype", op="lerp", operands=[x.ttype for x in tensors])
     gap = F.sub(b, a)
     if not isinstance(weight, TensorBase):
-        w = float(weight)
+        w = number(weight)
         return F.add(a, F.mul(gap, w)) if abs(w) < 0.5 else F.sub(b, F.mul(gap, 1.0 - w))
     near, far = F.add(a, F.mul(weight, gap)), F.sub(b, F.mul(gap, F.sub(1.0, weight)))
     return F.where(F.lt(F.abs(weight), 0.5), near, far)
@@ -319,7 +342,7 @@ def addcmul(input: TensorBase, tensor1: TensorBase, tensor2: TensorBase, *, valu
 def addcdiv(input: TensorBase, tensor1: TensorBase, tensor2: TensorBase, *, value: float = 1) -> Tensor:
     """input + value * tensor1 / tensor2. DTypeError where both are integers."""
     a, b = tensor_arg("addcdiv", tensor1), tensor_arg("addcdiv", tensor2)
-    if a.dtype.kind != "float" and b.dtype.kind != "float":
+    if not a.dtype.is_inexact and not b.dtype.is_inexact:
         types = [a.ttype, b.ttype]
         raise DTypeError("integers are not divided here", op="addcdiv", operands=types, fix="cast them to floats")
     quotient = F.div(tensor1 if value == 1 else F.mul(tensor1, value), tensor2)

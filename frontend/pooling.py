@@ -16,7 +16,6 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.convolution import at_least, batched, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
-from kiln.gathering import take
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg
@@ -41,8 +40,6 @@ Sizes: TypeAlias = "int | Sequence[int]"
 OutputSizes: TypeAlias = "int | Sequence[int | None] | None"
 
 _MAX, _INDEX, _SUM, _SLICE = OPS["max_pool2d"], OPS["max_pool2d_index"], OPS["sum_pool2d"], OPS["slice"]
-_LARGE = 64
-"""Larger windows of adaptive means are summed by reductions, where they neither overlap nor leave gaps."""
 
 
 class Window(NamedTuple):
@@ -121,8 +118,7 @@ def _images(x: Tensor, windows: Sequence[Window]) -> Tensor:
 
 
 def _shaped(y: Tensor, dims: int, single: bool) -> Tensor:
-    y = F.squeeze(y, 2) if dims == 1 else y
-    return F.squeeze(y, 0) if single else y
+    return _squeezed(F.squeeze(y, 2) if dims == 1 else y, single)
 
 
 # --------------------------------------------------------------------------------------------- maxima
@@ -323,87 +319,54 @@ def _output_sizes(op: str, x: Tensor, given: OutputSizes, dims: int) -> list[int
     return found
 
 
-def _spans(n: int, count: int) -> list[tuple[int, int]]:
-    """Where each of `count` windows over n elements begins and ends."""
-    return [(i * n // count, -(-(i + 1) * n // count)) for i in range(count)]
-
-
-def _even(x: Tensor, out: Sequence[int]) -> list[Window] | None:
-    """The windows if all of a dimension have one size and none overlap."""
-    if any(size == 0 or n % size for n, size in zip(x.shape[2:], out, strict=True)):
-        return None
-    return [Window(n // size, n // size, 0, 1, size, n) for n, size in zip(x.shape[2:], out, strict=True)]
+def _spans(n: int, count: int) -> list[float]:
+    """The lengths of `count` windows that cover n elements."""
+    return [float(-(-(i + 1) * n // count) - i * n // count) for i in range(count)]
 
 
 def _adaptive_avg(op: str, input: TensorBase, output_size: OutputSizes, dims: int) -> Tensor:
+    """One window for all is a mean; others are summed element by element."""
     x, single = batched(op, tensor_arg(op, input), dims)
     out = _output_sizes(op, x, output_size, dims)
-    windows, dtype, x = _even(x, out), x.dtype, _summable(x)
-    if windows is not None:
-        return cast_to(_shaped_mean(x, windows, dims, single), dtype)
-    lengths = []
-    for d, (n, size) in enumerate(zip(x.shape[2:], out, strict=True), 2):
-        spans = _spans(n, size)
-        x = F.cat([F.sum(_cut(x, d, *span), d, keepdim=True) for span in spans], d) if spans else _cut(x, d, 0, 0)
-        lengths.append([float(end - begin) for begin, end in spans])
-    counts = np.outer(lengths[0], lengths[1]) if dims == 2 else np.asarray(lengths[0])
-    mean = F.div(x, table(x, counts.astype(x.dtype.numpy)))
-    mean = cast_to(mean, dtype)
-    return F.squeeze(mean, 0) if single else mean
-
-
-def _shaped_mean(x: Tensor, windows: Sequence[Window], dims: int, single: bool) -> Tensor:
-    """Small windows by `sum_pool2d`; large ones by a reduction over dimensions of their own."""
-    elements = math.prod(w.kernel for w in windows)
-    if elements <= _LARGE:
-        total = _shaped(apply(_SUM, _images(x, windows), **_attrs(windows)), dims, single)
+    dtype, x = x.dtype, _summable(x)
+    if 0 in out:
+        return cast_to(_squeezed(_empty(x, out), single), dtype)
+    if all(size == 1 for size in out):
+        mean = F.mean(x, tuple(range(2, 2 + dims)), keepdim=True)
+        return cast_to(_squeezed(mean, single), dtype)
+    lengths = [_spans(n, size) for n, size in zip(x.shape[2:], out, strict=True)]
+    total = apply(_SUM, F.unsqueeze(x, 2) if dims == 1 else x, bins=_bins(out))
+    if all(len(set(each)) == 1 for each in lengths):
+        divisor: Any = math.prod(each[0] for each in lengths)
     else:
-        split = F.reshape(x, (*x.shape[:2], *[n for w in windows for n in (w.windows, w.kernel)]))
-        summed = F.sum(split, tuple(range(3, 3 + 2 * dims, 2)))
-        total = F.squeeze(summed, 0) if single else summed
-    return F.div(total, float(elements))
-
-
-def _cut(x: Tensor, d: int, begin: int, end: int) -> Tensor:
-    """Elements begin..end of dimension d."""
-    starts, stops = [0] * x.ndim, list(x.shape)
-    starts[d], stops[d] = begin, end
-    return apply(_SLICE, x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.ndim)
+        rows, columns = lengths if dims == 2 else ([1.0], lengths[0])
+        divisor = table(total, np.outer(rows, columns).astype(total.dtype.numpy))
+    return cast_to(_shaped(F.div(total, divisor), dims, single), dtype)
 
 
 def _adaptive_max(op: str, input: TensorBase, output_size: OutputSizes, return_indices: bool, dims: int) -> Any:
     x, single = batched(op, tensor_arg(op, input), dims)
     out = _output_sizes(op, x, output_size, dims)
-    x = F.unsqueeze(x, 2) if dims == 1 else x
-    out = [1, *out] if dims == 1 else out
-    windows = _even(x, out)
-    if windows is not None:
-        attrs = {**_attrs(windows), "dilation": (1, 1)}
-        values, indices = apply(_MAX, x, **attrs), apply(_INDEX, x, **attrs)
-    else:
-        values, indices = _uneven_max(x, out)
-    values = _shaped(values, dims, single)
-    return (values, _shaped(indices, dims, single)) if return_indices else values
-
-
-def _uneven_max(x: Tensor, out: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Window by window: each is an image of its own."""
     if 0 in out:
-        empty = (*x.shape[:2], *out)
-        return F.reshape(_cut(x, 3, 0, 0), empty), F.reshape(_cut(F.argmax(x, 3, keepdim=True), 3, 0, 0), empty)
-    width = x.shape[3]
-    rows, places = [], []
-    for top, bottom in _spans(x.shape[2], out[0]):
-        line, at = [], []
-        for left, right in _spans(width, out[1]):
-            part = _cut(_cut(x, 2, top, bottom), 3, left, right)
-            kernel = (bottom - top, right - left)
-            attrs = {"kernel": kernel, "stride": kernel, "padding": (0, 0, 0, 0), "dilation": (1, 1)}
-            line.append(apply(_MAX, part, **attrs))
-            row, column = np.divmod(np.arange(math.prod(kernel)), kernel[1])
-            offsets = table(x, (row + top) * width + column + left)
-            index = apply(_INDEX, part, **attrs)
-            at.append(take(offsets, index))
-        rows.append(F.cat(line, 3))
-        places.append(F.cat(at, 3))
-    return F.cat(rows, 2), F.cat(places, 2)
+        places = F.argmax(x, -1, keepdim=True)
+        values, indices = (_squeezed(_empty(part, out), single) for part in (x, places))
+        return (values, indices) if return_indices else values
+    x, attrs = F.unsqueeze(x, 2) if dims == 1 else x, {"bins": _bins(out)}
+    values = _shaped(apply(_MAX, x, **attrs), dims, single)
+    return (values, _shaped(apply(_INDEX, x, **attrs), dims, single)) if return_indices else values
+
+
+def _bins(out: Sequence[int]) -> tuple[int, ...]:
+    """Rows and columns; a line has one row."""
+    return (1, *out)[-2:]
+
+
+def _empty(x: Tensor, out: Sequence[int]) -> Tensor:
+    """No windows."""
+    starts, stops = [0] * x.ndim, [*x.shape[:-1], 0]
+    nothing = apply(_SLICE, x, starts=tuple(starts), stops=tuple(stops), steps=(1,) * x.ndim)
+    return F.reshape(nothing, (*x.shape[:2], *out))
+
+
+def _squeezed(x: Tensor, single: bool) -> Tensor:
+    return F.squeeze(x, 0) if single else x

@@ -67,12 +67,13 @@ def tensor_repr(t: Tensor, data: Array) -> str:
     """`tensor([[1., 2.]], dtype=kiln.float64, requires_grad=True)`, for elements `data`."""
     prefix = "tensor("
     suffixes = []
-    known: tuple[T.DType, ...] = (T.bool_, T.int64, MODES.default_dtype)  # these one sees
+    floats = MODES.default_dtype
+    known: tuple[T.DType, ...] = (T.bool_, T.int64, floats, floats.paired)  # these one sees
     if not t.numel():
         text = "[]"
         if t.ndim != 1:
             suffixes.append(f"size={t.shape}")
-        known = (MODES.default_dtype,)
+        known = (floats,)
     else:
         shorten = data.size > _options.threshold
         if shorten and not _options.edgeitems:
@@ -110,10 +111,11 @@ def _text(data: Array, indent: int, shorten: bool) -> str:
         for axis, n in enumerate(data.shape):
             if n > 2 * edge:
                 shown = np.take(shown, [*range(edge), *range(n - edge, n)], axis)
-    return _nested(data, indent, shorten, _Format(shown))
+    form = _PairFormat(shown) if data.dtype.kind == "c" else _Format(shown)
+    return _nested(data, indent, shorten, form)
 
 
-def _nested(data: Array, indent: int, shorten: bool, form: _Format) -> str:
+def _nested(data: Array, indent: int, shorten: bool, form: _Format | _PairFormat) -> str:
     """The elements in brackets, dimension within dimension."""
     if not data.ndim:
         return form(data)
@@ -128,7 +130,7 @@ def _nested(data: Array, indent: int, shorten: bool, form: _Format) -> str:
     return "[" + ("," + "\n" * (data.ndim - 1) + " " * (indent + 1)).join(parts) + "]"
 
 
-def _row(values: list[Any], indent: int, cut: bool, form: _Format) -> str:
+def _row(values: list[Any], indent: int, cut: bool, form: _Format | _PairFormat) -> str:
     """One dimension, broken into lines."""
     items = [form(x) for x in values]
     if cut:
@@ -160,6 +162,18 @@ class _Format:
 
     def __call__(self, x: Any) -> str:
         return self._plain(x).rjust(self.width)
+
+
+class _PairFormat:
+    """A format for the real and one for the imaginary parts of complex numbers."""
+
+    def __init__(self, data: Array) -> None:
+        self._parts = _Format(data.real), _Format(data.imag)
+        self.width = self._parts[0].width + self._parts[1].width + 1
+
+    def __call__(self, z: Any) -> str:
+        re, im = self._parts[0](z.real), self._parts[1](z.imag).lstrip()
+        return f"{re}{im}j" if im.startswith("-") else f"{re}+{im}j"
 
 
 def _float_spec(values: Array) -> str:

@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 _BROADCAST, _CAST = OPS["broadcast"], OPS["cast"]
-CATEGORY: Final = {"bool": 0, "int": 1, "uint": 1, "float": 2}
+CATEGORY: Final = {"bool": 0, "int": 1, "uint": 1, "float": 2, "complex": 3}
 _ARITHMETIC: Final = frozenset({"add", "sub", "mul", "div"})
-_NUMBERS: Final = (bool, int, float, np.generic)
+_NUMBERS: Final = (bool, int, float, complex, np.generic)
+_MAX_SHAPES: Final = 16384
+
+_broadcast_shapes: dict[tuple[tuple[int, ...], ...], tuple[int, ...]] = {}
 
 
 def set_default_dtype(d: DType) -> None:
@@ -46,7 +49,10 @@ def get_default_dtype() -> DType:
 
 def apply(op: OpDef, *operands: Any, **attrs: AttrValue) -> Tensor:
     """Bind `op` to its operands; its first result."""
-    result: Tensor = operands[0].__kiln_bind__(op, operands, attrs)[0]
+    first = operands[0]
+    if first._layout.dtype.kind == "complex":  # which some ops take by parts
+        return cast("Tensor", op.bind(operands, attrs)[0])
+    result: Tensor = first.__kiln_bind__(op, operands, attrs)[0]
     return result
 
 
@@ -59,27 +65,32 @@ def tensor_arg(name: str, x: object) -> Tensor:
     raise ArgumentError(f"expected a tensor, got {type(x).__name__}", op=name, fix=fix)
 
 
-def number(x: Any) -> bool | int | float:
+def number(x: Any) -> Any:
+    """A Python number: bool, int, float or complex."""
     value = x.item() if isinstance(x, np.generic) else x
-    if not isinstance(value, (bool, int, float)):
+    if not isinstance(value, (bool, int, float, complex)):
         raise DTypeError(f"no tensor dtype for {type(x).__name__} numbers")
     return value
 
 
-def dtype_of_number(value: bool | int | float) -> DType:
-    """bool, int64, or the default float type."""
+def dtype_of_number(value: bool | int | float | complex) -> DType:
+    """bool, int64, the default float type, or the complex type of such."""
+    if isinstance(value, complex):
+        return MODES.default_dtype.paired
     return T.bool_ if isinstance(value, bool) else T.int64 if isinstance(value, int) else MODES.default_dtype
 
 
 @functools.cache
 def promote_types(type1: DType, type2: DType) -> DType:
     """The dtype that holds both: the wider one of the higher category. uint8 with int8 gives int16, float16 with
-    bfloat16 gives float32."""
+    bfloat16 gives float32, float64 with complex64 gives complex128."""
     if type1 is type2:
         return type1
     low, high = sorted((type1, type2), key=lambda d: (CATEGORY[d.kind], d.bits, d.kind))
     if CATEGORY[low.kind] == CATEGORY[high.kind] and low.bits == high.bits:
         return T.int16 if low.is_integer else T.float32  # int8 with uint8, float16 with bfloat16
+    if low is T.float64 and high.is_complex:
+        return T.complex128
     return high
 
 
@@ -89,7 +100,10 @@ def can_cast(from_: DType, to: DType) -> bool:
 
 
 def _promote_two(strong: DType, weak: DType) -> DType:
-    """The result dtype when `weak` (of lower priority) may change only the category of `strong`."""
+    """The result dtype when `weak` (of lower priority) may change only the category of `strong`. Floats become complex
+    numbers of their own width (16-bit ones complex64: there is none narrower)."""
+    if weak.is_complex and strong.is_floating_point:
+        return strong.paired
     return weak if CATEGORY[weak.kind] > CATEGORY[strong.kind] else strong
 
 
@@ -120,7 +134,7 @@ def full_like_number(
     shape = like._layout.shape if shape is None else shape
     try:
         exact = dispatch.PYTHON_TYPES[dtype.kind](value)
-    except (OverflowError, ValueError) as error:
+    except (OverflowError, ValueError, TypeError) as error:
         raise InvalidValueError(f"{value!r} can't be converted to {dtype}: {error}") from None
     if dtype.is_integer:
         range_of = T.int64 if wraps else dtype
@@ -136,7 +150,10 @@ def full_like_number(
 
 def broadcast_shapes(name: str, *operands: TensorBase) -> tuple[int, ...]:
     """The common shape by the usual rules (right-aligned, 1 stretches); ShapeError naming the dimension."""
-    shapes = [x._layout.shape for x in operands]
+    shapes = tuple([x._layout.shape for x in operands])
+    found = _broadcast_shapes.get(shapes)
+    if found is not None:
+        return found
     rank = max(map(len, shapes))
     result = [1] * rank
     for shape in shapes:
@@ -151,7 +168,9 @@ def broadcast_shapes(name: str, *operands: TensorBase) -> tuple[int, ...]:
                     fix="make the sizes equal, or one of them 1 (unsqueeze, reshape)",
                 )
             result[d] = size
-    return tuple(result)
+    if len(_broadcast_shapes) >= _MAX_SHAPES:
+        _broadcast_shapes.clear()
+    return _broadcast_shapes.setdefault(shapes, tuple(result))
 
 
 def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
@@ -163,8 +182,24 @@ def broadcast_to(x: Any, shape: tuple[int, ...]) -> Tensor:
 
 
 def cast_to(x: Any, dtype: DType) -> Tensor:
-    """`x` with another element type; itself when it has it."""
-    return cast("Tensor", x) if x._layout.dtype is dtype else apply(_CAST, x, dtype=dtype)
+    """`x` with another element type; itself when it has it. A complex number becomes a real one by its real part, and a
+    bool by being nonzero."""
+    source = x._layout.dtype
+    if source is dtype:
+        return cast("Tensor", x)
+    if source.kind == "complex" or dtype.kind == "complex":
+        return _complex_cast(x, dtype)
+    return apply(_CAST, x, dtype=dtype)
+
+
+def _complex_cast(x: Any, dtype: DType) -> Tensor:
+    if not x._layout.dtype.is_complex:
+        re = cast_to(x, dtype.part)
+        return apply(OPS["complex"], re, full_like_number(re, dtype.part, 0.0))
+    if dtype is T.bool_:
+        return apply(OPS["ne"], x, full_like_number(x, x._layout.dtype, 0.0))
+    re = cast_to(apply(OPS["real"], x), dtype.part)
+    return apply(OPS["complex"], re, cast_to(apply(OPS["imag"], x), dtype.part)) if dtype.is_complex else re
 
 
 def together(name: str, *operands: Any, dtype: DType | None = None) -> tuple[Tensor, ...]:
@@ -244,6 +279,6 @@ def in_float32(function: F) -> F:
 
 
 def floating(name: str, x: object) -> Tensor:
-    """A floating point operand: integers and bools become the default dtype."""
+    """A floating point or complex operand: integers and bools become the default dtype."""
     t = tensor_arg(name, x)
-    return t if t._layout.dtype.kind == "float" else apply(_CAST, t, dtype=MODES.default_dtype)
+    return t if t._layout.dtype.is_inexact else apply(_CAST, t, dtype=MODES.default_dtype)

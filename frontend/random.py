@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 import numpy as np
 
 from kiln import functional as F
+from kiln import pointwise as P
 from kiln.base import MODES, TensorBase
 from kiln.creation import _dtype, _shape, from_numpy
 from kiln.device import placed
@@ -24,8 +25,10 @@ from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import CPU, Device, DType
+from kiln.maths import lgamma
 from kiln.promotion import broadcast_shapes, cast_to, full_like_number, tensor_arg
 from kiln.sorting import argsort, topk
+from kiln.spelling import maker_names
 from kiln.tensor import Tensor
 
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
@@ -146,7 +149,12 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
 
 
 def _draw(name: str, distribution: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
-    """Numbers of any floating-point dtype. A 16-bit uniform keeps below 1: it is a multiple of its precision."""
+    """Numbers of any inexact dtype. A 16-bit uniform keeps below 1: it is a multiple of its precision. The parts of
+    complex numbers are drawn in turn, normal ones with a variance of 1/2 each."""
+    if dtype.is_complex:
+        drawn = _draw(name, distribution, (*shape, 2), dtype.part, generator)
+        parts = drawn if distribution == "uniform" else drawn * math.sqrt(0.5)
+        return F.pair(parts[..., 0], parts[..., 1])
     source = default_generator if generator is None else generator
     if not isinstance(source, Generator):
         raise ArgumentError(f"generator is a {type(source).__name__}", op=name, fix="pass a kiln.Generator")
@@ -169,6 +177,7 @@ def _random(
     return drawn.requires_grad_() if grad else drawn
 
 
+@maker_names
 def rand(
     *size: Any,
     dtype: DType | None = None,
@@ -180,6 +189,7 @@ def rand(
     return _random("rand", "uniform", size, dtype, device, generator, requires_grad)
 
 
+@maker_names
 def randn(
     *size: Any,
     dtype: DType | None = None,
@@ -191,6 +201,7 @@ def randn(
     return _random("randn", "normal", size, dtype, device, generator, requires_grad)
 
 
+@maker_names
 def rand_like(
     input: Tensor,
     *,
@@ -204,6 +215,7 @@ def rand_like(
     return _random("rand_like", "uniform", input.shape, kind, device, generator, requires_grad)
 
 
+@maker_names
 def randn_like(
     input: Tensor,
     *,
@@ -233,6 +245,7 @@ def _integers(name: str, low: int, high: int, shape: tuple[int, ...], generator:
     return cast_to(u * float(high - low), T.int64) + int(low)
 
 
+@maker_names
 def randint(
     low: int,
     high: Any = None,
@@ -254,6 +267,7 @@ def randint(
     return drawn.requires_grad_() if requires_grad else drawn
 
 
+@maker_names
 def randint_like(
     input: Tensor,
     low: int,
@@ -270,6 +284,7 @@ def randint_like(
     return randint(low, high, input.shape, dtype=kind, device=device, generator=generator, requires_grad=requires_grad)
 
 
+@maker_names
 def randperm(
     n: int,
     *,
@@ -346,6 +361,61 @@ def normal(
     kind = tensors[0].dtype if tensors else _dtype("normal", dtype, MODES.default_dtype)
     drawn: Tensor = _draw("normal", "normal", shape, kind, generator) * std + mean
     return drawn.requires_grad_() if requires_grad else drawn
+
+
+_TERMS: Final = 64
+"""Of the probabilities of a Poisson number: those left out of a rate below 10 add up to less than 2^-53."""
+_ROUNDS: Final = 12
+"""Of proposals for a Poisson number of rate 10 or more: the chance that all are rejected is below 1e-10."""
+
+
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson-distributed numbers of the rates in `input` (floats, not negative), in its shape and dtype.
+
+    Below rate 10 by inversion: how many sums of probabilities a uniform number reaches. Else by transformed rejection
+    (Hoermann, 1993: "The transformed rejection method for generating Poisson random variables"), in a fixed number of
+    rounds, so that how many numbers are drawn depends on the shape alone."""
+    rates = tensor_arg("poisson", input).detach()
+    if rates.dtype.kind != "float":
+        raise DTypeError(f"is not defined for {rates.dtype}", op="poisson", operands=[rates.ttype])
+    _check_data("poisson", rates, lambda a: bool((a.astype(np.float64) >= 0).all()), "rates are not negative")
+    rate = cast_to(rates, T.float64)
+    low = rate < 10.0
+    small, large = F.where(low, rate, 1.0), F.where(low, 10.0, rate)
+    few, many = _poisson_below_10(small, generator), _poisson_from_10(large, generator)
+    return cast_to(F.where(low, few, many), rates.dtype)
+
+
+def _poisson_below_10(rate: Tensor, generator: Generator | None) -> Tensor:
+    u = _draw("poisson", "uniform", rate.shape, T.float64, generator)
+    term = F.exp(-rate)
+    total, count = term, _constant_like(rate, 0.0)
+    for k in range(1, _TERMS):
+        count = count + cast_to(u >= total, T.float64)
+        term = term * rate / float(k)
+        total = total + term
+    return count
+
+
+def _poisson_from_10(rate: Tensor, generator: Generator | None) -> Tensor:
+    b = F.sqrt(rate) * 2.53 + 0.931
+    a = b * 0.02483 - 0.059
+    scale = F.log(1.1328 / (b - 3.4) + 1.1239)
+    quick, log_rate = 0.9277 - 3.6224 / (b - 2.0), F.log(rate)
+    result, open_ = P.floor(rate), _constant_like(rate, 1.0) > 0.0
+    for _ in range(_ROUNDS):
+        u = _draw("poisson", "uniform", rate.shape, T.float64, generator) - 0.5
+        v = _draw("poisson", "uniform", rate.shape, T.float64, generator)
+        gap = 0.5 - F.abs(u)
+        k = P.floor((2.0 * a / gap + b) * u + rate + 0.43)
+        whole = F.clamp(k, min=0.0)
+        score = F.log(v) + scale - F.log(a / (gap * gap) + b)
+        taken = F.logical_and(k >= 0.0, score <= whole * log_rate - rate - lgamma(whole + 1.0))
+        taken = F.logical_and(taken, F.logical_or(gap >= 0.013, v <= gap))
+        taken = F.logical_and(open_, F.logical_or(taken, F.logical_and(gap >= 0.07, v <= quick)))
+        result = F.where(taken, whole, result)
+        open_ = F.logical_and(open_, F.logical_not(taken))
+    return result
 
 
 _CHUNK: Final = 1 << 22

@@ -22,7 +22,7 @@ import sys
 import sysconfig
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from types import (
     BuiltinFunctionType,
@@ -84,8 +84,20 @@ class Reached:
     met, by id (kept alive with it)."""
 
     guards: Guards
-    code: frozenset[CodeType]
+    code: set[CodeType]
     seen: dict[int, Any]
+    hooks: Guards | None
+    """What only hooks of tensors reach: one of the further guards until `no_gradients` says that they did not run."""
+    dormant: dict[CodeType, Callable[[], None]]
+    """Code that Python made, for data classes, which names all of their fields: looked at when it runs."""
+
+    def no_gradients(self) -> None:
+        """No gradient was taken: hooks of tensors matter only outside of the call."""
+        self.guards.ignored |= HOOKED
+        if self.hooks is not None and len(self.guards.more) == 1:  # what woke may need what hooks had led to
+            self.guards.more.remove(self.hooks)
+            for key in self.hooks.tensors:
+                del self.guards.tensors[key]
 
 
 def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reached:
@@ -96,8 +108,15 @@ def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reache
         walk.visit(x, f"argument {k}")
     walk.visit(default_generator, "the default generator")  # through kiln.rand and its like
     walk.look_by_name()
-    walk.guards.freeze()
-    return Reached(walk.guards, frozenset(walk.code), walk.seen)
+    hooks = None
+    if walk.hooks:
+        hooks = walk.apart()
+        for x, path in walk.hooks:
+            walk.visit(x, path)
+        walk.look_by_name()
+        hooks.freeze()
+    walk.main.freeze()
+    return Reached(walk.main, walk.code, walk.seen, hooks, walk.dormant)
 
 
 _DEPENDENCIES: Final = frozenset({"numpy", "llvmlite", "ml_dtypes", "networkx", "platformdirs", "filelock"})
@@ -128,11 +147,15 @@ _STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib
 
 class _Walk:
     def __init__(self) -> None:
-        self.guards = Guards()
+        self.main = Guards()
+        self.guards = self.main  # where facts are noted now
+        self.hooks: list[tuple[Any, str]] = []  # of tensors
+        self.dormant: dict[CodeType, Callable[[], None]] = {}
         self.code: set[CodeType] = set()
         self.seen: dict[int, Any] = {}
         self.modules: dict[int, tuple[ModuleType, set[str]]] = {}  # looked into by any name
         self.objects: dict[int, tuple[dict[str, Any], str, set[str]]] = {}  # plain instances, likewise
+        self.models: dict[int, tuple[dict[str, Any], str, set[str]]] = {}  # modules of the user's own making
         self.members: list[tuple[type, str, Any, str]] = []  # of plain classes: class, name, value, path
         self.constructed: set[int] = set()  # classes that code may call
         self.names: set[str] = set()  # attribute names in all code
@@ -156,10 +179,9 @@ class _Walk:
             )
         self.seen[id(x)] = x
         if isinstance(x, TensorBase):
-            self.guards.tensors[id(x)] = x
+            self.guards.tensors[id(x)] = self.main.tensors[id(x)] = x
             if x._flags & HOOKED:
-                self.visit(x._hooks.tensor, f"the hooks of {path}")
-                self.visit(x._hooks.after, f"the hooks of {path}")
+                self.hooks += [(part, f"the hooks of {path}") for part in (x._hooks.tensor, x._hooks.after)]
         elif isinstance(x, FunctionType):
             self._function(x, path)
         elif isinstance(x, MethodType):
@@ -185,6 +207,20 @@ class _Walk:
             self._object(x, path)
         else:
             self._other(x, path)
+
+    def apart(self) -> Guards:
+        """From now on facts are noted in guards of their own, which must hold, too."""
+        self.guards = Guards()
+        self.main.more.append(self.guards)
+        return self.guards
+
+    def _wake(self, x: Any, path: str) -> None:
+        """Code that was left aside is about to run: note what it can reach. What it reads is as it was before the
+        call: code that was met would have named it to change it."""
+        guards = self.apart()
+        self.visit(x, path)
+        self.look_by_name()
+        guards.freeze()
 
     def _other(self, x: Any, path: str) -> None:
         kind = type(x)
@@ -234,6 +270,10 @@ class _Walk:
             self.guards.attribute(f"the attributes of {path}", x, "__dict__")
             if _is_plain(kind):
                 self.objects[id(x)] = (attributes, path, set())  # only what is named in code that could read it
+            elif _is_model(kind):
+                self.guards.items(f"the names of attributes of {path}", attributes)
+                self.models[id(x)] = (attributes, path, set())
+                self._named(self.models[id(x)], _registers(kind))
             else:
                 self._all_attributes(attributes, path)
         elif kind not in _OPEN:
@@ -259,11 +299,13 @@ class _Walk:
             self.seen[id(c)] = c
             self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
             keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
-            plain = _is_plain(c)
+            plain, model = _is_plain(c), _is_model(c)
             for k, v in zip(keys, values, strict=True):
                 dunder = k.startswith("__") and k.endswith("__")
-                if plain and (k in _CONSTRUCTORS or not dunder):
+                if (plain or (model and k not in _registers(c))) and (k in _CONSTRUCTORS or not dunder):
                     self.members.append((c, k, v, f"{c.__qualname__}.{k}"))
+                elif k in _GENERATED and (made := _generated(v)) is not None:
+                    self.dormant[made.__code__] = functools.partial(self._wake, made, f"{c.__qualname__}.{k}")
                 elif k != "_abc_impl" and (not dunder or isinstance(v, _CODE)):
                     self.visit(v, f"{c.__qualname__}.{k}")
         if getattr(cls, "_is_protocol", False):  # typing looks for its members by name
@@ -302,7 +344,7 @@ class _Walk:
         uses = _uses(f.__code__)
         self.names |= uses.attributes
         for root, *rest in uses.globals:
-            self._global(f.__globals__, root, tuple(rest), root)
+            self._global(f.__globals__, root, tuple(rest), root, root in uses.plain)
         for root, *rest in uses.cells:
             if root in cells:
                 module = getattr(cells[root], "cell_contents", None) if _bound(cells[root]) else None
@@ -319,17 +361,18 @@ class _Walk:
                 if isinstance(module, ModuleType):
                     self._module(module, (), module.__name__)
 
-    def _global(self, space: dict[str, Any], name: str, rest: tuple[str, ...], path: str) -> None:
-        """A name of a module's name space, and the attributes read behind it."""
+    def _global(self, space: dict[str, Any], name: str, rest: tuple[str, ...], path: str, plain: bool = False) -> None:
+        """A name of a module's name space, and the attributes read behind it. `plain`: if it is one of `_READERS`, the
+        names that it is called with stand in the code."""
         if (id(space), name) not in self.entries:
             self.entries.add((id(space), name))
             self.guards.entry(f"the global {path}", space, name)
         x = space.get(name, MISSING)
         if x is MISSING and space is not vars(builtins):
-            self._global(vars(builtins), name, rest, path)
+            self._global(vars(builtins), name, rest, path, plain)
         elif isinstance(x, ModuleType):
             self._module(x, rest, path)
-        else:
+        elif not (plain and isinstance(x, BuiltinFunctionType) and x in _READERS):
             self.visit(x, path)
 
     def _module(self, module: ModuleType, chain: tuple[str, ...], path: str) -> None:
@@ -348,7 +391,14 @@ class _Walk:
         code, until nothing new turns up; all of them where code looks names up at run time."""
         done: set[int] = set()
         while True:
-            before = len(self.names), len(self.modules), len(self.objects), len(done), len(self.members)
+            before = (
+                len(self.names),
+                len(self.modules),
+                len(self.objects),
+                len(self.models),
+                len(done),
+                len(self.members),
+            )
             members, self.members = self.members, []
             for member in members:
                 if self._may_be_read(member[0], member[1]):
@@ -363,12 +413,26 @@ class _Walk:
                     for name in sorted(self.names - named):
                         named.add(name)
                         self._global(vars(module), name, (), f"{module.__name__}.{name}")
-                for attributes, path, named in list(self.objects.values()):
-                    for name in sorted(self.names - named):
-                        named.add(name)
-                        self.visit(self.guards.entry(f"{path}.{name}", attributes, name), f"{path}.{name}")
-            if (len(self.names), len(self.modules), len(self.objects), len(done), len(self.members)) == before:
+                for each in list(self.objects.values()):
+                    self._named(each, self.names)
+                for each in list(self.models.values()):
+                    self._named(each, self.names & each[0].keys())
+            if (
+                len(self.names),
+                len(self.modules),
+                len(self.objects),
+                len(self.models),
+                len(done),
+                len(self.members),
+            ) == before:
                 return
+
+    def _named(self, space: tuple[dict[str, Any], str, set[str]], names: Set[str]) -> None:
+        """Attributes of an object by their names."""
+        attributes, path, known = space
+        for name in sorted(names - known):
+            known.add(name)
+            self.visit(self.guards.entry(f"{path}.{name}", attributes, name), f"{path}.{name}")
 
     def _may_be_read(self, cls: type, name: str) -> bool:
         """Whether code that was met may read this attribute of a class."""
@@ -379,7 +443,7 @@ class _Walk:
     def _not_yet(self, done: set[int]) -> list[tuple[dict[str, Any], str]]:
         """The name spaces of modules and objects that are not in `done`, which they are added to."""
         found = [(vars(m), m.__name__) for m, _ in self.modules.values()]
-        found += [(attributes, path) for attributes, path, _ in self.objects.values()]
+        found += [(attributes, path) for attributes, path, _ in (*self.objects.values(), *self.models.values())]
         fresh = [(space, path) for space, path in found if id(space) not in done]
         done.update(id(space) for space, _ in fresh)
         return fresh
@@ -390,12 +454,36 @@ def _is_plain(kind: type) -> bool:
     return all(c is object or not is_library(c.__module__) for c in kind.__mro__)
 
 
+def _is_model(kind: type) -> bool:
+    """Whether a class is a module whose only base of kiln's is `Module`, whose code is known to read nothing but its
+    registers (and to call what overrides its methods)."""
+    library = [c for c in kind.__mro__ if c is not object and is_library(c.__module__)]
+    return [(c.__module__, c.__qualname__) for c in library] == [("kiln.nn.module", "Module")]
+
+
+def _registers(kind: type) -> Set[str]:
+    """The names of what `Module` itself reads of an instance or calls."""
+    (base,) = [c for c in kind.__mro__ if c.__module__ == "kiln.nn.module"]
+    return {*base.__annotations__, *vars(base)} - _CONSTRUCTORS
+
+
 _CONSTRUCTORS: Final = frozenset({"__init__", "__new__", "__post_init__"})
 """What runs only when code calls the class, and not when Python works with an instance."""
 _READERS: Final = frozenset({getattr, hasattr, setattr, delattr, vars, dir})
 _READING_MODULES: Final = frozenset({"copy", "dataclasses", "inspect", "copyreg", "string"})
 _DYNAMIC: Final = frozenset({"__dict__", "__getattribute__", "__getstate__", "format_map"})
 """What may read attributes by names that stand nowhere in code: C functions, Python modules, names in code."""
+
+
+_GENERATED: Final = frozenset({"__repr__", "__eq__", "__lt__", "__le__", "__gt__", "__ge__", "__hash__"})
+
+
+def _generated(x: Any) -> FunctionType | None:
+    """A method as the dataclass decorator made it, without what guards it against recursion."""
+    while isinstance(x, FunctionType) and is_library_code(x.__globals__) and hasattr(x, "__wrapped__"):
+        x = x.__wrapped__
+    made = isinstance(x, FunctionType) and x.__code__.co_filename == "<string>" and x.__code__.co_name in _GENERATED
+    return x if made else None
 
 
 def _is_fixed(x: Any) -> bool:
@@ -456,6 +544,8 @@ class _Uses:
     cells: frozenset[tuple[str, ...]]
     imports: frozenset[tuple[str, int]]
     attributes: frozenset[str]
+    plain: frozenset[str]
+    """Globals named as `_READERS` that are only called with names that stand in the code (and in `attributes`)."""
 
 
 def _nested(code: CodeType) -> Iterator[CodeType]:
@@ -489,7 +579,13 @@ def _uses(code: CodeType) -> _Uses:
     chains: dict[str, set[tuple[str, ...]]] = {"global": set(), "cell": set()}
     imports: set[tuple[str, int]] = set()
     attributes: set[str] = set()
+    open_readers: set[str] = set()
     for part in _nested(code):
+        for reader, constant in _read_names(part):
+            if constant is None:
+                open_readers.add(reader)
+            else:
+                attributes.add(constant)
         kind, level = "", 0
         chain: tuple[str, ...] = ()
         for instruction in dis.get_instructions(part):
@@ -514,4 +610,46 @@ def _uses(code: CodeType) -> _Uses:
             elif name == "IMPORT_NAME":
                 imports.add((argument, level))
         attributes.update(_words(part))
-    return _Uses(frozenset(chains["global"]), frozenset(chains["cell"]), frozenset(imports), frozenset(attributes))
+    plain = frozenset({"getattr", "hasattr", "setattr", "delattr"} - open_readers)
+    return _Uses(
+        frozenset(chains["global"]), frozenset(chains["cell"]), frozenset(imports), frozenset(attributes), plain
+    )
+
+
+_PUSHES: Final = frozenset(
+    {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_DEREF", "LOAD_GLOBAL", "LOAD_CONST"}
+)
+
+
+def _read_names(code: CodeType) -> Iterator[tuple[str, str | None]]:
+    """For each use of a global named as `getattr` and its like: the name that it is called with, if the call is of the
+    plainest form (a variable or attributes of one, a literal, and at most one such expression more); else None."""
+    instructions = [
+        i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "EXTENDED_ARG", "NOP", "PUSH_NULL")
+    ]
+    for at, instruction in enumerate(instructions):
+        if instruction.opname in _GLOBAL and instruction.argval in ("getattr", "hasattr", "setattr", "delattr"):
+            yield instruction.argval, _constant_name(instructions[at + 1 :])
+
+
+def _constant_name(rest: Sequence[dis.Instruction]) -> str | None:
+    """The second argument of the call that the instructions after its function are, if it is a literal string."""
+    arguments: list[dis.Instruction] = []  # the last instruction of each
+    for instruction in rest:
+        name = instruction.opname
+        if name in _PUSHES:
+            arguments.append(instruction)
+        elif name == "LOAD_ATTR" and arguments and instruction.arg is not None and not _is_method(instruction):
+            arguments[-1] = instruction
+        elif name == "CALL" and instruction.arg == len(arguments) and len(arguments) in (2, 3):
+            second = arguments[1]
+            literal = second.opname == "LOAD_CONST" and isinstance(second.argval, str)
+            return second.argval if literal else None
+        elif name != "PRECALL":
+            return None
+    return None
+
+
+def _is_method(instruction: dis.Instruction) -> bool:
+    """Whether a LOAD_ATTR pushes a second thing, for a call of a method (since Python 3.12)."""
+    return sys.version_info >= (3, 12) and bool((instruction.arg or 0) & 1)

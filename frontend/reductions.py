@@ -6,18 +6,21 @@ Each is the composition that it is written as. 16-bit floats are computed in flo
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln import pointwise as P
+from kiln import return_types
 from kiln.base import Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError
 from kiln.functional import Dims
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.promotion import apply, cast_to, floating, in_float32, promote_types, tensor_arg
-from kiln.sorting import Sorted, gathered, lower_median, positions
+from kiln.promotion import apply, cast_to, floating, full_like_number, in_float32, promote_types, tensor_arg
+from kiln.return_types import MinMax, Pair
+from kiln.sorting import gathered, lower_median, positions
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -36,6 +39,12 @@ def _floats(name: str, input: object) -> Tensor:
     return x
 
 
+def _inexact(name: str, input: object) -> Tensor:
+    """A floating point or complex operand; DTypeError otherwise."""
+    x = tensor_arg(name, input)
+    return x if x.dtype.is_complex else _floats(name, x)
+
+
 def _count(name: str, x: Tensor, dim: Dims) -> int:
     """How many elements each result is made of."""
     return math.prod([x.shape[d] for d in F.dim_tuple(name, dim, x.ndim)])
@@ -44,21 +53,44 @@ def _count(name: str, x: Tensor, dim: Dims) -> int:
 # ----------------------------------------------------------------------------------------- sums, products
 
 
+@numpy_names
 def prod(input: TensorBase, dim: int | None = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The product along `dim` (default: of all), 1 of nothing; bools and integers multiply as int64, wrapping. The
     gradient is right beside zeros too."""
     x = tensor_arg("prod", input)
     if dtype is None:
-        dtype = x.dtype if x.dtype.kind == "float" else T.int64
-    return F.reduce(OPS["prod"], cast_to(x, dtype), dim, keepdim)
+        dtype = x.dtype if x.dtype.is_inexact else T.int64
+    x = cast_to(x, dtype)
+    return _complex_prod(x, dim, keepdim) if x.dtype.is_complex else F.reduce(OPS["prod"], x, dim, keepdim)
 
 
+def _complex_prod(x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    """Halves are multiplied with each other, an odd last element is kept, until one is left."""
+    flat = F.reshape(x, (-1,)) if dim is None or not x.ndim else x
+    d = 0 if flat is not x else F.dim_index("prod", dim or 0, x.ndim)
+    lead = (slice(None),) * d
+    y = flat
+    while (n := y.shape[d]) > 1:
+        half = n // 2
+        product = F.mul(y[(*lead, slice(0, half))], y[(*lead, slice(half, 2 * half))])
+        y = F.cat([product, y[(*lead, slice(2 * half, n))]], d) if n % 2 else product
+    if not n:
+        y = full_like_number(y, y.dtype, 1.0, (*y.shape[:d], 1, *y.shape[d + 1 :]))
+    shape = tuple([1 if dim is None or k == d else s for k, s in enumerate(x.shape)])
+    kept = shape if keepdim else tuple([s for k, s in enumerate(x.shape) if dim is not None and k != d])
+    return F.clone(F.reshape(y, kept))
+
+
+@numpy_names
 def nansum(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The sum with NaN counted as 0."""
     x = tensor_arg("nansum", input)
+    if x.dtype.is_complex:
+        raise DTypeError(f"is not defined for {x.dtype}", op="nansum", operands=[x.ttype], fix="use sum, or nan_to_num")
     return F.sum(F.where(P.isnan(x), 0.0, x) if x.dtype.kind == "float" else x, dim, keepdim, dtype=dtype)
 
 
+@numpy_names
 def nanmean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: DType | None = None) -> Tensor:
     """The mean of what is not NaN; NaN where there is nothing else."""
     x = _floats("nanmean", input)
@@ -71,20 +103,22 @@ def _nanmean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return F.div(nansum(x, dim, keepdim), count)
 
 
+@numpy_names
 def count_nonzero(input: TensorBase, dim: Dims = None) -> Tensor:
     """How many elements are not zero (NaN is not), int64."""
     return F.sum(cast_to(tensor_arg("count_nonzero", input), T.bool_), dim)
 
 
 @in_float32
+@numpy_names
 def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
-    """m + log(sum(exp(input - m))) along `dim`, where m is the largest, or 0 where that is infinite; m takes no part in
-    the gradient. Integers become floats."""
+    """m + log(sum(exp(input - m))) along `dim`, where m is the largest (of real parts), or 0 where that
+    is infinite; m takes no part in the gradient. Integers become floats."""
     x = floating("logsumexp", input)
     dims = F.dim_tuple("logsumexp", dim, x.ndim)
     if 0 in [x.shape[d] for d in dims]:
         return F.log(F.sum(F.exp(x), dim, keepdim))
-    largest = F.amax(x.detach(), dims, keepdim=True)
+    largest = F.amax((F.parts(x)[0] if x.dtype.is_complex else x).detach(), dims, keepdim=True)
     largest = F.where(P.isinf(largest), 0.0, largest)
     total = F.log(F.sum(F.exp(F.sub(x, largest)), dim, keepdim=True))
     result = F.add(total, largest)
@@ -106,12 +140,20 @@ def _moments(
     """Variance and mean: sum((x - mean)^2) / max(0, n - correction). A bool in the place of `dim` is `unbiased`."""
     if isinstance(dim, bool):
         dim, unbiased = None, dim
-    x = _floats(name, input)
+    x = _inexact(name, input)
     divisor = max(0.0, _count(name, x, dim) - _correction(name, unbiased, correction))
     mean = F.mean(x, dim, keepdim=True)
     gap = F.sub(x, mean)
-    variance = F.div(F.sum(F.mul(gap, gap), dim, keepdim), divisor)
+    variance = F.div(F.sum(_squares(gap), dim, keepdim), divisor)
     return variance, mean if keepdim else F.reshape(mean, variance.shape)
+
+
+def _squares(x: Tensor) -> Tensor:
+    """x * x, of complex numbers re * re + im * im."""
+    if not x.dtype.is_complex:
+        return F.mul(x, x)
+    re, im = F.parts(x)
+    return F.add(F.mul(re, re), F.mul(im, im))
 
 
 def _widely(name: str, input: TensorBase) -> tuple[Tensor, DType]:
@@ -120,6 +162,7 @@ def _widely(name: str, input: TensorBase) -> tuple[Tensor, DType]:
     return (cast_to(x, T.float32) if x.dtype.is_half else x), x.dtype
 
 
+@numpy_names
 def var(
     input: TensorBase,
     dim: Any = None,
@@ -131,9 +174,10 @@ def var(
     """The variance along `dim` (default: of all): sum((x - mean)^2) / max(0, n - correction), correction 1 by default.
     DTypeError for integers and bools."""
     x, dtype = _widely("var", input)
-    return cast_to(_moments("var", x, dim, unbiased, keepdim, correction)[0], dtype)
+    return cast_to(_moments("var", x, dim, unbiased, keepdim, correction)[0], dtype.part)
 
 
+@numpy_names
 def std(
     input: TensorBase,
     dim: Any = None,
@@ -144,9 +188,10 @@ def std(
 ) -> Tensor:
     """sqrt(var); its gradient where that is 0 is NaN unless the outer one is 0."""
     x, dtype = _widely("std", input)
-    return cast_to(F.sqrt(_moments("std", x, dim, unbiased, keepdim, correction)[0]), dtype)
+    return cast_to(F.sqrt(_moments("std", x, dim, unbiased, keepdim, correction)[0]), dtype.part)
 
 
+@numpy_names
 def var_mean(
     input: TensorBase,
     dim: Any = None,
@@ -158,9 +203,10 @@ def var_mean(
     """(var, mean)."""
     x, dtype = _widely("var_mean", input)
     variance, mean = _moments("var_mean", x, dim, unbiased, keepdim, correction)
-    return cast_to(variance, dtype), cast_to(mean, dtype)
+    return cast_to(variance, dtype.part), cast_to(mean, dtype)
 
 
+@numpy_names
 def std_mean(
     input: TensorBase,
     dim: Any = None,
@@ -172,7 +218,7 @@ def std_mean(
     """(std, mean)."""
     x, dtype = _widely("std_mean", input)
     variance, mean = _moments("std_mean", x, dim, unbiased, keepdim, correction)
-    return cast_to(F.sqrt(variance), dtype), cast_to(mean, dtype)
+    return cast_to(F.sqrt(variance), dtype.part), cast_to(mean, dtype)
 
 
 # ------------------------------------------------------------------------------------------------ norms
@@ -184,7 +230,7 @@ def vector_norm(
     """The norm of order `ord` along `dim` (default: of all elements): sum(|x|^ord)^(1 / ord), the largest or smallest
     size for inf and -inf, the number of nonzero elements for 0. The gradient at the zero vector is 0. DTypeError for
     integers and bools, and where `dtype` is narrower; InvalidValueError of nothing for negative orders and inf."""
-    t = _floats("vector_norm", x)
+    t = _inexact("vector_norm", x)
     if not isinstance(ord, (int, float)) or isinstance(ord, bool):
         raise ArgumentError(f"ord must be a number, got {ord!r}", op="vector_norm")
     if dtype is not None and promote_types(t.dtype, dtype) is not dtype:
@@ -198,6 +244,8 @@ def vector_norm(
 
 @in_float32
 def _norm(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
+    if x.dtype.is_complex and p != 2:
+        x = F.abs(x)
     size = F.abs(x)
     if p in (math.inf, -math.inf):
         return (F.amax if p > 0 else F.amin)(size, () if dim is None else dim, keepdim)
@@ -206,7 +254,7 @@ def _norm(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
     if p == 1:
         return F.sum(size, dim, keepdim)
     if p == 2:
-        powers = F.mul(x, x)
+        powers = _squares(x)
     elif p >= 1:
         powers = F.pow(size, p)
     else:  # there the power's slope at 0 is infinite, and counts nothing
@@ -219,6 +267,7 @@ def _norm(x: Tensor, p: float, dim: Dims, keepdim: bool) -> Tensor:
     return F.where(zero, none, F.sqrt(safe) if p == 2 else F.pow(safe, 1.0 / p))
 
 
+@numpy_names
 def norm(
     input: TensorBase,
     p: float | str | None = "fro",
@@ -239,25 +288,21 @@ def norm(
 
 def dist(input: TensorBase, other: Operand, p: float = 2) -> Tensor:
     """The norm of order `p` of input - other, all elements together."""
-    return vector_norm(F.sub(_floats("dist", input), other), p)
+    return vector_norm(F.sub(_inexact("dist", input), other), p)
 
 
 # --------------------------------------------------------------------------------------------- extremes
 
 
-class MinMax(NamedTuple):
-    """What `aminmax` returns."""
-
-    min: Tensor
-    max: Tensor
-
-
+@numpy_names
 def aminmax(input: TensorBase, *, dim: int | None = None, keepdim: bool = False) -> MinMax:
     """(amin, amax) along `dim` (default: of all)."""
     dims: Dims = () if dim is None else dim
-    return MinMax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
+    made: MinMax = return_types.aminmax(F.amin(input, dims, keepdim), F.amax(input, dims, keepdim))
+    return made
 
 
+@numpy_names
 def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """median(input): the lower one of the two middle elements, NaN if there is one or nothing; equals share the
     gradient. median(input, dim): (values, indices) along a dimension. DTypeError for bools."""
@@ -271,6 +316,7 @@ def median(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> 
     return _shared(x, lower_median(F.reshape(x, (-1,)), 0).values)
 
 
+@numpy_names
 def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) -> Any:
     """As `median`, of what is not NaN; NaN where there is nothing else."""
     x = tensor_arg("nanmedian", input)
@@ -280,13 +326,13 @@ def nanmedian(input: TensorBase, dim: int | None = None, keepdim: bool = False) 
         return _shared(x, nanmedian(F.reshape(x, (-1,)), 0).values) if x.numel() else _nothing("nanmedian", x)
     d = F.dim_index("nanmedian", dim, x.ndim)
     if not x.ndim:
-        return lower_median(x, dim, keepdim)
+        return return_types.nanmedian(*lower_median(x, dim, keepdim))
     order = positions(x, d, False)  # NaN comes last
     numbers = F.sum(F.eq(x, x).detach(), d, keepdim=True)
     middle = F.clamp(P.floor_divide(F.sub(numbers, 1), 2), min=0)
     indices = gathered(order, d, middle)
     values = gathered(x, d, indices)
-    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+    return _found(return_types.nanmedian, values, indices, d, keepdim)
 
 
 def _nothing(name: str, x: Tensor) -> Tensor:
@@ -305,12 +351,18 @@ def _shared(x: Tensor, value: Tensor) -> Tensor:
     return F.add(value, F.div(F.sum(moves), F.sum(cast_to(equal, x.dtype))))
 
 
-def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
+def _found(kind: Any, values: Tensor, indices: Tensor, d: int, keepdim: bool) -> Pair:
+    made: Pair = kind(values, indices) if keepdim else kind(F.squeeze(values, d), F.squeeze(indices, d))
+    return made
+
+
+@numpy_names
+def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Pair:
     """(values, indices) of the most frequent element along `dim`: the smallest of several, and where it is last."""
     x = tensor_arg("mode", input)
     d = F.dim_index("mode", dim, x.ndim)
     if not x.ndim:
-        return lower_median(x, dim, keepdim)
+        return _found(return_types.mode, *lower_median(x, dim, keepdim), d, keepdim=True)
     if not x.shape[d]:
         raise InvalidValueError(f"dimension {d} has no elements", op="mode", operands=[x.ttype])
     order = positions(x, d, False)
@@ -322,4 +374,4 @@ def mode(input: TensorBase, dim: int = -1, keepdim: bool = False) -> Sorted:
     runs = apply(OPS["recur"], cast_to(F.cat([first, same], d), T.int64), ones, dim=d, reverse=False)
     indices = gathered(order, d, F.argmax(runs, d, keepdim=True))
     values = gathered(x, d, indices)
-    return Sorted(values, indices) if keepdim else Sorted(F.squeeze(values, d), F.squeeze(indices, d))
+    return _found(return_types.mode, values, indices, d, keepdim)

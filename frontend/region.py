@@ -23,8 +23,9 @@ from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_
 from kiln.capture import Capture, Chain, GradSlot, check_separate
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
-from kiln.ir.graph import Graph, Value
-from kiln.ir.passes.autodiff import Differentiated, NoDerivative, differentiate
+from kiln.ir.graph import Graph, Operation, Value
+from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
+from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
 from kiln.pytree import Tree, flatten, unflatten
@@ -94,6 +95,11 @@ class Path:
     stale: bool
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+
+
+_SMALL: Final = 4096
+"""Bytes of an input that the call overwrites and derivatives of derivatives need: so many are copied, for that case
+(the state of random numbers is of this kind)."""
 
 
 class Compiled:
@@ -176,9 +182,25 @@ class Region:
         self._find_paths(capture)
         self._find_inputs(capture)
         del self._positions, self._values, self._indices, self._kept
+        self._behind: dict[int, frozenset[int]] = {}
+        self.passes_for: tuple[str, str] | None = None
+        """What its nodes on the tape and the op are called, where it passes for an op."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.plan = self._differentiate() if self.seeds and self.wanted else None
+
+    def pass_for(self, node: str, op: str) -> bool:
+        """Let the region pass for one op; False when it can't, since it does more than to make one new tensor, or
+        since the gradient of an input would be a sum."""
+        (result,) = self.results if len(self.results) == 1 else (None,)
+        new = result is not None and result.input is None and result.base is None and result.delta == 0
+        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self._objects):
+            return False
+        reads = [v for operation in self.taped for v in operation.operands]
+        if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
+            return False
+        self.passes_for = node, op
+        return True
 
     # -------------------------------------------------------------------------------- after a capture
 
@@ -263,11 +285,13 @@ class Region:
     def _find_paths(self, capture: Capture) -> None:
         """Follow the tape from each result to the inputs. CaptureError when it ends in a leaf that the call made."""
         ends = {autograd.edge_of(t) for _, t in capture.inputs}
+        written = set(self.written)
         inputs = {id(t._buffer): k for k, (_, t) in enumerate(capture.inputs)}
         outputs = {id(t._buffer): r.output for t, r in zip(self._kept, self.results, strict=True) if r.input is None}
         # Without inputs that want gradients, the leaf is why the result requires one.
         visible = {id(t) for t in self._kept} if self.wanted else None
         self.paths: list[Path] = []
+        self.at_hand = AtHand()
         numbers: dict[Node, int] = {}
         for t, result in zip(self._kept, self.results, strict=True):
             if result.seed is not None:
@@ -286,6 +310,11 @@ class Region:
                         outputs=tuple(k for b, k in outputs.items() if b in memory),
                     )
                 )
+        if self.paths:
+            some = {k for p in self.paths for k in p.inputs}
+            every = set.intersection(*(set(p.inputs) for p in self.paths))
+            kept = set.intersection(*(set(p.outputs) for p in self.paths))
+            self.at_hand = AtHand(*(frozenset(part) for part in (some - written, every - written, kept)))
 
     def _find_inputs(self, capture: Capture) -> None:
         """Where a warm call finds the inputs: kept objects, arguments, and gradients of either."""
@@ -302,12 +331,39 @@ class Region:
                 self._gradients.append((n, owner, position, t._layout, t._flags))
 
     def _differentiate(self) -> Differentiated:
-        """Forward with residuals, for the usual case that every seed gets a gradient."""
-        given, running = (True,) * len(self.seeds), (False,) * len(self.wanted)
+        """Forward with what is stored for backward, for the usual case that every seed gets a gradient."""
         try:
-            return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
+            joint = self._joint((True,) * len(self.seeds), (False,) * len(self.wanted))
         except NoDerivative as error:
             raise GradError(str(error), loc=error.operation.loc, op=error.operation.op.name) from None
+        _, needed = self.needed()
+        small = [k for k in self.written if k in needed and nbytes(self.graph.inputs[k]) <= _SMALL]
+        return dispatch.partition(joint, self.at_hand, small)
+
+    def needed(self) -> tuple[list[Operation], list[int]]:
+        """The operations that differentiable results depend on, in order, and the inputs that these read."""
+        live = set(self.seeds)
+        operations = []
+        for op in reversed(self.graph.operations):
+            if any(r in live for r in op.results):
+                operations.append(op)
+                live.update(op.operands)
+        return operations[::-1], [k for k, v in enumerate(self.graph.inputs) if v in live]
+
+    def behind(self, seed: int) -> frozenset[int]:
+        """Which other seeds gradients of this one flow past."""
+        found = self._behind.get(seed)
+        if found is None:
+            start = self.seeds[seed]
+            reached = {start}
+            for op in reversed(self.graph.operations):
+                if op in self.taped and any(r in reached for r in op.results):
+                    reached.update(op.operands)
+            found = self._behind[seed] = frozenset(k for k, v in enumerate(self.seeds) if v in reached and k != seed)
+        return found
+
+    def _joint(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> Joint:
+        return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
 
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
@@ -359,14 +415,15 @@ class Region:
 
     def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:
         """Put the region on the tape as one node."""
-        from kiln.region_node import RegionNode
+        from kiln.region_node import CompositeNode, RegionNode
 
         layouts = self.compile().layouts
-        saved = []
-        for is_input, k in plan.saved:
-            layout = layouts[k] if not is_input else None
-            saved.append(inputs[k] if layout is None else self.cls(buffers[k], buffers[k].ptr, layout))
-        node = RegionNode(self, inputs, saved, buffers)
+        stored: dict[int, Any] = {}
+        for k in (*plan.stored.values(), *plan.preserved.values()):
+            layout = layouts[k]
+            assert layout is not None
+            stored[k] = self.cls(buffers[k], buffers[k].ptr, layout)
+        node = (RegionNode if self.passes_for is None else CompositeNode)(self, inputs, stored, buffers)
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
                 autograd.attach_one(t, node, result.seed)
@@ -376,7 +433,8 @@ class Region:
         key = (given, running, host_target())
         found = self.backwards.get(key)
         if found is None:
-            plan = differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
+            assert self.plan is not None
+            plan = another(self._joint(given, running), self.plan)
             found = plan, Compiled(plan.backward, [None] * len(plan.backward.inputs), f"{self.name}_backward")
             self.backwards[key] = found
         return found
@@ -442,9 +500,10 @@ def _check_keys(tree: Tree, owned: Container[int]) -> None:
 
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
-    """All stages of a region's forward program."""
+    """All stages of a region's forward program; before them, what it stores for its backward program."""
     graph = region.graph if region.plan is None else region.plan.forward
-    return dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+    stages = dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+    return stages if region.plan is None else (("partition", str(region.plan)), *stages)
 
 
 def dump(region: Region) -> None:

@@ -8,7 +8,7 @@ the ops before and after the call. So higher derivatives equal eager's bit for b
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from kiln import dispatch
@@ -17,7 +17,7 @@ from kiln.autograd.hooks import of_node
 from kiln.base import MODES
 from kiln.errors import GradError
 from kiln.ir import interpreter
-from kiln.ir.graph import Operation, Value
+from kiln.ir.graph import Value
 from kiln.ir.ops.base import OPS, OpDef
 
 if TYPE_CHECKING:
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
 
 
 class RegionNode(Node):
-    """See the module. `inputs` are all inputs of the region, `saved` what its usual backward program needs."""
+    """See the module. `inputs` are all inputs of the region, `stored` outputs of its forward program, by position."""
 
-    __slots__ = ("buffers", "inputs", "latest", "region", "saved", "used", "versions")
+    __slots__ = ("buffers", "inputs", "latest", "region", "stored", "used", "versions")
 
     continues_fold = True
 
     def __init__(
-        self, region: Region, inputs: Sequence[Any], saved: Sequence[Any], buffers: Sequence[Buffer | None]
+        self, region: Region, inputs: Sequence[Any], stored: dict[int, Any], buffers: Sequence[Buffer | None]
     ) -> None:
         super().__init__([edge_of(inputs[k]) for k in region.wanted], [v.type for v in region.seeds])
         self.region: Region | None = region
         self.inputs = list(inputs)
-        self.saved = list(saved)
+        self.stored = stored
         self.buffers = [*(t._buffer for t in inputs), *buffers]  # of inputs, then of outputs
         self.versions = [0 if b is None else b.version for b in self.buffers]
         self.used: set[int] = set()
@@ -50,6 +50,13 @@ class RegionNode(Node):
     def name(self) -> str:
         return "CompiledBackward"
 
+    def behind(self, index: int) -> Set[int]:
+        return frozenset() if self.region is None else self.region.behind(index)
+
+    @property
+    def operation(self) -> str:
+        return "a compiled function"
+
     def _live(self, given: Sequence[bool]) -> Region:
         """The region, if a walk with these gradients may still pass; GradError as eager's tape would raise it."""
         region = self.region
@@ -58,14 +65,14 @@ class RegionNode(Node):
         if region is None or self.latest & self.used or any(p.gone for p in paths):
             raise GradError(
                 "the tape was already walked here and what it had saved is gone",
-                op="a compiled function",
+                op=self.operation,
                 fix="call backward or grad with retain_graph=True the first time",
             )
         first = len(self.inputs)
         memory = {k for p in paths for k in (*p.inputs, *(first + o for o in p.outputs))}
         if any(p.stale for p in paths) or self._changed(memory):
             raise GradError(
-                "a tensor that the gradient of a compiled function needs was modified in place",
+                f"a tensor that the gradient of {self.operation} needs was modified in place",
                 fix="do the in-place write before it is read, or write to a clone()",
             )
         return region
@@ -84,10 +91,13 @@ class RegionNode(Node):
         given, has = tuple(g is not None for g in grads), tuple(r is not None for r in running)
         present = [*(g for g in grads if g is not None), *(r for r in running if r is not None)]
         plan, compiled = region.backward(given, has)
-        usual = region.plan
-        assert usual is not None
-        where = dict(zip(usual.residuals, self.saved, strict=True))
-        values = [where[v] for v in plan.residuals]  # fewer gradients need no more than all of them
+        first, kept = len(self.inputs), len(region.graph.outputs)
+        if self._changed(k if is_input else first + k for is_input, k in plan.operands if is_input or k < kept):
+            raise GradError(
+                "a tensor that the compiled gradient of a function needs was modified in place",
+                fix="do the in-place write before the call, or write to a clone()",
+            )
+        values = [self.inputs[k] if is_input else self.stored[k] for is_input, k in plan.operands]
         if MODES.recorder is not None:
             totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
         else:
@@ -105,7 +115,11 @@ class RegionNode(Node):
         if self.expansion is not None:
             return
         region = self._live([True] * len(self.results))
-        operations, needed = _needed(region)
+        assert region.plan is not None
+        operations, needed = region.needed()
+        kept = region.plan.preserved
+        inputs = [self.stored[kept[k]] if k in kept else t for k, t in enumerate(self.inputs)]
+        needed = [k for k in needed if k not in kept]
         if set(needed) & set(region.written):
             raise GradError(
                 "derivatives of gradients through a compiled function that overwrites what it reads",
@@ -116,7 +130,7 @@ class RegionNode(Node):
                 "a tensor that a higher derivative of a compiled function needs was modified in place after the call",
                 fix="do the in-place write before the call, or write to a clone()",
             )
-        known: dict[Value, Any] = dict(zip(region.graph.inputs, self.inputs, strict=True))
+        known: dict[Value, Any] = dict(zip(region.graph.inputs, inputs, strict=True))
         for number, op in enumerate(operations, self.sequence - len(operations)):
             assert isinstance(op.op, OpDef)
             operands = [known[v] for v in op.operands]
@@ -151,15 +165,31 @@ class RegionNode(Node):
         every = {n for p in region.paths for n in p.nodes}
         if every and every <= self.used:
             self.region = None
-            self.saved, self.inputs, self.buffers, self.versions = [], [], [], []
+            self.stored, self.inputs, self.buffers, self.versions = {}, [], [], []
 
 
-def _needed(region: Region) -> tuple[list[Operation], list[int]]:
-    """The operations that the region's differentiable results depend on, in order, and the inputs that these read."""
-    live = set(region.seeds)
-    operations = []
-    for op in reversed(region.graph.operations):
-        if any(r in live for r in op.results):
-            operations.append(op)
-            live.update(op.operands)
-    return operations[::-1], [k for k, v in enumerate(region.graph.inputs) if v in live]
+class CompositeNode(RegionNode):
+    """The entry of a region that passes for one op (`composite.py`). No input is used twice in it, so its gradients
+    are added to what others gathered, as those of any op."""
+
+    __slots__ = ("about",)
+
+    continues_fold = False
+
+    def __init__(
+        self, region: Region, inputs: Sequence[Any], stored: dict[int, Any], buffers: Sequence[Buffer | None]
+    ) -> None:
+        super().__init__(region, inputs, stored, buffers)
+        assert region.passes_for is not None
+        self.about = region.passes_for
+
+    @property
+    def name(self) -> str:
+        return self.about[0]
+
+    @property
+    def operation(self) -> str:
+        return self.about[1]
+
+    def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
+        return super().apply(grads, (None,) * len(self.edges))

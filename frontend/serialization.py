@@ -46,7 +46,7 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     if hasattr(f, "write"):
         tensorfile.write(cast("IO[bytes]", f), parts, {"kiln": structure})
         return
-    with _replacing(Path(_checked_path("save", f))) as file:
+    with replacing(Path(_checked_path("save", f))) as file:
         tensorfile.write(file, parts, {"kiln": structure})
 
 
@@ -219,7 +219,7 @@ def _device(text: str) -> tuple[str, int]:
 
 
 @contextlib.contextmanager
-def _replacing(target: Path) -> Iterator[Any]:
+def replacing(target: Path) -> Iterator[Any]:
     """A file that takes the place of `target` when the block ends well, and vanishes otherwise."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

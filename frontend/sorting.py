@@ -6,26 +6,22 @@ reading at the positions found; so values have gradients, and everything can be 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
+from kiln import return_types
 from kiln.base import Operand, TensorBase
-from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
+from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import bool_
+from kiln.ir.types import bool_, int32, int64
 from kiln.promotion import apply, cast_to, full_like_number, number, result_type, tensor_arg
+from kiln.return_types import Pair
+from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = ["argsort", "bucketize", "kthvalue", "msort", "searchsorted", "sort", "topk"]
-
-
-class Sorted(NamedTuple):
-    """What `sort`, `topk` and `kthvalue` return."""
-
-    values: Tensor
-    indices: Tensor
 
 
 def positions(x: Tensor, d: int, descending: bool) -> Tensor:
@@ -46,15 +42,18 @@ def gathered(x: Tensor, d: int, indices: Tensor) -> Tensor:
     return apply(OPS["gather"], x, indices, at=tuple(range(x.ndim)), place=place, wrap=False)
 
 
-def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Sorted:
+@numpy_names
+def sort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Pair:
     """(values, indices) with the elements along `dim` in order. Always stable; NaN is larger than every number."""
     del stable
     x = tensor_arg("sort", input)
     d = F.dim_index("sort", dim, x.ndim)
     indices = positions(x, d, descending)
-    return Sorted(gathered(x, d, indices), indices)
+    made: Pair = return_types.sort(gathered(x, d, indices), indices)
+    return made
 
 
+@numpy_names
 def argsort(input: TensorBase, dim: int = -1, descending: bool = False, stable: bool = False) -> Tensor:
     """The indices of `sort`, int64."""
     del stable
@@ -67,7 +66,8 @@ def msort(input: TensorBase) -> Tensor:
     return sort(input, 0).values
 
 
-def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+@numpy_names
+def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Pair:
     """(values, indices) of the k largest (or smallest) elements along `dim`, the most extreme first; of equal ones
     the first. NaN is the largest."""
     del sorted  # they always are
@@ -79,17 +79,19 @@ def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted:
     indices = positions(x, d, largest)
     if x.ndim:
         indices = F.contiguous(indices[(*[slice(None)] * d, slice(0, k))])
-    return Sorted(gathered(x, d, indices), indices)
+    made: Pair = return_types.topk(gathered(x, d, indices), indices)
+    return made
 
 
-def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
+@numpy_names
+def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) -> Pair:
     """(values, indices) of the k-th smallest element (from 1) along `dim`; NaN is the largest."""
     x = tensor_arg("kthvalue", input)
     d = F.dim_index("kthvalue", dim, x.ndim)
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
         raise InvalidValueError(f"k is {k}, there are {n} elements along dimension {d}", op="kthvalue")
-    return _one(x, d, _kept(positions(x, d, False), d, k - 1), keepdim)
+    return _one(return_types.kthvalue, x, d, _kept(positions(x, d, False), d, k - 1), keepdim)
 
 
 def _kept(indices: Tensor, d: int, k: int) -> Tensor:
@@ -97,15 +99,16 @@ def _kept(indices: Tensor, d: int, k: int) -> Tensor:
     return indices[(*[slice(None)] * d, slice(k, k + 1))] if indices.ndim else indices
 
 
-def _one(x: Tensor, d: int, indices: Tensor, keepdim: bool) -> Sorted:
+def _one(kind: Any, x: Tensor, d: int, indices: Tensor, keepdim: bool) -> Pair:
     """One element along `d`."""
     values = gathered(x, d, indices)
-    if keepdim or not x.ndim:
-        return Sorted(values, F.contiguous(indices))
-    return Sorted(F.squeeze(values, d), F.contiguous(F.squeeze(indices, d)))
+    if not keepdim and x.ndim:
+        values, indices = F.squeeze(values, d), F.squeeze(indices, d)
+    made: Pair = kind(values, F.contiguous(indices))
+    return made
 
 
-def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Sorted:
+def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Pair:
     """(values, indices) of the lower one of the two middle elements along `dim`, or of the first NaN where there is
     one. KilnIndexError when there are no elements."""
     x = tensor_arg("median", input)
@@ -118,7 +121,7 @@ def lower_median(input: TensorBase, dim: int, keepdim: bool = False) -> Sorted:
         nan = F.ne(x, x)
         first = F.argmax(cast_to(nan, x.dtype), d, keepdim=True)
         indices = F.where(F.any(nan, d, keepdim=True), first, indices)
-    return _one(x, d, indices, keepdim)
+    return _one(return_types.median, x, d, indices, keepdim)
 
 
 # ---------------------------------------------------------------------------------------- sorted rows
@@ -133,11 +136,10 @@ def searchsorted(
     side: str | None = None,
     sorter: TensorBase | None = None,
 ) -> Tensor:
-    """Where elements of `input` would be inserted in ascending rows (the last dimension; one row serves all), int64:
-    before the elements equal to them, or with right=True (side="right") behind. `sorter`: what would sort the rows."""
+    """Where elements of `input` would be inserted in ascending rows (the last dimension; one row serves all), int64 (or
+    int32): before the elements equal to them, or with right=True (side="right") behind. `sorter`: what would sort the
+    rows."""
     row = tensor_arg("searchsorted", sorted_sequence)
-    if out_int32:
-        raise NotYetError("int32 results are not supported", op="searchsorted")
     if side not in (None, "left", "right") or (side == "left" and right):
         raise InvalidValueError(f"side is {side!r}, right is {right}", op="searchsorted")
     if not row.ndim:
@@ -159,12 +161,13 @@ def searchsorted(
     if dtype is bool_:
         raise DTypeError("is not defined for bools", op="searchsorted", operands=[row.ttype, v.ttype])
     table, values = cast_to(row.detach(), dtype), cast_to(v.detach(), dtype)
+    kind = int32 if out_int32 else int64
     if table.ndim == 1:
         found = apply(OPS["searchsorted"], table, F.reshape(values, (-1,)), right=right or side == "right")
-        return F.reshape(found, v.shape)
+        return cast_to(F.reshape(found, v.shape), kind)
     if table.shape[:-1] != values.shape[:-1]:
         raise ShapeError("all dimensions but the last must agree", op="searchsorted", operands=[row.ttype, v.ttype])
-    return apply(OPS["searchsorted"], table, values, right=right or side == "right")
+    return cast_to(apply(OPS["searchsorted"], table, values, right=right or side == "right"), kind)
 
 
 def bucketize(input: Operand, boundaries: TensorBase, *, out_int32: bool = False, right: bool = False) -> Tensor:

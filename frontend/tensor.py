@@ -6,16 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, dispatch, indexing, inplace
+from kiln import autograd, differences, dispatch, indexing, inplace, special
+from kiln import complexes as K
 from kiln import contraction as C
+from kiln import distances as D
+from kiln import factorizations as Z
 from kiln import functional as F
 from kiln import gathering as G
+from kiln import integers as N
 from kiln import movement as M
 from kiln import pointwise as P
+from kiln import selection as L
 from kiln import sorting as O
+from kiln import systems as S
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, REQUIRES_GRAD, Operand, install_operators
-from kiln.errors import ArgumentError, ShapeError
+from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
+from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
@@ -24,6 +30,7 @@ from kiln.ir.ops.base import OpDef
 from kiln.methods import Methods
 from kiln.promotion import cast_to
 from kiln.random_methods import RandomMethods
+from kiln.shape_methods import ShapeMethods
 
 Self = TypeVar("Self", bound="Tensor")
 
@@ -48,6 +55,14 @@ class _Casts(Methods):
     def bfloat16(self) -> Tensor:
         """As bfloat16."""
         return cast_to(cast("Tensor", self), T.bfloat16)
+
+    def cfloat(self) -> Tensor:
+        """As complex64."""
+        return cast_to(cast("Tensor", self), T.complex64)
+
+    def cdouble(self) -> Tensor:
+        """As complex128."""
+        return cast_to(cast("Tensor", self), T.complex128)
 
     def char(self) -> Tensor:
         """As int8 (floats by way of int32)."""
@@ -74,7 +89,7 @@ class _Casts(Methods):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -87,13 +102,16 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
 
         Compiled and differentiated code reaches tensors through this gate too: there is no other way in.
         """
-        results = dispatch.run(op, operands, attrs)
-        if MODES.recorder is not None:
+        recorder = MODES.recorder
+        if recorder is None:
+            results = dispatch.run(op, operands, attrs)
+        else:
+            results = recorder.execute(op, operands, attrs)
             if MODES.grad_enabled:
                 for t in operands:
                     if t._view is not None:  # its new history is operations of their own, which come before this one
                         autograd.refresh(t)
-            MODES.recorder.record(op, operands, attrs, results)
+            recorder.record(op, operands, attrs, results)
         if MODES.grad_enabled:
             for t in operands:
                 if t._flags & REQUIRES_GRAD or t._view is not None:
@@ -141,8 +159,9 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
         """Bytes of one element."""
         return self.dtype.itemsize
 
-    def is_contiguous(self) -> bool:
-        """Whether elements lie row-major without gaps."""
+    def is_contiguous(self, memory_format: Any = None) -> bool:
+        """Whether elements lie row-major without gaps; so for every memory format."""
+        del memory_format
         return self._layout.contiguous
 
     def is_floating_point(self) -> bool:
@@ -150,7 +169,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
         return self.dtype.kind == "float"
 
     def is_complex(self) -> bool:
-        """Whether the dtype is a complex one (there are none yet)."""
+        """Whether the dtype is a complex one."""
         return self.dtype.is_complex
 
     def is_signed(self) -> bool:
@@ -173,13 +192,39 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
 
     @property
     def H(self) -> Tensor:
-        """The transpose of a matrix (numbers are real)."""
-        return F.t(self)
+        """The conjugate transpose of a matrix."""
+        return K.conj(F.t(self))
 
     @property
     def mH(self) -> Tensor:
-        """The last two dimensions exchanged (numbers are real)."""
-        return F.transpose(self, -2, -1)
+        """The last two dimensions exchanged, conjugated."""
+        return K.conj(F.transpose(self, -2, -1))
+
+    @property
+    def real(self) -> Tensor:
+        """The real parts: a view of a complex tensor's memory; a real tensor itself."""
+        return K.real(self)
+
+    @real.setter
+    def real(self, value: Operand) -> None:
+        inplace.copy_(K.real(self), value)
+
+    @property
+    def imag(self) -> Tensor:
+        """The imaginary parts of a complex tensor: a view of its memory."""
+        return K.imag(self)
+
+    @imag.setter
+    def imag(self, value: Operand) -> None:
+        inplace.copy_(K.imag(self), value)
+
+    def where(self, condition: TensorBase, other: Operand) -> Tensor:
+        """`self` where `condition` (bool) holds, else `other`."""
+        return F.where(condition, self, other)
+
+    def polygamma(self, n: int) -> Tensor:
+        """`kiln.polygamma(n, self)`."""
+        return special.polygamma(n, self)
 
     # ------------------------------------------------------------------------- the functions, as methods
     # fmt: off
@@ -208,12 +253,28 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods):
     dot, vdot, inner, outer, ger, mv, bmm = C.dot, C.vdot, C.inner, C.outer, C.ger, C.mv, C.bmm
     addmm, addmv, addr, baddbmm, addbmm = C.addmm, C.addmv, C.addr, C.baddbmm, C.addbmm
     cross, kron = C.cross, C.kron
+    conj, conj_physical, angle, sgn = K.conj, K.conj_physical, K.angle, K.sgn
+    resolve_conj, resolve_neg, is_conj = K.resolve_conj, K.resolve_neg, K.is_conj
+    sgn_, conj_physical_ = inplace.variant(K.sgn, "sgn_"), inplace.variant(K.conj_physical, "conj_physical_")
+    cholesky, qr, svd, lu, orgqr = Z.cholesky_, Z.qr_, Z.svd_, Z.lu_, Z.householder_product
+    inverse, det, logdet, slogdet, pinverse = S.inverse, S.det, S.logdet, S.slogdet, S.pinverse
+    matrix_power, matrix_exp, triangular_solve, lu_solve = S.matrix_power, S.matrix_exp, S.triangular_solve, S.lu_solve_
+    cholesky_solve, cholesky_inverse = S.cholesky_solve, S.cholesky_inverse
     sort, argsort, msort, topk, kthvalue = O.sort, O.argsort, O.msort, O.topk, O.kthvalue
     gather, index_select, take, take_along_dim = G.gather, G.index_select, G.take, G.take_along_dim
     scatter, scatter_add, scatter_reduce, put = G.scatter, G.scatter_add, G.scatter_reduce, G.put
     index_add, index_copy, index_fill = G.index_add, G.index_copy, G.index_fill
     index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
+    gcd, lcm = N.gcd, N.lcm
+    mvlgamma, i0 = special.multigammaln, special.i0
+    histogram, split_with_sizes = L.histogram, L.split_with_sizes
+    select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
+    renorm, frexp = D.renorm, differences.frexp
+    tril_, triu_ = inplace.variant(M.tril, "tril_"), inplace.variant(M.triu, "triu_")
+    addmm_, addmv_ = inplace.variant(C.addmm, "addmm_"), inplace.variant(C.addmv, "addmv_")
+    addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
+    baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
@@ -239,8 +300,18 @@ def _truth(x: Tensor) -> bool:
     return bool(widened(x._read("bool()")).item())
 
 
+def _real_item(x: Tensor, to: str) -> Any:
+    """The only element; DTypeError for a complex number with an imaginary part (PyTorch's rule)."""
+    value = x.item()
+    if not isinstance(value, complex):
+        return value
+    if value.imag:
+        raise DTypeError(f"{value} has an imaginary part, {to}() takes none", operands=[x.ttype], fix=f"{to}(x.real)")
+    return value.real
+
+
 def _index(x: Tensor) -> int:
-    if x.dtype.kind == "float" or x.ndim:
+    if x.dtype.is_inexact or x.ndim:
         raise ArgumentError("only 0-d integer tensors can be indices", operands=[x.ttype])
     return int(x.item())
 
@@ -274,6 +345,7 @@ install_operators(
         "__pow__": F.pow,
         "__rpow__": lambda a, b: F.pow(b, a),
         "__matmul__": F.matmul,
+        "__rmatmul__": lambda a, b: F.matmul(b, a),
         "__and__": F.bitwise_and,
         "__rand__": lambda a, b: F.bitwise_and(b, a),
         "__or__": F.bitwise_or,
@@ -313,8 +385,8 @@ install_operators(
         "__invert__": F.bitwise_not,
         "__pos__": P.positive,
         "__bool__": _truth,
-        "__int__": lambda x: int(x.item()),
-        "__float__": lambda x: float(x.item()),
+        "__int__": lambda x: int(_real_item(x, "int")),
+        "__float__": lambda x: float(_real_item(x, "float")),
         "__index__": _index,
         "__len__": _length,
         "__iter__": _iterate,

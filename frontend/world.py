@@ -17,7 +17,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, MappingProxyType, ModuleType
 from typing import Any, Final
 
@@ -69,8 +69,9 @@ class Audit:
     The first refusal is raised where it happens and kept in `refused`, in case the user's code catches it.
     """
 
-    def __init__(self, known: Set[CodeType]) -> None:
-        self.known = known
+    def __init__(self, known: Set[CodeType], dormant: dict[CodeType, Callable[[], None]]) -> None:
+        self.known = known  # grows as dormant code wakes
+        self.dormant = dormant
         self.refused: CaptureError | None = None
         self._before: Any = None
 
@@ -98,6 +99,10 @@ class Audit:
         code = frame.f_code
         if code in self.known:
             return
+        wake = self.dormant.pop(code, None)
+        if wake is not None:
+            self._notice(wake)
+            return
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
             if code in _THREADS and frame.f_back is not None and frame.f_back.f_code in self.known:
@@ -109,6 +114,15 @@ class Audit:
                 self._refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)
+
+    def _notice(self, wake: Callable[[], None]) -> None:
+        """Note what code reaches that is about to run."""
+        try:
+            wake()
+        except CaptureError as error:
+            if self.refused is None:
+                self.refused = error
+            raise
 
     def _native(self, frame: FrameType, function: BuiltinFunctionType) -> None:
         """A C function is about to be called from `frame`."""

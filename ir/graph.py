@@ -15,7 +15,9 @@ import numpy as np
 
 from kiln.ir.types import DType, Sym, TensorType
 
-AttrValue: TypeAlias = "int | float | bool | str | Sym | DType | Graph | Constant | tuple[AttrValue, ...] | None"
+AttrValue: TypeAlias = (
+    "int | float | complex | bool | str | Sym | DType | Graph | Constant | tuple[AttrValue, ...] | None"
+)
 Attrs: TypeAlias = Mapping[str, AttrValue]
 
 

@@ -55,6 +55,8 @@ def converted(x: Array, dtype: DType) -> Array:
     if x.dtype == dtype.numpy:
         return x.copy()
     x = widened(x)
+    if x.dtype.kind == "c" and not dtype.is_complex:
+        x = x.real
     with np.errstate(all="ignore"):  # infinity is a result, and a signalling NaN one too
         if not dtype.is_half:
             return x.astype(dtype.numpy, copy=True)

@@ -11,7 +11,8 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Intrinsic:
-    """arity and result rule ("same": as the operands, "bool") of an intrinsic, and its definition."""
+    """arity and result rule of an intrinsic ("same": as the operands, "bool", "given", "part" of a complex type, or
+    "pair": the complex type that such parts make), and its definition."""
 
     arity: int
     result: str
@@ -52,6 +53,9 @@ INTRINSICS: Final[dict[str, Intrinsic]] = {
         "is != 0; integers wrap; int to float rounds to nearest even",
     ),
     "bitcast": Intrinsic(1, "given", "same bits, same width"),
+    "real": Intrinsic(1, "part", "the first part of a complex number"),
+    "imag": Intrinsic(1, "part", "the second part of a complex number"),
+    "complex": Intrinsic(2, "pair", "the complex number of two parts"),
     # Functions of ir/ops rows, expanded by codegen/mathlib.py into the above (one definition per dtype):
     "exp": Intrinsic(1, "same", "see mathlib"),
     "log": Intrinsic(1, "same", "see mathlib"),

@@ -318,17 +318,18 @@ def apply(fn: str, *args: Expr, to: Vec | None = None) -> Expr:
         if to is None:
             raise TypeError(f"{fn} needs a target type")
         return Apply(to, fn, args)
-    result = Vec(T.bool_, args[0].lanes) if info.result == "bool" else typed[0].type
-    return Apply(result, fn, args)
+    of = args[-1].dtype
+    kinds = {"bool": T.bool_, "part": of.part, "pair": of.paired}
+    return Apply(Vec(kinds.get(info.result, of), args[-1].lanes), fn, args)
 
 
 def _is_const(e: Expr, value: int) -> bool:
-    return isinstance(e, Const) and not e.dtype.is_floating_point and e.value == value
+    return isinstance(e, Const) and not e.dtype.is_inexact and e.value == value
 
 
 def add(a: Expr, b: Expr) -> Expr:
     """a + b; integer zeros and literals fold, so that index arithmetic stays readable."""
-    if not a.dtype.is_floating_point and a.dtype.kind != "bool":
+    if a.dtype.is_integer:
         if _is_const(a, 0):
             return b
         if _is_const(b, 0):

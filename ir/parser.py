@@ -205,6 +205,9 @@ class _Parser:
         }
         if word == "const":
             return self.constant()
+        if word == "complex":
+            parts: Any = self.attribute()
+            return complex(*parts)
         if word not in words:
             raise ParseError(f"line {line}: {word!r} is not an attribute value")
         return words[word]

@@ -54,6 +54,8 @@ def attribute(value: AttrValue, locations: bool = True) -> str:
             return "true" if value else "false"
         case int() | float():
             return repr(value)
+        case complex():
+            return f"complex({value.real!r}, {value.imag!r})"
         case str():
             return json.dumps(value)
         case DType():

@@ -2,9 +2,10 @@
 
 The native ABI (docs/architecture.md states it for other languages):
 
-- `i32 entry(ptr ctx, ptr args)` runs a whole program; 0 means success, anything else that the context's
-  error record is filled. `args` is an array of 64-bit slots in the order of `Program.slots`: data pointers
-  (to the first element, offset applied) and int64 sizes or strides.
+- `i32 entry(ptr ctx, ptr args)` runs a whole program (or, if a library carries out some of its steps, those between
+  two such steps); 0 means success, anything else that the context's error record is filled.
+  `args` is an array of 64-bit slots in the order of `Program.slots`: data pointers (to the first element, offset
+  applied) and int64 sizes or strides.
 - `ctx` points to 64-bit fields, see `CTX_FIELDS`. The functions in it have these signatures:
   allocate: `ptr (ptr ctx, i64 bytes)`; free: `void (ptr ctx, ptr)`;
   parallel_for: `i32 (ptr ctx, ptr body, ptr closure, i64 n, i64 grain)` where
@@ -20,7 +21,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-from kiln.ir.graph import Constant, SourceLoc
+from kiln.ir.graph import AttrValue, Constant, SourceLoc
 from kiln.ir.target import Target
 from kiln.ir.types import TensorType
 
@@ -71,13 +72,38 @@ class CheckSite:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a library call finds an operand or leaves a result: `offset` bytes behind the pointer in slot `slot`."""
+
+    slot: int
+    offset: int
+    type: TensorType
+    strides: tuple[int, ...]  # in elements
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryCall:
+    """A step that a library carries out (`ir.ops.base.Library`): the op by name, on memory that the plan gave it.
+
+    `check` is the position in `Program.checks` of what it means when the library refuses; -1 outside a program."""
+
+    op: str
+    attrs: tuple[tuple[str, AttrValue], ...]
+    operands: tuple[Place, ...]
+    results: tuple[Place, ...]
+    check: int = -1
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A compiled program as text and plans."""
 
     name: str
     target: Target
-    modules: tuple[Module, ...]  # in dependency order; the last one holds `entry`
-    entry: str
+    modules: tuple[Module, ...]  # in dependency order; the entries last
+    entries: tuple[str | LibraryCall, ...]
+    """What a run calls, in order, all with the same slots: native functions, and library calls between them. Without
+    ops for a library it is one function."""
     slots: tuple[Slot, ...]
     input_types: tuple[TensorType, ...]
     output_types: tuple[TensorType, ...]

@@ -17,7 +17,7 @@ import numpy as np
 
 from kiln.ir.graph import AttrValue, Constant, Graph, Operation, SourceLoc
 from kiln.ir.ops.base import OPS
-from kiln.ir.program import CheckSite, Module, Program, Slot
+from kiln.ir.program import CheckSite, LibraryCall, Module, Place, Program, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Device, DType, Sym, TensorType, dtype_named
 
@@ -96,6 +96,8 @@ def _attribute(value: AttrValue, known: _Places, lines: list[str]) -> str:
         return f"const {known.constants[id(value)]} {value.digest()}"
     if isinstance(value, tuple):
         return f"({', '.join(_attribute(x, known, lines) for x in value)},)"
+    if isinstance(value, complex):
+        return f"complex {_attribute(value.real, known, lines)} {_attribute(value.imag, known, lines)}"
     if isinstance(value, float):
         return f"{math.copysign(1.0, value):.0f}:{value!r}"  # NaNs have signs
     return f"dtype {value.name}" if isinstance(value, DType) else repr(value)
@@ -110,7 +112,7 @@ def encode(program: Program, graph: Graph) -> bytes:
     record = {
         "name": program.name,
         "modules": [[m.name, m.text, m.exports, m.imports] for m in program.modules],
-        "entry": program.entry,
+        "entries": [e if isinstance(e, str) else _call_record(e) for e in program.entries],
         "slots": [[s.kind, s.index, s.name] for s in program.slots],
         "inputs": [_type_record(t) for t in program.input_types],
         "outputs": [_type_record(t) for t in program.output_types],
@@ -139,7 +141,7 @@ def _program(record: Mapping[str, _Json], known: _Places, target: Target) -> Pro
         modules=tuple(
             Module(n, text, tuple(exports), tuple(imports)) for n, text, exports, imports in record["modules"]
         ),
-        entry=record["entry"],
+        entries=tuple(e if isinstance(e, str) else _call(e) for e in record["entries"]),
         slots=tuple(Slot(kind, index, name) for kind, index, name in record["slots"]),
         input_types=tuple(map(_type, record["inputs"])),
         output_types=tuple(map(_type, record["outputs"])),
@@ -162,6 +164,29 @@ def _type_record(t: TensorType) -> _Json:
 def _type(record: _Json) -> TensorType:
     name, shape, kind, slot = record
     return TensorType(dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), Device(kind, slot))
+
+
+def _call_record(call: LibraryCall) -> _Json:
+    places = [[[p.slot, p.offset, _type_record(p.type), p.strides] for p in ps] for ps in (call.operands, call.results)]
+    return [call.op, call.attrs, *places, call.check]
+
+
+def _call(record: _Json) -> LibraryCall:
+    op, attrs, operands, results, check = record
+    if op not in OPS:
+        raise StoredError(f"there is no op {op}")
+    found = tuple((name, _tuples(value)) for name, value in attrs)
+    return LibraryCall(op, found, tuple(map(_place, operands)), tuple(map(_place, results)), check)
+
+
+def _place(record: _Json) -> Place:
+    slot, offset, type, strides = record
+    return Place(slot, offset, _type(type), tuple(strides))
+
+
+def _tuples(value: _Json) -> _Json:
+    """An attribute of a library call (numbers, strings, tuples of such), which JSON gives back with lists."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _constant_record(constant: Constant, known: _Places) -> _Json:

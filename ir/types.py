@@ -20,8 +20,8 @@ class DType:
     """
 
     name: str
-    kind: str  # "bool", "int", "uint" or "float"
-    bits: int  # of the value; a bool is stored in one byte
+    kind: str  # "bool", "int", "uint", "float" or "complex"
+    bits: int  # of the value; a bool is stored in one byte, a complex number is its two parts
     code: int  # stable number for the native ABI and files
 
     @property
@@ -40,8 +40,23 @@ class DType:
 
     @property
     def is_complex(self) -> bool:
-        """False: there are no complex types yet."""
-        return False
+        """Whether an element is a pair of floats, the real and the imaginary part, one behind the other in memory."""
+        return self.kind == "complex"
+
+    @property
+    def is_inexact(self) -> bool:
+        """Floating point or complex: what has derivatives."""
+        return self.kind in ("float", "complex")
+
+    @property
+    def part(self) -> DType:
+        """The type of the real part of a complex type, and of the imaginary one; any other type is its own."""
+        return {"complex64": float32, "complex128": float64}.get(self.name, self)
+
+    @property
+    def paired(self) -> DType:
+        """The complex type with parts of this floating-point type (of at least 32 bits; no narrower ones exist)."""
+        return self if self.is_complex else complex128 if self is float64 else complex64
 
     @property
     def is_integer(self) -> bool:
@@ -51,7 +66,7 @@ class DType:
     @property
     def is_signed(self) -> bool:
         """Whether it has negative numbers."""
-        return self.kind in ("int", "float")
+        return self.kind in ("int", "float", "complex")
 
     @property
     def is_half(self) -> bool:
@@ -109,15 +124,23 @@ float16: Final = DType("float16", "float", 16, 5)
 bfloat16: Final = DType("bfloat16", "float", 16, 15)
 float32: Final = DType("float32", "float", 32, 6)
 float64: Final = DType("float64", "float", 64, 7)
+complex64: Final = DType("complex64", "complex", 64, 9)
+complex128: Final = DType("complex128", "complex", 128, 10)
 
 _INTEGERS: Final = (int8, int16, int32, int64, uint8, uint16, uint32, uint64)
 
-DTYPES: Final = {d.name: d for d in (bool_, *_INTEGERS, float16, bfloat16, float32, float64)}
+DTYPES: Final = {d.name: d for d in (bool_, *_INTEGERS, float16, bfloat16, float32, float64, complex64, complex128)}
 """Every element type, by name. The wider unsigned types occur inside kernels only (bit patterns, Philox); the
 frontend's tensors use `TENSOR_DTYPES`."""
 
-TENSOR_DTYPES: Final = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
-"""The element types of tensors: bool first, then integers, then floats."""
+REAL_DTYPES: Final = (bool_, uint8, int8, int16, int32, int64, float16, bfloat16, float32, float64)
+"""The element types of tensors that have an order: bool first, then integers, then floats."""
+
+COMPLEX_DTYPES: Final = (complex64, complex128)
+"""Pairs of floats: added, multiplied and moved, but not ordered."""
+
+TENSOR_DTYPES: Final = (*REAL_DTYPES, *COMPLEX_DTYPES)
+"""The element types of tensors."""
 
 
 def dtype_named(name: str) -> DType:

@@ -2,17 +2,22 @@
 
 Life of a load: every `Module` of the program is compiled (or fetched from the object cache) and mapped by our own
 loader, once per process; imports are resolved among the program's modules; the entry's address becomes a ctypes
-function. Life of a run: one array of 64-bit slots, one leased arena, one call, one look at the status.
+function. Life of a run: 64-bit slots packed into bytes, one leased arena, one call, one look at the status. Where a
+library carries out some of the ops, native calls and calls of the library take turns, all on the same slots.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
-from kiln.ir.program import CheckSite, Program
+from kiln.ir.ops.base import LibraryError
+from kiln.ir.program import CheckSite, LibraryCall, Program
 from kiln.runtime import context
+from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.modules import load_module
 
@@ -37,17 +42,20 @@ class ProgramError(Exception):
 class Executable:
     """A program in this process. Thread-safe and re-entrant: each run leases its own arena."""
 
-    __slots__ = ("_arenas", "_array", "_call", "_constants", "_count", "program")
+    __slots__ = ("_arenas", "_call", "_constants", "_count", "_pack", "program")
 
-    def __init__(self, program: Program, address: int) -> None:
+    def __init__(self, program: Program, symbols: Mapping[str, int]) -> None:
         kinds = [slot.kind for slot in program.slots]
         self._count = sum(kind in _FIRST_KINDS for kind in kinds)
         if any(kind in _FIRST_KINDS for kind in kinds[self._count :]):
             raise ValueError(f"program {program.name}: slots are not in the order inputs, outputs, sizes, rest")
         self.program = program
         prototype = ctypes.PYFUNCTYPE if 0 < program.work < KEEP_GIL_BELOW else ctypes.CFUNCTYPE
-        self._call: Any = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)(address)
-        self._array: Any = ctypes.c_int64 * len(kinds)
+        native = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p)
+        calls = [Performer(e) if isinstance(e, LibraryCall) else native(symbols[e]) for e in program.entries]
+        plain = len(calls) == 1 and not isinstance(calls[0], Performer)
+        self._call: Any = calls[0] if plain else _Sequence(calls, program.checks)
+        self._pack = struct.Struct(f"{len(kinds)}q").pack
         self._constants = tuple(
             program.constants[slot.index].data.__array_interface__["data"][0]
             for slot in program.slots
@@ -67,12 +75,25 @@ class Executable:
                 arena = self._arenas.pop()
             except IndexError:
                 arena = Buffer.allocate(self.program.arena_bytes)
-            status = self._call(ctx.address, self._array(*values, *self._constants, arena.ptr))
+            status = self._call(ctx.address, self._pack(*values, *self._constants, arena.ptr))
             self._arenas.append(arena)
         else:
-            status = self._call(ctx.address, self._array(*values, *self._constants))
+            status = self._call(ctx.address, self._pack(*values, *self._constants))
         if status:
             self._fail(ctx)
+
+    def runner(self) -> Callable[..., None]:
+        """`run` for those who run often: a function of the numbers themselves, which are not counted first."""
+        if self.program.arena_bytes or self._constants:
+            return lambda *values: self.run(values)
+        call, pack, current, fail = self._call, self._pack, context.current, self._fail
+
+        def run(*values: int) -> None:
+            ctx = current()
+            if call(ctx.address, pack(*values)):
+                fail(ctx)
+
+        return run
 
     def _fail(self, ctx: context.Context) -> None:
         code, site, value = ctx.take_error()
@@ -83,9 +104,33 @@ class Executable:
         raise ProgramError(self.program.checks[site], value)
 
 
+class _Sequence:
+    """Native functions and library calls, called as if they were one function. No lock and no thread of the pool is
+    held between them."""
+
+    __slots__ = ("calls", "checks")
+
+    def __init__(self, calls: Sequence[Any], checks: Sequence[CheckSite]) -> None:
+        self.calls = tuple(calls)
+        self.checks = checks
+
+    def __call__(self, ctx: int, packed: bytes) -> int:
+        slots = memoryview(packed).cast("q")
+        for call in self.calls:
+            if isinstance(call, Performer):
+                try:
+                    call(slots)
+                except LibraryError as refusal:
+                    site = self.checks[call.call.check]
+                    raise ProgramError(replace(site, message=str(refusal)), 0) from None
+            elif status := call(ctx, packed):
+                return int(status)
+        return 0
+
+
 def load(program: Program) -> Executable:
     """Compile what is new, link, and make the program callable."""
     symbols: dict[str, int] = {}
     for module in program.modules:
         symbols.update(load_module(module, program.target, symbols.get))
-    return Executable(program, symbols[program.entry])
+    return Executable(program, symbols)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -139,6 +140,23 @@ class Buffer:
         """Uninitialised memory, 64-byte aligned. MemoryError when the system has no more."""
         size = size_class(nbytes)
         return Buffer(_allocate(size), nbytes, None, size)
+
+    @staticmethod
+    def allocator(nbytes: int) -> Callable[[], Buffer]:
+        """`allocate` for those who need this size often."""
+        size = size_class(nbytes)
+        if size >= LARGE:
+            return lambda: Buffer(_allocate(size), nbytes, None, size)
+        blocks = _free.setdefault(size, [])
+
+        def take() -> Buffer:
+            try:
+                ptr = blocks.pop()
+            except IndexError:
+                ptr = _allocate(size)
+            return Buffer(ptr, nbytes, None, size)
+
+        return take
 
     @staticmethod
     def wrap(ptr: int, nbytes: int, owner: object) -> Buffer:

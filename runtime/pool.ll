@@ -29,6 +29,18 @@ declare ptr @aligned_alloc(i64, i64)
 declare void @free(ptr)
 declare void @llvm.x86.sse2.pause()
 declare void @llvm.x86.sse.ldmxcsr(ptr)
+declare void @llvm.x86.sse.stmxcsr(ptr)
+
+; Set the calling thread's floating-point control register; what it was.
+define i32 @kiln_exchange_csr(i32 %wanted) nounwind {
+  %old = alloca i32
+  %new = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %old)
+  store i32 %wanted, ptr %new
+  call void @llvm.x86.sse.ldmxcsr(ptr %new)
+  %was = load i32, ptr %old
+  ret i32 %was
+}
 
 define ptr @kiln_allocate(ptr %ctx, i64 %bytes) nounwind {
   %up = add i64 %bytes, 64

@@ -23,6 +23,7 @@ from kiln.ir.types import Dim
 from kiln.runtime import cache
 
 _KIND: Final = "programs"
+_CHOICES: Final = "choices"
 
 
 def fetch(
@@ -53,6 +54,23 @@ def fetch(
     program = build()
     cache.write(_KIND, name, encode(program, graph))
     return program
+
+
+def fetch_choice(
+    graph: Graph, options: str, sources: tuple[str, ...], choose: Callable[[], tuple[int, ...]]
+) -> tuple[int, ...]:
+    """What a pass chose about a graph, from the cache or from `choose` (and then cached). Arguments as of `fetch`."""
+    generator = None if cache.folder() is None else source_digest(sources)
+    text = None if generator is None else graph_key(graph)
+    if text is None:
+        return choose()
+    name = hashlib.sha256(f"{cache.FORMAT}|{generator}|{options}|{text}".encode()).hexdigest()
+    found = cache.read(_CHOICES, name)
+    if found is not None:
+        return tuple(map(int, found.split()))
+    chosen = choose()
+    cache.write(_CHOICES, name, " ".join(map(str, chosen)).encode())
+    return chosen
 
 
 @functools.cache

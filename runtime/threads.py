@@ -28,6 +28,7 @@ _EXPORTS: Final = (
     "kiln_start_worker",
     "kiln_set_workers",
     "kiln_pool_reset",
+    "kiln_exchange_csr",
 )
 
 
@@ -41,6 +42,7 @@ class Pool:
     start_worker: Any
     set_workers: Any
     reset: Any
+    exchange_csr: Any
 
 
 _lock = threading.Lock()
@@ -71,6 +73,7 @@ def pool() -> Pool:
         ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64)(at["kiln_start_worker"]),
         ctypes.CFUNCTYPE(None, ctypes.c_int32)(at["kiln_set_workers"]),
         ctypes.CFUNCTYPE(None)(at["kiln_pool_reset"]),
+        ctypes.PYFUNCTYPE(ctypes.c_int32, ctypes.c_int32)(at["kiln_exchange_csr"]),
     )
     _staff(loaded)
     return loaded

@@ -8,11 +8,11 @@ like the loop IR and NVRTC sees the sharing that the IR states.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 from kiln.codegen import halves
 from kiln.codegen.cuda.prelude import HELPERS
+from kiln.codegen.cuda.program import CudaText
 from kiln.codegen.cuda.schedule import Scheduled, schedule
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
@@ -37,6 +37,8 @@ C_TYPES: Final[dict[DType, str]] = {
     T.bfloat16: "unsigned short",
     T.float32: "float",
     T.float64: "double",
+    T.complex64: "float2",
+    T.complex128: "double2",
 }
 INFIX: Final = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^",
@@ -59,25 +61,13 @@ UNSIGNED: Final = {
 """The unsigned type in which integers wrap; C's own promotion of the narrow ones is to int, which could overflow."""
 
 
-@dataclass(frozen=True, slots=True)
-class CudaText:
-    """A kernel as text: `source` for NVRTC (options `OPTIONS`), `threads` per block, and the number of blocks
-    as an expression over the kernel's scalar parameters."""
-
-    name: str
-    source: str
-    threads: int
-    blocks: Expr
-    has_checks: bool
-
-
-OPTIONS: Final = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "--std=c++17")
-"""Compiler options that the numerics contract needs."""
-
-
 def emit_kernel(kernel: Kernel) -> CudaText:
-    """CUDA C for a logical kernel; `schedule.Unsupported` when no GPU schedule covers it."""
-    scheduled = schedule(kernel)
+    """CUDA C for a logical kernel that is one launch; `schedule.Unsupported` when no GPU schedule covers it."""
+    return emit_scheduled(schedule(kernel))
+
+
+def emit_scheduled(scheduled: Scheduled) -> CudaText:
+    """CUDA C for one launch."""
     return _Emitter(scheduled).emit()
 
 
@@ -90,6 +80,8 @@ class _Emitter:
         self._depth = 1
         self._count = 0
         self._names: dict[Expr, str] = {}
+        self._taken: set[str] = {"error"}
+        self._buffers: dict[Buffer, str] = {}
         self._helpers: set[str] = set()
         self._checks = False
 
@@ -99,40 +91,52 @@ class _Emitter:
         params = []
         for p in kernel.params:
             if isinstance(p, Var):
-                self._names[p] = p.name
-                params.append(f"const long long {p.name}")
+                self._names[p] = self._fresh(p.name)
+                params.append(f"const long long {self._names[p]}")
             else:
-                params.append(f"{'' if p in written else 'const '}{C_TYPES[p.dtype]} *{p.name}")
+                self._buffers[p] = self._fresh(p.name)
+                params.append(f"{'' if p in written else 'const '}{C_TYPES[p.dtype]} *{self._buffers[p]}")
         self._block(kernel.body)
         if self._checks:
             params.append("long long *error")
-        helpers = [HELPERS[name] for name in HELPERS if name in self._helpers]
+        helpers = tuple(HELPERS[name] for name in HELPERS if name in self._helpers)
         head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads})\n{kernel.name}('
-        text = "\n".join([*helpers, head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
-        return CudaText(kernel.name, text, self._scheduled.threads, self._scheduled.blocks, self._checks)
+        text = "\n".join([head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
+        return CudaText(kernel.name, text, helpers, self._scheduled.threads, self._scheduled.blocks, self._checks)
 
     # ---------------------------------------------------------------------------------- statements
 
     def _line(self, text: str) -> None:
         self._lines.append("    " * self._depth + text)
 
+    def _fresh(self, name: str) -> str:
+        """A C name like this one that is free in the scopes around."""
+        stem = name if name.isidentifier() else "".join(c if c.isalnum() else "_" for c in f"n_{name}")
+        found, k = stem, 1
+        while found in self._taken:
+            found, k = f"{stem}_{k + 1}", k + 1
+        self._taken.add(found)
+        return found
+
     def _block(self, block: Block) -> None:
         """Statements of a nested scope: names made inside are forgotten at its end."""
-        saved = dict(self._names)
+        saved, taken = dict(self._names), set(self._taken)
         for s in block:
             self._stmt(s)
-        self._names = saved
+        self._names, self._taken = saved, taken
 
     def _stmt(self, s: Stmt) -> None:
         match s:
             case L.Let():
                 self._names[s.var] = self._expr(s.value)
             case L.Store():
-                if s.mask is not None:
-                    self._line(f"if ({self._expr(s.mask)})")
-                self._line(f"{self._place(s.buffer, s.indices)} = {self._expr(s.value)};")
+                test = "" if s.mask is None else f"if ({self._expr(s.mask)}) "
+                place, value = self._place(s.buffer, s.indices), self._expr(s.value)
+                self._line(f"{test}{place} = {value};")
             case L.For():
                 self._for(s)
+            case L.While():
+                self._while(s)
             case L.If():
                 self._line(f"if ({self._expr(s.cond)}) {{")
                 self._nested(s.then)
@@ -146,7 +150,8 @@ class _Emitter:
                 size = math.prod(d for d in s.buffer.shape if isinstance(d, int))
                 shared = s.buffer.scope == "shared" or self._scheduled.rows
                 scope = "__shared__ " if shared else ""
-                self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {s.buffer.name}[{size}];")
+                self._buffers[s.buffer] = self._fresh(s.buffer.name)
+                self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {self._buffers[s.buffer]}[{size}];")
             case L.Barrier():
                 self._line("__syncthreads();")
                 self._forget_loads()
@@ -159,16 +164,16 @@ class _Emitter:
         self._depth -= 1
 
     def _for(self, s: L.For) -> None:
-        lo, hi, name = self._expr(s.lo), self._expr(s.hi), s.var.name
-        for c in s.carried:
-            self._line(f"{C_TYPES[c.var.dtype]} {c.result.name} = {self._expr(c.init)};")
-        saved = dict(self._names)
+        lo, hi = self._expr(s.lo), self._expr(s.hi)
         if s.kind == "block":
+            name = self._names[s.var] = self._fresh(s.var.name)
             self._line(f"const long long {name} = threadIdx.x;")
-            self._names[s.var] = name
             for inner in s.body:
                 self._stmt(inner)
             return
+        self._start(s.carried)
+        saved, taken = dict(self._names), set(self._taken)
+        name = self._names[s.var] = self._fresh(s.var.name)
         if s.kind == "grid":
             points = s.step > 1
             first = f"(long long)blockIdx.x * {s.step} + threadIdx.x" if points else "blockIdx.x"
@@ -176,27 +181,45 @@ class _Emitter:
             self._line(f"for (long long {name} = {first}; {name} < {hi}; {name} += {stride}) {{")
         else:
             self._line(f"for (long long {name} = {lo}; {name} < {hi}; {name} += {s.step}) {{")
-        self._depth += 1
-        self._names[s.var] = name
-        for c in s.carried:
-            self._names[c.var] = c.result.name
+        self._rounds(s.carried, s.body, None)
+        self._names, self._taken = saved, taken
         self._forget_loads()
-        for inner in s.body:
+
+    def _while(self, s: L.While) -> None:
+        self._start(s.carried)
+        saved, taken = dict(self._names), set(self._taken)
+        self._line("for (;;) {")
+        self._rounds(s.carried, s.body, s.test)
+        self._names, self._taken = saved, taken
+        self._forget_loads()
+
+    def _start(self, carried: tuple[L.Carry, ...]) -> None:
+        """The C variables that carry values through a loop; after it they are the results."""
+        inits = [self._expr(c.init) for c in carried]
+        for c, init in zip(carried, inits, strict=True):
+            name = self._names[c.result] = self._fresh(c.result.name)
+            self._line(f"{C_TYPES[c.var.dtype]} {name} = {init};")
+
+    def _rounds(self, carried: tuple[L.Carry, ...], body: Block, test: Expr | None) -> None:
+        """What a loop does each time, and its closing brace."""
+        self._depth += 1
+        results = [self._names[c.result] for c in carried]
+        self._forget_loads()
+        for c, name in zip(carried, results, strict=True):
+            self._names[c.var] = name
+        if test is not None:
+            self._line(f"if (!{self._expr(test)}) break;")
+        for inner in body:
             self._stmt(inner)
-        nexts = [self._expr(c.next) for c in s.carried]
-        assigned = {c.result.name for c in s.carried}
-        for k, c in enumerate(s.carried):
-            if nexts[k] in assigned and nexts[k] != c.result.name:  # a value about to be overwritten
-                self._line(f"const {C_TYPES[c.var.dtype]} {c.result.name}_next = {nexts[k]};")
-                nexts[k] = f"{c.result.name}_next"
-        for c, value in zip(s.carried, nexts, strict=True):
-            self._line(f"{c.result.name} = {value};")
+        nexts = [self._expr(c.next) for c in carried]
+        for k, (c, name) in enumerate(zip(carried, results, strict=True)):
+            if nexts[k] in results and nexts[k] != name:  # a value about to be overwritten
+                self._line(f"const {C_TYPES[c.var.dtype]} {name}_next = {nexts[k]};")
+                nexts[k] = f"{name}_next"
+        for name, value in zip(results, nexts, strict=True):
+            self._line(f"{name} = {value};")
         self._depth -= 1
         self._line("}")
-        self._names = saved
-        self._forget_loads()
-        for c in s.carried:
-            self._names[c.result] = c.result.name
 
     def _forget_loads(self) -> None:
         """Memory may have changed: what was loaded, and what was computed from a carried C variable that is
@@ -218,7 +241,7 @@ class _Emitter:
         linear: Expr = L.index(0)
         for i, stride in zip(indices, buffer.strides, strict=True):
             linear = L.add(linear, L.mul(i, L.as_index(stride)))
-        return f"{buffer.name}[{self._expr(linear)}]"
+        return f"{self._buffers[buffer]}[{self._expr(linear)}]"
 
     def _expr(self, e: Expr) -> str:
         """The C name or literal that holds `e`, emitting what it needs."""
@@ -234,7 +257,7 @@ class _Emitter:
                 raise KeyError(f"{x.name} is not bound here")
             text = self._compute(x)
             self._count += 1
-            self._names[x] = f"t{self._count}"
+            self._names[x] = self._fresh(f"t{self._count}")
             self._line(f"const {C_TYPES[x.dtype]} {self._names[x]} = {text};")
         return self._names[e]
 
@@ -244,7 +267,7 @@ class _Emitter:
                 return self._place(e.buffer, e.indices)
             case L.Load():
                 assert e.mask is not None
-                zero = literal(L.const(0, e.type))
+                zero = f"{C_TYPES[e.dtype]}()" if e.dtype.is_complex else literal(L.const(0, e.type))
                 return f"{self._expr(e.mask)} ? {self._place(e.buffer, e.indices)} : {zero}"
             case L.Warp():
                 return f"__shfl_xor_sync(0xffffffffu, {self._expr(e.value)}, {e.xor})"
@@ -300,6 +323,10 @@ class _Emitter:
                 return f"{a[0]} >> {a[1]}"
             case "select":
                 return f"{a[0]} ? {a[1]} : {a[2]}"
+            case "real" | "imag":
+                return f"{a[0]}.{'x' if fn == 'real' else 'y'}"
+            case "complex":
+                return f"make_{C_TYPES[e.dtype]}({a[0]}, {a[1]})"
             case "bitcast":
                 return self._bitcast(dtype, e.dtype, a[0])
             case "cast":

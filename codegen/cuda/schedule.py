@@ -1,6 +1,7 @@
-"""Logical kernel to GPU kernel: which loop becomes the grid, which the threads of a block.
+"""Logical kernel to GPU kernels: what is launched, which loop becomes the grid, which the threads of a block.
 
-Two shapes of kernel exist here.
+A kernel's workspaces become parameters, and each of its loops, if it is made of several, a launch of its own: the next
+one starts when it has ended. Four shapes of launch exist.
 
 *Points* (no row reduction inside): every point of the outer parallel and vector loops is one thread; the loops
 become one flat index over a grid of blocks of `POINT_THREADS`. Serial reductions run inside the thread, in the
@@ -10,22 +11,31 @@ order of the contract.
 carries exactly the accumulator t of the contract's lanes order: the groups meet in shared memory, the lanes by
 warp shuffles. A row reduction therefore gives the same bits as on a CPU. A row that a CPU keeps on its stack lies in
 shared memory.
+
+*Blocks* (independent loops inside what must run in order): one block of threads per point of the outer loops. All its
+threads walk the ordered loops together and share out each independent loop, and meet at its end.
+
+*Owners* (values that meet elements of a table in order, with nothing else to tell them apart): `OWNERS` threads walk
+all values, and each stores only those elements whose place it owns. An element's values meet it in ascending order.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from kiln.codegen.schedule import combine_state
 from kiln.ir import loops as L
-from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, Store, Var
-from kiln.ir.loops_walk import walk
+from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Reduce, Stmt, Store, Var
+from kiln.ir.loops_walk import expr_children, stmt_blocks, stmt_exprs, walk
 from kiln.ir.order import BLOCK, GROUPS, LANES, ROWS, identity
 from kiln.ir.types import DType
 
 POINT_THREADS: Final = 256
 ROW_THREADS: Final = GROUPS * LANES
+BLOCK_THREADS: Final = 256
+OWNERS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +54,29 @@ class Unsupported(Exception):
     """The kernel has a form that this schedule does not cover yet."""
 
 
+def launches(kernel: Kernel) -> tuple[tuple[Scheduled, ...], tuple[Buffer, ...]]:
+    """The launches of a logical kernel, in order, and its workspaces, which every one takes behind the other
+    parameters."""
+    scratch = tuple(s.buffer for s in kernel.body if isinstance(s, L.Alloc) and s.buffer.scope == "workspace")
+    rest = tuple(s for s in kernel.body if not (isinstance(s, L.Alloc) and s.buffer in scratch))
+    buffers = tuple(p for p in kernel.params if isinstance(p, Buffer))
+    sizes = tuple(p for p in kernel.params if isinstance(p, Var))
+    params = (*buffers, *scratch, *sizes)
+    alone = len(rest) > 1 and all(isinstance(s, For) for s in rest)
+    bodies = [(s,) for s in rest] if alone else [rest]
+    return tuple(schedule(replace(kernel, params=params, body=body)) for body in bodies), scratch
+
+
 def schedule(kernel: Kernel) -> Scheduled:
-    """The GPU form of a logical kernel; `Unsupported` says what is missing."""
+    """The GPU form of a logical kernel that is one launch; `Unsupported` says what is missing."""
     names = _Names()
     if any(isinstance(s, Reduce) and s.order == "lanes" for s in walk(kernel.body)):
         return _rows(kernel, names)
-    return _points(kernel, names)
+    loops, inside = _outer_loops(kernel.body, ("parallel", "vector"))
+    if any(isinstance(s, For) and s.kind in ("parallel", "vector") for s in walk(inside)):
+        return _blocks_of_threads(kernel, names)
+    owned = None if loops else _owned(inside)
+    return _points(kernel, names) if owned is None else _owners(kernel, names, owned)
 
 
 class _Names:
@@ -70,6 +97,8 @@ def _outer_loops(block: Block, kinds: tuple[str, ...]) -> tuple[list[For], Block
         loop = block[0]
         if not (isinstance(loop.lo, L.Const) and loop.lo.value == 0 and loop.step == 1):
             raise Unsupported(f"loop {loop.var.name} does not run from 0 in steps of 1")
+        if any(outer.var in _within((loop.hi,)) for outer in loops):
+            break
         loops.append(loop)
         block = loop.body
     return loops, block
@@ -106,6 +135,68 @@ def _points(kernel: Kernel, names: _Names) -> Scheduled:
     if isinstance(total, L.Const):
         blocks = L.index(-(-int(total.value) // POINT_THREADS))
     return Scheduled(replace(kernel, body=(grid,)), POINT_THREADS, blocks)
+
+
+def _owned(block: Block) -> Store | None:
+    """The only store of a block of ordered loops, if all that is read of its buffer is the element that it writes."""
+    stores = [s for s in walk(block) if isinstance(s, Store)]
+    if len(stores) != 1 or not any(isinstance(s, For) for s in block):
+        return None
+    (store,) = stores
+    for e in _expressions(block):
+        if isinstance(e, L.Load) and e.buffer is store.buffer:
+            same = all(a is b for a, b in zip(e.indices, store.indices, strict=True))
+            if not same:
+                return None
+    nested = all(isinstance(s, For | If | Let | L.Verify | Store) for s in walk(block))
+    carries = any(isinstance(s, For) and s.carried for s in walk(block))
+    return store if nested and not carries and len(store.indices) == 1 else None
+
+
+def _expressions(block: Block) -> set[Expr]:
+    """Everything that a block computes."""
+    return _within([e for s in walk(block) for e in (*stmt_exprs(s), *(e for _, ends in stmt_blocks(s) for e in ends))])
+
+
+def _within(expressions: Sequence[Expr]) -> set[Expr]:
+    """These and all that they are made of."""
+    found: set[Expr] = set()
+    stack = list(expressions)
+    while stack:
+        e = stack.pop()
+        if e not in found:
+            found.add(e)
+            stack += expr_children(e)
+    return found
+
+
+def _owners(kernel: Kernel, names: _Names, store: Store) -> Scheduled:
+    owner = names.var("owner")
+    mine = L.apply("eq", L.apply("mod", store.indices[0], L.index(OWNERS)), owner)
+
+    def guarded(block: Block) -> Block:
+        out: list[Stmt] = []
+        for s in block:
+            if isinstance(s, For):
+                out.append(replace(s, body=guarded(s.body)))
+            elif isinstance(s, If):
+                out.append(If(s.cond, guarded(s.then), guarded(s.orelse)))
+            else:
+                out.append(If(mine, (s,)) if s is store else s)
+        return tuple(out)
+
+    grid = For("grid", owner, L.index(0), L.index(OWNERS), guarded(kernel.body), step=POINT_THREADS)
+    return Scheduled(replace(kernel, body=(grid,)), POINT_THREADS, L.index(OWNERS // POINT_THREADS))
+
+
+def _blocks_of_threads(kernel: Kernel, names: _Names) -> Scheduled:
+    loops, inside = _outer_loops(kernel.body, ("parallel",))
+    point, thread = names.var("point"), names.var("thread")
+    total = _product(loops)
+    body = (*_flatten(loops, point, names), *_Rows(thread, names, BLOCK_THREADS, True).block(inside))
+    grid = For("grid", point, L.index(0), total, body)
+    block = For("block", thread, L.index(0), L.index(BLOCK_THREADS), (grid,))
+    return Scheduled(replace(kernel, body=(block,)), BLOCK_THREADS, total)
 
 
 def _rows(kernel: Kernel, names: _Names) -> Scheduled:
@@ -171,8 +262,10 @@ def _serial(block: Block, names: _Names) -> Block:
         elif isinstance(s, For):
             kind = "serial" if s.kind in ("vector", "parallel") else s.kind
             out.append(replace(s, kind=kind, body=_serial(s.body, names)))
-        elif isinstance(s, L.If):
-            out.append(L.If(s.cond, _serial(s.then, names), _serial(s.orelse, names)))
+        elif isinstance(s, If):
+            out.append(If(s.cond, _serial(s.then, names), _serial(s.orelse, names)))
+        elif isinstance(s, L.While):
+            out.append(replace(s, body=_serial(s.body, names)))
         else:
             out.append(s)
     return tuple(out)
@@ -190,11 +283,15 @@ def _serial_reduce(s: Reduce, body: Block, names: _Names) -> Block:
 
 
 class _Rows:
-    """Rewrites the inside of a row for one block of threads."""
+    """Rewrites the inside of a row for one block of threads. With `meet` they meet after every loop that they share
+    and after every store, since what follows may read it."""
 
-    def __init__(self, thread: Var, names: _Names) -> None:
+    def __init__(self, thread: Var, names: _Names, threads: int = ROW_THREADS, meet: bool = False) -> None:
         self._thread = thread
         self._names = names
+        self._threads = threads
+        self._end: Block = (L.Barrier(),) if meet else ()
+        self._shared_kinds = ("parallel", "vector") if meet else ("vector",)
         self._shared: dict[object, Buffer] = {}
 
     def shared(self) -> Block:
@@ -208,13 +305,17 @@ class _Rows:
                 out.extend(self._reduce(s))
             elif isinstance(s, Reduce):
                 out.extend(self._outer_reduce(s))
-            elif isinstance(s, For) and s.kind == "vector":
-                body = _serial(s.body, self._names)
-                out.append(replace(s, kind="serial", lo=L.add(s.lo, self._thread), step=ROW_THREADS, body=body))
+            elif isinstance(s, For) and s.kind in self._shared_kinds:
+                body, first = _serial(s.body, self._names), L.add(s.lo, self._thread)
+                out += [replace(s, kind="serial", lo=first, step=self._threads, body=body), *self._end]
             elif isinstance(s, For):
                 out.append(replace(s, kind="serial", body=self.block(s.body)))
+            elif isinstance(s, L.While):
+                out.append(replace(s, body=self.block(s.body)))
+            elif isinstance(s, If):
+                out.append(If(s.cond, self.block(s.then), self.block(s.orelse)))
             elif isinstance(s, Store):
-                out.append(L.If(L.apply("eq", self._thread, L.index(0)), (s,)))
+                out += [If(L.apply("eq", self._thread, L.index(0)), (s,)), *self._end]
             else:
                 out.append(s)
         return tuple(out)

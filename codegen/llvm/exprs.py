@@ -5,9 +5,10 @@ No fast-math flags, no nsw/nuw, no poison: each intrinsic is total, as `ir/intri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
-from kiln.codegen.llvm.text import constant, llvm_type, mangled, memory_type, scalar_type
+from kiln.codegen.llvm.text import alignment, constant, llvm_type, mangled, memory_type, scalar_type
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.loops import Apply, Buffer, Const, Expr, Load, Ramp, Shuffle, Splat, Var, Vec
@@ -144,6 +145,8 @@ class Expressions:
     def splat(self, scalar: str, vec: Vec) -> str:
         """A scalar operand in all lanes."""
         t = llvm_type(vec)
+        if vec.dtype.is_complex:
+            return self._parts(scalar_type(vec.dtype), scalar, "poison", (0, 1) * vec.lanes)
         one = self.set(f"insertelement {t} poison, {scalar_type(vec.dtype)} {scalar}, i64 0")
         return self.set(f"shufflevector {t} {one}, {t} poison, <{vec.lanes} x i32> zeroinitializer")
 
@@ -151,11 +154,40 @@ class Expressions:
         a = e.operands[0]
         t = llvm_type(a.type)
         b = self.value(e.operands[1]) if len(e.operands) > 1 else "poison"
+        if a.dtype.is_complex:
+            return self._parts(t, self.value(a), b, [2 * k + j for k in e.picks for j in (0, 1)])
         if len(e.picks) == 1:
             source, lane = (self.value(a), e.picks[0]) if e.picks[0] < a.lanes else (b, e.picks[0] - a.lanes)
             return self.set(f"extractelement {t} {source}, i64 {lane}")
         picks = ", ".join(f"i32 {k}" for k in e.picks)
         return self.set(f"shufflevector {t} {self.value(a)}, {t} {b}, <{len(e.picks)} x i32> <{picks}>")
+
+    def _parts(self, t: str, a: str, b: str, picks: Sequence[int]) -> str:
+        """The elements at `picks` of two vectors of type `t`."""
+        mask = ", ".join(f"i32 {k}" for k in picks)
+        return self.set(f"shufflevector {t} {a}, {t} {b}, <{len(picks)} x i32> <{mask}>")
+
+    def _part(self, k: int, operand: Vec, v: str) -> str:
+        """The real (0) or the imaginary (1) parts of complex numbers."""
+        t = llvm_type(operand)
+        if operand.lanes == 1:
+            return self.set(f"extractelement {t} {v}, i64 {k}")
+        return self._parts(t, v, "poison", range(k, 2 * operand.lanes, 2))
+
+    def _paired(self, part: Vec, re: str, im: str) -> str:
+        """Complex numbers of their parts."""
+        n = part.lanes
+        if n == 1:
+            t = llvm_type(Vec(part.dtype.paired))
+            first = self.set(f"insertelement {t} poison, {llvm_type(part)} {re}, i64 0")
+            return self.set(f"insertelement {t} {first}, {llvm_type(part)} {im}, i64 1")
+        return self._parts(llvm_type(part), re, im, [k + j * n for k in range(n) for j in (0, 1)])
+
+    def _mask_of_parts(self, mask: str, vec: Vec) -> str:
+        """A mask over lanes as one over the parts of complex numbers in them."""
+        if vec.lanes == 1 or not vec.dtype.is_complex:
+            return mask
+        return self._parts(f"<{vec.lanes} x i1>", mask, "poison", [k for k in range(vec.lanes) for _ in (0, 1)])
 
     def _apply(self, e: Apply) -> str:
         fn, args = e.fn, e.args
@@ -164,7 +196,15 @@ class Expressions:
         is_float, is_bool = operand.dtype.is_floating_point, operand.dtype.kind == "bool"
         if fn == "select":
             c, a, b = args
-            return self.set(f"select {self.typed(c)}, {self.typed(a)}, {self.typed(b)}")
+            mask = self._mask_of_parts(self.value(c), e.type)
+            bits = f"<{2 * e.lanes} x i1>" if e.dtype.is_complex and e.lanes > 1 else llvm_type(c.type)
+            return self.set(f"select {bits} {mask}, {self.typed(a)}, {self.typed(b)}")
+        if fn in ("real", "imag"):
+            return self._part(int(fn == "imag"), operand, self.value(args[0]))
+        if fn == "complex":
+            return self._paired(operand, self.value(args[0]), self.value(args[1]))
+        if operand.dtype.is_complex:
+            raise TypeError(f"{fn} of {operand}: complex numbers are computed with by their parts")
         if fn == "cast":
             return self._cast(args[0], e.type)
         if operand.dtype.is_half and fn != "bitcast":
@@ -302,34 +342,46 @@ class Expressions:
         if coefficient == 1:
             if mask is None:
                 return self._narrow(self.set(self._plain_load(e.buffer, offset, e.lanes)), e.type)
-            align = e.dtype.itemsize
+            bits = f"<{2 * e.lanes} x i1>" if e.dtype.is_complex else llvm_type(Vec(T.bool_, e.lanes))
             loaded = self.call(
                 t,
                 f"llvm.masked.load.{mangled(t)}.p0",
                 [
                     ("ptr", self.address(e.buffer, offset)),
-                    ("i32", str(align)),
-                    (llvm_type(Vec(T.bool_, e.lanes)), mask),
+                    ("i32", str(alignment(e.dtype))),
+                    (bits, self._mask_of_parts(mask, e.type)),
                     (t, "zeroinitializer"),
                 ],
             )
             return self._narrow(loaded, e.type)
         pointers = self._pointers(e.buffer, e.lanes, coefficient, offset)
-        loaded = self.call(
+        if e.dtype.is_complex:
+            part = Vec(e.dtype.part, e.lanes)
+            return self._paired(part, *[self._gather(part, p, mask) for p in self._places_of_parts(part, pointers)])
+        return self._narrow(self._gather(e.type, pointers, mask), e.type)
+
+    def _gather(self, vec: Vec, pointers: str, mask: str | None) -> str:
+        """The elements at `pointers`; zero where the mask is false."""
+        t = memory_type(vec)
+        return self.call(
             t,
-            f"llvm.masked.gather.{mangled(t)}.v{e.lanes}p0",
+            f"llvm.masked.gather.{mangled(t)}.v{vec.lanes}p0",
             [
-                (f"<{e.lanes} x ptr>", pointers),
-                ("i32", str(e.dtype.itemsize)),
-                (llvm_type(Vec(T.bool_, e.lanes)), mask or "splat (i1 true)"),
+                (f"<{vec.lanes} x ptr>", pointers),
+                ("i32", str(alignment(vec.dtype))),
+                (llvm_type(Vec(T.bool_, vec.lanes)), mask or "splat (i1 true)"),
                 (t, "zeroinitializer"),
             ],
         )
-        return self._narrow(loaded, e.type)
+
+    def _places_of_parts(self, part: Vec, pointers: str) -> tuple[str, str]:
+        """Where the real and the imaginary parts lie of complex numbers at `pointers`."""
+        element = memory_type(Vec(part.dtype))
+        return pointers, self.set(f"getelementptr {element}, <{part.lanes} x ptr> {pointers}, i64 1")
 
     def _plain_load(self, buffer: Buffer, offset: Expr, lanes: int) -> str:
         t = memory_type(Vec(buffer.dtype, lanes))
-        return f"load {t}, ptr {self.address(buffer, offset)}, align {buffer.dtype.itemsize}"
+        return f"load {t}, ptr {self.address(buffer, offset)}, align {alignment(buffer.dtype)}"
 
     def _scalar_load(self, e: Load, offset: Expr, mask: str | None) -> str:
         """A masked scalar load reads a harmless place (a zero on the stack) when the mask is false."""
@@ -339,7 +391,7 @@ class Expressions:
         zero = self.stack_slot(t)
         self.emit(f"store {t} zeroinitializer, ptr {zero}")
         place = self.set(f"select i1 {mask}, ptr {self.address(e.buffer, offset)}, ptr {zero}")
-        return self._narrow(self.set(f"load {t}, ptr {place}, align {e.dtype.itemsize}"), e.type)
+        return self._narrow(self.set(f"load {t}, ptr {place}, align {alignment(e.dtype)}"), e.type)
 
     def stack_slot(self, type_text: str) -> str:
         """A stack variable, allocated once at function entry."""
@@ -370,7 +422,7 @@ class Expressions:
         v = self.value(value)
         if value.dtype.kind == "bool":
             v = self.set(f"zext {llvm_type(value.type)} {v} to {t}")
-        align = s.buffer.dtype.itemsize
+        align = alignment(s.buffer.dtype)
         if lanes == 1 or (coefficient == 1 and s.mask is None):
             if s.mask is not None:
                 raise TypeError("a masked scalar store is an If")
@@ -380,20 +432,32 @@ class Expressions:
         mask = "splat (i1 true)" if s.mask is None else self.value(s.mask)
         if coefficient == 1 and _lanes_below(s.mask) == 1:
             # A masked store of narrowed integers under a constant mask of one lane: LLVM 22 would write the wide one.
-            first = self.set(f"extractelement {t} {v}, i64 0")
+            complex_ = value.dtype.is_complex
+            first = self._parts(t, v, "poison", (0, 1)) if complex_ else self.set(f"extractelement {t} {v}, i64 0")
             self.emit(
                 f"store {memory_type(Vec(value.dtype))} {first}, ptr {self.address(s.buffer, offset)}, align {align}"
             )
             return
         if coefficient == 1:
             place = ("ptr", self.address(s.buffer, offset))
+            if value.dtype.is_complex:
+                bits, mask = f"<{2 * lanes} x i1>", self._mask_of_parts(mask, value.type)
             self.call("void", f"llvm.masked.store.{mangled(t)}.p0", [(t, v), place, ("i32", str(align)), (bits, mask)])
             return
         if ramp is None:
             raise TypeError(f"lanes of a store to {s.buffer.name} all hit one element")
-        pointers = (f"<{lanes} x ptr>", self._pointers(s.buffer, lanes, coefficient, offset))
+        pointers = self._pointers(s.buffer, lanes, coefficient, offset)
+        if not value.dtype.is_complex:
+            self._scatter(memory_type(value.type), v, lanes, pointers, align, mask)
+            return
+        part = Vec(value.dtype.part, lanes)
+        for k, places in enumerate(self._places_of_parts(part, pointers)):
+            self._scatter(memory_type(part), self._part(k, value.type, v), lanes, places, align, mask)
+
+    def _scatter(self, t: str, v: str, lanes: int, pointers: str, align: int, mask: str) -> None:
+        """Write lanes of type `t` to `pointers`, under the mask."""
         self.call(
             "void",
             f"llvm.masked.scatter.{mangled(t)}.v{lanes}p0",
-            [(t, v), pointers, ("i32", str(align)), (bits, mask)],
+            [(t, v), (f"<{lanes} x ptr>", pointers), ("i32", str(align)), (llvm_type(Vec(T.bool_, lanes)), mask)],
         )

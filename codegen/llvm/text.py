@@ -16,18 +16,26 @@ _SUFFIX: Final = {"float": "f32", "double": "f64"}
 
 
 def scalar_type(dtype: DType) -> str:
-    """The register type of one element; bool is i1 in registers and i8 in memory, 16-bit floats are bits."""
+    """The register type of one element; bool is i1 in registers and i8 in memory, 16-bit floats are bits. A complex
+    number is a vector of its parts."""
+    if dtype.is_complex:
+        return f"<2 x {scalar_type(dtype.part)}>"
     return _SCALARS.get(dtype.name) or f"i{dtype.bits}"
 
 
 def llvm_type(vec: Vec) -> str:
-    """`<16 x float>`, or the element type for one lane."""
+    """`<16 x float>`, or the element type for one lane. Lanes of complex numbers are one vector of all parts, real and
+    imaginary ones in turn."""
+    if vec.dtype.is_complex:
+        return f"<{2 * vec.lanes} x {scalar_type(vec.dtype.part)}>"
     scalar = scalar_type(vec.dtype)
     return scalar if vec.lanes == 1 else f"<{vec.lanes} x {scalar}>"
 
 
 def memory_type(vec: Vec) -> str:
     """The type that is loaded and stored."""
+    if vec.dtype.is_complex:
+        return llvm_type(vec)
     scalar = "i8" if vec.dtype.kind == "bool" else scalar_type(vec.dtype)
     return scalar if vec.lanes == 1 else f"<{vec.lanes} x {scalar}>"
 
@@ -38,6 +46,11 @@ def mangled(type_text: str) -> str:
         lanes, _, element = type_text[1:-1].partition(" x ")
         return f"v{lanes}{_SUFFIX.get(element, element if element != 'ptr' else 'p0')}"
     return _SUFFIX.get(type_text, type_text)
+
+
+def alignment(dtype: DType) -> int:
+    """How the elements of a type lie in memory: complex numbers like their parts."""
+    return dtype.part.itemsize
 
 
 def constant(vec: Vec, value: int | float | bool) -> str:

@@ -36,6 +36,7 @@ from kiln.autograd.tape import attach_one as attach_one
 from kiln.autograd.tape import check_versions as check_versions
 from kiln.autograd.tape import check_writable as check_writable
 from kiln.autograd.tape import edge_of as edge_of
+from kiln.autograd.tape import overwrite as overwrite
 from kiln.autograd.tape import record as record
 from kiln.autograd.tape import refresh as refresh
 from kiln.autograd.tape import resolved as resolved

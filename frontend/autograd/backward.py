@@ -59,7 +59,10 @@ class _Walk:
 
     def add(self, edge: Edge, grad: Any) -> None:
         """Fold one more use in."""
-        if edge is None or grad is None:
+        if grad is None:
+            return
+        edge = resolved(edge)
+        if edge is None:
             return
         so_far = self.so_far(edge)
         self.put(edge, grad if so_far is None else OPS["add"](so_far, grad))
@@ -69,15 +72,21 @@ class _Walk:
         `wanted` edges in that table."""
         while self.heap:
             _, node = heapq.heappop(self.heap)
-            grads = self.pending.pop(node)
+            grads = self.pending.pop(node, None)
+            if grads is None:  # expanded since it was put here
+                continue
             needed = useful is None or node in useful
             if MODES.recorder is not None and (needed or node.hooks is not None):
                 MODES.recorder.walk(node)
+            if node.continues_fold and node.hooks is not None and _tangled(node, node.hooks.places(), grads):
+                self._expand(node, grads)
+                continue
             if node.hooks is not None and (needed or any((node, i) in wanted for i in range(len(grads)))):
                 grads = node.hooks.on_results(grads)
-            for i, grad in enumerate(grads):
-                if (node, i) in wanted:
-                    wanted[(node, i)] = grad
+            if wanted:
+                for i, grad in enumerate(grads):
+                    if (node, i) in wanted:
+                        wanted[(node, i)] = grad
             if not needed:
                 continue
             self._apply(node, grads)
@@ -100,8 +109,32 @@ class _Walk:
             for edge, grad in zip(node.edges, made, strict=True):
                 self.add(edge, grad)
 
+    def _untangle(self, edges: Sequence[Edge]) -> None:
+        """Expand nodes that stand for many where a gradient enters by one result and is wanted at another one that lies
+        behind it."""
+        places: dict[Node, set[int]] = {}
+        for e in edges:
+            if e is not None and isinstance(e[0], Node) and e[0].continues_fold:
+                places.setdefault(e[0], set()).add(e[1])
+        while places:
+            entered = _entered(self.pending)
+            node = next((n for n, at in places.items() if n in entered and _tangled(n, at, entered[n])), None)
+            if node is None:
+                return
+            if MODES.recorder is not None:
+                MODES.recorder.walk(node)
+            del places[node]
+            self._expand(node, self.pending.pop(node, ()))
+
+    def _expand(self, node: Node, grads: Sequence[Any]) -> None:
+        """Put the nodes that a node stands for in its place."""
+        node.expand()
+        for i, grad in enumerate(grads):
+            self.add(resolved((node, i)), grad)
+
     def find(self, inputs: Sequence[Any], retain_graph: bool) -> list[Any]:
         """Run as far as `inputs` need; their gradients, None where nothing leads to them."""
+        self._untangle([resolved(edge_of(t)) for t in inputs])
         edges = [resolved(edge_of(t)) for t in inputs]
         wanted: dict[Edge, Any] = {e: None for e in edges if e is not None and isinstance(e[0], Node)}
         self.run(wanted, _leading_to(edges, self.pending), retain_graph)
@@ -111,6 +144,27 @@ class _Walk:
             hooked = total is not None and t._node is None and t._flags & HOOKED
             found.append(t._hooks.on_result(0, total) if hooked else total)
         return found
+
+
+def _tangled(node: Node, places: Iterable[int], grads: Sequence[Any]) -> bool:
+    """Whether a gradient that comes in for one result flows past another one, which is one of `places`."""
+    behind = {k for i, grad in enumerate(grads) if grad is not None for k in node.behind(i)}
+    return not behind.isdisjoint(places)
+
+
+def _entered(starts: dict[Node, list[Any]]) -> dict[Node, list[Any]]:
+    """The nodes reached from `starts`, with something at each result by which a gradient may come in."""
+    entered = {node: list(grads) for node, grads in starts.items()}
+    todo = list(entered)
+    while todo:
+        for e in map(resolved, todo.pop().edges):
+            node = None if e is None else e[0]
+            if e is not None and isinstance(node, Node):
+                if node not in entered:
+                    entered[node] = [None] * len(node.results)
+                    todo.append(node)
+                entered[node][e[1]] = True
+    return entered
 
 
 def _leading_to(edges: Sequence[Edge], starts: Iterable[Node]) -> set[Node]:
@@ -156,6 +210,8 @@ def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk
     if len(outputs) != len(gradients):
         raise ShapeError(f"{len(gradients)} gradients for {len(outputs)} outputs", op=name)
     walk = _Walk()
+    if MODES.recorder is not None:
+        MODES.recorder.differentiate()
     for out, grad in zip(outputs, gradients, strict=True):
         if not isinstance(out, TensorBase):
             raise ArgumentError(f"gradients start from tensors, not {type(out).__name__}", op=name)
@@ -175,6 +231,13 @@ def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk
                     op=name,
                     operands=[out.ttype],
                     fix="reduce it (for example with sum()), or pass the gradient",
+                )
+            if out.dtype.is_complex:
+                raise GradError(
+                    "a gradient can start by itself only from a real number",
+                    op=name,
+                    operands=[out.ttype],
+                    fix="take its abs() or .real, or pass the gradient",
                 )
             (grad,) = OPS["full"].bind((), {"shape": out.shape, "dtype": out.dtype, "value": 1.0}, receiver=out)
         elif not isinstance(grad, TensorBase) or grad.ttype != out.ttype:

@@ -278,7 +278,7 @@ def _attach(
     if not dirty <= {id(t) for t in outputs}:
         raise GradError("an argument that was marked dirty was not returned", op=name, fix="return it from forward")
     for k, t in enumerate(outputs):
-        if not isinstance(t, TensorBase) or id(t) in fixed or t.dtype.kind != "float":
+        if not isinstance(t, TensorBase) or id(t) in fixed or not t.dtype.is_inexact:
             continue
         if id(t) in dirty:
             if id(t) not in given:
@@ -291,7 +291,7 @@ def _attach(
     node.results = tuple([t.ttype if isinstance(t, TensorBase) else None for t in outputs])  # type: ignore[misc]
     ctx._save(outputs, name)
     for k, t in enumerate(outputs):
-        if not isinstance(t, TensorBase) or id(t) in fixed or t.dtype.kind != "float":
+        if not isinstance(t, TensorBase) or id(t) in fixed or not t.dtype.is_inexact:
             continue
         if id(t) in dirty:
             with GradMode(False):

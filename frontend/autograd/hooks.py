@@ -58,6 +58,10 @@ class Hooks:
         self.after: Table = {}
         """Of a node: after its gradients were computed. Of a leaf: after its gradient was accumulated."""
 
+    def places(self) -> set[int]:
+        """The results of the node whose gradients are looked at."""
+        return {k for k, table in self.tensor.items() if table} | self.retained.keys()
+
     def on_result(self, index: int, grad: Any) -> Any:
         """The gradient of a result once its hooks have seen it, in the order of their registration."""
         for hook in list(self.tensor.get(index, {}).values()):

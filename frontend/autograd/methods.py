@@ -36,10 +36,10 @@ class GradMethods(TensorBase):
         self.requires_grad_(value)
 
     def requires_grad_(self: Self, requires_grad: bool = True) -> Self:
-        """Ask for gradients of this leaf (or stop asking). DTypeError unless floating point."""
-        if requires_grad and self.dtype.kind != "float":
+        """Ask for gradients of this leaf (or stop asking). DTypeError unless floating point or complex."""
+        if requires_grad and not self.dtype.is_inexact:
             raise DTypeError(
-                f"only floating point tensors can require gradients, not {self.dtype}",
+                f"only floating point and complex tensors can require gradients, not {self.dtype}",
                 op="requires_grad_",
                 fix="use float()",
             )
@@ -125,8 +125,8 @@ class GradMethods(TensorBase):
     def data(self, value: Tensor) -> None:
         if not isinstance(value, TensorBase):
             raise ArgumentError(f".data is a tensor, not a {type(value).__name__}", op="data")
-        if value.dtype is not self.dtype and self._flags & REQUIRES_GRAD and value.dtype.kind != "float":
-            raise DTypeError("requires a gradient, so its data must be floating point", op="data")
+        if value.dtype is not self.dtype and self._flags & REQUIRES_GRAD and not value.dtype.is_inexact:
+            raise DTypeError("requires a gradient, so its data must be floating point or complex", op="data")
         if MODES.recorder is not None:
             MODES.recorder.change(cast("Tensor", self), "setting .data")
         self._buffer, self._ptr, self._layout = value._buffer, value._ptr, value._layout

@@ -6,18 +6,19 @@ Every op applied while gradients are wanted leaves a `Node` with a sequence numb
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from collections.abc import Callable, Sequence, Set
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kiln import dispatch
 from kiln.autograd import hooks
 from kiln.autograd.grad_mode import enable_grad
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, TensorBase, View
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
 from kiln.ir.ops.movement import inverse
-from kiln.ir.types import TensorType
+from kiln.ir.ops.pairs import INVERSES
+from kiln.ir.types import TensorType, bool_
 from kiln.location import user_location
 
 if TYPE_CHECKING:
@@ -71,6 +72,10 @@ class Node:
 
     def expand(self) -> None:
         """Called before derivatives of gradients are computed: a node that stands for many may set `expansion`."""
+
+    def behind(self, index: int) -> Set[int]:
+        """The other results that result `index` was computed from, for a node that stands for many."""
+        return frozenset()
 
     @property
     def name(self) -> str:
@@ -127,12 +132,16 @@ def resolved(edge: Edge) -> Edge:
 
 
 def attach(node: Node, results: Sequence[TensorBase]) -> None:
-    """Make `results` the outputs of `node`; those that are not floating point take no part."""
+    """Make `results` the outputs of `node`; those that are neither floating point nor complex take no part."""
     for i, t in enumerate(results):
-        if t._layout.dtype.kind == "float":
+        if t._layout.dtype.is_inexact:
             t._node = node
             t._index = i
             t._flags |= REQUIRES_GRAD
+
+
+Saved: TypeAlias = "tuple[Any, Any, int]"
+"""A tensor that a derivative will read, its memory then, and the version of that."""
 
 
 class Untouched:
@@ -147,6 +156,13 @@ class Untouched:
         raise AssertionError(f"{op.name} was applied to an operand that its rule did not declare as saved")
 
 
+def untouched(layout: Layout) -> Any:
+    """The stand-in for operands of this layout."""
+    if layout.untouched is None:
+        layout.untouched = Untouched(layout.ttype)
+    return layout.untouched
+
+
 class OpNode(Node):
     """The tape entry of one op: what its derivative rule needs."""
 
@@ -159,16 +175,19 @@ class OpNode(Node):
         self.op = op
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
-        saved = [i for i in op.saved_operands if i < len(operands)]
-        self.operands: tuple[Any, ...] | None = tuple(
-            [t if i in saved else Untouched(t._layout.ttype) for i, t in enumerate(operands)]
-        )
-        self.saved_results = tuple([_saved_result(t, keep_results) for t in [results[i] for i in op.saved_results]])
+        reads, kept = op.saved(self.needs) if op.saved_for else (op.saved_operands, op.saved_results)
+        held: list[Any] = [untouched(t._layout) for t in operands]
         # The memory that the rule will read, with its version: a later in-place write is an error.
-        self.versions = tuple(
-            [(t, t._buffer, t._buffer.version) for t in [operands[i] for i in saved]]
-            + [(t, t._buffer, t._buffer.version) for t in self.saved_results]
-        )
+        versions: list[Saved] = []
+        for i in reads:
+            if i < len(held):
+                held[i] = t = operands[i]
+                versions.append((t, t._buffer, t._buffer.version))
+        self.operands: tuple[Any, ...] | None = tuple(held)
+        self.saved_results = tuple([_saved_result(results[i], keep_results) for i in kept]) if kept else ()
+        for t in self.saved_results:
+            versions.append((t, t._buffer, t._buffer.version))
+        self.versions = tuple(versions)
 
     @property
     def name(self) -> str:
@@ -194,8 +213,10 @@ class OpNode(Node):
     def _call_results(self) -> tuple[Any, ...]:
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
         results: list[Any] = [Untouched(t) for t in self.results]
-        for i, t in zip(self.op.saved_results, self.saved_results, strict=True):
-            if t._node is None and MODES.grad_enabled:
+        if not self.saved_results:
+            return tuple(results)
+        for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
+            if t._node is None and MODES.grad_enabled and t._layout.dtype.is_inexact:
                 t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
             results[i] = t
@@ -206,10 +227,6 @@ class OpNode(Node):
             self.operands = None
             self.saved_results = ()
             self.versions = ()
-
-
-Saved: TypeAlias = "tuple[Any, Any, int]"
-"""A tensor that a derivative will read, its memory then, and the version of that."""
 
 
 def check_versions(op: str, saved: Sequence[Saved]) -> None:
@@ -241,10 +258,12 @@ def _saved_result(t: Any, keep: bool) -> Any:
 
 def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
     """Put an op that was just executed on the tape if one of its operands wants gradients."""
+    flags = 0
     for t in operands:
         if t._view is not None:
             refresh(t)
-    if any(t._flags & REQUIRES_GRAD for t in operands):
+        flags |= t._flags
+    if flags & REQUIRES_GRAD:
         attach(OpNode(op, operands, attrs, results, MODES.recorder is not None), results)
 
 
@@ -329,7 +348,8 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
         return
     if taped:
         # The rule may read operands later, when this memory holds the result: it gets a copy.
-        operands = [OPS["copy"](x) if x is t and i in op.saved_operands else x for i, x in enumerate(operands)]
+        saved, _ = op.saved([_wants_grad(x) for x in operands])
+        operands = [OPS["copy"](x) if x is t and i in saved else x for i, x in enumerate(operands)]
     # A plain copy needs no operation of its own, unless its history differs from its source's.
     new = operands[0] if op.name == "copy" and not taped else op.bind(operands, attrs)[0]
     if taped:
@@ -337,6 +357,24 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     dispatch.write(t, OPS["copy"], (new,), {})
     if MODES.recorder is not None:
         MODES.recorder.record_write(t, new)
+
+
+def overwrite(t: Any, name: str, value: Any) -> None:
+    """t[...] = value, of t's type. Gradients go on through `t`, as zeros, where they did before."""
+    if MODES.grad_enabled and _wants_grad(t) and not _written_in_part(t):
+        attrs = {"shape": t.shape, "dtype": bool_, "value": True}
+        (everywhere,) = OPS["full"].bind((), attrs, receiver=t)
+        write_in_place(t, name, OPS["where"], (everywhere, value, t), {})
+    else:
+        write_in_place(t, name, OPS["copy"], (value,), {})
+
+
+def _written_in_part(t: Any) -> bool:
+    """Whether `t` shows a part of its base, which keeps the gradients of the rest (and none of this part's)."""
+    return t._view is not None and t._view.chain is not None and any(op.name in _PARTS for op, _ in t._view.chain)
+
+
+_PARTS: Final = frozenset({"slice", "affine"})
 
 
 def _wants_grad(t: Any) -> bool:
@@ -384,6 +422,8 @@ def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
         return OPS["permute"](value, dims=inverse(cast("tuple[int, ...]", attrs["dims"])))
     if op.name == "broadcast" and value.ttype.numel() == base.ttype.numel():
         return OPS["reshape"](value, shape=base.shape)
+    if op.name in INVERSES:
+        return OPS[INVERSES[op.name]](value)
     if op.name == "affine":
         return OPS["affine_scatter"](base, value, starts=attrs["starts"], steps=attrs["steps"])
     raise GradError(f"no in-place write through {op.name}", fix="write to a clone()")

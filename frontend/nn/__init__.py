@@ -54,6 +54,19 @@ from kiln.nn.dropout import Dropout1d as Dropout1d
 from kiln.nn.dropout import Dropout2d as Dropout2d
 from kiln.nn.dropout import Dropout3d as Dropout3d
 from kiln.nn.dropout import FeatureAlphaDropout as FeatureAlphaDropout
+from kiln.nn.lazy import LazyBatchNorm1d as LazyBatchNorm1d
+from kiln.nn.lazy import LazyBatchNorm2d as LazyBatchNorm2d
+from kiln.nn.lazy import LazyBatchNorm3d as LazyBatchNorm3d
+from kiln.nn.lazy import LazyConv1d as LazyConv1d
+from kiln.nn.lazy import LazyConv2d as LazyConv2d
+from kiln.nn.lazy import LazyConvTranspose1d as LazyConvTranspose1d
+from kiln.nn.lazy import LazyConvTranspose2d as LazyConvTranspose2d
+from kiln.nn.lazy import LazyInstanceNorm1d as LazyInstanceNorm1d
+from kiln.nn.lazy import LazyInstanceNorm2d as LazyInstanceNorm2d
+from kiln.nn.lazy import LazyInstanceNorm3d as LazyInstanceNorm3d
+from kiln.nn.lazy import LazyLinear as LazyLinear
+from kiln.nn.lazy import UninitializedBuffer as UninitializedBuffer
+from kiln.nn.lazy import UninitializedParameter as UninitializedParameter
 from kiln.nn.linear import Bilinear as Bilinear
 from kiln.nn.linear import CosineSimilarity as CosineSimilarity
 from kiln.nn.linear import Flatten as Flatten
@@ -65,6 +78,7 @@ from kiln.nn.losses import BCELoss as BCELoss
 from kiln.nn.losses import BCEWithLogitsLoss as BCEWithLogitsLoss
 from kiln.nn.losses import CosineEmbeddingLoss as CosineEmbeddingLoss
 from kiln.nn.losses import CrossEntropyLoss as CrossEntropyLoss
+from kiln.nn.losses import CTCLoss as CTCLoss
 from kiln.nn.losses import GaussianNLLLoss as GaussianNLLLoss
 from kiln.nn.losses import HingeEmbeddingLoss as HingeEmbeddingLoss
 from kiln.nn.losses import HuberLoss as HuberLoss

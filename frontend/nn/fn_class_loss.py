@@ -7,6 +7,7 @@ from typing import Any
 
 from kiln import functional as F
 from kiln.base import TensorBase
+from kiln.composite import composite
 from kiln.creation import arange
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
@@ -67,6 +68,7 @@ class _Classes:
         return F.div(F.sum(loss), F.sum(weights))
 
 
+@composite
 @in_float32
 def nll_loss(
     input: TensorBase,
@@ -88,6 +90,7 @@ def nll_loss(
     return classes.averaged(classes.picked(), mode)
 
 
+@composite
 @in_float32
 def cross_entropy(
     input: TensorBase,

@@ -15,7 +15,7 @@ from kiln.base import Operand, TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.maths import log1p
 from kiln.nn.fn_linear import pairwise_distance
-from kiln.promotion import cast_to, floating, in_float32, tensor_arg
+from kiln.promotion import cast_to, floating, in_float32, number, tensor_arg
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -263,7 +263,7 @@ def gaussian_nll_loss(
     op = "gaussian_nll_loss"
     check_reduction(op, reduction)
     x = floating(op, input)
-    v = tensor_arg(op, var) if isinstance(var, TensorBase) else F.add(F.mul(x.detach(), 0.0), float(var))
+    v = tensor_arg(op, var) if isinstance(var, TensorBase) else F.add(F.mul(x.detach(), 0.0), float(number(var)))
     if v.shape != x.shape:
         if x.shape[:-1] == v.shape:
             v = F.unsqueeze(v, -1)

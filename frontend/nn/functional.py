@@ -41,6 +41,7 @@ from kiln.nn.fn_attention import scaled_dot_product_attention as scaled_dot_prod
 from kiln.nn.fn_class_loss import cross_entropy as cross_entropy
 from kiln.nn.fn_class_loss import multi_margin_loss as multi_margin_loss
 from kiln.nn.fn_class_loss import nll_loss as nll_loss
+from kiln.nn.fn_ctc import ctc_loss as ctc_loss
 from kiln.nn.fn_dropout import alpha_dropout as alpha_dropout
 from kiln.nn.fn_dropout import dropout as dropout
 from kiln.nn.fn_dropout import dropout1d as dropout1d
@@ -90,3 +91,5 @@ from kiln.pooling import lp_pool1d as lp_pool1d
 from kiln.pooling import lp_pool2d as lp_pool2d
 from kiln.pooling import max_pool1d as max_pool1d
 from kiln.pooling import max_pool2d as max_pool2d
+from kiln.resampling import affine_grid as affine_grid
+from kiln.resampling import grid_sample as grid_sample

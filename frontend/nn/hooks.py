@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from kiln.autograd import Node, attach_one, edge_of
+from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import ArgumentError, CaptureError
 from kiln.ir.types import TensorType
@@ -14,26 +14,6 @@ from kiln.ir.types import TensorType
 if TYPE_CHECKING:
     from kiln.nn.module import Module
     from kiln.tensor import Tensor
-
-_next_id = itertools.count()
-
-
-class RemovableHandle:
-    """Takes a hook away again: `remove()`, or the end of a `with` block."""
-
-    def __init__(self, hooks: dict[int, Any]) -> None:
-        self.id = next(_next_id)
-        self._hooks = hooks
-
-    def remove(self) -> None:
-        """Forget the hook; nothing happens the second time."""
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
 
 
 class Hook(NamedTuple):
@@ -47,16 +27,12 @@ class Hook(NamedTuple):
 def register(hooks: dict[int, Any], hook: Any, prepend: bool = False) -> RemovableHandle:
     """Put `hook` behind the others, or before them."""
     function = hook.function if isinstance(hook, Hook) else hook
-    if not callable(function):
-        raise ArgumentError(f"a hook must be callable, not a {type(function).__name__}")
-    handle = RemovableHandle(hooks)
+    others = dict(hooks)
+    handle = RemovableHandle(hooks, function)
+    hooks[handle.id] = hook
     if prepend:
-        others = dict(hooks)
-        hooks.clear()
-        hooks[handle.id] = hook
-        hooks.update(others)
-    else:
-        hooks[handle.id] = hook
+        for key in others:  # behind the new one
+            hooks[key] = hooks.pop(key)
     return handle
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, cast
 
+from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES
 from kiln.errors import ArgumentError, CaptureError, DTypeError, InvalidValueError, NotYetError
 from kiln.ir import types as T
 from kiln.ir.types import Device, DType
 from kiln.nn import hooks as H
 from kiln.nn import state as S
-from kiln.nn.hooks import Hook, RemovableHandle
+from kiln.nn.hooks import Hook
 from kiln.nn.parameter import Buffer, Parameter
 from kiln.tensor import Tensor
 

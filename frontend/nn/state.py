@@ -54,7 +54,7 @@ def state_dict(module: Module, destination: dict[str, Any], prefix: str, keep_va
     """Put the state of `module` and all below it into `destination`."""
     _call(module, "save_pre", prefix, keep_vars)
     for name, x in _own(module):
-        destination[prefix + name] = x if keep_vars else x.detach()
+        destination[prefix + name] = x if keep_vars or is_lazy(x) else x.detach()
     if _has_extra(module):
         destination[prefix + EXTRA] = module.get_extra_state()
     for name, child in module._modules.items():
@@ -102,6 +102,8 @@ class _Load:
             self.errors.append(
                 f'While copying the parameter named "{key}", expected a tensor but received {type(given).__name__}'
             )
+        elif is_lazy(given) or is_lazy(x):
+            self._lazy(module, name, key, x, given)
         elif given.shape != x.shape:
             self.errors.append(
                 f"size mismatch for {key}: copying a param with shape {list(given.shape)} from checkpoint, "
@@ -115,6 +117,22 @@ class _Load:
             self.writes.append(lambda: setattr(module, name, taken.requires_grad_(wanted)))
         else:
             self.writes.append(lambda: setattr(module, name, given))
+
+    def _lazy(self, module: Module, name: str, key: str, x: Any, given: Tensor) -> None:
+        """An entry that has no shape, here or there."""
+        if not is_lazy(x):
+            self.errors.append(f"{key} has no shape in the state (from a lazy module that was never called).")
+        elif not is_lazy(given) and self.assign:
+            taken = Parameter(given, x.requires_grad) if isinstance(x, Parameter) else given
+            self.writes.append(lambda: setattr(module, name, taken))
+        elif not is_lazy(given):
+            self.writes.append(lambda: x.materialize(given.shape))
+            self.writes.append(lambda: _copy(x, given))
+
+
+def is_lazy(x: Tensor) -> bool:
+    """Whether it waits for its shape, as parameters of lazy modules do."""
+    return hasattr(type(x), "materialize")
 
 
 def _copy(x: Tensor, given: Tensor) -> None:

@@ -14,6 +14,7 @@ from kiln.creation import full_like, tensor, zeros, zeros_like
 from kiln.errors import InvalidValueError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
+from kiln.optim.fused import elementwise
 from kiln.optim.optimizer import (
     Number,
     Optimizer,
@@ -24,6 +25,8 @@ from kiln.optim.optimizer import (
     check_number,
     decayed,
     present,
+    scale_,
+    times,
 )
 from kiln.promotion import apply
 from kiln.tensor import Tensor
@@ -63,7 +66,7 @@ class RMSprop(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "alpha", "eps", "weight_decay", "momentum"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         state = {"step": zeros(dtype=T.float64), "square_avg": zeros_like(p)}
@@ -73,8 +76,9 @@ class RMSprop(Optimizer):
             state["grad_avg"] = zeros_like(p)
         return state
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
-        v, alpha, momentum, lr = state["square_avg"], group["alpha"], group["momentum"], at(group["lr"], p)
+        v, alpha, momentum, lr = state["square_avg"], group["alpha"], group["momentum"], group["lr"]
         state["step"].add_(1.0)
         g = decayed(grad, p, group["weight_decay"])
         v.mul_(alpha)
@@ -86,11 +90,11 @@ class RMSprop(Optimizer):
         scale = v.sqrt() + group["eps"]
         if present(momentum):
             buffer = state["momentum_buffer"]
-            buffer.mul_(at(momentum, p))
+            scale_(buffer, momentum)
             buffer.add_(g / scale)
-            p.sub_(buffer * lr)
+            p.sub_(times(buffer, lr))
         else:
-            p.sub_(g * lr / scale)
+            p.sub_(times(g, lr) / scale)
 
 
 class Adagrad(Optimizer):
@@ -121,19 +125,20 @@ class Adagrad(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         start = float(group["initial_accumulator_value"])
         return {"step": zeros(dtype=T.float64), "sum": full_like(p, start)}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, v = state["step"], state["sum"]
         step.add_(1.0)
         g = decayed(grad, p, group["weight_decay"])
         rate = group["lr"] / (1.0 + (step - 1.0) * group["lr_decay"])
         v.add_(g * g)
-        p.sub_(g * at(rate, p) / (v.sqrt() + group["eps"]))
+        p.sub_(times(g, rate) / (v.sqrt() + group["eps"]))
 
 
 class Adadelta(Optimizer):
@@ -157,13 +162,14 @@ class Adadelta(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
         if not 0.0 <= group["rho"] <= 1.0:
             raise InvalidValueError(f"rho must be in [0, 1], got {group['rho']!r}", op="Adadelta")
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         return {"step": zeros(dtype=T.float64), "square_avg": zeros_like(p), "acc_delta": zeros_like(p)}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         v, u, rho, eps = state["square_avg"], state["acc_delta"], group["rho"], group["eps"]
         state["step"].add_(1.0)
@@ -173,7 +179,7 @@ class Adadelta(Optimizer):
         delta = (u + eps).sqrt() / (v + eps).sqrt() * g
         u.mul_(rho)
         u.add_(delta * (1.0 - rho) * delta)
-        p.sub_(delta * at(group["lr"], p))
+        p.sub_(times(delta, group["lr"]))
 
 
 class Adamax(Optimizer):
@@ -196,18 +202,19 @@ class Adamax(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        _check_adam(group)
+        _check_adam(type(self).__name__, group)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         return {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, m, u, (beta1, beta2) = state["step"], state["exp_avg"], state["exp_inf"], group["betas"]
         step.add_(1.0)
         g = decayed(grad, p, group["weight_decay"])
-        m.add_((g - m) * at(1.0 - beta1, p))
-        u.copy_(F.maximum(u * at(beta2, p), g.abs() + group["eps"]))
-        p.sub_(m * at(group["lr"] / (1.0 - beta1**step), p) / u)
+        m.add_(times(g - m, 1.0 - beta1))
+        u.copy_(F.maximum(times(u, beta2), g.abs() + group["eps"]))
+        p.sub_(times(m, group["lr"] / (1.0 - beta1**step)) / u)
 
 
 class NAdam(Optimizer):
@@ -247,14 +254,15 @@ class NAdam(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        _check_adam(group)
-        check_number("momentum_decay", group["momentum_decay"], 0.0)
+        _check_adam(type(self).__name__, group)
+        check_number(type(self).__name__, "momentum_decay", group["momentum_decay"], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         one = tensor(1.0, dtype=T.float64)
         step = zeros(dtype=T.float64)
         return {"step": step, "mu_product": one, "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, product, m, v = state["step"], state["mu_product"], state["exp_avg"], state["exp_avg_sq"]
         (beta1, beta2), lr, wane = group["betas"], group["lr"], group["momentum_decay"]
@@ -263,12 +271,12 @@ class NAdam(Optimizer):
         mu = beta1 * (1.0 - 0.5 * (0.96 ** (step * wane)))
         mu_next = beta1 * (1.0 - 0.5 * (0.96 ** ((step + 1.0) * wane)))
         product.mul_(mu)
-        m.add_((g - m) * at(1.0 - beta1, p))
-        v.mul_(at(beta2, p))
-        v.add_(g * at(1.0 - beta2, p) * g)
+        m.add_(times(g - m, 1.0 - beta1))
+        scale_(v, beta2)
+        v.add_(times(g, 1.0 - beta2) * g)
         scale = (v / at(1.0 - beta2**step, p)).sqrt() + group["eps"]
-        p.sub_(g * at(lr * (1.0 - mu) / (1.0 - product), p) / scale)
-        p.sub_(m * at(lr * mu_next / (1.0 - product * mu_next), p) / scale)
+        p.sub_(times(g, lr * (1.0 - mu) / (1.0 - product)) / scale)
+        p.sub_(times(m, lr * mu_next / (1.0 - product * mu_next)) / scale)
 
 
 class RAdam(Optimizer):
@@ -306,24 +314,25 @@ class RAdam(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        _check_adam(group)
+        _check_adam(type(self).__name__, group)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         return {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, m, v, (beta1, beta2) = state["step"], state["exp_avg"], state["exp_avg_sq"], group["betas"]
         step.add_(1.0)
         g = _weights_decayed(p, grad, group)
-        m.add_((g - m) * at(1.0 - beta1, p))
-        v.mul_(at(beta2, p))
-        v.add_(g * at(1.0 - beta2, p) * g)
+        m.add_(times(g - m, 1.0 - beta1))
+        scale_(v, beta2)
+        v.add_(times(g, 1.0 - beta2) * g)
         left = 1.0 - beta2**step
         long = 2.0 / (1.0 - beta2) - 1.0
         length = long - 2.0 * step * (beta2**step) / left
         rect = ((length - 4.0) * (length - 2.0) * long / ((long - 4.0) * (long - 2.0) * length)).sqrt()
-        delta = m / at(1.0 - beta1**step, p) * at(group["lr"], p)
-        rectified = delta * (at(left.sqrt(), p) / (v.sqrt() + group["eps"])) * at(rect, p)
+        delta = times(m / at(1.0 - beta1**step, p), group["lr"])
+        rectified = times(delta * (at(left.sqrt(), p) / (v.sqrt() + group["eps"])), rect)
         p.sub_(F.where(length > 5.0, rectified, delta))
 
 
@@ -347,7 +356,7 @@ class Rprop(Optimizer):
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
-        check_number("lr", group["lr"], 0.0)
+        check_number(type(self).__name__, "lr", group["lr"], 0.0)
         if not 0.0 < group["etas"][0] < 1.0 < group["etas"][1]:
             raise InvalidValueError(f"etas must lie below and above 1, got {group['etas']!r}", op="Rprop")
 
@@ -356,6 +365,7 @@ class Rprop(Optimizer):
         size.fill_(group["lr"])
         return {"step": zeros(dtype=T.float64), "prev": zeros_like(p), "step_size": size}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         size, before = state["step_size"], state["prev"]
         (less, more), (smallest, largest) = group["etas"], group["step_sizes"]
@@ -405,7 +415,7 @@ class ASGD(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "weight_decay"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         eta = zeros(dtype=T.float64)
@@ -413,21 +423,22 @@ class ASGD(Optimizer):
         one = tensor(1.0, dtype=T.float64)
         return {"step": zeros(dtype=T.float64), "eta": eta, "mu": one, "ax": zeros_like(p)}
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, eta, mu, average, lr = state["step"], state["eta"], state["mu"], state["ax"], group["lr"]
         step.add_(1.0)
         g = decayed(grad, p, group["weight_decay"])
-        p.mul_(at(1.0 - group["lambd"] * eta, p))
-        p.sub_(g * at(eta, p))
-        average.copy_(F.where(mu == 1.0, p, average + (p - average) * at(mu, p)))
+        scale_(p, 1.0 - group["lambd"] * eta)
+        p.sub_(times(g, eta))
+        average.copy_(F.where(mu == 1.0, p, average + times(p - average, mu)))
         eta.copy_(lr / (1.0 + group["lambd"] * lr * step) ** group["alpha"])
         mu.copy_(1.0 / F.maximum(step - group["t0"], 1.0))
 
 
-def _check_adam(group: Mapping[str, Any]) -> None:
+def _check_adam(op: str, group: Mapping[str, Any]) -> None:
     for name in ("lr", "eps", "weight_decay"):
-        check_number(name, group[name], 0.0)
-    check_betas(group["betas"])
+        check_number(op, name, group[name], 0.0)
+    check_betas(op, group["betas"])
 
 
 def _weights_decayed(p: Tensor, grad: Tensor, group: Mapping[str, Any]) -> Tensor:
@@ -436,5 +447,5 @@ def _weights_decayed(p: Tensor, grad: Tensor, group: Mapping[str, Any]) -> Tenso
     if not group["decoupled_weight_decay"]:
         return decayed(grad, p, decay)
     if present(decay):
-        p.mul_(at(1.0 - group["lr"] * decay, p))
+        scale_(p, 1.0 - group["lr"] * decay)
     return grad

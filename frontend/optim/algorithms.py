@@ -9,6 +9,7 @@ from kiln import functional as F
 from kiln.creation import zeros, zeros_like
 from kiln.errors import InvalidValueError
 from kiln.ir import types as T
+from kiln.optim.fused import elementwise
 from kiln.optim.optimizer import (
     Number,
     Optimizer,
@@ -19,6 +20,8 @@ from kiln.optim.optimizer import (
     check_number,
     decayed,
     present,
+    scale_,
+    times,
 )
 from kiln.tensor import Tensor
 
@@ -59,7 +62,7 @@ class SGD(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "momentum", "weight_decay"):
-            check_number(name, group[name], 0.0)
+            check_number(type(self).__name__, name, group[name], 0.0)
         if group["nesterov"] and (not present(group["momentum"]) or group["dampening"]):
             raise InvalidValueError("nesterov needs momentum and no dampening", op="SGD")
 
@@ -71,20 +74,20 @@ class SGD(Optimizer):
                 state["started"] = zeros(dtype=p.dtype)  # 0 before the first step, then 1
         return state
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         momentum, dampening = group["momentum"], group["dampening"]
         g = decayed(grad, p, group["weight_decay"])
         if present(momentum):
-            momentum = at(momentum, p)
             buffer = state["momentum_buffer"]
             share = g
             if present(dampening):
                 share = g * (1.0 - state["started"] * dampening)
                 state["started"].fill_(1.0)
-            buffer.mul_(momentum)
+            scale_(buffer, momentum)
             buffer.add_(share)
-            g = g + buffer * momentum if group["nesterov"] else buffer
-        p.sub_(g * at(group["lr"], p))
+            g = g + times(buffer, momentum) if group["nesterov"] else buffer
+        p.sub_(times(g, group["lr"]))
 
 
 class Adam(Optimizer):
@@ -126,8 +129,8 @@ class Adam(Optimizer):
 
     def check(self, group: Mapping[str, Any]) -> None:
         for name in ("lr", "eps", "weight_decay"):
-            check_number(name, group[name], 0.0)
-        check_betas(group["betas"])
+            check_number(type(self).__name__, name, group[name], 0.0)
+        check_betas(type(self).__name__, group["betas"])
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         state = {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
@@ -135,6 +138,7 @@ class Adam(Optimizer):
             state["max_exp_avg_sq"] = zeros_like(p)
         return state
 
+    @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, m, v = state["step"], state["exp_avg"], state["exp_avg_sq"]
         (beta1, beta2), lr, decay = group["betas"], group["lr"], group["weight_decay"]
@@ -142,19 +146,19 @@ class Adam(Optimizer):
         g = grad
         if group["decoupled_weight_decay"]:
             if present(decay):
-                p.mul_(at(1.0 - lr * decay, p))
+                scale_(p, 1.0 - lr * decay)
         else:
             g = decayed(g, p, decay)
-        m.add_((g - m) * at(1.0 - beta1, p))
-        v.mul_(at(beta2, p))
-        v.add_(g * at(1.0 - beta2, p) * g)
+        m.add_(times(g - m, 1.0 - beta1))
+        scale_(v, beta2)
+        v.add_(times(g, 1.0 - beta2) * g)
         if group["amsgrad"]:
             largest = state["max_exp_avg_sq"]
             largest.copy_(F.maximum(largest, v))
             v = largest
         rate = lr / (1.0 - beta1**step)
         scale = (1.0 - beta2**step).sqrt()
-        p.sub_(m * at(rate, p) / (v.sqrt() / at(scale, p) + group["eps"]))
+        p.sub_(times(m, rate) / (v.sqrt() / at(scale, p) + group["eps"]))
 
 
 class AdamW(Adam):

@@ -26,7 +26,8 @@ SCHEDULED: Final = ("lr", "momentum", "betas")
 
 class Group(MutableMapping[str, Any]):
     """The options of one group, "params" among them. `changed` is called after an option was set that may ask for
-    other state: one that is not scheduled, or a number that became 0 or was 0."""
+    other state: one that is not scheduled, or a number that became 0 or was 0. `stamp` counts the changes that do not
+    show in the content of the same tensors."""
 
     def __init__(self, options: Mapping[str, Any], changed: Callable[[Group], None]) -> None:
         self._options: dict[str, Any] = {}
@@ -35,10 +36,17 @@ class Group(MutableMapping[str, Any]):
             self._options[name] = value
             self._traced[name] = _mirror(name, value, None)
         self._changed = changed
+        self.stamp = 0
+        self.steps: Any = None
+        """What `fused.py` knows about steps of this group."""
 
     def current(self) -> Mapping[str, Any]:
         """The options that a step computes with: numbers, or their tensors while a function is captured."""
         return self._options if MODES.recorder is None else self._traced
+
+    def traced(self) -> Mapping[str, Any]:
+        """The options with tensors in place of scheduled numbers."""
+        return self._traced
 
     def __getitem__(self, name: str) -> Any:
         value = self._options[name]
@@ -56,11 +64,13 @@ class Group(MutableMapping[str, Any]):
         before = self._traced.get(name)
         self._traced[name] = after = _mirror(name, value, before)
         if after is not before:
+            self.stamp += 1
             self._changed(self)
 
     def __delitem__(self, name: str) -> None:
         del self._options[name]
         del self._traced[name]
+        self.stamp += 1
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._options)

@@ -59,7 +59,7 @@ class LBFGS(Optimizer):
         self._params: list[Tensor] = self.param_groups[0]["params"]
 
     def check(self, group: Mapping[str, Any]) -> None:
-        check_number("lr", group["lr"], 0.0)
+        check_number(type(self).__name__, "lr", group["lr"], 0.0)
         if group["line_search_fn"] not in (None, "strong_wolfe"):
             raise InvalidValueError(
                 f'line_search_fn must be None or "strong_wolfe", got {group["line_search_fn"]!r}', op="LBFGS"

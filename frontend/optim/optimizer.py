@@ -14,7 +14,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from kiln.autograd import enable_grad, no_grad
 from kiln.autograd.hooks import RemovableHandle
+from kiln.base import MODES
 from kiln.errors import ArgumentError, InvalidValueError, LoadError, NotYetError
+from kiln.optim.fused import Steps
 from kiln.optim.groups import Group
 from kiln.pytree import map_tree
 from kiln.tensor import Tensor
@@ -136,11 +138,21 @@ class Optimizer:
         with no_grad():
             for group in self.param_groups:
                 options = group.current()
+                fused = self._steps(group)
                 for p in options["params"]:
                     grad = p.grad
-                    if grad is not None:
+                    if grad is not None and not (fused is not None and fused.take(p, grad, self.state[p])):
                         self.update(p, -grad if options.get("maximize") else grad, self.state[p], options)
         return loss
+
+    def _steps(self, group: Group) -> Steps | None:
+        """Steps of the group as native calls of their own, if it can have such: not where they are captured."""
+        if MODES.recorder is not None:
+            return None
+        steps = group.steps
+        if steps is None or not steps.fit(group):
+            steps = group.steps = Steps(self, group)
+        return steps if steps.possible else None
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
         """Call hook(optimizer, args, kwargs) before each step, which takes the (args, kwargs) that it returns, if any.
@@ -240,20 +252,23 @@ def _replaced(own: dict[str, Any], loaded: dict[str, Any]) -> dict[str, Any]:
     return own
 
 
-def check_number(name: str, value: Any, low: float, high: float = float("inf")) -> None:
+def check_number(op: str, name: str, value: Any, low: float, high: float = float("inf")) -> None:
     """InvalidValueError unless low <= value < high; tensors are not looked at."""
     if isinstance(value, Tensor):
         return
     if not isinstance(value, (int, float)) or not low <= value < high:
-        raise InvalidValueError(f"{name} must be in [{low}, {high}), got {value!r}")
+        limit = "" if high == float("inf") else f" and below {high}"
+        raise InvalidValueError(
+            f"{name} must be in [{low}, {high}), got {value!r}", op=op, fix=f"pass a number of at least {low}{limit}"
+        )
 
 
-def check_betas(betas: Any) -> None:
+def check_betas(op: str, betas: Any) -> None:
     """InvalidValueError unless a pair of numbers (or tensors) in [0, 1)."""
     if not isinstance(betas, Sequence) or len(betas) != 2:
-        raise InvalidValueError(f"betas must be a pair, got {betas!r}")
+        raise InvalidValueError(f"betas must be a pair, got {betas!r}", op=op, fix="pass two numbers in [0, 1)")
     for i, beta in enumerate(betas):
-        check_number(f"betas[{i}]", beta, 0.0, 1.0)
+        check_number(op, f"betas[{i}]", beta, 0.0, 1.0)
 
 
 def check_implementation(options: Mapping[str, Any], op: str) -> None:
@@ -272,11 +287,29 @@ def present(value: Number) -> bool:
     return isinstance(value, Tensor) or value != 0
 
 
-def at(value: Number, like: Tensor) -> Number:
-    """A number that was computed in float64 for use with `like`: a tensor in its dtype."""
-    return value.to(like.dtype) if isinstance(value, Tensor) else value
+def at(value: Tensor, like: Tensor) -> Tensor:
+    """A single number that was computed in float64, in the dtype of `like`."""
+    return value.to(like.dtype)
+
+
+def times(x: Tensor, value: Number) -> Tensor:
+    """x * value, whether that is a number or a single number in a tensor: the same bits, since 16-bit floats are
+    multiplied in float32, and rounded once."""
+    if not isinstance(value, Tensor):
+        return x * value
+    if x.dtype.is_half:
+        return (x.float() * value.float()).to(x.dtype)
+    return x * value.to(x.dtype)
+
+
+def scale_(x: Tensor, value: Number) -> None:
+    """x = times(x, value), in place."""
+    if isinstance(value, Tensor) and x.dtype.is_half:
+        x.copy_(times(x, value))
+    else:
+        x.mul_(value.to(x.dtype) if isinstance(value, Tensor) else value)
 
 
 def decayed(grad: Tensor, p: Tensor, decay: Number) -> Tensor:
     """grad + decay * p."""
-    return grad + p * at(decay, p) if present(decay) else grad
+    return grad + times(p, decay) if present(decay) else grad

@@ -154,6 +154,8 @@ def _scatter(name: str, doc: str, combine: str, fold: Callable[[Any, Any], Any],
         table, value = operands
         if table.dtype is not value.dtype:
             raise OpTypeError(name, f"operands have dtypes {table.dtype} and {value.dtype}", "dtype")
+        if combine != "set" and table.dtype.is_complex:
+            raise OpTypeError(name, f"is not defined for {table.dtype}", "dtype")
         _check(name, table, value.shape, attrs)
         static = all(isinstance(n, int) for n in (*table.shape, *value.shape))
         if alone and static:
@@ -186,7 +188,7 @@ def _scatter(name: str, doc: str, combine: str, fold: Callable[[Any, Any], Any],
             Scatter("scatter", combine),
             vjp=vjp,
             jvp=jvp,
-            traits=frozenset({"exact"}),
+            traits=frozenset({"exact"} if combine == "set" else {"exact", "parts"}),
             arity=2,
         )
     )

@@ -11,6 +11,7 @@ rule serves the eager tape, the captured graph and every higher order.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, cast
@@ -19,9 +20,9 @@ import numpy as np
 
 from kiln.ir.graph import Attrs, AttrValue
 from kiln.ir.halves import converted, is_half, round_number, widened
-from kiln.ir.loops import Apply, Const, Expr, Vec, const, select
+from kiln.ir.loops import Apply, Const, Expr, Vec, apply, const, select
 from kiln.ir.loops import cast as cast_expr
-from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32
+from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32, int64
 
 
 class Operand(Protocol):
@@ -56,10 +57,23 @@ class Check(Protocol):
     def __call__(self, ok: Expr, kind: str, message: str, value: Expr) -> None: ...
 
 
+State = tuple[Expr, ...]
+
+
+class Loop(Protocol):
+    """Inside `Dense.element`: `state` after `step(k, state)` for k = 0, 1, ..., extent - 1, as a loop."""
+
+    def __call__(self, extent: Expr, state: State, step: Callable[[Expr, State], State]) -> State: ...
+
+
+UNROLLED: Final = 16
+"""Rounds of a fold that are written out one after another instead of being a loop."""
+
+
 @dataclass(frozen=True)
 class ElementContext:
     """What `Dense.element` may look at: types (dimensions may be `Sym`), attributes, the dimensions as
-    index expressions, reads and checks."""
+    index expressions, reads, checks and loops."""
 
     operand_types: tuple[TensorType, ...]
     result_type: TensorType
@@ -67,10 +81,38 @@ class ElementContext:
     read: Read
     check: Check
     extent: Callable[[int | object], Expr]  # a Dim -> int64 scalar expression
+    loop: Loop
+
+    def fold(self, extents: Sequence[Expr], state: State, step: Callable[[tuple[Expr, ...], State], State]) -> State:
+        """`state` after `step(index, state)` for every index of a space in row-major order. Inner dimensions of few
+        rounds are unrolled, the others are loops; the extents are the same wherever the result lies."""
+        if not extents:
+            return step((), state)
+        rounds = [e.value if isinstance(e, Const) else UNROLLED + 1 for e in extents]
+        first, rest = extents[0], extents[1:]
+
+        def inner(k: Expr, state: State) -> State:
+            return self.fold(rest, state, lambda index, state: step((k, *index), state))
+
+        if math.prod(rounds) > UNROLLED:
+            return self.loop(first, state, inner)
+        for k in range(int(rounds[0])):
+            state = inner(const(k, Vec(int64)), state)
+        return state
 
 
 def _wide(t: TensorType) -> TensorType:
     return replace(t, dtype=float32) if t.dtype.is_half else t
+
+
+def literal(value: int | float | complex | bool, type: Vec | DType) -> Expr:
+    """As `const`, of any type: a complex literal is made of two real ones."""
+    t = type if isinstance(type, Vec) else Vec(type)
+    if not t.dtype.is_complex:
+        assert not isinstance(value, complex)
+        return const(value, t)
+    pair, part = complex(value), Vec(t.dtype.part, t.lanes)
+    return apply("complex", const(pair.real, part), const(pair.imag, part))
 
 
 def narrowed(e: Expr, dtype: DType) -> Expr:
@@ -144,13 +186,28 @@ class Scatter(Template):
     combine: str
 
 
+@dataclass(frozen=True)
+class Library(Template):
+    """Lowering of ops that a library carries out, as a step of the program between its native functions.
+
+    `run(*arrays, **attrs)` takes row-major NumPy arrays and gives the result, or the tuple of results, as arrays of the
+    types that the op's rule says. Eager execution calls the very same function. What the numbers make impossible it
+    says by a `LibraryError`."""
+
+    run: Callable[..., Any]
+
+
+class LibraryError(Exception):
+    """A library op can't be carried out on these numbers (a singular matrix, ...). The message is for the user."""
+
+
 Lowering = Dense | Reduction | Template
 
 ViewRule = Callable[
     [tuple[int, ...], tuple[int, ...], int, Attrs], "tuple[tuple[int, ...], tuple[int, ...], int] | None"
 ]
 """(shape, strides, offset of the operand, attrs) -> the same of the result, or None when a copy is needed.
-Strides and offset count elements."""
+Strides and offset count elements, those of the operand and those of the result."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +223,12 @@ class Call:
 Vjp = Callable[..., Sequence[Any]]
 """vjp(call, *result gradients) -> one gradient (or None) per operand. A result gradient is None when that
 result does not influence the output. Only `saved` operands and results may be read; of the others only `ttype`."""
+
+Reads = tuple[tuple[int, ...], tuple[int, ...]]
+"""Positions of operands and positions of results."""
+
+BILINEAR: Final[tuple[Reads, Reads]] = (((1,), ()), ((0,), ()))
+"""`OpDef.saved_for` of a product: each operand's gradient reads the other one."""
 
 Jvp = Callable[..., Sequence[Any]]
 """jvp(call, *operand tangents) -> one tangent per result; a tangent is None where it is zero."""
@@ -186,11 +249,23 @@ class OpDef:
     view: ViewRule | None = None
     traits: frozenset[str] = frozenset()
     """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
-    (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands)."""
+    (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands), "parts" (real and linear: applied to
+    complex operands, it is applied to their real and to their imaginary parts)."""
     saved_operands: tuple[int, ...] = ()
     """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()
+    saved_for: tuple[Reads, ...] = ()
+    """Where it matters which operands want a gradient: by operand, what of the saved its gradient reads."""
     arity: int | None = None  # None: any number of operands
+
+    def saved(self, needs: Sequence[bool]) -> Reads:
+        """The positions of the operands and of the results that the derivative rule reads for the operands that want a
+        gradient."""
+        if not self.saved_for or all(needs):
+            return self.saved_operands, self.saved_results
+        reads = [r for r, need in zip(self.saved_for, needs, strict=True) if need]
+        operands, results = (tuple(sorted({i for r in reads for i in r[k]})) for k in (0, 1))
+        return operands, results
 
     def infer_types(self, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
         """Result types by the op's own rule; OpTypeError when it is broken."""
@@ -200,8 +275,16 @@ class OpDef:
 
     def bind(self, operands: Sequence[Any], attrs: Attrs, receiver: Any = None) -> tuple[Any, ...]:
         """Apply to operands; `receiver` decides where ops without operands go (default: operand 0)."""
+        if "parts" in self.traits and operands[0].ttype.dtype.is_complex:
+            return self._by_parts(operands, attrs)
         target = receiver if receiver is not None else operands[0]
         return cast("tuple[Any, ...]", target.__kiln_bind__(self, operands, attrs))
+
+    def _by_parts(self, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+        def part(name: str) -> tuple[Any, ...]:
+            return self.bind([OPS[name](x) if x.ttype.dtype.is_complex else x for x in operands], attrs)
+
+        return tuple(OPS["complex"](re, im) for re, im in zip(part("real"), part("imag"), strict=True))
 
     def __call__(self, *operands: Any, **attrs: AttrValue) -> Any:
         """Apply to operands; the single result, or the tuple of results."""

@@ -11,12 +11,12 @@ from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import Call, Dense, OpDef, OpTypeError, quiet, register
-from kiln.ir.types import TENSOR_DTYPES, DType, TensorType, int32
+from kiln.ir.types import REAL_DTYPES, DType, TensorType, int32
 
 
 def _cast_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     (t,), dtype = operands, attrs["dtype"]
-    if not isinstance(dtype, DType) or dtype not in TENSOR_DTYPES or t.dtype not in TENSOR_DTYPES:
+    if not isinstance(dtype, DType) or dtype not in REAL_DTYPES or t.dtype not in REAL_DTYPES:
         raise OpTypeError("cast", f"can't convert {t.dtype} to {dtype}", "dtype")
     return (TensorType(dtype, t.shape, t.device),)
 

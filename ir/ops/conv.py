@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from kiln.ir import order
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import Call, OpDef, OpTypeError, Template, ints_attr, quiet, register
+from kiln.ir.ops.base import BILINEAR, Call, OpDef, OpTypeError, Template, ints_attr, quiet, register
 from kiln.ir.ops.elementwise import FLOATS, add
 from kiln.ir.types import Dim, Sym, TensorType
 
@@ -221,6 +221,7 @@ def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any) -> OpDef:
             vjp=vjp,
             jvp=_bilinear_jvp(name),
             saved_operands=(0, 1),
+            saved_for=BILINEAR,
             arity=2,
         )
     )

@@ -13,8 +13,8 @@ import numpy as np
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs, Constant
 from kiln.ir.halves import converted
-from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, quiet, register, shape_attr
-from kiln.ir.types import TENSOR_DTYPES, DType, Shape, TensorType, dtype_of_numpy
+from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, literal, quiet, register, shape_attr
+from kiln.ir.types import REAL_DTYPES, TENSOR_DTYPES, DType, Shape, TensorType, dtype_of_numpy
 
 
 def checked_type(op: str, attrs: Attrs, among: Sequence[DType] = TENSOR_DTYPES) -> TensorType:
@@ -38,7 +38,7 @@ def check_shape(op: str, shape: Shape) -> None:
 def _full_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     t = checked_type("full", attrs)
     value = attrs["value"]
-    if not isinstance(value, bool | int | float):
+    if not isinstance(value, bool | int | float) and not (isinstance(value, complex) and t.dtype.is_complex):
         raise OpTypeError("full", f"value {value!r} is not a number", "value")
     if t.dtype.is_integer and not (isinstance(value, int) and t.dtype.least <= value <= t.dtype.most):
         raise OpTypeError("full", f"value {value!r} is no {t.dtype}", "value")
@@ -47,22 +47,22 @@ def _full_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
     return (t,)
 
 
-def _full_ref(xp: Any, *, shape: tuple[int, ...], dtype: DType, value: float) -> Any:
+def _full_ref(xp: Any, *, shape: tuple[int, ...], dtype: DType, value: complex) -> Any:
     return xp.full(shape, converted(np.asarray(value), dtype))
 
 
 def _full_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
     value = ctx.attrs["value"]
-    assert isinstance(value, bool | int | float)
+    assert isinstance(value, bool | int | float | complex)
     with np.errstate(over="ignore"):  # too large for the dtype is infinity
-        return L.const(value, ctx.result_type.dtype)
+        return literal(value, ctx.result_type.dtype)
 
 
 full: Final[OpDef] = register(
     OpDef(
         "full",
         "full(; shape, dtype, value): `value` everywhere. A bool takes a bool, integers an int that fits, floats any "
-        "number (rounded to the dtype).",
+        "number (rounded to the dtype), complex types also a complex one.",
         _full_types,
         quiet(_full_ref),
         Dense(_full_element),
@@ -80,7 +80,7 @@ def full_like(x: Any, value: float) -> Any:
 
 def zeros_of(t: TensorType, receiver: Any) -> Any:
     """Zeros of type `t`, made where operand `receiver` lives."""
-    zero: Any = {"bool": False, "float": 0.0}.get(t.dtype.kind, 0)
+    zero: Any = {"bool": False, "float": 0.0, "complex": 0.0}.get(t.dtype.kind, 0)
     return full.bind((), {"shape": t.shape, "dtype": t.dtype, "value": zero}, receiver=receiver)[0]
 
 
@@ -88,7 +88,7 @@ def zeros_of(t: TensorType, receiver: Any) -> Any:
 
 
 def _iota_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    t = checked_type("iota", attrs, TENSOR_DTYPES[1:])
+    t = checked_type("iota", attrs, REAL_DTYPES[1:])
     dim = attrs["dim"]
     if not isinstance(dim, int) or not 0 <= dim < t.rank:
         raise OpTypeError("iota", f"dimension {dim} is out of range for rank {t.rank}", "dim")
@@ -142,7 +142,7 @@ def _constant_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
     assert isinstance(data, Constant)
     if data.data.size != 1:
         raise OpTypeError("constant", "data of several elements lives in memory and is bound, not computed", "value")
-    return L.const(data.data.item(), ctx.result_type.dtype)
+    return literal(data.data.item(), ctx.result_type.dtype)
 
 
 constant: Final[OpDef] = register(

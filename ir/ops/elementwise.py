@@ -16,20 +16,23 @@ import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
+from kiln.ir.ops import complexes as C
 from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, quiet, register, same_types
 from kiln.ir.ops.cast import cast as cast
 from kiln.ir.ops.create import full_like
-from kiln.ir.types import TENSOR_DTYPES, DType, TensorType, bool_
+from kiln.ir.ops.pairs import conj
+from kiln.ir.types import COMPLEX_DTYPES, REAL_DTYPES, TENSOR_DTYPES, DType, TensorType, bool_
 
-FLOATS: Final = tuple(d for d in TENSOR_DTYPES if d.is_floating_point)
-INTS: Final = tuple(d for d in TENSOR_DTYPES if d.is_integer)
+FLOATS: Final = tuple(d for d in REAL_DTYPES if d.is_floating_point)
+INTS: Final = tuple(d for d in REAL_DTYPES if d.is_integer)
 NUMERIC: Final = (*INTS, *FLOATS)
-ANY: Final = TENSOR_DTYPES
+ANY: Final = REAL_DTYPES
 BOOL: Final = (bool_,)
 
 Among = Sequence[DType]
 Ref = Callable[..., Any]
 Scalar = Callable[..., L.Expr]
+Pairs = Callable[..., "C.Pair | L.Expr"]
 Slope = Callable[[Call, Any], Any]
 Slopes = tuple[Slope, Slope]
 Infer = Callable[[Sequence[TensorType], Attrs], tuple[TensorType, ...]]
@@ -46,35 +49,54 @@ def _row(
     infer: Infer | None = None,
     to_bool: bool = False,
     traits: str = "",
+    pairs: Pairs | None = None,
     **rest: Any,
 ) -> OpDef:
     """Register an op whose element is `expr` of the operands' elements, and whose result has their type (or
-    bool instead, or what `infer` says)."""
+    bool instead, or what `infer` says). With `pairs` it takes complex numbers too: the same of their parts."""
+    among = (*among, *COMPLEX_DTYPES) if pairs is not None else among
 
     def rule(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
         t = same_types(name, operands, among)
         return (TensorType(bool_, t.shape, t.device) if to_bool else t,)
 
     def element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
-        return expr(*(ctx.read(k, index) for k in range(arity)))
+        operands = [ctx.read(k, index) for k in range(arity)]
+        if pairs is not None and operands[0].dtype.is_complex:
+            return C.pair(pairs(*map(C.parts, operands)))
+        return expr(*operands)
 
     lower, all_traits = Dense(element, pointwise=True), frozenset({"elementwise", *traits.split()})
     return register(OpDef(name, doc, infer or rule, quiet(ref), lower, traits=all_traits, arity=arity, **rest))
 
 
+def _conjugated(slope: Slope, call: Call, g: Any) -> Any:
+    """The gradient of a function of complex numbers: `g` times the conjugate of the derivative."""
+    return conj(slope(call, conj(g)))
+
+
 def _unary(
-    name: str, doc: str, among: Among, ref: Ref, expr: Scalar, slope: Slope, saves: str = "", traits: str = ""
+    name: str,
+    doc: str,
+    among: Among,
+    ref: Ref,
+    expr: Scalar,
+    slope: Slope,
+    saves: str = "",
+    traits: str = "",
+    pairs: Pairs | None = None,
 ) -> OpDef:
     """A unary row; `saves` says what `slope` reads: "x" (the operand), "y" (the result) or neither."""
 
     def vjp(call: Call, g: Any) -> Sequence[Any]:
-        return (slope(call, g),)
+        curved = saves and g.ttype.dtype.is_complex
+        return (_conjugated(slope, call, g) if curved else slope(call, g),)
 
     def jvp(call: Call, t: Any) -> Sequence[Any]:
         return (None if t is None else slope(call, t),)
 
     saved: dict[str, Any] = {f"saved_{'operands' if k == 'x' else 'results'}": (0,) for k in saves}
-    return _row(name, doc, among, ref, expr, arity=1, vjp=vjp, jvp=jvp, traits=traits, **saved)
+    return _row(name, doc, among, ref, expr, arity=1, vjp=vjp, jvp=jvp, traits=traits, pairs=pairs, **saved)
 
 
 def _binary(
@@ -84,30 +106,42 @@ def _binary(
     ref: Ref,
     expr: Scalar,
     slopes: Slopes,
-    saves: str = "",
+    saves: str | tuple[str, str] = "",
     traits: str = "",
+    pairs: Pairs | None = None,
 ) -> OpDef:
-    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they read: of "a", "b", "y"."""
+    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they read: of "a", "b", "y", each or
+    both."""
 
     def vjp(call: Call, g: Any) -> Sequence[Any]:
-        return tuple(slope(call, g) if need else None for slope, need in zip(slopes, call.needs, strict=True))
+        curved = saves and g.ttype.dtype.is_complex
+        needed = zip(slopes, call.needs, strict=True)
+        return tuple(
+            None if not need else _conjugated(slope, call, g) if curved else slope(call, g) for slope, need in needed
+        )
 
     def jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
         parts = [slope(call, t) for slope, t in zip(slopes, (ta, tb), strict=True) if t is not None]
         return (None if not parts else parts[0] if len(parts) == 1 else add(*parts),)
 
-    saved: dict[str, Any] = {"saved_operands": tuple(k for k, letter in enumerate("ab") if letter in saves)}
-    saved["saved_results"] = (0,) if "y" in saves else ()
-    return _row(name, doc, among, ref, expr, arity=2, vjp=vjp, jvp=jvp, traits=traits, **saved)
+    pair = saves if isinstance(saves, tuple) else (saves, saves)
+    reads = [(tuple(k for k, x in enumerate("ab") if x in read), (0,) if "y" in read else ()) for read in pair]
+    saved: dict[str, Any] = {"saved_operands": tuple(sorted({k for operands, _ in reads for k in operands}))}
+    saved["saved_results"] = reads[0][1] or reads[1][1]
+    saved["saved_for"] = () if reads[0] == reads[1] else tuple(reads)
+    return _row(name, doc, among, ref, expr, arity=2, vjp=vjp, jvp=jvp, traits=traits, pairs=pairs, **saved)
 
 
-def _predicate(name: str, doc: str, among: Among, numpy_name: str, intrinsic: str, arity: int) -> OpDef:
+def _predicate(
+    name: str, doc: str, among: Among, numpy_name: str, intrinsic: str, arity: int, pairs: Pairs | None = None
+) -> OpDef:
     """A row whose result is bool and which has no derivative."""
 
     def ref(xp: Any, *operands: Any) -> Any:
         return getattr(xp, numpy_name)(*operands)
 
-    return _row(name, doc, among, ref, _fn(intrinsic), arity=arity, to_bool=True, traits="exact foldable")
+    traits = "exact foldable"
+    return _row(name, doc, among, ref, _fn(intrinsic), arity=arity, to_bool=True, traits=traits, pairs=pairs)
 
 
 def _fn(name: str) -> Callable[..., L.Expr]:
@@ -126,31 +160,31 @@ add: Final[OpDef] = _binary(
     "add", "a + b; integers wrap; on bool: or.", ANY,
     lambda xp, a, b: xp.add(a, b), _fn("add"),
     (lambda call, t: t, lambda call, t: t),
-    traits="exact foldable commutative",
+    traits="exact foldable commutative", pairs=C.add,
 )  # fmt: skip
 sub: Final[OpDef] = _binary(
     "sub", "a - b; integers wrap.", NUMERIC,
     lambda xp, a, b: xp.subtract(a, b), _fn("sub"),
     (lambda call, t: t, lambda call, t: neg(t)),
-    traits="exact foldable",
+    traits="exact foldable", pairs=C.sub,
 )  # fmt: skip
 mul: Final[OpDef] = _binary(
     "mul", "a * b; integers wrap; on bool: and.", ANY,
-    lambda xp, a, b: xp.multiply(a, b), _fn("mul"),
+    lambda xp, a, b: C.mul_ref(a, b) if a.dtype.kind == "c" else xp.multiply(a, b), _fn("mul"),
     (lambda call, t: mul(t, call.operands[1]), lambda call, t: mul(t, call.operands[0])),
-    saves="ab", traits="exact foldable commutative",
+    saves=("b", "a"), traits="exact foldable commutative", pairs=C.mul,
 )  # fmt: skip
 div: Final[OpDef] = _binary(
     "div", "a / b, IEEE. The derivative towards b is -(t / b) * y.", FLOATS,
-    lambda xp, a, b: xp.divide(a, b), _fn("div"),
+    lambda xp, a, b: C.div_ref(a, b) if a.dtype.kind == "c" else xp.divide(a, b), _fn("div"),
     (lambda call, t: div(t, call.operands[1]), lambda call, t: neg(mul(div(t, call.operands[1]), call.results[0]))),
-    saves="by", traits="exact foldable",
+    saves=("b", "by"), traits="exact foldable", pairs=C.div,
 )  # fmt: skip
 neg: Final[OpDef] = _unary(
     "neg", "-a: the sign bit flipped; integers wrap.", NUMERIC,
     lambda xp, a: xp.negative(a), _fn("neg"),
     lambda call, t: neg(t),
-    traits="exact foldable",
+    traits="exact foldable", pairs=C.neg,
 )  # fmt: skip
 
 
@@ -182,7 +216,7 @@ sqrt: Final[OpDef] = _unary(
     "sqrt", "The square root, correctly rounded; NaN below 0, -0 of -0. Derivative: t / (y + y).", FLOATS,
     lambda xp, a: xp.sqrt(a), _fn("sqrt"),
     lambda call, t: div(t, add(call.results[0], call.results[0])),
-    saves="y", traits="exact foldable",
+    saves="y", traits="exact foldable", pairs=C.sqrt,
 )  # fmt: skip
 
 
@@ -198,31 +232,31 @@ exp: Final[OpDef] = _unary(
     "exp", "e to the a (codegen/mathlib.py).", FLOATS,
     lambda xp, a: xp.exp(a), _fn("exp"),
     lambda call, t: mul(t, call.results[0]),
-    saves="y",
+    saves="y", pairs=C.exp,
 )  # fmt: skip
 log: Final[OpDef] = _unary(
     "log", "The natural logarithm: -inf at 0, NaN below (codegen/mathlib.py).", FLOATS,
     lambda xp, a: xp.log(a), _fn("log"),
     lambda call, t: div(t, call.operands[0]),
-    saves="x",
+    saves="x", pairs=C.log,
 )  # fmt: skip
 sin: Final[OpDef] = _unary(
     "sin", "The sine of a in radians; NaN at infinities (codegen/mathlib.py).", FLOATS,
     lambda xp, a: xp.sin(a), _fn("sin"),
     lambda call, t: mul(t, cos(call.operands[0])),
-    saves="x",
+    saves="x", pairs=C.sin,
 )  # fmt: skip
 cos: Final[OpDef] = _unary(
     "cos", "The cosine of a in radians; NaN at infinities (codegen/mathlib.py).", FLOATS,
     lambda xp, a: xp.cos(a), _fn("cos"),
     lambda call, t: neg(mul(t, sin(call.operands[0]))),
-    saves="x",
+    saves="x", pairs=C.cos,
 )  # fmt: skip
 tanh: Final[OpDef] = _unary(
     "tanh", "The hyperbolic tangent (codegen/mathlib.py). Derivative: t * (1 - y * y).", FLOATS,
     lambda xp, a: xp.tanh(a), _fn("tanh"),
     lambda call, t: mul(t, sub(full_like(t, 1.0), mul(call.results[0], call.results[0]))),
-    saves="y",
+    saves="y", pairs=C.tanh,
 )  # fmt: skip
 
 
@@ -242,7 +276,7 @@ sigmoid: Final[OpDef] = _unary(
     lambda xp, a: 1 / (1 + xp.exp(-a)),
     lambda x: L.apply("div", _lit(x, 1), L.add(_lit(x, 1), L.apply("exp", L.apply("neg", x)))),
     lambda call, t: mul(mul(t, sub(full_like(t, 1.0), call.results[0])), call.results[0]),
-    saves="y",
+    saves="y", pairs=C.sigmoid,
 )  # fmt: skip
 relu: Final[OpDef] = _unary(
     "relu", "+0 where a <= 0, else a (so NaN stays). The derivative is 0 where a <= 0, else 1.", NUMERIC,
@@ -280,7 +314,9 @@ def _pow_base(call: Call, t: Any) -> Any:
 def _pow_exponent(call: Call, t: Any) -> Any:
     """t * (y * log a), and 0 where a is 0 and b >= 0 (there y does not change with b)."""
     zero, a = full_like(t, 0.0), call.operands[0]
-    still = logical_and(eq(a, zero), ge(call.operands[1], zero))
+    still = eq(a, zero)
+    if not a.ttype.dtype.is_complex:
+        still = logical_and(still, ge(call.operands[1], zero))
     return where(still, zero, mul(t, mul(call.results[0], log(a))))
 
 
@@ -288,7 +324,7 @@ pow_: Final[OpDef] = _binary(
     "pow", "a to the b as C's pow: pow(x, 0) = pow(1, y) = 1 also for NaN (codegen/mathlib.py).", FLOATS,
     lambda xp, a, b: xp.power(a, b), _fn("pow"),
     (_pow_base, _pow_exponent),
-    saves="aby",
+    saves=("ab", "aby"), pairs=C.power,
 )  # fmt: skip
 
 
@@ -321,8 +357,8 @@ minimum: Final[OpDef] = _binary(
 
 
 # --------------------------------------------------------------------------- comparison, logic
-eq: Final[OpDef] = _predicate("eq", "a == b; false with a NaN.", ANY, "equal", "eq", 2)
-ne: Final[OpDef] = _predicate("ne", "a != b; true with a NaN.", ANY, "not_equal", "ne", 2)
+eq: Final[OpDef] = _predicate("eq", "a == b; false with a NaN.", ANY, "equal", "eq", 2, C.eq)
+ne: Final[OpDef] = _predicate("ne", "a != b; true with a NaN.", ANY, "not_equal", "ne", 2, C.ne)
 lt: Final[OpDef] = _predicate("lt", "a < b; false with a NaN; false < true.", ANY, "less", "lt", 2)
 le: Final[OpDef] = _predicate("le", "a <= b; false with a NaN.", ANY, "less_equal", "le", 2)
 gt: Final[OpDef] = _predicate("gt", "a > b; false with a NaN.", ANY, "greater", "gt", 2)
@@ -337,7 +373,7 @@ logical_not: Final[OpDef] = _predicate("logical_not", "not a, of bool.", BOOL, "
 
 
 def _where_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    cond, t = operands[0], same_types("where", operands[1:], ANY)
+    cond, t = operands[0], same_types("where", operands[1:], TENSOR_DTYPES)
     if cond.dtype is not bool_:
         raise OpTypeError("where", f"the condition is {cond.dtype}, not bool", "dtype")
     if cond.shape != t.shape:

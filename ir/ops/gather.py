@@ -34,8 +34,8 @@ from kiln.ir.ops.base import (
     register,
 )
 from kiln.ir.ops.create import full_like, zeros_of
-from kiln.ir.ops.elementwise import NUMERIC, add, div, eq, logical_and, mul, ne, where
-from kiln.ir.types import Dim, Shape, Sym, TensorType, int64
+from kiln.ir.ops.elementwise import ANY, NUMERIC, add, div, eq, logical_and, mul, ne, where
+from kiln.ir.types import TENSOR_DTYPES, Dim, Shape, Sym, TensorType, int64
 
 MOST_INDICES: Final = 32
 """No table has more dimensions than these."""
@@ -190,7 +190,7 @@ def _scatter(
     jvp: Any,
     saved: tuple[int, ...],
     results: tuple[int, ...] = (),
-    among: Sequence[Any] | None = None,
+    among: Sequence[Any] = ANY,
 ) -> OpDef:
     """Register a scatter: `fold(xp, old, value)` is what an element of the table becomes when a value meets it."""
 
@@ -200,7 +200,7 @@ def _scatter(
         table, value, *indices = operands
         if table.dtype is not value.dtype:
             raise OpTypeError(name, f"operands have dtypes {table.dtype} and {value.dtype}", "dtype")
-        if among is not None and table.dtype not in among:
+        if table.dtype not in among:
             raise OpTypeError(name, f"is not defined for {table.dtype}", "dtype")
         shape = _elements(name, table, indices, attrs)
         if value.shape != shape:
@@ -224,7 +224,7 @@ def _scatter(
             Scatter("scatter", combine),
             vjp=vjp,
             jvp=jvp,
-            traits=frozenset({"exact", "check"}),
+            traits=frozenset({"exact", "check", "parts"} if combine == "add" else {"exact", "check"}),
             saved_operands=(*saved, *range(2, MOST_INDICES)),
             saved_results=results,
         )
@@ -269,7 +269,7 @@ def _set_jvp(call: Call, ta: Any, tv: Any, *_: Any) -> Sequence[Any]:
 scatter: Final[OpDef] = _scatter(
     "scatter", "v's elements written (the last one stays)", "set",
     lambda xp, old, v: v,
-    _set_vjp, _set_jvp, (),
+    _set_vjp, _set_jvp, (), among=TENSOR_DTYPES,
 )  # fmt: skip
 
 

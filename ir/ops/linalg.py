@@ -9,7 +9,7 @@ import numpy as np
 
 from kiln.ir import order
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import Call, OpDef, OpTypeError, Template, quiet, register
+from kiln.ir.ops.base import BILINEAR, Call, OpDef, OpTypeError, Template, quiet, register
 from kiln.ir.ops.cast import cast
 from kiln.ir.ops.elementwise import NUMERIC, add
 from kiln.ir.ops.movement import permute
@@ -77,6 +77,7 @@ matmul: Final[OpDef] = register(
         vjp=_matmul_vjp,
         jvp=_matmul_jvp,
         saved_operands=(0, 1),
+        saved_for=BILINEAR,
         arity=2,
     )
 )

@@ -111,13 +111,13 @@ fmod: Final[OpDef] = binary(
     "fmod", "a - b * trunc(a / b), exactly; the sign of a; NaN where b is 0 or a infinite.", FLOATS,
     lambda xp, a, b: xp.fmod(a, b), fn("fmod"),
     (lambda call, t: t, lambda call, t: neg(mul(t, trunc(div(*call.operands))))),
-    saves="ab", traits="exact",
+    saves=("", "ab"), traits="exact",
 )  # fmt: skip
 remainder: Final[OpDef] = binary(
     "remainder", "fmod(a, b), plus b where that has the other sign than b.", FLOATS,
     _remainder_ref, _remainder,
     (lambda call, t: t, lambda call, t: neg(mul(t, floor_divide(*call.operands)))),
-    saves="ab", traits="exact",
+    saves=("", "ab"), traits="exact",
 )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def _copysign_slope(call: Call, t: Any) -> Any:
 copysign: Final[OpDef] = binary(
     "copysign", "|a| with the sign bit of b. The derivative at a = 0 is 0.", FLOATS,
     lambda xp, a, b: xp.copysign(a, b), _copysign, (_copysign_slope, _flat),
-    saves="ay", traits="exact",
+    saves=("ay", ""), traits="exact",
 )  # fmt: skip
 
 

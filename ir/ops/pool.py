@@ -2,42 +2,149 @@
 is written to its place; that of the sum is an op of its own, in gather form: each element collects from the windows it
 lies in. Both add in ascending order of the windows.
 
-Attributes: `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
-`dilation` (2, of maxima only); `size` (2) is that of the images where a gradient goes. Padding is not there: no window
-reads it.
+Attributes: either `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
+`dilation` (2, of maxima only); or `bins` (2): that many windows, which together cover the images, window i of n over
+`size` elements from floor(i * size / n) to ceil((i + 1) * size / n). `size` (2) is that of the images where a gradient
+goes. Padding is not there: no window reads it.
+
+Kernels go through a window in a loop (`ElementContext.fold`), so that they are as short for large ones.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, ints_attr, quiet, register
+from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, State, ints_attr, quiet, register
 from kiln.ir.ops.conv import Axis, axes, positions
 from kiln.ir.ops.create import zeros_of
 from kiln.ir.ops.elementwise import NUMERIC
 from kiln.ir.ops.gather import gather, scatter_add
 from kiln.ir.ops.movement import reshape
-from kiln.ir.types import DType, TensorType, dtype_of_numpy, float32, float64, int64
+from kiln.ir.types import Dim, DType, TensorType, dtype_of_numpy, float32, float64, int64
 
-MOST_TAPS: Final = 1024
-"""Elements of the largest window: kernels write every one of them out."""
 SUMMED: Final = (float32, float64)
 """Sums of half types are sums in float32 (frontend/pooling.py)."""
-WINDOW: Final = ("kernel", "stride", "padding", "dilation")
+WINDOW: Final = ("kernel", "stride", "padding", "dilation", "bins")
+Place = tuple[L.Expr, list[L.Expr]]
+"""An index along one dimension, and the tests that say whether it is there, as few as are needed."""
 
 
-def _walks(attrs: Attrs) -> tuple[tuple[Axis, int], tuple[Axis, int]]:
-    """Axis and taps of rows and columns."""
+class _Strided(NamedTuple):
+    """Windows of `taps` elements at equal distances, along one dimension."""
+
+    axis: Axis
+    taps: int
+
+    def windows(self, op: str, n: Dim, dim: str) -> Dim:
+        return positions(op, self.axis, n, self.taps, dim)
+
+    def table(self, n: int) -> np.ndarray[Any, Any]:
+        """Which of n elements each window meets at each tap (-1: none)."""
+        return order.taps(self.axis, n, self.taps)
+
+    def rounds(self, n: Dim, extent: L.Expr) -> L.Expr:
+        return L.index(self.taps)
+
+    def tap(self, window: L.Expr, k: L.Expr, n: Dim, extent: L.Expr) -> Place:
+        """The k-th element of a window."""
+        axis, known = self.axis, int(k.value) if isinstance(k, L.Const) else None
+        place = window * axis.stride + k * axis.dilation - axis.before
+        tests = []
+        if axis.before > (known or 0) * axis.dilation:
+            tests.append(L.apply("ge", place, L.index(0)))
+        if axis.behind > (0 if known is None else self.taps - 1 - known) * axis.dilation:
+            tests.append(L.apply("lt", place, extent))
+        return place, tests
+
+    def most(self, n: int) -> int:
+        """Windows that one element may lie in."""
+        return min(-(-self._span() // self.axis.stride), max(1, self.axis.size(n, self.taps)))
+
+    def window(self, place: L.Expr, k: L.Expr, n: int) -> Place:
+        """The k-th window that may reach an element."""
+        axis, span, count = self.axis, self._span(), self.axis.size(n, self.taps)
+        ahead = place + axis.before
+        last = L.apply("div", ahead, L.index(axis.stride)) if axis.stride > 1 else ahead
+        back = -(-span // axis.stride) - 1
+        first = L.sub(last, L.index(back))
+        tests = []
+        if (n - 1 + axis.before) // axis.stride >= count:
+            tests.append(L.apply("lt", L.add(first, k), L.index(count)))
+        if back > 0 and self.most(n) <= back:  # there are fewer windows: all of them, in turn
+            first = L.index(0)
+            tests = [L.apply("le", k, last)]
+        elif back > 0:
+            tests.append(L.apply("ge", L.add(first, k), L.index(0)))
+        number = L.add(first, k)
+        if span % axis.stride or isinstance(first, L.Const):
+            tests.append(L.apply("lt", L.sub(ahead, number * axis.stride), L.index(span)))
+        return number, tests
+
+    def _span(self) -> int:
+        return (self.taps - 1) * self.axis.dilation + 1
+
+
+class _Bins(NamedTuple):
+    """So many windows, which cover a dimension."""
+
+    bins: int
+
+    def windows(self, op: str, n: Dim, dim: str) -> Dim:
+        if n == 0:
+            raise OpTypeError(op, f"there are no {dim}")
+        return self.bins
+
+    def spans(self, n: int) -> list[range]:
+        return [range(i * n // self.bins, -(-(i + 1) * n // self.bins)) for i in range(self.bins)]
+
+    def table(self, n: int) -> np.ndarray[Any, Any]:
+        spans = self.spans(n)
+        longest = max(map(len, spans), default=0)
+        return np.array([[*s, *[-1] * (longest - len(s))] for s in spans], np.int64).reshape(self.bins, longest)
+
+    def rounds(self, n: Dim, extent: L.Expr) -> L.Expr:
+        if isinstance(n, int):
+            return L.index(max(map(len, self.spans(n)), default=0))
+        return L.apply("div", extent, L.index(max(1, self.bins))) + 2
+
+    def tap(self, window: L.Expr, k: L.Expr, n: Dim, extent: L.Expr) -> Place:
+        bins = L.index(self.bins)
+        if isinstance(n, int) and n % self.bins == 0:
+            return window * (n // self.bins) + k, []
+        place = L.apply("div", L.mul(window, extent), bins) + k
+        end = L.apply("div", L.mul(window + 1, extent) + (self.bins - 1), bins)
+        return place, [L.apply("lt", place, end)]
+
+    def most(self, n: int) -> int:
+        return max((((e + 1) * self.bins - 1) // n - e * self.bins // n + 1 for e in range(n)), default=1)
+
+    def window(self, place: L.Expr, k: L.Expr, n: int) -> Place:
+        if n % self.bins == 0:
+            return L.apply("div", place, L.index(n // self.bins)), []
+        first = L.apply("div", place * self.bins, L.index(n))
+        last = L.apply("div", (place + 1) * self.bins - 1, L.index(n))
+        number = L.add(first, k)
+        return number, [L.apply("le", number, last)] if self.most(n) > 1 else []
+
+
+Walk = _Strided | _Bins
+
+
+def _walks(attrs: Attrs) -> tuple[Walk, Walk]:
+    """The windows along rows and along columns."""
+    if "bins" in attrs:
+        bins = ints_attr(attrs, "bins")
+        return _Bins(bins[0]), _Bins(bins[1])
     rows, columns = axes({"dilation": (1, 1), **attrs})
     kernel = ints_attr(attrs, "kernel")
-    return (rows, kernel[0]), (columns, kernel[1])
+    return _Strided(rows, kernel[0]), _Strided(columns, kernel[1])
 
 
 def _checked(op: str, t: TensorType, attrs: Attrs, among: Sequence[DType]) -> None:
@@ -50,22 +157,19 @@ def _checked(op: str, t: TensorType, attrs: Attrs, among: Sequence[DType]) -> No
         ("stride", 2, 1),
         ("padding", 4, 0),
         ("dilation", 2, 1),
+        ("bins", 2, 1),
         ("size", 2, 0),
     ):
         if key in attrs:
             values = ints_attr(attrs, key)
             if len(values) != count or any(v < least for v in values):
                 raise OpTypeError(op, f"{key} must be {count} numbers of at least {least}, got {values}", "value")
-    kernel = ints_attr(attrs, "kernel")
-    if kernel[0] * kernel[1] > MOST_TAPS:
-        raise OpTypeError(op, f"a window of {kernel[0]} x {kernel[1]} is larger than {MOST_TAPS} elements", "value")
 
 
 def _pooled(op: str, t: TensorType, attrs: Attrs, dtype: DType) -> TensorType:
     """The type of one number per window of `t`."""
     sizes = [
-        positions(op, axis, n, taps, dim)
-        for (axis, taps), n, dim in zip(_walks(attrs), t.shape[-2:], ("rows", "columns"), strict=True)
+        walk.windows(op, n, dim) for walk, n, dim in zip(_walks(attrs), t.shape[-2:], ("rows", "columns"), strict=True)
     ]
     return TensorType(dtype, (*t.shape[:-2], *sizes), t.device)
 
@@ -73,9 +177,10 @@ def _pooled(op: str, t: TensorType, attrs: Attrs, dtype: DType) -> TensorType:
 def _spread(op: str, t: TensorType, attrs: Attrs) -> TensorType:
     """The type of images of `size` whose windows have the numbers `t`."""
     size = ints_attr(attrs, "size")
-    for (axis, taps), n, got, dim in zip(_walks(attrs), size, t.shape[-2:], ("rows", "columns"), strict=True):
-        if isinstance(got, int) and axis.size(n, taps) != got:
-            raise OpTypeError(op, f"{n} {dim} have {axis.size(n, taps)} windows, {t} has {got}")
+    for walk, n, got, dim in zip(_walks(attrs), size, t.shape[-2:], ("rows", "columns"), strict=True):
+        wanted = walk.axis.size(n, walk.taps) if isinstance(walk, _Strided) else walk.bins
+        if isinstance(got, int) and wanted != got:
+            raise OpTypeError(op, f"{n} {dim} have {wanted} windows, {t} has {got}")
     return TensorType(t.dtype, (*t.shape[:-2], *size), t.device)
 
 
@@ -92,17 +197,6 @@ def _pool_types(op: str, among: Sequence[DType], to: DType | None = None) -> Any
 Index = tuple[L.Expr, ...]
 
 
-def _tap(axis: Axis, taps: int, position: L.Expr, tap: int, size: L.Expr) -> tuple[L.Expr, list[L.Expr]]:
-    """The element that a position meets at a tap, and the tests that say whether it is there, as few as padding
-    needs."""
-    ahead = tap * axis.dilation - axis.before
-    place = position * axis.stride + ahead
-    tests = [L.apply("ge", place, L.index(0))] if ahead < 0 else []
-    if tap * axis.dilation > (taps - 1) * axis.dilation - axis.behind:
-        tests.append(L.apply("lt", place, size))
-    return place, tests
-
-
 def _all(tests: Sequence[L.Expr]) -> L.Expr | None:
     whole: L.Expr | None = None
     for test in tests:
@@ -110,80 +204,96 @@ def _all(tests: Sequence[L.Expr]) -> L.Expr | None:
     return whole
 
 
-def _window(ctx: ElementContext, index: Index) -> Iterator[tuple[L.Expr, L.Expr, L.Expr | None]]:
-    """The elements of a window in row-major order: value, flat place in the image, whether it is there."""
-    (rows, taps_h), (columns, taps_w) = _walks(ctx.attrs)
-    height, width = (ctx.extent(d) for d in ctx.operand_types[0].shape[-2:])
-    for i, j in itertools.product(range(taps_h), range(taps_w)):
-        row, row_tests = _tap(rows, taps_h, index[-2], i, height)
-        column, column_tests = _tap(columns, taps_w, index[-1], j, width)
+Step = Callable[[L.Expr, L.Expr, "L.Expr | None", State], State]
+
+
+def _over_window(ctx: ElementContext, index: Index, state: State, step: Step) -> State:
+    """`step(value, flat place in the image, whether it is there, state)` for the elements of a window in row-major
+    order."""
+    walks, sizes = _walks(ctx.attrs), ctx.operand_types[0].shape[-2:]
+    extents = [ctx.extent(d) for d in sizes]
+
+    def visit(taps: Index, state: State) -> State:
+        (row, row_tests), (column, column_tests) = (
+            walk.tap(at, k, n, extent)
+            for walk, at, k, n, extent in zip(walks, index[-2:], taps, sizes, extents, strict=True)
+        )
         there = _all([*row_tests, *column_tests])
-        yield ctx.read(0, (*index[:-2], row, column), there), L.add(L.mul(row, width), column), there
+        value = ctx.read(0, (*index[:-2], row, column), there)
+        return step(value, L.add(L.mul(row, extents[1]), column), there, state)
+
+    rounds = [walk.rounds(n, extent) for walk, n, extent in zip(walks, sizes, extents, strict=True)]
+    return ctx.fold(rounds, state, visit)
 
 
 def _max_element(ctx: ElementContext, index: Index) -> L.Expr:
     """The first one of the largest; NaN is larger than all."""
     dtype = ctx.result_type.dtype
-    best: L.Expr = L.const(order.identity("max", dtype), dtype)
-    for k, (value, _, there) in enumerate(_window(ctx, index)):
-        larger = value if k == 0 and there is None else L.apply("max", value, best)
-        best = larger if there is None else L.select(there, larger, best)
-    return best
+
+    def step(value: L.Expr, place: L.Expr, there: L.Expr | None, state: State) -> State:
+        (best,) = state
+        larger = value if isinstance(best, L.Const) else L.apply("max", value, best)
+        return (larger if there is None else L.select(there, larger, best),)
+
+    return _over_window(ctx, index, (L.const(order.identity("max", dtype), dtype),), step)[0]
 
 
 def _index_element(ctx: ElementContext, index: Index) -> L.Expr:
-    dtype = ctx.operand_types[0].dtype
-    best: L.Expr = L.const(order.identity("max", dtype), dtype)
-    at: L.Expr = L.index(-1)
-    certain = False  # whether an element has been met, wherever the window lies
-    for k, (value, place, there) in enumerate(_window(ctx, index)):
-        if k == 0 and there is None:
-            best, at, certain = value, place, True
-            continue
-        takes = L.apply("and", L.apply("eq", best, best), L.apply("not", L.apply("le", value, best)))
-        if not certain:  # the first one counts, whatever it is
+    """The place of the first one of the largest. Without padding that is the first of the window until a larger one is
+    found; else the first that is there counts, whatever it is."""
+    dtype, padded = (
+        ctx.operand_types[0].dtype,
+        any(ints_attr(ctx.attrs, "padding")) if "bins" not in ctx.attrs else False,
+    )
+
+    def step(value: L.Expr, place: L.Expr, there: L.Expr | None, state: State) -> State:
+        best, at = state
+        takes = L.apply("not", L.apply("le", value, best))
+        if dtype.is_floating_point:  # once NaN is found, it stays
+            takes = L.apply("and", L.apply("eq", best, best), takes)
+        if padded:
             takes = L.apply("or", L.apply("lt", at, L.index(0)), takes)
-        if there is None:
-            certain = True
-        else:
-            takes = L.apply("and", there, takes)
-        best, at = L.select(takes, value, best), L.select(takes, place, at)
-    return at
+        takes = takes if there is None else L.apply("and", there, takes)
+        return L.select(takes, value, best), L.select(takes, place, at)
+
+    first = L.index(-1) if padded else _first(ctx, index)
+    return _over_window(ctx, index, (L.const(order.identity("max", dtype), dtype), first), step)[1]
+
+
+def _first(ctx: ElementContext, index: Index) -> L.Expr:
+    """The flat place of a window's first element."""
+    sizes = ctx.operand_types[0].shape[-2:]
+    extents = [ctx.extent(d) for d in sizes]
+    (row, _), (column, _) = (
+        walk.tap(at, L.index(0), n, extent)
+        for walk, at, n, extent in zip(_walks(ctx.attrs), index[-2:], sizes, extents, strict=True)
+    )
+    return L.add(L.mul(row, extents[1]), column)
 
 
 def _sum_element(ctx: ElementContext, index: Index) -> L.Expr:
-    dtype = ctx.result_type.dtype
-    total: L.Expr = L.const(-0.0, dtype)
-    for k, (value, _, there) in enumerate(_window(ctx, index)):
-        more = value if k == 0 and there is None else L.apply("add", total, value)
-        total = more if there is None else L.select(there, more, total)
-    return total
+    def step(value: L.Expr, place: L.Expr, there: L.Expr | None, state: State) -> State:
+        (total,) = state
+        more = value if isinstance(total, L.Const) else L.apply("add", total, value)
+        return (more if there is None else L.select(there, more, total),)
 
-
-def _windows(axis: Axis, taps: int, place: L.Expr, count: L.Expr) -> Iterator[tuple[L.Expr, L.Expr, L.Expr]]:
-    """The windows along one dimension that may reach an element, ascending: number, whether there is such a window,
-    how far into it the element lies."""
-    span = (taps - 1) * axis.dilation + 1
-    last = L.apply("div", place + axis.before, L.index(axis.stride))
-    for back in reversed(range(-(-span // axis.stride))):
-        number = last - back
-        exists = L.apply("and", L.apply("ge", number, L.index(0)), L.apply("lt", number, count))
-        yield number, exists, L.sub(place + axis.before, number * axis.stride)
+    return _over_window(ctx, index, (L.const(-0.0, ctx.result_type.dtype),), step)[0]
 
 
 def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
-    (rows, taps_h), (columns, taps_w) = _walks(ctx.attrs)
-    counts = [ctx.extent(d) for d in ctx.operand_types[0].shape[-2:]]
-    dtype = ctx.result_type.dtype
-    total: L.Expr = L.const(0.0, dtype)
-    for (p, p_exists, p_depth), (q, q_exists, q_depth) in itertools.product(
-        _windows(rows, taps_h, index[-2], counts[0]), _windows(columns, taps_w, index[-1], counts[1])
-    ):
-        inside = [L.apply("lt", p_depth, L.index(taps_h)), L.apply("lt", q_depth, L.index(taps_w))]
-        test = _all([p_exists, q_exists, *inside])
-        assert test is not None
-        total = L.select(test, L.apply("add", total, ctx.read(0, (*index[:-2], p, q), test)), total)
-    return total
+    """From +0 and in ascending order of the windows that an element lies in."""
+    walks, size = _walks(ctx.attrs), ints_attr(ctx.attrs, "size")
+
+    def visit(steps: Index, state: State) -> State:
+        (p, p_tests), (q, q_tests) = (
+            walk.window(at, k, n) for walk, at, k, n in zip(walks, index[-2:], steps, size, strict=True)
+        )
+        there, (total,) = _all([*p_tests, *q_tests]), state
+        more = L.apply("add", total, ctx.read(0, (*index[:-2], p, q), there))
+        return (more if there is None else L.select(there, more, total),)
+
+    rounds = [L.index(walk.most(n)) for walk, n in zip(walks, size, strict=True)]
+    return ctx.fold(rounds, (L.const(0.0, ctx.result_type.dtype),), visit)[0]
 
 
 # --------------------------------------------------------------------------------------- references
@@ -191,7 +301,7 @@ def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
 
 def _met(attrs: Attrs, shape: Sequence[int]) -> Iterator[tuple[Any, Any]]:
     """For each tap of a window in order: which row and column each position meets (-1: none)."""
-    tables = [order.taps(axis, n, taps) for (axis, taps), n in zip(_walks(attrs), shape, strict=True)]
+    tables = [walk.table(n) for walk, n in zip(_walks(attrs), shape, strict=True)]
     for i, j in itertools.product(*(range(t.shape[1]) for t in tables)):
         yield tables[0][:, i], tables[1][:, j]
 
@@ -232,7 +342,7 @@ def _sum_ref(xp: Any, x: Any, **attrs: Any) -> Any:
 
 
 def _sum_input_ref(xp: Any, g: Any, **attrs: Any) -> Any:
-    high, wide = (order.taps(a, n, t) for (a, t), n in zip(_walks(attrs), attrs["size"], strict=True))
+    high, wide = (walk.table(n) for walk, n in zip(_walks(attrs), attrs["size"], strict=True))
     height, width = (np.arange(n) for n in attrs["size"])
     out = np.zeros((*g.shape[:-2], len(height), len(width)), g.dtype)
     for p, q in np.ndindex(*g.shape[-2:]):
@@ -282,8 +392,8 @@ def _max_jvp(call: Call, t: Any) -> Sequence[Any]:
 max_pool2d_index: Final[OpDef] = register(
     OpDef(
         "max_pool2d_index",
-        "max_pool2d_index(x; kernel, stride, padding, dilation): int64, row * columns + column of the first largest "
-        "element of each window; NaN is the largest.",
+        "max_pool2d_index(x; kernel, stride, padding, dilation or bins): int64, row * columns + column of the first "
+        "largest element of each window; NaN is the largest.",
         _pool_types("max_pool2d_index", NUMERIC, int64),
         quiet(_index_ref),
         Dense(_index_element),
@@ -295,8 +405,8 @@ max_pool2d_index: Final[OpDef] = register(
 max_pool2d: Final[OpDef] = register(
     OpDef(
         "max_pool2d",
-        "max_pool2d(x; kernel, stride, padding, dilation): the largest element of each window; NaN wins. The gradient "
-        "goes to the first of the largest.",
+        "max_pool2d(x; kernel, stride, padding, dilation or bins): the largest element of each window; NaN wins. The "
+        "gradient goes to the first of the largest.",
         _pool_types("max_pool2d", NUMERIC),
         quiet(_max_ref),
         Dense(_max_element),
@@ -312,7 +422,7 @@ max_pool2d: Final[OpDef] = register(
 sum_pool2d: Final[OpDef] = register(
     OpDef(
         "sum_pool2d",
-        "sum_pool2d(x; kernel, stride, padding): the sum of each window, in row-major order.",
+        "sum_pool2d(x; kernel, stride, padding or bins): the sum of each window, in row-major order.",
         _pool_types("sum_pool2d", SUMMED),
         quiet(_sum_ref),
         Dense(_sum_element),
@@ -332,8 +442,8 @@ def _sum_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[Tens
 sum_pool2d_input: Final[OpDef] = register(
     OpDef(
         "sum_pool2d_input",
-        "sum_pool2d_input(g; size, kernel, stride, padding): images of `size` in which each element is the sum, from "
-        "+0 and in ascending order, of g over the windows that contain it.",
+        "sum_pool2d_input(g; size, kernel, stride, padding or bins): images of `size`; each element is the sum, "
+        "from +0 and in ascending order, of g over the windows that contain it.",
         _sum_input_types,
         quiet(_sum_input_ref),
         Dense(_sum_input_element),

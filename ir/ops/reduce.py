@@ -86,7 +86,7 @@ sum_: Final[OpDef] = register(
         Reduction("add"),
         vjp=lambda call, g: (_spread(g, call),),
         jvp=lambda call, t: (None if t is None else sum_(t, **call.attrs),),
-        traits=frozenset({"reduction"}),
+        traits=frozenset({"reduction", "parts"}),
         arity=1,
     )
 )

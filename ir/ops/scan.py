@@ -64,6 +64,7 @@ cumsum: Final[OpDef] = register(
         Template("cumsum"),
         vjp=lambda call, g: (cumsum(g, **_turned(call.attrs)),),
         jvp=lambda call, t: (None if t is None else cumsum(t, **call.attrs),),
+        traits=frozenset({"parts"}),
         arity=1,
     )
 )

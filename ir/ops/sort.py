@@ -9,14 +9,14 @@ import numpy as np
 
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef, OpTypeError, Template, register
-from kiln.ir.types import TENSOR_DTYPES, TensorType, int64
+from kiln.ir.types import REAL_DTYPES, TensorType, int64
 
 # ------------------------------------------------------------------------------------------- argsort
 
 
 def _argsort_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     (t,) = operands
-    if t.dtype not in TENSOR_DTYPES:
+    if t.dtype not in REAL_DTYPES:
         raise OpTypeError("argsort", f"is not defined for {t.dtype}", "dtype")
     if t.rank == 0:
         raise OpTypeError("argsort", f"{t} has no dimension to sort along")
@@ -58,7 +58,7 @@ def _search_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorT
     table, values = operands
     if table.dtype is not values.dtype:
         raise OpTypeError("searchsorted", f"operands have dtypes {table.dtype} and {values.dtype}", "dtype")
-    if table.dtype not in TENSOR_DTYPES[1:]:
+    if table.dtype not in REAL_DTYPES[1:]:
         raise OpTypeError("searchsorted", f"is not defined for {table.dtype}", "dtype")
     if table.rank == 0 or table.rank != values.rank or table.shape[:-1] != values.shape[:-1]:
         raise OpTypeError("searchsorted", f"{values} can't be looked up in rows of {table}")

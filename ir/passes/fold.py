@@ -1,7 +1,8 @@
 """Folding: what is known before the program runs is computed now, where the result is the same bit for bit.
 
 Three rules: views that change nothing vanish and views of views merge; views and elementwise functions of a `full`
-are a `full`; a cast to the same dtype, and a negation of a negation, vanish. Nothing here may change a bit for any
+are a `full`; a cast to the same dtype, a negation of a negation, and a part of a complex number that was just made of
+its parts, vanish. Nothing here may change a bit for any
 input: x * 1 and x + 0 stay (NaN payloads aside, x + 0.0 turns -0.0 into 0.0).
 """
 
@@ -17,6 +18,7 @@ from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, OpDef, ints_attr, shape_attr
 from kiln.ir.types import Sym, TensorType
 
+_PARTS = {"real": 0, "imag": 1}
 _VIEWS = frozenset({"reshape", "permute", "broadcast", "slice"})
 
 
@@ -45,6 +47,8 @@ def _simplified(op: Operation, operands: Sequence[Value], builder: GraphBuilder)
     if name == "cast" and op.result.type.dtype is first.type.dtype:
         return first
     inner = first.producer
+    if name in _PARTS and inner is not None and inner.op.name == "complex":
+        return inner.operands[_PARTS[name]]
     if name == "neg" and inner is not None and inner.op.name == "neg":
         return inner.operands[0]
     return _constant(op, operands, builder)
@@ -74,7 +78,7 @@ def _view(op: Operation, first: Value, builder: GraphBuilder) -> Value | None:
 
 
 def _full(type: TensorType, value: object, op: Operation, builder: GraphBuilder) -> Value:
-    assert isinstance(value, bool | int | float)
+    assert isinstance(value, bool | int | float | complex)
     shape: tuple[Any, ...] = type.shape
     attrs: dict[str, AttrValue] = {"shape": shape, "dtype": type.dtype, "value": value}
     return builder.add(OPS["full"], [], attrs, op.loc)[0]

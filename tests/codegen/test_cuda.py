@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kiln.codegen.cuda.emit import CudaText, emit_kernel
+from kiln.codegen.cuda.emit import emit_kernel
+from kiln.codegen.cuda.program import CudaText
 from kiln.codegen.cuda.schedule import ROW_THREADS, Unsupported
 from kiln.codegen.lower import lower
 from kiln.ir import loops as L
@@ -58,6 +59,16 @@ GRAPHS = {
       %4 = cast(%1) {dtype=bfloat16} : bfloat16[4]
       %5 = add(%3, %4) : bfloat16[4]
       return %5 }""",
+    "complex": """graph complex(%0: complex64[40], %1: complex64[40], %2: complex128[40]) {
+      %3 = mul(%0, %1) : complex64[40]
+      %4 = full() {dtype=complex64, shape=(40,), value=complex(0.0, -1.5)} : complex64[40]
+      %5 = eq(%3, %0) : bool[40]
+      %6 = where(%5, %3, %4) : complex64[40]
+      %7 = sqrt(%2) : complex128[40]
+      %8 = real(%7) : float64[40]
+      %9 = imag(%2) : float64[40]
+      %10 = complex(%9, %8) : complex128[40]
+      return %6, %10 }""",
     "truncate": """graph truncate(%0: float64[50]) {
       %1 = cast(%0) {dtype=int64} : int64[50]
       %2 = mul(%1, %1) : int64[50]

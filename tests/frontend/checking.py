@@ -32,6 +32,8 @@ def same_bits(a: Array, b: Array) -> bool:
     """Equal bit for bit, all NaNs being one."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
+    if a.dtype.kind == "c":
+        return same_bits(a.real, b.real) and same_bits(a.imag, b.imag)
     if a.dtype.kind != "f":
         return bool((a == b).all())
     a, b = np.ascontiguousarray(a), np.ascontiguousarray(b)
@@ -69,16 +71,27 @@ def agrees(f: Function, ref: Callable[..., Any], *arrays: Any, ulp: float = 0.0,
     compiles(f, *arrays)
 
 
+def real_numbers(t: Any) -> Any:
+    """A complex tensor as its parts, any other as it is."""
+    return kiln.view_as_real(t) if t.is_complex() else t
+
+
+def _direction(rng: np.random.Generator, x: Any) -> Array:
+    """Random numbers, complex ones for complex `x`."""
+    made = rng.normal(size=np.shape(x))
+    return np.asarray(made + 1j * rng.normal(size=np.shape(x)) if np.iscomplexobj(x) else made)
+
+
 def differentiates(f: Function, *arrays: Any, tolerance: float = 1e-6, second: bool = False) -> None:
     """Gradients (with `second`: of gradients too) against central differences in float64, and compiled ones against
     eager ones, bit for bit."""
     rng = np.random.default_rng(3)
-    wants = [isinstance(x, np.ndarray) and x.dtype.kind == "f" for x in arrays]
-    results = [r.numpy() for r in flat(f(*tensors(arrays)))]
+    wants = [isinstance(x, np.ndarray) and x.dtype.kind in "fc" for x in arrays]
+    results = [real_numbers(r).numpy() for r in flat(f(*tensors(arrays)))]
     weights = [kiln.from_numpy(np.asarray(rng.normal(size=r.shape))) for r in results if r.dtype.kind == "f"]
 
     def number(*operands: Any) -> Any:
-        parts = [r for r in flat(f(*operands)) if r.dtype.is_floating_point]
+        parts = [r for r in map(real_numbers, flat(f(*operands))) if r.dtype.is_floating_point]
         total = (parts[0] * weights[0]).sum()
         for r, w in zip(parts[1:], weights[1:], strict=True):
             total = total + (r * w).sum()
@@ -86,15 +99,14 @@ def differentiates(f: Function, *arrays: Any, tolerance: float = 1e-6, second: b
 
     _differences(number, arrays, wants, rng, tolerance)
     if second:
-        seconds = [
-            kiln.from_numpy(np.asarray(rng.normal(size=np.shape(x)))) for x, w in zip(arrays, wants, strict=True) if w
-        ]
+        seconds = [kiln.from_numpy(_direction(rng, x)) for x, w in zip(arrays, wants, strict=True) if w]
 
         def slope(*operands: Any) -> Any:
             leaves = [x for x, w in zip(operands, wants, strict=True) if w]
             grads = kiln.grad(number(*operands), leaves, create_graph=True)
             return sum(
-                ((g * s).sum() for g, s in zip(grads, seconds, strict=True)), start=kiln.zeros((), dtype=kiln.float64)
+                (real_numbers(g * s).sum() for g, s in zip(grads, seconds, strict=True)),
+                start=kiln.zeros((), dtype=kiln.float64),
             )
 
         _differences(slope, arrays, wants, rng, 10 * tolerance)
@@ -110,7 +122,7 @@ def _differences(
     def gradients(*operands: Any) -> tuple[Any, ...]:
         return tuple(kiln.grad(number(*operands), [x for x, w in zip(operands, wants, strict=True) if w]))
 
-    moves = [np.asarray(rng.normal(size=np.shape(x))) if w else 0 for x, w in zip(arrays, wants, strict=True)]
+    moves = [_direction(rng, x) if w else 0 for x, w in zip(arrays, wants, strict=True)]
     values = []
     for step in (STEP, -STEP):
         moved = tuple(x + step * m if w else x for x, m, w in zip(arrays, moves, wants, strict=True))
@@ -119,7 +131,7 @@ def _differences(
     numeric = (values[0] - values[1]) / (2 * STEP)
     grads = gradients(*fresh())
     along = [m for m, w in zip(moves, wants, strict=True) if w]
-    analytic = sum(float((g.numpy() * m).sum()) for g, m in zip(grads, along, strict=True))
+    analytic = sum(float(np.vdot(g.numpy(), m).real) for g, m in zip(grads, along, strict=True))
     assert abs(analytic - numeric) <= tolerance * (1 + abs(numeric)), (analytic, numeric)
     compiled = kiln.compile(gradients)
     for _ in range(2):

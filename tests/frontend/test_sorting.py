@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -128,7 +129,6 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: kiln.searchsorted(kiln.zeros(2, 3), kiln.zeros(3, 3)), kiln.ShapeError, "searchsorted: all dimensions"),
     (lambda: kiln.searchsorted(kiln.zeros(2), kiln.tensor([1])), kiln.DTypeError, "searchsorted: both"),
     (lambda: kiln.searchsorted(kiln.zeros(2), 1.0, side="up"), kiln.InvalidValueError, "searchsorted: side"),
-    (lambda: kiln.searchsorted(kiln.zeros(2), 1.0, out_int32=True), kiln.NotYetError, "searchsorted: int32"),
     (lambda: kiln.bucketize(1.0, kiln.zeros(2, 2)), kiln.ShapeError, "bucketize: boundaries"),
 ]
 
@@ -137,3 +137,40 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_errors(call: Callable[[], Any], kind: type[Exception], match: str) -> None:
     with pytest.raises(kind, match=match):
         call()
+
+
+RESULTS: dict[str, Callable[[Any], Any]] = {
+    "max": lambda x: x.max(1),
+    "min": lambda x: kiln.min(x, 1),
+    "sort": lambda x: x.sort(),
+    "topk": lambda x: x.topk(2),
+    "kthvalue": lambda x: x.kthvalue(1),
+    "median": lambda x: x.median(1),
+    "nanmedian": lambda x: x.nanmedian(1),
+    "mode": lambda x: x.mode(),
+    "cummax": lambda x: x.cummax(0),
+    "cummin": lambda x: x.cummin(0),
+}
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_named_results(name: str) -> None:
+    for x in (kiln.tensor([[3.0, 1.0, 2.0]]), kiln.tensor([[3.0, 1.0, 2.0]] * 2).T[:, :1].T):
+        found = RESULTS[name](x)
+        values, indices = found
+        assert type(found) is getattr(kiln.return_types, name) and isinstance(found, tuple)
+        assert found.values is values and found.indices is indices and found[1] is indices
+        assert repr(found) == f"kiln.return_types.{name}(\nvalues={values!r},\nindices={indices!r})"
+        assert type(pickle.loads(pickle.dumps(found))) is type(found)
+        compiled = kiln.compile(RESULTS[name])
+        for _ in range(2):
+            again = compiled(x)
+            assert type(again) is type(found) and again.indices.tolist() == indices.tolist()
+
+
+def test_named_results_of_numbers() -> None:
+    x = kiln.tensor(2.0)
+    for name in ("max", "sort", "median", "nanmedian", "mode"):
+        found = getattr(x, name)(0)
+        assert type(found) is getattr(kiln.return_types, name) and found.indices.item() == 0
+    assert repr(kiln.aminmax(x)) == "kiln.return_types.aminmax(\nmin=tensor(2.),\nmax=tensor(2.))"

@@ -3,14 +3,21 @@ changed."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
+from kiln.ir.graph import Graph, Operation
+from kiln.ir.interpreter import evaluate_ref
 from kiln.ir.ops import OPS
 from kiln.ir.parser import parse_graph
-from kiln.ir.passes.autodiff import NoDerivative, differentiate
+from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
+from kiln.ir.passes.mincut import choose
+from kiln.ir.passes.partition import AtHand, Differentiated, Early, another, can_repeat, split
 from kiln.ir.printer import print_graph
 
 
@@ -98,6 +105,19 @@ def test_fold_leaves_inexact_identities() -> None:
     assert fold(graph) is graph
 
 
+def joint_of(graph: Graph, given: bool = True, running: bool = False) -> Joint:
+    return differentiate(graph, [graph.outputs[0]], [given], [0], [running], frozenset(graph.operations))
+
+
+def parted(graph: Graph, at_hand: AtHand | None = None, *, running: bool = False) -> Differentiated:
+    """Differentiated by the first input and cut in two; all that eager's tape may save is at hand."""
+    inputs = frozenset(range(len(graph.inputs)))
+    at_hand = AtHand(inputs, inputs) if at_hand is None else at_hand
+    numbering: dict[object, int] = {}
+    early = Early(joint_of(graph, running=running), numbering)
+    return split(early, numbering, choose(early, at_hand), at_hand)
+
+
 def test_gradients_fold_uses_in_reverse_program_order() -> None:
     graph = parse_graph(
         lines(
@@ -107,7 +127,7 @@ def test_gradients_fold_uses_in_reverse_program_order() -> None:
             "return %3",
         )
     )
-    found = differentiate(graph, [graph.outputs[0]], [True], [0], [False], frozenset(graph.operations))
+    found = parted(graph)
     last = found.backward.operations[-1]
     # tanh comes after exp in the program, so its contribution stands on the left of the sum.
     assert last.op.name == "add"
@@ -119,12 +139,11 @@ def test_gradients_fold_uses_in_reverse_program_order() -> None:
         names.add(op.op.name)
         todo += [v.producer for v in op.operands if v.producer is not None]
     assert "sub" in names or "full" in names  # 1 - tanh^2
-    assert len(found.forward.outputs) == 1 + sum(not is_input for is_input, _ in found.saved)
 
 
 def test_running_gradients_continue_the_fold() -> None:
     graph = parse_graph(lines("%1 = neg(%0) : float32[2, 3]", "return %1"))
-    found = differentiate(graph, [graph.outputs[0]], [True], [0], [True], frozenset(graph.operations))
+    found = parted(graph, running=True)
     last = found.backward.operations[-1]
     assert last.op.name == "add"
     assert last.operands[0] is found.backward.inputs[-1]
@@ -139,3 +158,84 @@ def test_a_missing_rule_is_named() -> None:
             differentiate(graph, [graph.outputs[0]], [True], [0], [False], frozenset(graph.operations))
     finally:
         object.__setattr__(OPS["floor"], "vjp", rule)
+
+
+# ---------------------------------------------------------------------------------------- partition
+
+
+CHAIN = lines(
+    "%2 = matmul(%0, %1) : float32[3, 3]",
+    "%3 = relu(%2) : float32[3, 3]",
+    "%4 = exp(%3) : float32[3, 3]",
+    "%5 = permute(%4) {dims=(1, 0)} : float32[3, 3]",
+    "%6 = mul(%5, %2) : float32[3, 3]",
+    "return %6",
+    inputs="%0: float32[3, 3], %1: float32[3, 3]",
+)
+
+
+def in_numpy(found: Differentiated, arrays: list[Any], extra: list[Any]) -> list[Any]:
+    """Backward's outputs by the ops' references, from what forward stored."""
+    outputs = evaluate_ref(found.forward, arrays)
+    return evaluate_ref(found.backward, [*((arrays if own else outputs)[k] for own, k in found.operands), *extra])
+
+
+@pytest.mark.parametrize("at_hand", [AtHand(), AtHand(frozenset({0, 1})), AtHand(frozenset({0, 1}), frozenset({0, 1}))])
+@pytest.mark.parametrize("running", [False, True])
+def test_a_cut_changes_no_bit(at_hand: AtHand, running: bool) -> None:
+    graph = parse_graph(CHAIN)
+    arrays = [np.random.default_rng(k).standard_normal((3, 3)).astype(np.float32) for k in range(4)]
+    extra = arrays[2 : 3 + running]
+    whole = evaluate_ref(joint_of(graph, running=running).graph, [*arrays[:2], *extra])
+    usual = parted(graph, at_hand)
+    found = another(joint_of(graph, running=running), usual)
+    assert [x.tobytes() for x in in_numpy(found, arrays[:2], extra)] == [x.tobytes() for x in whole]
+    assert "matmul" not in " ".join(found.repeated)
+
+
+def test_what_is_not_at_hand_is_stored() -> None:
+    graph = parse_graph(lines("%1 = neg(%0) : float32[2, 3]", "%2 = gelu(%1) : float32[2, 3]", "return %2"))
+    assert parted(graph).stored_bytes == 0
+    assert parted(graph, AtHand()).stored_bytes == 24
+    assert parted(graph, AtHand(frozenset({0}))).stored_bytes == 24  # eager's tape has not saved it for neg
+
+
+def test_a_view_is_stored_as_what_it_views() -> None:
+    graph = parse_graph(
+        lines(
+            "%1 = sum(%0) {dims=(1,)} : float32[2]",
+            "%2 = reshape(%1) {shape=(2, 1)} : float32[2, 1]",
+            "%3 = broadcast(%2) {dims=(0, 1), shape=(2, 3)} : float32[2, 3]",
+            "%4 = exp(%3) : float32[2, 3]",
+            "return %4",
+        )
+    )
+    found = parted(graph, AtHand())
+    assert found.stored_bytes == 8
+    assert found.plain_bytes == 24
+    assert found.repeated == ("1 exp",)
+
+
+@pytest.mark.parametrize("name", ["sum", "matmul", "uniform", "floor_divide_int", "max_pool2d", "sort"])
+def test_what_is_expensive_random_or_can_fail_is_done_once(name: str) -> None:
+    op = OPS.get(name)
+    if op is not None:
+        assert not can_repeat(Operation(op, (), {}, (), None))
+
+
+@pytest.mark.parametrize(("length", "stored"), [(1, 0), (2, 24), (3, 24)])
+def test_the_price_of_repeating_grows_with_a_chain(length: int, stored: int) -> None:
+    chain = [f"%{k + 2} = exp(%{k + 1}) : float32[2, 3]" for k in range(length)]
+    body = [*chain, f"%{length + 2} = mul(%0, %{length + 1}) : float32[2, 3]", f"return %{length + 2}"]
+    inputs = "%0: float32[2, 3], %1: float32[2, 3]"
+    assert parted(parse_graph(lines(*body, inputs=inputs))).stored_bytes == stored
+
+
+def test_masks_are_computed_ahead() -> None:
+    found = parted(
+        parse_graph(lines("%1 = neg(%0) : float32[2, 3]", "%2 = relu(%1) : float32[2, 3]", "return %2")), AtHand()
+    )
+    assert str(found) == (
+        "stored for backward: 6 bytes (bool[2, 3])\nwithout recomputation: 24 bytes\n"
+        "computed again in backward: nothing"
+    )

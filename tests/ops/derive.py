@@ -17,6 +17,7 @@ from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Call, OpDef
 from kiln.ir.ops.create import zeros_of
 from kiln.ir.types import DTYPES, TensorType
+from tests.ops.sampling import Sample
 
 Array = np.ndarray[Any, Any]
 
@@ -32,23 +33,25 @@ def type_of(x: Array) -> TensorType:
     return TensorType(DTYPES[x.dtype.name], x.shape)
 
 
-def graph_of(op: OpDef, types: Sequence[TensorType], attrs: dict[str, Any]) -> Graph:
-    """The graph of one op."""
+def graph_of(op: OpDef, sample: Sample) -> Graph:
+    """The graph of one op; its outputs are the results that have gradients, if any has."""
     builder = GraphBuilder(op.name)
-    inputs = [builder.input(t) for t in types]
-    return builder.build(builder.add(op, inputs, attrs))
+    inputs = [builder.input(t) for t in sample.types()]
+    results = sample.bind(op, inputs)
+    return builder.build([r for r in results if differentiable(r)] or results)
 
 
 def differentiable(v: Value) -> bool:
-    return v.type.dtype.is_floating_point
+    return v.type.dtype.is_inexact
 
 
 def call_of(operation: Operation, known: dict[Value, Any], needs: tuple[bool, ...] = ()) -> Call:
     """The operation as its rule may see it, over the operands that `known` has for the values."""
     op = operation.op
     assert isinstance(op, OpDef)
-    operands = tuple(known[v] if i in op.saved_operands else OnlyType(v.type) for i, v in enumerate(operation.operands))
-    results = tuple(known[v] if i in op.saved_results else OnlyType(v.type) for i, v in enumerate(operation.results))
+    reads, kept = op.saved(needs) if needs else (op.saved_operands, op.saved_results)
+    operands = tuple(known[v] if i in reads else OnlyType(v.type) for i, v in enumerate(operation.operands))
+    results = tuple(known[v] if i in kept else OnlyType(v.type) for i, v in enumerate(operation.results))
     return Call(operands, results, operation.attrs, needs or (True,) * len(operands))
 
 
@@ -119,7 +122,7 @@ def difference(graph: Graph, arrays: Sequence[Array], direction: Sequence[Array]
 
     def at(scale: float) -> list[Array]:
         moves = iter(direction)
-        moved = [x + scale * next(moves) if x.dtype.kind == "f" else x for x in arrays]
+        moved = [x + scale * next(moves) if x.dtype.kind in "fc" else x for x in arrays]
         return evaluate_ref(graph, moved)
 
     return [(a - b) / (2 * step) for a, b in zip(at(step), at(-step), strict=True)]

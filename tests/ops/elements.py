@@ -17,7 +17,7 @@ import numpy as np
 from kiln.ir import loops as L
 from kiln.ir.halves import converted, is_half, widened
 from kiln.ir.ops import OPS
-from kiln.ir.ops.base import Dense, ElementContext, OpDef
+from kiln.ir.ops.base import Dense, ElementContext, OpDef, State
 from kiln.ir.types import DType, Sym, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -149,5 +149,10 @@ def evaluate_element(
             if not good:
                 run.failed.append((kind, message, int(number)))
 
-    context = ElementContext(tuple(types), result, attrs, read, check, lambda d: L.index(number(d)))
+    def loop(extent: L.Expr, state: State, step: Callable[[L.Expr, State], State]) -> State:
+        for k in range(int(run.value(extent).max(initial=0))):
+            state = step(L.index(k), state)
+        return state
+
+    context = ElementContext(tuple(types), result, attrs, read, check, lambda d: L.index(number(d)), loop)
     return run.value(lower.at(context, index)).reshape(shape), run.failed

@@ -19,8 +19,10 @@ from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
 from tests.ops import (
     samples_conv,
+    samples_fft,
     samples_gamma,
     samples_gather,
+    samples_linalg,
     samples_pointwise,
     samples_pool,
     samples_scan,
@@ -45,8 +47,10 @@ from tests.ops.sampling import t as _t
 
 FAMILIES: tuple[Any, ...] = (
     samples_conv,
+    samples_fft,
     samples_gamma,
     samples_gather,
+    samples_linalg,
     samples_pointwise,
     samples_pool,
     samples_scan,

@@ -29,12 +29,21 @@ _CASES: tuple[tuple[str, Shape, Attrs], ...] = (
     ("one", (1, 1), window((1, 1), (1, 1))),
     ("empty", (0, 2, 4, 4), window((2, 2), (2, 2))),
     ("wide", (2, 3, 40), window((2, 2), (1, 1))),
+    ("large", (2, 9, 11), window((7, 9), (1, 2), (3, 2, 1, 4))),
+    ("strided", (3, 37, 75), window((2, 3), (1, 2), (0, 1, 2, 1))),
+    ("long", (2, 1, 70), window((1, 40), (1, 20), (0, 0, 20, 10))),
+    ("bins", (2, 3, 5, 20), {"bins": (3, 6)}),
+    ("even bins", (2, 6, 10), {"bins": (3, 2)}),
+    ("more bins", (2, 3, 4), {"bins": (5, 4)}),
+    ("one bin", (3, 6, 7), {"bins": (1, 1)}),
 )
 _DILATED = ("dilated", (2, 2, 8, 7), window((3, 2), (2, 1), (1, 1, 1, 1), (2, 3)))
 
 
 def _counts(shape: Shape, attrs: Attrs) -> Shape:
     """The shape of one number per window, counted out."""
+    if "bins" in attrs:
+        return (*shape[:-2], *attrs["bins"])
     sizes = []
     for d in range(2):
         room = shape[len(shape) - 2 + d] + sum(attrs["padding"][2 * d : 2 * d + 2])
@@ -60,10 +69,10 @@ def _operands(name: str, rng: np.random.Generator, shape: Shape, attrs: Attrs, d
 
 def _samples(name: str) -> list[Sample]:
     found = []
-    for dtype in NUMERIC if name in ("max_pool2d", "max_pool2d_index") else ("float32", "float64"):
+    for dtype in NUMERIC if name.startswith("max") else ("float32", "float64"):
         rng = generator(name, dtype)
         for label, shape, attrs in _cases(name):
-            if dtype not in MAIN and label not in ("overlapping", "uneven"):
+            if dtype not in MAIN and label not in ("overlapping", "uneven", "bins"):
                 continue
             operands = _operands(name, rng, shape, attrs, dtype)
             found.append(Sample(f"{dtype}-{label}", operands, _attrs(name, shape, attrs)))
@@ -82,7 +91,7 @@ def _samples(name: str) -> list[Sample]:
 def _smooth(name: str) -> list[Sample]:
     found = []
     for label, shape, attrs in _cases(name):
-        if label in ("halves", "overlapping", "uneven", "apart", "dilated"):
+        if label in ("halves", "overlapping", "uneven", "apart", "dilated", "bins", "large"):
             rng = generator("smooth", name, label)
             operands = _operands(name, rng, shape, attrs, "float64")
             if name == "max_pool2d":  # no two elements near each other
@@ -103,12 +112,13 @@ def _errors(name: str) -> list[ErrorSample]:
         ErrorSample(operands, {**plain, "kernel": (0, 2)}, "value", "kernel must be"),
         ErrorSample(operands, {**plain, "stride": (2,)}, "value", "stride must be"),
         ErrorSample(operands, {**plain, "padding": (0, 0, -1, 0)}, "value", "padding must be"),
-        ErrorSample(operands, {**plain, "kernel": (64, 64)}, "value", "larger than 1024"),
+        ErrorSample(operands, {**plain, "bins": (0, 3)}, "value", "bins must be"),
     ]
     if name.endswith("_input"):
         found.append(ErrorSample(operands, {**plain, "size": (8, 6)}, "shape", "8 rows have 4 windows"))
     else:
         found.append(ErrorSample(operands, {**plain, "kernel": (5, 2)}, "shape", "does not fit in 4 rows"))
+        found.append(ErrorSample((t("float32", 2, 4, 0),), {"bins": (2, 3)}, "shape", "there are no columns"))
     return found
 
 

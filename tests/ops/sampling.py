@@ -7,13 +7,15 @@ of functions that make its calls, and `ERRORS`. `samples.FAMILIES` lists the mod
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from kiln.ir.halves import converted
+from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.ops.linalg import transposed
 from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -21,6 +23,7 @@ Array = np.ndarray[Any, Any]
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 HALVES = ("float16", "bfloat16")
 WIDE_FLOATS = ("float32", "float64")
+COMPLEX = ("complex64", "complex128")
 INTS = ("int64", "int32", "int16", "int8", "uint8")
 NUMERIC = (*INTS, *FLOATS)
 ANY = ("bool", *NUMERIC)
@@ -32,11 +35,21 @@ FEW_LAYOUTS = ("0-d", "line", "strided")
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One call. `label` names it in test ids."""
+    """One call. `label` names it in test ids. `symmetric`: derivatives of the op are those along symmetric matrices, so
+    tests of them take them of the op after its operand was made symmetric."""
 
     label: str
     operands: tuple[Array, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
+    symmetric: bool = False
+
+    def bind(self, op: OpDef, operands: Sequence[Any], receiver: Any = None) -> tuple[Any, ...]:
+        """`op` as derivatives are taken of it, on anything that it can be applied to."""
+        if self.symmetric:
+            x = operands[0]
+            half = OPS["full"].bind((), {"shape": x.ttype.shape, "dtype": x.ttype.dtype, "value": 0.5}, receiver=x)[0]
+            operands = [OPS["mul"](OPS["add"](x, transposed(x)), half), *operands[1:]]
+        return op.bind(operands, self.attrs, receiver=receiver)
 
     def types(self) -> list[TensorType]:
         return [TensorType(DTYPES[x.dtype.name], x.shape) for x in self.operands]
@@ -103,11 +116,24 @@ def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, scale: fl
     """Random values: normal floats, small integers, bools."""
     if dtype == "bool":
         return np.asarray(rng.integers(0, 2, shape), bool)
+    if dtype in COMPLEX:
+        return np.asarray((rng.normal(size=shape) + 1j * rng.normal(size=shape)) * scale, dtype)
     if dtype == "int64":
         return np.asarray(rng.integers(-9, 10, shape))
     if dtype in INTS:
         return np.asarray(rng.integers(0 if dtype == "uint8" else -9, 10, shape), dtype)
     return converted(rng.normal(size=shape) * scale, DTYPES[dtype])
+
+
+def direction(rng: np.random.Generator, x: Array) -> Array:
+    """A random array like `x`, of floats or complex numbers."""
+    drawn = np.asarray(rng.normal(size=x.shape))
+    return drawn + 1j * rng.normal(size=x.shape) if x.dtype.kind == "c" else drawn
+
+
+def product(x: Array, y: Array) -> float:
+    """The sum of products of numbers, complex ones being pairs of such."""
+    return float((x.conj() * y).real.sum())
 
 
 def layouts(rng: np.random.Generator, dtype: str) -> Iterator[tuple[str, Callable[[], Array]]]:

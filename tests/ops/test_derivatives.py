@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.ir.graph import Graph
+from kiln.ir.graph import Graph, rebuild
 from kiln.ir.interpreter import evaluate_ref
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import OpDef
@@ -19,6 +19,7 @@ from kiln.ir.types import TensorType
 from tests import tolerances as tol
 from tests.ops.derive import call_of, difference, gradient, graph_of, tangent
 from tests.ops.samples import Sample, generator, smooth_samples
+from tests.ops.sampling import direction, product
 
 Array = np.ndarray[Any, Any]
 CALLS = [
@@ -29,7 +30,7 @@ CALLS = [
 def like(arrays: Sequence[Array], *seed: object) -> list[Array]:
     """Random directions for the floating-point arrays."""
     rng = generator("direction", *seed)
-    return [np.asarray(rng.normal(size=x.shape)) for x in arrays if x.dtype.kind == "f"]
+    return [direction(rng, x) for x in arrays if x.dtype.kind in "fc"]
 
 
 def near(got: Array, wanted: Array, tolerance: float) -> bool:
@@ -37,7 +38,7 @@ def near(got: Array, wanted: Array, tolerance: float) -> bool:
 
 
 def inner(xs: Sequence[Array], ys: Sequence[Array]) -> float:
-    return float(sum((x * y).sum() for x, y in zip(xs, ys, strict=True)))
+    return sum(product(x, y) for x, y in zip(xs, ys, strict=True))
 
 
 def test_every_derivative_is_tested() -> None:
@@ -48,7 +49,7 @@ def test_every_derivative_is_tested() -> None:
 
 def setup(op: OpDef, sample: Sample) -> tuple[Graph, list[Array], list[Array], list[Array]]:
     """The op's graph, its arrays, a direction of the inputs, gradients of the outputs."""
-    graph = graph_of(op, sample.types(), sample.attrs)
+    graph = graph_of(op, sample)
     arrays = [np.array(x) for x in sample.operands]
     outputs = evaluate_ref(graph, arrays)
     return graph, arrays, like(arrays, op.name, sample.label), like(outputs, "grad", op.name, sample.label)
@@ -56,18 +57,18 @@ def setup(op: OpDef, sample: Sample) -> tuple[Graph, list[Array], list[Array], l
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
 def test_gradient_against_differences(op: OpDef, sample: Sample) -> None:
-    graph, arrays, direction, grads = setup(op, sample)
-    numeric = inner(grads, difference(graph, arrays, direction, tol.DIFFERENCE_STEP))
-    analytic = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), direction)
+    graph, arrays, along, grads = setup(op, sample)
+    numeric = inner(grads, difference(graph, arrays, along, tol.DIFFERENCE_STEP))
+    analytic = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), along)
     assert near(np.asarray(analytic), np.asarray(numeric), tol.DIFFERENCE)
 
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
 def test_tangent_against_differences(op: OpDef, sample: Sample) -> None:
-    graph, arrays, direction, _ = setup(op, sample)
+    graph, arrays, along, _ = setup(op, sample)
     for got, wanted in zip(
-        evaluate_ref(tangent(graph), [*arrays, *direction]),
-        difference(graph, arrays, direction, tol.DIFFERENCE_STEP),
+        evaluate_ref(tangent(graph), [*arrays, *along]),
+        difference(graph, arrays, along, tol.DIFFERENCE_STEP),
         strict=True,
     ):
         assert near(got, wanted, tol.DIFFERENCE)
@@ -75,9 +76,9 @@ def test_tangent_against_differences(op: OpDef, sample: Sample) -> None:
 
 @pytest.mark.parametrize(("op", "sample"), CALLS)
 def test_gradient_is_the_transposed_tangent(op: OpDef, sample: Sample) -> None:
-    graph, arrays, direction, grads = setup(op, sample)
-    forward = inner(grads, evaluate_ref(tangent(graph), [*arrays, *direction]))
-    backward = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), direction)
+    graph, arrays, along, grads = setup(op, sample)
+    forward = inner(grads, evaluate_ref(tangent(graph), [*arrays, *along]))
+    backward = inner(evaluate_ref(gradient(graph), [*arrays, *grads]), along)
     assert near(np.asarray(backward), np.asarray(forward), tol.TRANSPOSE)
 
 
@@ -87,11 +88,11 @@ def test_second_order(op: OpDef, sample: Sample) -> None:
     graph, arrays, _, grads = setup(op, sample)
     first = gradient(graph)
     inputs = [*arrays, *grads]
-    direction = like(inputs, "second", op.name, sample.label)
+    along = like(inputs, "second", op.name, sample.label)
     weights = like(evaluate_ref(first, inputs), "weights", op.name, sample.label)
-    numeric = inner(weights, difference(first, inputs, direction, tol.DIFFERENCE_STEP))
-    reverse = inner(evaluate_ref(gradient(first), [*inputs, *weights]), direction)
-    forward = inner(weights, evaluate_ref(tangent(first), [*inputs, *direction]))
+    numeric = inner(weights, difference(first, inputs, along, tol.DIFFERENCE_STEP))
+    reverse = inner(evaluate_ref(gradient(first), [*inputs, *weights]), along)
+    forward = inner(weights, evaluate_ref(tangent(first), [*inputs, *along]))
     assert near(np.asarray(reverse), np.asarray(numeric), tol.SECOND_DIFFERENCE)
     assert near(np.asarray(forward), np.asarray(reverse), tol.TRANSPOSE)
 
@@ -99,7 +100,7 @@ def test_second_order(op: OpDef, sample: Sample) -> None:
 def run_gradient(name: str, *operands: Any, attrs: dict[str, Any] | None = None) -> list[list[float]]:
     """Gradients of the sum of an op's result."""
     arrays = [np.asarray(x) for x in operands]
-    graph = graph_of(OPS[name], Sample("", tuple(arrays)).types(), attrs or {})
+    graph = graph_of(OPS[name], Sample("", tuple(arrays), attrs or {}))
     (out,) = evaluate_ref(graph, arrays)
     return [g.tolist() for g in evaluate_ref(gradient(graph), [*arrays, np.ones_like(out)])]
 
@@ -130,8 +131,31 @@ def test_only_what_is_needed_is_computed() -> None:
 
     for name in ("add", "mul", "div", "pow", "maximum", "matmul", "where", "cat", "slice_scatter"):
         sample, op = smooth_samples(name)[0], OPS[name]
-        operation = graph_of(op, sample.types(), sample.attrs).operations[0]
+        operation = graph_of(op, sample).operations[0]
         known = {v: Untouchable(v.type) for v in (*operation.operands, *operation.results)}
         call = call_of(operation, known, (False,) * len(operation.operands))
         assert op.vjp is not None
         assert all(g is None for g in op.vjp(call, Untouchable(operation.result.type))), name
+
+
+@pytest.mark.parametrize("op", [pytest.param(op, id=name) for name, op in OPS.items() if op.saved_for])
+def test_one_gradient_alone_reads_only_what_it_says(op: OpDef) -> None:
+    """The rule, given types for what the op does not save when one operand alone wants a gradient, and never less."""
+    sample = smooth_samples(op.name)[0]
+    for wanted in range(op.arity or 0):
+        needs = tuple(k == wanted for k in range(op.arity or 0))
+        graph = graph_of(op, sample)
+        builder, known = rebuild(graph)
+        (operation,) = graph.operations
+        known.update(
+            zip(operation.results, builder.clone(operation, [known[v] for v in operation.operands]), strict=True)
+        )
+        given = [builder.input(v.type) for v in operation.results]
+        assert op.vjp is not None
+        grads = op.vjp(call_of(operation, known, needs), *given)
+        made = builder.build([g for g, need in zip(grads, needs, strict=True) if need and g is not None])
+        read = {v for each in made.operations[1:] for v in each.operands}
+        reads, kept = op.saved(needs)
+        assert {k for k, v in enumerate(made.inputs[: len(needs)]) if v in read} <= set(reads)
+        assert set(reads) <= set(op.saved_operands)
+        assert set(kept) <= set(op.saved_results)

@@ -15,7 +15,8 @@ from kiln.ir.ops.base import OpDef
 from kiln.runtime import targets, threads
 from tests import tolerances as tol
 from tests.ops.samples import Sample, error_samples, generator, samples, smooth_samples
-from tests.ops.test_declarations import same_bits
+from tests.ops.sampling import direction, product
+from tests.ops.test_declarations import references, same_bits
 
 Array = np.ndarray[Any, Any]
 NAMES = [name for name in OPS if name != "fusion"]
@@ -38,10 +39,19 @@ def tensors(sample: Sample) -> list[kiln.Tensor]:
     return [kiln.from_numpy(x) for x in sample.operands]
 
 
-def apply(op: OpDef, operands: Sequence[kiln.Tensor], attrs: dict[str, Any], receiver: kiln.Tensor) -> kiln.Tensor:
-    """The op's only result. (No assert here: captured code would drag pytest's state into its guards.)"""
-    result: kiln.Tensor = op.bind(operands, attrs, receiver=receiver)[0]
-    return result
+def apply(
+    op: OpDef, operands: Sequence[kiln.Tensor], attrs: dict[str, Any], receiver: kiln.Tensor
+) -> tuple[kiln.Tensor, ...]:
+    """The op's results."""
+    return op.bind(operands, attrs, receiver=receiver)
+
+
+def numbers(op: OpDef, operands: Sequence[kiln.Tensor], attrs: dict[str, Any], receiver: kiln.Tensor) -> list[Array]:
+    return [r.numpy() for r in apply(op, operands, attrs, receiver)]
+
+
+def same(found: Sequence[Array], wanted: Sequence[Array]) -> bool:
+    return len(found) == len(wanted) and all(map(same_bits, found, wanted))
 
 
 def anything() -> kiln.Tensor:
@@ -53,13 +63,13 @@ def anything() -> kiln.Tensor:
 def test_eager_is_the_reference(name: str) -> None:
     op = OPS[name]
     for sample in samples(name):
-        got = apply(op, tensors(sample), sample.attrs, anything()).numpy()
-        wanted = np.asarray(op.ref(np, *sample.operands, **sample.attrs))
-        if "exact" in op.traits or name in EXACT:
-            assert same_bits(got, wanted), sample.label
-        else:
-            assert got.dtype == wanted.dtype and got.shape == wanted.shape, sample.label
-            assert tol.close(name, got, wanted), sample.label
+        found = numbers(op, tensors(sample), sample.attrs, anything())
+        for got, wanted in zip(found, references(op, sample), strict=True):
+            if "exact" in op.traits or name in EXACT:
+                assert same_bits(got, wanted), sample.label
+            else:
+                assert got.dtype == wanted.dtype and got.shape == wanted.shape, sample.label
+                assert tol.close(name, got, wanted), sample.label
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,21 +77,21 @@ def test_compiled_is_eager(name: str) -> None:
     """All samples of an op in one program, and one of them alone; called twice, so that the program itself runs."""
     op, calls = OPS[name], samples(name)
 
-    def every(receiver: kiln.Tensor, *groups: list[kiln.Tensor]) -> list[kiln.Tensor]:
+    def every(receiver: kiln.Tensor, *groups: list[kiln.Tensor]) -> list[tuple[kiln.Tensor, ...]]:
         return [apply(op, xs, s.attrs, receiver) for s, xs in zip(calls, groups, strict=True)]
 
-    def single(receiver: kiln.Tensor, *operands: kiln.Tensor) -> kiln.Tensor:
+    def single(receiver: kiln.Tensor, *operands: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
         return apply(op, operands, calls[-1].attrs, receiver)
 
     groups = [tensors(s) for s in calls]
-    eager = [x.numpy() for x in every(anything(), *groups)]
+    eager = [[x.numpy() for x in results] for results in every(anything(), *groups)]
     compiled = kiln.compile(every)
     for _ in range(2):
         for sample, got, wanted in zip(calls, compiled(anything(), *groups), eager, strict=True):
-            assert same_bits(got.numpy(), wanted), sample.label
+            assert same([x.numpy() for x in got], wanted), sample.label
     alone = kiln.compile(single)
     for _ in range(2):
-        assert same_bits(alone(anything(), *groups[-1]).numpy(), eager[-1])
+        assert same([x.numpy() for x in alone(anything(), *groups[-1])], eager[-1])
 
 
 @pytest.fixture
@@ -101,11 +111,11 @@ def test_targets_and_threads_agree(name: str, three_threads: None) -> None:
         pytest.skip(str(error))
     op, calls = OPS[name], samples(name)
     threads.set_num_threads(1)
-    wanted = [apply(op, tensors(s), s.attrs, anything()).numpy() for s in calls]
+    wanted = [numbers(op, tensors(s), s.attrs, anything()) for s in calls]
     threads.set_num_threads(3)
     with targets.use_target(lower):
         for sample, bits in zip(calls, wanted, strict=True):
-            assert same_bits(apply(op, tensors(sample), sample.attrs, anything()).numpy(), bits), sample.label
+            assert same(numbers(op, tensors(sample), sample.attrs, anything()), bits), sample.label
 
 
 def test_no_thread_count_changes_a_bit(three_threads: None) -> None:
@@ -167,13 +177,13 @@ def test_pick_out_of_bounds_raises_eager_and_compiled() -> None:
 
 def floats(arrays: Sequence[Array], *seed: object) -> list[Array]:
     rng = generator("ops", *seed)
-    return [np.asarray(rng.normal(size=x.shape)) for x in arrays if x.dtype.kind == "f"]
+    return [direction(rng, x) for x in arrays if x.dtype.kind in "fc"]
 
 
 def wanting(arrays: Sequence[Array]) -> list[kiln.Tensor]:
     """Tensors of copies of `arrays`; floating-point ones want gradients."""
     made = [kiln.from_numpy(np.array(x)) for x in arrays]
-    return [t.requires_grad_() if t.dtype.is_floating_point else t for t in made]
+    return [t.requires_grad_() if t.dtype.is_inexact else t for t in made]
 
 
 def leaves(operands: Sequence[kiln.Tensor]) -> list[kiln.Tensor]:
@@ -185,11 +195,15 @@ Function = Callable[[Sequence[kiln.Tensor]], kiln.Tensor]
 
 def weighted(op: OpDef, sample: Sample) -> Function:
     """A number that depends on the operands: the sum of op(...) times fixed random weights."""
-    result = np.asarray(op.ref(np, *sample.operands, **sample.attrs))
-    weight = kiln.from_numpy(floats([result], "weight", op.name, sample.label)[0])
+    weights = [kiln.from_numpy(w) for w in floats(references(op, sample), "weight", op.name, sample.label)]
 
     def run(operands: Sequence[kiln.Tensor]) -> kiln.Tensor:
-        return (apply(op, operands, sample.attrs, operands[0]) * weight).sum()
+        results = [r for r in sample.bind(op, operands, operands[0]) if r.dtype.is_inexact]
+        totals = [(r * weight).sum().real for r, weight in zip(results, weights, strict=True)]
+        total = totals[0]
+        for more in totals[1:]:
+            total = total + more
+        return total
 
     return run
 
@@ -201,18 +215,18 @@ def gradients(run: Function, operands: Sequence[kiln.Tensor], create_graph: bool
     return list(kiln.grad(value, leaves(operands), create_graph=create_graph, allow_unused=True))
 
 
-def slope(run: Function, arrays: Sequence[Array], direction: Sequence[Array]) -> float:
-    """Central difference of a number along `direction`."""
+def slope(run: Function, arrays: Sequence[Array], along: Sequence[Array]) -> float:
+    """Central difference of a number along `along`."""
     values = []
     for scale in (tol.DIFFERENCE_STEP, -tol.DIFFERENCE_STEP):
-        moves = iter(direction)
-        moved = [x + scale * next(moves) if x.dtype.kind == "f" else x for x in arrays]
+        moves = iter(along)
+        moved = [x + scale * next(moves) if x.dtype.kind in "fc" else x for x in arrays]
         values.append(run(wanting(moved)).item())
     return float(values[0] - values[1]) / (2 * tol.DIFFERENCE_STEP)
 
 
-def dot(grads: Sequence[kiln.Tensor | None], direction: Sequence[Array]) -> float:
-    return float(sum((g.numpy() * d).sum() for g, d in zip(grads, direction, strict=True) if g is not None))
+def dot(grads: Sequence[kiln.Tensor | None], along: Sequence[Array]) -> float:
+    return sum(product(g.numpy(), d) for g, d in zip(grads, along, strict=True) if g is not None)
 
 
 SMOOTH = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED for s in smooth_samples(name)]
@@ -221,21 +235,21 @@ SMOOTH = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in DERIVED
 @pytest.mark.parametrize(("op", "sample"), SMOOTH)
 def test_gradients_first_and_second_order(op: OpDef, sample: Sample) -> None:
     run, arrays = weighted(op, sample), sample.operands
-    direction = floats(arrays, "direction", op.name, sample.label)
+    along = floats(arrays, "direction", op.name, sample.label)
     seconds = [kiln.from_numpy(x) for x in floats(arrays, "seconds", op.name, sample.label)]
-    numeric = slope(run, arrays, direction)
-    analytic = dot(gradients(run, wanting(arrays)), direction)
+    numeric = slope(run, arrays, along)
+    analytic = dot(gradients(run, wanting(arrays)), along)
     assert abs(analytic - numeric) <= tol.DIFFERENCE * (1 + abs(numeric))
 
     def number(operands: Sequence[kiln.Tensor]) -> kiln.Tensor:
         """The gradient along `seconds`, itself on the tape."""
         total = kiln.zeros(1, dtype=kiln.float64).sum()
         for g, w in zip(gradients(run, operands, create_graph=True), seconds, strict=True):
-            total = total if g is None else total + (g * w).sum()
+            total = total if g is None else total + (g * w).sum().real
         return total
 
-    numeric = slope(number, arrays, direction)
-    analytic = dot(gradients(number, wanting(arrays)), direction)
+    numeric = slope(number, arrays, along)
+    analytic = dot(gradients(number, wanting(arrays)), along)
     assert abs(analytic - numeric) <= tol.SECOND_DIFFERENCE * (1 + abs(numeric))
 
 

@@ -134,7 +134,7 @@ def program_of(graph: Graph, *constants: Constant) -> Program:
         name=graph.name,
         target=targets.host_target(),
         modules=(Module("a", "text é", ("a",)), Module("b", "more", ("b",), ("a",))),
-        entry="b",
+        entries=("b",),
         slots=(Slot("input", 0), Slot("size", 0, "n0"), Slot("arena")),
         input_types=(T.TensorType(T.float32, (3, T.Sym("n0"))),),
         output_types=(T.TensorType(T.bool_, ()),),

@@ -62,7 +62,7 @@ define i32 @fails(ptr %ctx, ptr %args) {
 
 
 def program(text: str, entry: str, slots: tuple[Slot, ...], **more: Any) -> Program:
-    return Program(entry, targets.host_target(), (Module(entry, text, (entry,)),), entry, slots, (), (), **more)
+    return Program(entry, targets.host_target(), (Module(entry, text, (entry,)),), (entry,), slots, (), (), **more)
 
 
 @pytest.fixture

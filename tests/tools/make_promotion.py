@@ -3,9 +3,9 @@
 Run by hand where PyTorch is installed: `python tests/tools/make_promotion.py`. The tests read the file only.
 
 Operands are named by what they are: a dtype with `[]` behind it is a 0-d tensor, without it a tensor with dimensions,
-and `True`, `2`, `0.5` are Python numbers. Each table of two operands has a row per left operand; ops that agree share a
-table. Results are named as NumPy abbreviates them (bf2: bfloat16); `-` stands for a refused call, `.` for one that
-PyTorch has no signature for (two numbers, numbers where it wants tensors).
+and `True`, `2`, `0.5`, `1j` are Python numbers. Each table of two operands has a row per left operand; ops that agree
+share a table. Results are named as NumPy abbreviates them (bf2: bfloat16); `-` stands for a refused call, `.` for one
+that PyTorch has no signature for (two numbers, numbers where it wants tensors).
 """
 
 from __future__ import annotations
@@ -18,8 +18,21 @@ from typing import Any
 import torch  # type: ignore[import-not-found]
 
 OUT = Path(__file__).resolve().parents[1] / "golden" / "promotion.json"
-DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
-NUMBERS: dict[str, Any] = {"True": True, "2": 2, "0.5": 0.5}
+DTYPES = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "complex64",
+    "complex128",
+)
+NUMBERS: dict[str, Any] = {"True": True, "2": 2, "0.5": 0.5, "1j": 1j}
 BINARY = [
     "add",
     "sub",
@@ -54,6 +67,10 @@ BINARY = [
 UNARY = [
     "neg",
     "abs",
+    "angle",
+    "conj_physical",
+    "sgn",
+    "isreal",
     "sign",
     "square",
     "sqrt",
@@ -116,7 +133,9 @@ UNARY = [
 ]
 
 
-CODES = dict(zip(DTYPES, ("b1", "u1", "i1", "i2", "i4", "i8", "f2", "bf2", "f4", "f8"), strict=True))
+CODES = dict(zip(DTYPES, ("b1", "u1", "i1", "i2", "i4", "i8", "f2", "bf2", "f4", "f8", "c8", "c16"), strict=True))
+RESULTS = {**CODES, "complex32": "c4"}
+"""Also dtypes that are no operands."""
 
 
 def tensor(dtype: str, *shape: int) -> Any:
@@ -139,7 +158,7 @@ def code(call: Callable[[], Any]) -> str:
         return "-"
     while isinstance(result, tuple):  # (values, indices)
         result = result[0]
-    return CODES[str(result if isinstance(result, torch.dtype) else result.dtype).removeprefix("torch.")]
+    return RESULTS[str(result if isinstance(result, torch.dtype) else result.dtype).removeprefix("torch.")]
 
 
 def binary(name: str) -> list[str]:

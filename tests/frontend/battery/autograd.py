@@ -185,7 +185,7 @@ def dropout_like_second_derivatives(c: Any, see: Any) -> None:
         see(x)
 
 
-@right(wrong="a compiled call that draws random numbers has no derivatives of derivatives")
+@right()
 def random_second_derivatives(c: Any, see: Any) -> None:
     f = c(lambda x: (x * x * kiln.rand(2)).sum())
     for n in range(3):
@@ -520,7 +520,39 @@ def grad_of_an_intermediate(c: Any, see: Any) -> None:
         see(g(vector(n, 1, grad=True)))
 
 
-@right(wrong="results of one compiled call do not depend on one another on the tape")
+@right()
+def gradients_seen_inside_a_chain_of_results(c: Any, see: Any) -> None:
+    def f(x: Any) -> Any:
+        h = x * 2
+        k = h.exp()
+        return h, k, (k * h).sum(), x.sum()
+
+    g = c(f)
+    for n in range(3):
+        x = vector(0.1 * n, 1, grad=True)
+        h, k, y, z = g(x)
+        h.retain_grad()
+        k.register_hook(lambda t: t * 3)
+        see(*kiln.grad(y + z, [k, h, x], retain_graph=True))
+        see(*kiln.grad((y * k).sum(), [h], create_graph=True))
+        (y + z + (h * 5).sum()).backward()
+        see(h.grad, x.grad)
+
+
+@right()
+def gradient_of_random_numbers_by_another_result(c: Any, see: Any) -> None:
+    def f(x: Any) -> Any:
+        h = x * kiln.rand(2)
+        return h, (h * kiln.rand(2)).sum(), kiln.rand(1)
+
+    g = c(f)
+    for n in range(3):
+        x = vector(0.1 * n, 1, grad=True)
+        h, y, r = g(x)
+        see(r, *kiln.grad(y, h, retain_graph=True), *kiln.grad(y, x))
+
+
+@right()
 def gradient_of_a_result_by_another(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         h = x * 2

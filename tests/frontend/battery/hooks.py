@@ -28,7 +28,7 @@ def hook_on_a_leaf_outside(c: Any, see: Any) -> None:
         see(x, w)
 
 
-@right(captures=2, wrong="a hook that comes and goes is captured each time")
+@right(captures=2)
 def hook_added_and_removed(c: Any, see: Any) -> None:
     w = vector(2, 3, grad=True)
     f = c(lambda x: (x * w).sum())
@@ -36,6 +36,40 @@ def hook_added_and_removed(c: Any, see: Any) -> None:
         handle = w.register_hook(lambda g: g * 10) if n % 3 else None
         f(vector(n, 1)).backward()
         see(w)
+        if handle:
+            handle.remove()
+
+
+@right()
+def hook_added_and_removed_with_the_gradient_inside(c: Any, see: Any) -> None:
+    w = vector(2, 3, grad=True)
+
+    def step(x: Any) -> Any:
+        w.grad = None
+        (x * w).sum().backward()
+        return w.grad * 1
+
+    f = c(step)
+    for n in range(6):
+        factor = float(n)
+        handle = w.register_hook(lambda g, factor=factor: g * factor) if n % 3 else None
+        see(f(vector(n, 1)), w)
+        if handle:
+            handle.remove()
+
+
+@right()
+def hook_on_a_leaf_whose_gradient_is_itself(c: Any, see: Any) -> None:
+    w = vector(2, grad=True)
+
+    def step(x: Any) -> Any:
+        (g,) = kiln.grad(w, w, kiln.ones(1))
+        return x * g
+
+    f = c(step)
+    for n in range(4):
+        handle = w.register_hook(lambda g: g * 5) if n % 2 else None
+        see(f(vector(n)))
         if handle:
             handle.remove()
 

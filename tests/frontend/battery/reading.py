@@ -14,6 +14,16 @@ PROGRAMS = Table()
 right, refused = PROGRAMS.right, PROGRAMS.refused
 
 
+class Holder:
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+
+@dataclass
+class Trainee:
+    a: float
+
+
 @right()
 def template_in_the_closure(c: Any, see: Any) -> None:
     class Box:
@@ -214,7 +224,7 @@ def cyclic_list_as_argument(c: Any, see: Any) -> None:
     see(f(vector(1), xs), f(vector(1), xs))
 
 
-@right(captures=1, wrong="all fields of a data class among the arguments are looked at, read or not")
+@right(captures=1)
 def dataclass_trainer(c: Any, see: Any) -> None:
     @dataclass(eq=False)
     class Trainer:
@@ -235,7 +245,7 @@ def dataclass_trainer(c: Any, see: Any) -> None:
     see(Trainer(vector(1, 2)).fit())
 
 
-@right(captures=1, wrong="where code calls hasattr or getattr, all attributes are guarded, read or not")
+@right(captures=1)
 def trainer_that_asks_with_hasattr(c: Any, see: Any) -> None:
     class Trainer:
         def __init__(self) -> None:
@@ -255,7 +265,7 @@ def trainer_that_asks_with_hasattr(c: Any, see: Any) -> None:
     see(Trainer().fit())
 
 
-@right(captures=1, wrong="all attributes of a module are guarded, read or not")
+@right(captures=1)
 def module_with_a_history(c: Any, see: Any) -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -271,6 +281,109 @@ def module_with_a_history(c: Any, see: Any) -> None:
         net.history.append(f(vector(n, 1)).sum().item())
         net.steps += 1
     see(net.history)
+
+
+@right(captures=5)
+def answers_of_hasattr_and_getattr_change(c: Any, see: Any) -> None:
+    config = Holder(other=1)
+
+    def f(x: Any) -> Any:
+        return x * config.scale if hasattr(config, "scale") else x + getattr(config, "shift", 1.0)
+
+    g = c(f)
+    for change in ({}, {"other": 2}, {"shift": 3.0}, {"scale": 5.0}, {"scale": 7.0}, {"shift": 4.0}):
+        vars(config).update(change)
+        see(g(vector(1, 2)), g(vector(2, 3)))
+
+
+@right()
+def names_made_up_for_getattr(c: Any, see: Any) -> None:
+    config = Holder(a=1.0, b=2.0)
+    f = c(lambda x, which: x * getattr(config, which) + getattr(config, "a" + which, 0.0))
+    for _ in range(3):
+        see(f(vector(1), "a"), f(vector(1), "b"))
+        config.b += 1
+        config.ab = config.a
+
+
+@refused()
+def setattr_of_a_name_in_the_code(c: Any, see: Any) -> None:
+    config = Holder(steps=0)
+
+    def f(x: Any) -> Any:
+        setattr(config, "steps", config.steps + 1)  # noqa: B010
+        return x * 2
+
+    g = c(f)
+    see(g(vector(1)), g(vector(1)), config.steps)
+
+
+@right()
+def data_classes_compared(c: Any, see: Any) -> None:
+    @dataclass(order=True)
+    class Config:
+        a: float
+        b: float
+
+    one, two = Config(1.0, 2.0), Config(1.0, 3.0)
+    f = c(lambda x: x * 2 if one == two else x * 3 if one < two else x * 4)
+    for value in (2.0, 3.0, 3.0, 100.0):
+        one.b = value
+        see(f(vector(1)), f(vector(2)))
+
+
+@refused()
+def data_class_shown(c: Any, see: Any) -> None:
+    one = Trainee(1.0)
+    f = c(lambda x: x * len(repr(one)))
+    see(f(vector(1)))
+
+
+@refused()
+def data_class_changed_and_compared(c: Any, see: Any) -> None:
+    @dataclass
+    class Config:
+        a: float
+
+    one, two = Config(1.0), Config(2.0)
+
+    def f(x: Any) -> Any:
+        one.a += 1.0
+        return x * 2 if one == two else x * 3
+
+    g = c(f)
+    see(g(vector(1)), g(vector(1)))
+
+
+@right(captures=5)
+def attributes_of_a_module_that_are_read(c: Any, see: Any) -> None:
+    class Net(nn.Module):
+        bias = 1.0
+
+        def __init__(self) -> None:
+            self.layer, self.scale, self.unread = linear(), 2.0, 0
+
+        @property
+        def doubled(self) -> float:
+            return self.scale * 2
+
+        def helper(self, x: Any) -> Any:
+            return x * self.doubled + self.bias
+
+        def forward(self, x: Any) -> Any:
+            return self.helper(self.layer(x))
+
+        def report(self) -> Any:
+            return self.unread
+
+    net = Net()
+    f = c(net)
+    for change in ({}, {"unread": 1}, {"scale": 3.0}, {"bias": 2.0}, {"helper": lambda x: x}, {"unread": 2}):
+        for name, value in change.items():
+            setattr(net, name, value)
+        see(f(vector(1, 2)), f(vector(2, 1)), net.report())
+    net.eval()
+    see(f(vector(1, 2)))
 
 
 @right(captures=1)

@@ -1,0 +1,175 @@
+"""Graph to CUDA program: the CPU's passes, fusion, loop nests and memory plan, another schedule, another text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, cast
+
+from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
+from kiln.codegen.cuda.emit import emit_scheduled
+from kiln.codegen.cuda.program import CudaProgram, CudaText, Launch, Memory, Workspace
+from kiln.codegen.cuda.reasons import REASONS, NoCudaText
+from kiln.codegen.cuda.schedule import launches
+from kiln.codegen.cuda.sort import lower_sort
+from kiln.codegen.domain import definition
+from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.lower import Lowered, Style, lower
+from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
+from kiln.codegen.plan import Argument, Plan, Pointer, Step
+from kiln.codegen.scan import SCANS, lower_scan
+from kiln.codegen.scatter import lower_scatter
+from kiln.codegen.steps import Note, Strides, digest
+from kiln.ir import loops as L
+from kiln.ir.graph import Graph, Operation, Value
+from kiln.ir.ops.base import Library, Scatter
+from kiln.ir.ops.fusion import body_of
+from kiln.ir.program import CheckSite, Slot
+from kiln.ir.types import Dim, Sym
+
+STYLE: Final = Style(nested="parallel", stack_bytes=1 << 14)
+"""All independent loops become the grid; two rows of a kernel lie in shared memory."""
+SORTS: Final = ("argsort", "searchsorted")
+
+
+def compile_cuda(
+    graph: Graph,
+    input_strides: Sequence[Strides | None] | None = None,
+    *,
+    name: str = "",
+    note: Note = lambda stage, what: None,
+) -> CudaProgram:
+    """Compile a graph to CUDA text and a launch plan; `NoCudaText` names an op that has none. `input_strides` as for
+    `codegen.pipeline.compile_graph`."""
+    for op in graph.operations:
+        if op.op.name in REASONS:
+            raise NoCudaText(op.op.name)
+    strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
+    graph = prepare(graph, strides, note)
+    return _Pipeline(note).run(graph, strides, name or graph.name)
+
+
+class _Pipeline:
+    """The kernels made so far: the launches (text and size) and the workspaces of every step, by its symbol."""
+
+    def __init__(self, note: Note) -> None:
+        self.note = note
+        self.sites: list[CheckSite] = []
+        self.texts: dict[str, CudaText] = {}
+        self.made: dict[str, tuple[list[CudaText], list[Workspace]]] = {}
+        self.symbols = 0
+
+    def run(self, graph: Graph, strides: list[Strides | None], name: str) -> CudaProgram:
+        layouts = assign(graph, strides)
+        plan = Plan([s for op in graph.operations if (s := self._step(op, layouts)) is not None])
+        graph = write_back(graph, plan, layouts, strides, self._fusion)
+        slots = place_values(graph, plan)
+        workspaces: list[Workspace] = []
+        launches = [launch for step in plan.steps for launch in self._launches(step, plan, workspaces)]
+        program = CudaProgram(
+            name=name,
+            kernels=tuple(self.texts[n] for n in dict.fromkeys(launch.kernel for launch in launches)),
+            launches=tuple(launches),
+            slots=tuple(s for s in slots if s.kind != "arena") + (Slot("arena"),) * bool(plan.arena_bytes),
+            input_types=tuple(v.type for v in graph.inputs),
+            output_types=tuple(v.type for v in graph.outputs),
+            aliases=tuple((a.output, a.input) for a in graph.aliases),
+            arena_bytes=plan.arena_bytes,
+            workspaces=tuple(workspaces),
+            constants=tuple(plan.constants),
+            checks=tuple(self.sites),
+        )
+        self.note("cuda", program)
+        return program
+
+    # --------------------------------------------------------------------------------------- steps
+
+    def _step(self, op: Operation, layouts: Layouts) -> Step | None:
+        """The step of a computing operation; None for one that only looks at memory."""
+        name, lower_as = op.op.name, definition(op).lower
+        if name == "fusion":
+            return self._fusion(op, layouts, [None] * len(op.results))
+        strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
+        if name in CONTRACTIONS:
+            scheduled, sizes = contraction(op, layouts)
+            symbol = self._symbol(name)
+            self.made[symbol] = ([self._text(emit_scheduled(scheduled), name)], [])
+            return Step(op, symbol, (), _arguments(op, layouts, sizes))
+        if name in SORTS:
+            return self._kernel(op, layouts, lower_sort(op, strides, STYLE), name)
+        if name in SCANS:
+            return self._kernel(op, layouts, lower_scan(op, strides, STYLE), name)
+        if isinstance(lower_as, Scatter):
+            return self._scatter(op, layouts, strides)
+        if isinstance(lower_as, Library):
+            raise NoCudaText(name)
+        if name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
+            raise TypeError(f"no step for {name} in a fused graph")
+        return None
+
+    def _fusion(self, op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
+        body = body_of(op.attrs)
+        strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
+        return self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
+
+    def _scatter(self, op: Operation, layouts: Layouts, strides: Sequence[Strides | None]) -> Step:
+        """A table that is one number everywhere is part of the kernel."""
+        table = op.operands[0].producer
+        full = table is not None and table.op.name == "full"
+        fill = cast("bool | int | float", table.attrs["value"]) if full and table is not None else None
+        lowered = lower_scatter(op, fill, strides, self.sites, STYLE)
+        return self._kernel(op, layouts, lowered, op.op.name, 1 if full else 0)
+
+    def _kernel(self, op: Operation, layouts: Layouts, lowered: Lowered, stem: str, skipped: int = 0) -> Step:
+        self.note(f"loops {stem}", lowered.kernel)
+        scheduled, scratch = launches(lowered.kernel)
+        symbol = self._symbol(stem)
+        texts = [self._text(emit_scheduled(s), stem) for s in scheduled]
+        self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch])
+        return Step(op, symbol, (), _arguments(op, layouts, lowered.symbols)[skipped:], lowered)
+
+    def _symbol(self, stem: str) -> str:
+        self.symbols += 1
+        return f"{stem}#{self.symbols}"
+
+    def _text(self, text: CudaText, stem: str) -> CudaText:
+        """A kernel under a name made of its content, so that equal kernels are one."""
+        name = f"{stem}_{digest(text.source)}"
+        function = text.function.replace(f"\n{text.name}(", f"\n{name}(", 1)
+        return self.texts.setdefault(name, replace(text, name=name, function=function))
+
+    # ------------------------------------------------------------------------------------ launches
+
+    def _launches(self, step: Step, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
+        texts, scratch = self.made[step.symbol]
+        first = len(workspaces)
+        workspaces += scratch
+        pointers = [_memory(a, plan) for a in step.args if isinstance(a, Pointer)]
+        pointers += [Memory("workspace", first + k) for k in range(len(scratch))]
+        sizes = [a for a in step.args if not isinstance(a, Pointer)]
+        return [Launch(t.name, t.threads, t.blocks, (*pointers, *sizes), t.has_checks) for t in texts]
+
+
+def _elements(b: L.Buffer) -> L.Expr:
+    total: L.Expr = L.index(1)
+    for d in b.shape:
+        total = L.mul(total, L.as_index(d))
+    return total
+
+
+def _arguments(op: Operation, layouts: dict[Value, Layout | None], symbols: Sequence[str]) -> tuple[Argument, ...]:
+    """Pointers to the operands and results, then sizes."""
+    places = [layouts[v] for v in op.operands]
+    pointers = [
+        Pointer(v) if p is None else Pointer(p.root, p.offset) for v, p in zip(op.operands, places, strict=True)
+    ]
+    sizes: list[Dim] = [Sym(s) for s in symbols]
+    return (*pointers, *(Pointer(r) for r in op.results), *sizes)
+
+
+def _memory(a: Pointer, plan: Plan) -> Memory:
+    offset = a.offset * a.root.type.dtype.itemsize
+    if a.root in plan.arena:
+        return Memory("arena", 0, plan.arena[a.root] + offset)
+    kind, index = plan.targets[a.root]
+    return Memory(kind, index, offset)

@@ -1,0 +1,192 @@
+"""Methods of tensors that change what they are without touching elements, and small answers: mixed into `Tensor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from kiln import functional as F
+from kiln import movement as M
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase
+from kiln.errors import GradError, InvalidValueError, ShapeError
+from kiln.ir import types as T
+from kiln.ir.types import DType
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+Self = TypeVar("Self", bound="ShapeMethods")
+
+
+def _become(self: Any, view: Any, name: str) -> Any:
+    """`self` turned into a view of itself: the same object, with the view's shape and history."""
+    if MODES.recorder is not None:
+        MODES.recorder.change(self, name)
+    if MODES.grad_enabled and self._node is None and self._flags & REQUIRES_GRAD:
+        raise GradError(
+            "a leaf that requires a gradient can't be changed in place",
+            op=name,
+            operands=[self.ttype],
+            fix=f"assign the result of {name[:-1]}() instead",
+        )
+    self._ptr, self._layout, self._buffer = view._ptr, view._layout, view._buffer
+    self._node, self._index, self._view = view._node, view._index, view._view
+    self._flags = view._flags
+    return self
+
+
+class ShapeMethods(TensorBase):
+    """The part of `Tensor` that tells of and changes shapes in place."""
+
+    __slots__ = ()
+
+    def squeeze_(self: Self, dim: Any = None) -> Self:
+        """`squeeze`, of the tensor itself."""
+        return cast("Self", _become(self, F.squeeze(self, dim), "squeeze_"))
+
+    def unsqueeze_(self: Self, dim: int) -> Self:
+        """`unsqueeze`, of the tensor itself."""
+        return cast("Self", _become(self, F.unsqueeze(self, dim), "unsqueeze_"))
+
+    def transpose_(self: Self, dim0: int, dim1: int) -> Self:
+        """`transpose`, of the tensor itself."""
+        return cast("Self", _become(self, F.transpose(self, dim0, dim1), "transpose_"))
+
+    swapaxes_ = swapdims_ = transpose_
+
+    def t_(self: Self) -> Self:
+        """`t`, of the tensor itself."""
+        return cast("Self", _become(self, F.t(self), "t_"))
+
+    def as_strided_(self: Self, size: Any, stride: Any, storage_offset: int | None = None) -> Self:
+        """`as_strided`, of the tensor itself."""
+        return cast("Self", _become(self, M.as_strided(self, size, stride, storage_offset), "as_strided_"))
+
+    def fill_diagonal_(self: Self, fill_value: float, wrap: bool = False) -> Self:
+        """The main diagonal becomes `fill_value`; of more than two dimensions, which must be equal, x[i, i, i]. With
+        `wrap` the diagonal of a tall matrix begins again after each square and a row."""
+        shape, strides = self.shape, self._layout.strides
+        if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
+            raise ShapeError(
+                "expects a matrix, or more dimensions of one size", op="fill_diagonal_", operands=[self.ttype]
+            )
+        first = self._offset
+        M.as_strided(self, (min(shape),), (sum(strides),), first).fill_(fill_value)
+        height, width = shape[0], shape[1]
+        if wrap and len(shape) == 2:
+            for begin in range(width + 1, height, width + 1):
+                count = min(width, height - begin)
+                M.as_strided(self, (count,), (sum(strides),), first + begin * strides[0]).fill_(fill_value)
+        return self
+
+    def resize_(self: Self, *sizes: Any, memory_format: Any = None) -> Self:
+        """Another shape of the same number of elements, or fewer (the first ones), on the same memory."""
+        del memory_format
+        shape = F.size_tuple("resize_", sizes)
+        count = 1
+        for n in shape:
+            count *= n
+        if self._flags & REQUIRES_GRAD:
+            raise GradError("a tensor that requires a gradient can't be resized", op="resize_", operands=[self.ttype])
+        if count > self._layout.numel or not self._layout.contiguous:
+            raise InvalidValueError(
+                f"{list(shape)} is more than there is", op="resize_", operands=[self.ttype], fix="make a new tensor"
+            )
+        flat = F.reshape(self, (-1,))[:count]
+        return cast("Self", _become(self, F.reshape(flat, shape), "resize_"))
+
+    def resize_as_(self: Self, the_template: TensorBase, *, memory_format: Any = None) -> Self:
+        """resize_() to the shape of another tensor."""
+        return self.resize_(the_template.shape, memory_format=memory_format)
+
+    # ---------------------------------------------------------------------------------------- answers
+
+    def ndimension(self) -> int:
+        """Number of dimensions."""
+        return self.ndim
+
+    def nelement(self) -> int:
+        """Number of elements."""
+        return self._layout.numel
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self._layout.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self._layout.nbytes
+
+    @property
+    def layout(self) -> Any:
+        """kiln.strided: tensors are dense."""
+        from kiln.constants import strided
+
+        return strided
+
+    is_sparse = is_quantized = is_meta = is_mkldnn = is_mps = is_xpu = is_sparse_csr = is_nested = property(
+        lambda self: False, doc="False: tensors are dense, and on the CPU."
+    )
+    name = property(lambda self: None, doc="None: tensors have no names.")
+
+    def is_nonzero(self) -> bool:
+        """Whether the only element is not zero."""
+        return bool(self)
+
+    def is_pinned(self, device: Any = None) -> bool:
+        """False."""
+        del device
+        return False
+
+    def pin_memory(self: Self, device: Any = None) -> Self:
+        """Itself."""
+        del device
+        return self
+
+    def is_shared(self) -> bool:
+        """False: processes do not share tensors."""
+        return False
+
+    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
+        """The name of the type, as "torch.FloatTensor" without the package; or with a dtype `to(dtype)`."""
+        del non_blocking
+        if dtype is None:
+            return f"kiln.{_TYPE_NAMES[self.dtype]}"
+        if isinstance(dtype, str):
+            named = {f"kiln.{v}": k for k, v in _TYPE_NAMES.items()}
+            if dtype not in named:
+                raise InvalidValueError(f"there is no type {dtype!r}", op="type", fix="pass a dtype")
+            dtype = named[dtype]
+        return cast("Tensor", self).to(dtype)
+
+    def sum_to_size(self, *size: Any) -> Tensor:
+        """The sum over the dimensions that `size` would be broadcast along."""
+        shape = F.size_tuple("sum_to_size", size)
+        lead = self.ndim - len(shape)
+        if lead < 0 or any(n not in (1, m) for n, m in zip(shape, self.shape[lead:], strict=True)):
+            raise ShapeError(f"{list(shape)} can't be broadcast to it", op="sum_to_size", operands=[self.ttype])
+        dims = [d for d, n in enumerate(self.shape) if d < lead or (shape[d - lead] == 1 and n != 1)]
+        return F.reshape(F.sum(self, dims) if dims else cast("Tensor", self), shape)
+
+    def new(self, *args: Any) -> Tensor:
+        """A tensor of this dtype: of data, or of a shape with elements that are not set."""
+        from kiln.creation import empty, tensor
+
+        if len(args) == 1 and not isinstance(args[0], int):
+            return tensor(args[0], dtype=self.dtype)
+        return empty(*args if args else (0,), dtype=self.dtype)
+
+
+_TYPE_NAMES: dict[DType, str] = {
+    T.float32: "FloatTensor",
+    T.float64: "DoubleTensor",
+    T.float16: "HalfTensor",
+    T.bfloat16: "BFloat16Tensor",
+    T.int8: "CharTensor",
+    T.uint8: "ByteTensor",
+    T.int16: "ShortTensor",
+    T.int32: "IntTensor",
+    T.int64: "LongTensor",
+    T.bool_: "BoolTensor",
+}
