@@ -110,8 +110,7 @@ def _binary(
     traits: str = "",
     pairs: Pairs | None = None,
 ) -> OpDef:
-    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they read: of "a", "b", "y", each or
-    both."""
+    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they (each) read: of "a", "b", "y"."""
 
     def vjp(call: Call, g: Any) -> Sequence[Any]:
         curved = saves and g.ttype.dtype.is_complex
