@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kiln.activation import gelu as gelu
     from kiln.amp import autocast as autocast
     from kiln.autograd import enable_grad as enable_grad
     from kiln.autograd import grad as grad
@@ -148,7 +149,6 @@ if TYPE_CHECKING:
     from kiln.functional import flatten as flatten
     from kiln.functional import ge as ge
     from kiln.functional import ge as greater_equal
-    from kiln.functional import gelu as gelu
     from kiln.functional import gt as greater
     from kiln.functional import gt as gt
     from kiln.functional import le as le
@@ -473,9 +473,14 @@ if TYPE_CHECKING:
     from kiln.transforms import vmap as vmap
 
 _NAMES = {
+    "kiln.activation": "gelu",
     "kiln.amp": "autocast",
     "kiln.autograd": (
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
+    ),
+    "kiln.complexes": (
+        "angle complex conj conj_physical imag is_conj polar real resolve_conj resolve_neg sgn "
+        "view_as_complex view_as_real"
     ),
     "kiln.constants": (
         "Size channels_last channels_last_3d contiguous_format e inf layout=Layout memory_format=MemoryFormat "
@@ -493,10 +498,6 @@ _NAMES = {
     "kiln.device": "device",
     "kiln.differences": "frexp gradient",
     "kiln.distances": "cdist pdist renorm",
-    "kiln.complexes": (
-        "angle complex conj conj_physical imag is_conj polar real resolve_conj resolve_neg sgn view_as_complex "
-        "view_as_real"
-    ),
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
@@ -506,10 +507,10 @@ _NAMES = {
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
-        "clone cos div eq erf exp expand flatten ge gelu greater=gt greater_equal=ge gt le less=lt "
-        "less_equal=le linear log log_softmax logical_and logical_not logical_or lt matmul max maximum mean "
-        "min minimum mm mul ne neg not_equal=ne permute pow reciprocal relu reshape rsqrt sigmoid sin softmax "
-        "sqrt square squeeze stack sub sum t tanh transpose true_divide=div unsqueeze where"
+        "clone cos div eq erf exp expand flatten ge greater=gt greater_equal=ge gt le less=lt less_equal=le "
+        "linear log log_softmax logical_and logical_not logical_or lt matmul max maximum mean min minimum mm "
+        "mul ne neg not_equal=ne permute pow reciprocal relu reshape rsqrt sigmoid sin softmax sqrt square "
+        "squeeze stack sub sum t tanh transpose true_divide=div unsqueeze where"
     ),
     "kiln.gathering": (
         "argwhere bincount gather histc index_add index_copy index_fill index_put index_reduce index_select "
@@ -520,8 +521,8 @@ _NAMES = {
     "kiln.interop": "from_dlpack is_tensor numel",
     "kiln.ir.types": (
         "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
-        "half=float16 bfloat16 float32 float=float32 float64 double=float64 complex64 "
-        "cfloat=complex64 complex128 cdouble=complex128"
+        "half=float16 bfloat16 float32 float=float32 float64 double=float64 complex64 cfloat=complex64 "
+        "complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
     "kiln.linalg": "vander=vander_",

@@ -15,14 +15,27 @@ from kiln import functional as F
 from kiln.base import MODES, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
 from kiln.inplace import copy_
+from kiln.ir.ops.base import OPS
 from kiln.maths import expm1, log1p
-from kiln.promotion import in_float32, tensor_arg
+from kiln.promotion import apply, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    *("celu", "elu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish"),
+    *(
+        "celu",
+        "elu",
+        "gelu",
+        "glu",
+        "hardshrink",
+        "hardsigmoid",
+        "hardswish",
+        "hardtanh",
+        "leaky_relu",
+        "logsigmoid",
+        "mish",
+    ),
     *("prelu", "relu6", "selu", "silu", "softmin", "softplus", "softshrink", "softsign", "tanhshrink", "threshold"),
 ]
 
@@ -209,3 +222,19 @@ def glu(input: TensorBase, dim: int = -1) -> Tensor:
 @in_float32
 def _gated(value: TensorBase, gate: TensorBase) -> Tensor:
     return F.mul(value, F.sigmoid(gate))
+
+
+def gelu(input: TensorBase, approximate: str = "none") -> Tensor:
+    """input * Phi(input) by erf; with approximate="tanh"
+    0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))."""
+    if approximate == "none":
+        return apply(OPS["gelu"], tensor_arg("gelu", input))
+    if approximate != "tanh":
+        raise InvalidValueError(f'approximate must be "none" or "tanh", got {approximate!r}', op="gelu")
+    return _gelu_tanh(tensor_arg("gelu", input))
+
+
+@in_float32
+def _gelu_tanh(x: Tensor) -> Tensor:
+    inner = F.mul(F.add(x, F.mul(F.mul(F.mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
+    return F.mul(F.mul(x, 0.5), F.add(F.tanh(inner), 1.0))

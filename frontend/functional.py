@@ -246,22 +246,6 @@ def relu(input: TensorBase) -> Tensor:
     return apply(OPS["relu"], tensor_arg("relu", input))
 
 
-def gelu(input: TensorBase, approximate: str = "none") -> Tensor:
-    """input * Phi(input) by erf; with approximate="tanh"
-    0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))."""
-    if approximate == "none":
-        return apply(OPS["gelu"], tensor_arg("gelu", input))
-    if approximate != "tanh":
-        raise InvalidValueError(f'approximate must be "none" or "tanh", got {approximate!r}', op="gelu")
-    return _gelu_tanh(tensor_arg("gelu", input))
-
-
-@in_float32
-def _gelu_tanh(x: Tensor) -> Tensor:
-    inner = mul(add(x, mul(mul(mul(x, x), x), 0.044715)), math.sqrt(2 / math.pi))
-    return mul(mul(x, 0.5), add(tanh(inner), 1.0))
-
-
 # ---------------------------------------------------------------------------------- comparison and logic
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase
-from kiln.errors import GradError, InvalidValueError, ShapeError
+from kiln.errors import GradError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.types import DType
 
@@ -38,6 +38,14 @@ class ShapeMethods(TensorBase):
     """The part of `Tensor` that tells of and changes shapes in place."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """NotYetError for a class that wants to see calls: it would never be asked."""
+        super().__init_subclass__(**kwargs)
+        if "__torch_function__" in vars(cls):
+            raise NotYetError(
+                "__torch_function__ is not called", op=cls.__name__, fix="define functions, or methods of other names"
+            )
 
     def squeeze_(self: Self, dim: Any = None) -> Self:
         """`squeeze`, of the tensor itself."""

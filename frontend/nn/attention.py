@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kiln import functional as F
+from kiln.activation import gelu
 from kiln.creation import empty, zeros
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.ir.types import DType
@@ -120,7 +121,7 @@ Activation = str | Callable[[Tensor], Tensor]
 
 def _activation(name: str, activation: Activation) -> Callable[[Tensor], Tensor]:
     if isinstance(activation, str):
-        known: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu}
+        known: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": gelu}
         if activation not in known:
             raise InvalidValueError(f'the activation must be "relu" or "gelu", got {activation!r}', op=name)
         return known[activation]

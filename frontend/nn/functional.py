@@ -2,6 +2,7 @@
 
 from kiln.activation import celu as celu
 from kiln.activation import elu as elu
+from kiln.activation import gelu as gelu
 from kiln.activation import glu as glu
 from kiln.activation import hardshrink as hardshrink
 from kiln.activation import hardsigmoid as hardsigmoid
@@ -25,7 +26,6 @@ from kiln.convolution import conv_transpose1d as conv_transpose1d
 from kiln.convolution import conv_transpose2d as conv_transpose2d
 from kiln.convolution import fold as fold
 from kiln.convolution import unfold as unfold
-from kiln.functional import gelu as gelu
 from kiln.functional import linear as linear
 from kiln.functional import sigmoid as sigmoid
 from kiln.functional import tanh as tanh
