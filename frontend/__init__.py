@@ -323,6 +323,7 @@ if TYPE_CHECKING:
     from kiln.movement import vsplit as vsplit
     from kiln.movement import vstack as row_stack
     from kiln.movement import vstack as vstack
+    from kiln.padding import channel_shuffle as channel_shuffle
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
     from kiln.pointwise import absolute as absolute
@@ -538,7 +539,7 @@ _NAMES = {
         "row_stack=vstack select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten "
         "vsplit vstack"
     ),
-    "kiln.padding": "pixel_shuffle pixel_unshuffle",
+    "kiln.padding": "channel_shuffle pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
         "clip copysign divide equal fix=trunc float_power floor floor_divide fmax fmin fmod frac heaviside "

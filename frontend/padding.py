@@ -26,7 +26,7 @@ from kiln.resampling import cubic
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-__all__ = ["interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample"]
+__all__ = ["channel_shuffle", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample"]
 
 _SLICE, _SCATTER = OPS["slice"], OPS["slice_scatter"]
 
@@ -287,3 +287,14 @@ def pixel_unshuffle(input: TensorBase, downscale_factor: int) -> Tensor:
     k = len(lead)
     moved = F.permute(split, (*range(k), k, k + 2, k + 4, k + 1, k + 3))
     return F.reshape(moved, (*lead, c * r * r, h // r, w // r))
+
+
+def channel_shuffle(input: TensorBase, groups: int) -> Tensor:
+    """Channels of [N, C, ...] in another order: those of `groups` groups take turns."""
+    x = tensor_arg("channel_shuffle", input)
+    (g,) = sizes("channel_shuffle", "groups", groups, 1)
+    at_least("channel_shuffle", "groups", (g,), 1)
+    if x.ndim < 3 or x.shape[1] % g:
+        raise ShapeError(f"expects [N, C, ...] with C divisible by {g}", op="channel_shuffle", operands=[x.ttype])
+    n, c, *rest = x.shape
+    return F.reshape(F.transpose(F.reshape(x, (n, g, c // g, *rest)), 1, 2), x.shape)

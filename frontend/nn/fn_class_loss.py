@@ -9,14 +9,16 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.composite import composite
 from kiln.creation import arange
+from kiln.cumulative import cumsum
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
+from kiln.gathering import gather
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.nn.fn_loss import reduced, reduction_of
 from kiln.promotion import apply, broadcast_to, cast_to, in_float32, tensor_arg
 from kiln.tensor import Tensor
 
-__all__ = ["cross_entropy", "multi_margin_loss", "nll_loss"]
+__all__ = ["cross_entropy", "multi_margin_loss", "multilabel_margin_loss", "nll_loss"]
 
 _PICK = OPS["pick"]
 
@@ -169,3 +171,28 @@ def multi_margin_loss(
         term = F.mul(term, F.unsqueeze(apply(_PICK, w, classes.index), -1))
     others = F.ne(arange(count), F.unsqueeze(classes.index, -1))
     return reduced(F.div(F.sum(F.where(others, term, 0.0), -1), float(count)), mode)
+
+
+@in_float32
+def multilabel_margin_loss(
+    input: TensorBase,
+    target: TensorBase,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The sum over classes y of the target and classes c outside it of max(0, 1 - input[y] + input[c]), over C; for
+    [N, C] or [C], with int64 targets of that shape: classes up to the first negative number."""
+    name = "multilabel_margin_loss"
+    mode = reduction_of(name, size_average, reduce, reduction)
+    x, y = tensor_arg(name, input), tensor_arg(name, target)
+    if x.ndim not in (1, 2) or y.shape != x.shape or y.dtype is not T.int64:
+        raise ShapeError("expects [N, C] or [C], and int64 targets of that shape", op=name, operands=[x.ttype, y.ttype])
+    count = x.shape[-1]
+    counts = F.eq(cumsum(cast_to(F.lt(y, 0), T.int64), -1), 0)
+    own = F.unsqueeze(gather(x, -1, F.where(counts, y, 0)), -1)  # [..., C, 1]
+    classes = F.eq(F.unsqueeze(y, -1), arange(count))
+    inside = F.any(F.logical_and(classes, F.unsqueeze(counts, -1)), -2)
+    term = F.clamp(F.add(F.sub(1.0, own), F.unsqueeze(x, -2)), min=0.0)
+    taken = F.logical_and(F.unsqueeze(counts, -1), F.logical_not(F.unsqueeze(inside, -2)))
+    return reduced(F.div(F.sum(F.where(taken, term, 0.0), (-2, -1)), float(count)), mode)

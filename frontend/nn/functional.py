@@ -26,6 +26,7 @@ from kiln.convolution import conv_transpose1d as conv_transpose1d
 from kiln.convolution import conv_transpose2d as conv_transpose2d
 from kiln.convolution import fold as fold
 from kiln.convolution import unfold as unfold
+from kiln.distances import pdist as pdist
 from kiln.functional import linear as linear
 from kiln.functional import sigmoid as sigmoid
 from kiln.functional import tanh as tanh
@@ -40,6 +41,7 @@ from kiln.nn.fn_attention import multi_head_attention_forward as multi_head_atte
 from kiln.nn.fn_attention import scaled_dot_product_attention as scaled_dot_product_attention
 from kiln.nn.fn_class_loss import cross_entropy as cross_entropy
 from kiln.nn.fn_class_loss import multi_margin_loss as multi_margin_loss
+from kiln.nn.fn_class_loss import multilabel_margin_loss as multilabel_margin_loss
 from kiln.nn.fn_class_loss import nll_loss as nll_loss
 from kiln.nn.fn_ctc import ctc_loss as ctc_loss
 from kiln.nn.fn_dropout import alpha_dropout as alpha_dropout
@@ -76,6 +78,7 @@ from kiln.nn.fn_norm import local_response_norm as local_response_norm
 from kiln.nn.fn_norm import rms_norm as rms_norm
 from kiln.nn.fn_sparse import embedding as embedding
 from kiln.nn.fn_sparse import embedding_bag as embedding_bag
+from kiln.padding import channel_shuffle as channel_shuffle
 from kiln.padding import interpolate as interpolate
 from kiln.padding import pad as pad
 from kiln.padding import pixel_shuffle as pixel_shuffle

@@ -272,6 +272,36 @@ class CircularPad2d(_Pad):
     dims, mode = 2, "circular"
 
 
+class ConstantPad3d(_ConstantPad):
+    """`value` around the last three dimensions: left, right, above, below, before, behind."""
+
+    dims = 3
+
+
+class ZeroPad3d(_ZeroPad):
+    """Zeros around the last three dimensions: left, right, above, below, before, behind."""
+
+    dims = 3
+
+
+class ReflectionPad3d(_Pad):
+    """`ReflectionPad1d` of three dimensions: left, right, above, below, before, behind."""
+
+    dims, mode = 3, "reflect"
+
+
+class ReplicationPad3d(_Pad):
+    """`ReplicationPad1d` of three dimensions: left, right, above, below, before, behind."""
+
+    dims, mode = 3, "replicate"
+
+
+class CircularPad3d(_Pad):
+    """`CircularPad1d` of three dimensions: left, right, above, below, before, behind."""
+
+    dims, mode = 3, "circular"
+
+
 # -------------------------------------------------------------------------------------------- resizing
 
 
@@ -342,3 +372,16 @@ class PixelUnshuffle(Module):
 
     def extra_repr(self) -> str:
         return f"downscale_factor={self.downscale_factor}"
+
+
+class ChannelShuffle(Module):
+    """`nn.functional.channel_shuffle`."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+
+    def forward(self, input: Tensor) -> Tensor:
+        return B.channel_shuffle(input, self.groups)
+
+    def extra_repr(self) -> str:
+        return f"groups={self.groups}"
