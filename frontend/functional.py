@@ -36,6 +36,8 @@ from kiln.promotion import (
     tensor_arg,
     together,
 )
+from kiln.promotion import pair as pair
+from kiln.promotion import parts as parts
 from kiln.spelling import numpy_names
 
 if TYPE_CHECKING:
@@ -102,10 +104,6 @@ def _rounded_div(input: Operand, other: Operand, mode: str) -> Tensor:
     a, b = together("div", input, other)
     if a.dtype.kind == "bool":
         raise DTypeError(f"is not defined for bools with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype])
-    if a.dtype.is_complex:
-        raise DTypeError(
-            f"is not defined for {a.dtype} with rounding_mode={mode!r}", op="div", operands=[a.ttype, b.ttype]
-        )
     if a.dtype.kind != "float":
         return apply(OPS[f"{mode}_divide_int"], a, b)
     return apply(OPS["floor_divide"], a, b) if mode == "floor" else apply(OPS["trunc"], apply(_DIV, a, b))
@@ -120,19 +118,6 @@ def abs(input: TensorBase) -> Tensor:
     """The absolute value, of complex numbers their length; the gradient at 0 is 0."""
     x = tensor_arg("abs", input)
     return apply(OPS["modulus"], *parts(x)) if x.dtype.is_complex else apply(_ABS, x)
-
-
-def parts(z: Tensor) -> tuple[Tensor, Tensor]:
-    """The real and the imaginary part of a complex tensor, as tensors of their own."""
-    return apply(OPS["real"], z), apply(OPS["imag"], z)
-
-
-def pair(re: Tensor, im: Tensor) -> Tensor:
-    """The complex tensor of two parts of one shape."""
-    return apply(_COMPLEX, re, im)
-
-
-_COMPLEX = OPS["complex"]
 
 
 _NEG, _ABS = OPS["neg"], OPS["abs"]

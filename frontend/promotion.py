@@ -278,6 +278,16 @@ def in_float32(function: F) -> F:
     return cast("F", run)
 
 
+def parts(z: Tensor) -> tuple[Tensor, Tensor]:
+    """The real and the imaginary part of a complex tensor, as tensors of their own."""
+    return apply(OPS["real"], z), apply(OPS["imag"], z)
+
+
+def pair(re: Tensor, im: Tensor) -> Tensor:
+    """The complex tensor of two parts of one shape."""
+    return apply(OPS["complex"], re, im)
+
+
 def floating(name: str, x: object) -> Tensor:
     """A floating point operand: integers and bools become the default dtype. DTypeError for complex numbers."""
     t = inexact(name, x)

@@ -313,9 +313,8 @@ def _pow_base(call: Call, t: Any) -> Any:
 def _pow_exponent(call: Call, t: Any) -> Any:
     """t * (y * log a), and 0 where a is 0 and b >= 0 (there y does not change with b)."""
     zero, a = full_like(t, 0.0), call.operands[0]
-    still = eq(a, zero)
-    if not a.ttype.dtype.is_complex:
-        still = logical_and(still, ge(call.operands[1], zero))
+    still = eq(a, zero)  # of complex numbers whatever b is
+    still = still if t.ttype.dtype.is_complex else logical_and(still, ge(call.operands[1], zero))
     return where(still, zero, mul(t, mul(call.results[0], log(a))))
 
 
