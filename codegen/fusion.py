@@ -61,6 +61,7 @@ class Group:
         "operations",
         "serial",
         "users",
+        "windows",
         "writes",
     )
 
@@ -75,6 +76,7 @@ class Group:
         self.writes = False  # holds the new content of an input
         self.fallible = False  # something that can fail comes from it
         self.checks = "check" in definition(op).traits
+        self.windows = "window" in definition(op).traits
         self.gathers = False  # a full value in it is read in part only
 
 
@@ -149,6 +151,7 @@ class _Partition:
         a.writes |= b.writes
         a.fallible |= b.fallible
         a.checks |= b.checks
+        a.windows |= b.windows
         a.gathers |= b.gathers or self.gathered
         for x in b.needs:
             x.users.discard(b)
@@ -219,6 +222,9 @@ class _Partition:
         self.gathered = False
         # A check must run for every element: what it guards must not be read in part only.
         if domain is None or (a.gathers and b.checks) or (b.gathers and a.checks):
+            return None
+        # Each pass over a row computes its full values again.
+        if domain.reduced and (a.windows or b.windows):
             return None
         return domain if self._legal(a, b, domain) and self._legal(b, a, domain) else None
 

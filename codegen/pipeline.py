@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
+from kiln.codegen.direct import direct
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
@@ -62,7 +63,7 @@ def prepare(graph: Graph, strides: list[Strides | None], note: Note, passes: boo
         for rewrite in PASSES:
             graph = rewrite(graph)
         note("simplified", graph)
-    graph = _materialise(graph)
+    graph = _materialise(direct(graph))
     fused = fuse(graph, assign(graph, strides), passes)
     note("fused", fused)
     return fused

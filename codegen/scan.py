@@ -62,8 +62,8 @@ class _Lowering:
 
     def loops(self) -> Block:
         """The loops around the scan: those of the dimensions but the last, the blocks of lanes, the lanes. A scan along
-        the last dimension has no lanes: neighbours would lie a row apart, and a row is read fastest from end to end. Nor
-        has one whose loops are all shared out, one by one."""
+        the last dimension has no lanes: neighbours would lie a row apart, and a row is read fastest from end to end.
+        Nor are there any where all loops are shared out, one by one."""
         others = [d for d in range(len(self.sizes)) if d != self.dim]
         work = L.mul(self.sizes[self.dim], L.index(COST))
         around: list[tuple[Expr, Expr]] = []

@@ -30,7 +30,7 @@ def lower_scatter(
     op: Operation, fill: Fill, strides: Sequence[Steps], sites: list[CheckSite], style: Style = CPU
 ) -> Lowered:
     """The kernel of a scatter; its result is row-major. `strides`: of its operands (None: row-major). With `fill` the
-    table is that number everywhere, and is no parameter."""
+    table is that number everywhere, and is no parameter; nor is it where the operation says `in_place`."""
     return _Lowering(op, fill, strides, sites, style).run()
 
 
@@ -43,6 +43,7 @@ class _Lowering:
         self.nested = style.nested
         self.combine = op.op.lower.combine
         self.affine = "steps" in op.attrs
+        self.in_place = bool(op.attrs.get("in_place", False))
         self.sites = sites
         self.symbols: dict[str, Var] = {}
         self.fill = fill
@@ -65,11 +66,12 @@ class _Lowering:
         self.indices = [self._buffer(f"in{k}", op.operands[k].type, strides[k]) for k in range(2, len(op.operands))]
 
     def run(self) -> Lowered:
-        body: Block = (*self._copy(), *self._writes())
+        body: Block = self._writes() if self.in_place else (*self._copy(), *self._writes())
         if self.sums is not self.out:
             body = (L.Alloc(self.sums), *body, self._round())
         names = tuple(sorted(self.symbols))
-        given = [self.value, *self.indices] if self.fill is not None else [self.table, self.value, *self.indices]
+        alone = self.fill is not None or self.in_place
+        given = [self.value, *self.indices] if alone else [self.table, self.value, *self.indices]
         kernel = Kernel("kernel", (*given, self.out, *(self.symbols[n] for n in names)), body)
         sizes = [self._product(v.type.shape) for v in self.op.operands[:2]]
         work = sum(int(n.value) * 4 for n in sizes if isinstance(n, L.Const))

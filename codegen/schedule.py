@@ -70,6 +70,8 @@ class _Scheduler:
         self._memo: dict[Expr, Expr] = {}
         self._count = 0
         self._widens = widens
+        self._starts: set[Expr] = set()
+        """What whole vectors of loops begin at: multiples of `LANES`."""
 
     def var(self, stem: str, type: Vec = INDEX) -> Var:
         self._count += 1
@@ -95,7 +97,7 @@ class _Scheduler:
         if lanes == 1 or e.lanes == lanes:
             return with_children(e, new)
         if isinstance(e, Load):
-            return _wide_load(e, new, lanes, scope.mask)
+            return _wide_load(e, new, lanes, scope.mask, self._starts)
         assert isinstance(e, Apply), type(e).__name__
         if e.fn in ("add", "sub") and e.type == INDEX:
             shifted = _shift_ramp(e.fn, *new)
@@ -228,8 +230,8 @@ class _Scheduler:
         lo, hi = self.expr(s.lo, scope), self.expr(s.hi, scope)
         if not (isinstance(lo, Const) and lo.value == 0 and s.step == 1 and not s.carried):
             raise TypeError("a vector loop runs from 0 in steps of 1 and carries nothing")
-        # Chains over rows take wide strips of columns: neighbours in memory are read together.
-        strips = any(isinstance(x, Reduce) for x in walk(s.body))
+        # Chains take wide strips of columns: neighbours in memory are read together, and chains wait for themselves.
+        strips = any(isinstance(x, Reduce) or (isinstance(x, For) and x.carried) for x in walk(s.body))
         widths, size = ((STEP, LANES), STEP) if strips else ((LANES,), CHUNK)
         grain = None if s.grain is None else self.expr(s.grain, scope)
         least = int(grain.value) if isinstance(grain, Const) else 0
@@ -254,10 +256,12 @@ class _Scheduler:
             whole = _round_down(left, width)
             if not (isinstance(whole, Const) and whole.value == 0):
                 base = self.var(s.var.name)
+                self._starts.add(base)
                 body, _ = self.instance(s.body, (), _Scope(width), {s.var: L.ramp(base, width)})
                 out.append(For("serial", base, at, L.add(at, whole), body, width))
             at, left = L.add(at, whole), L.sub(left, whole)
         stop = L.add(at, left)
+        self._starts.add(at)
         self._when(_positive(left), lambda: self.instance(s.body, (), *_tail(at, stop, s.var))[0], out)
 
     def _tiles(self, s: For, inner: For, out: list[Stmt]) -> None:
@@ -483,7 +487,7 @@ def _tail(at: Expr, hi: Expr, var: Var) -> tuple[_Scope, dict[Expr, Expr]]:
     return _Scope(LANES, mask), {var: lanes}
 
 
-def _wide_load(e: Load, new: State, lanes: int, real: Expr | None) -> Expr:
+def _wide_load(e: Load, new: State, lanes: int, real: Expr | None, starts: set[Expr]) -> Expr:
     """A vector load; lanes that are not `real` (past the end of the loop) are not read."""
     n = len(e.indices)
     indices, mask = new[:n], new[n] if e.mask is not None else None
@@ -494,10 +498,13 @@ def _wide_load(e: Load, new: State, lanes: int, real: Expr | None) -> Expr:
         anywhere = Load(Vec(e.dtype), e.buffer, indices, _any_lane(mask))
         return L.select(mask, L.splat(anywhere, lanes), literal(0, Vec(e.dtype, lanes)))
     mask = None if mask is None else L.splat(mask, lanes)
-    first = _doubled(indices[-1]) if indices and e.buffer.strides[-1] == 1 else None
-    if first is None or any(i.lanes > 1 for i in indices[:-1]):
-        return Load(Vec(e.dtype, lanes), e.buffer, indices, mask)
-    return _every_second(e, (*indices[:-1], first), mask, lanes)
+    if indices and e.buffer.strides[-1] == 1 and all(i.lanes == 1 for i in indices[:-1]):
+        first, halves = _doubled(indices[-1]), _halved(indices[-1], starts)
+        if first is not None:
+            return _every_second(e, (*indices[:-1], first), mask, lanes)
+        if halves is not None:
+            return _twice(e, (*indices[:-1], halves[0]), halves[1], mask, lanes)
+    return Load(Vec(e.dtype, lanes), e.buffer, indices, mask)
 
 
 def _every_second(e: Load, indices: State, mask: Expr | None, lanes: int) -> Expr:
@@ -511,6 +518,39 @@ def _every_second(e: Load, indices: State, mask: Expr | None, lanes: int) -> Exp
         at = L.ramp(L.add(indices[-1], L.index(part * lanes)), lanes)
         halves.append(Load(Vec(e.dtype, lanes), e.buffer, (*indices[:-1], at), even))
     return L.shuffle(halves, range(0, 2 * lanes, 2))
+
+
+def _twice(e: Load, indices: State, odd: int, mask: Expr | None, lanes: int) -> Expr:
+    """Every element from `indices` on in two lanes; if `odd`, the first one in one lane."""
+    there = L.const(True, Vec(BOOL.dtype, lanes)) if mask is None else mask
+    off = L.const(False, there.type)
+    left, right = (
+        L.shuffle([there, off], [k if 0 <= k < lanes else lanes for k in range(shift - odd, 2 * lanes, 2)][:lanes])
+        for shift in (0, 1)
+    )
+    at = L.ramp(indices[-1], lanes)
+    found = Load(Vec(e.dtype, lanes), e.buffer, (*indices[:-1], at), L.apply("or", left, right))
+    return L.shuffle([found], [(k + odd) // 2 for k in range(lanes)])
+
+
+def _halved(e: Expr, starts: set[Expr]) -> tuple[Expr, int] | None:
+    """The first of indices that are half of a ramp's, and whether that one is odd; None for others. What vectors
+    start at (`starts`) is even, so only the literals beside it count."""
+    if not (isinstance(e, Apply) and e.fn == "shr" and isinstance(e.args[0], Ramp)):
+        return None
+    (ramp, by), shift = e.args, 0
+    assert isinstance(ramp, Ramp)
+    base = ramp.base
+    while isinstance(base, Apply) and base.fn in ("add", "sub") and isinstance(base.args[1], Const):
+        shift += int(base.args[1].value) * (1 if base.fn == "add" else -1)
+        base = base.args[0]
+    if isinstance(base, Const):
+        shift += int(base.value)
+    elif base not in starts:
+        return None
+    if not (isinstance(by, Const) and by.value == 1):
+        return None
+    return L.apply("shr", ramp.base, L.index(1)), shift % 2
 
 
 def _doubled(e: Expr) -> Expr | None:

@@ -136,14 +136,15 @@ def digest(text: str) -> str:
 def _scatter_step(
     op: Operation, layouts: dict[Value, Layout | None], target: Target, sites: list[CheckSite], note: Note
 ) -> Step:
-    """A table that is one number everywhere is part of the kernel."""
+    """A table that is one number everywhere is part of the kernel; with `in_place` the result's memory is the table."""
     table = op.operands[0].producer
+    in_place = bool(op.attrs.get("in_place", False))
     full = table is not None and table.op.name == "full"
     fill = cast("bool | int | float | complex", table.attrs["value"]) if full and table is not None else None
     strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
     lowered = lower_scatter(op, fill, strides, sites)
     arguments = _arguments(op, layouts, lowered)
-    return _kernel_step(op, lowered, arguments[1:] if full else arguments, target, note)
+    return _kernel_step(op, lowered, arguments[1:] if full or in_place else arguments, target, note)
 
 
 def _kernel_step(

@@ -470,6 +470,7 @@ if TYPE_CHECKING:
     from kiln.systems import slogdet as slogdet
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
+    from kiln.transforms import vmap as vmap
 
 _NAMES = {
     "kiln.amp": "autocast",
@@ -498,8 +499,8 @@ _NAMES = {
     ),
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
-        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError KilnIndexError "
-        "LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
+        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
+        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
@@ -570,10 +571,11 @@ _NAMES = {
     "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
     "kiln.systems": (
-        "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power pinverse "
-        "slogdet triangular_solve"
+        "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power "
+        "pinverse slogdet triangular_solve"
     ),
     "kiln.tensor": "Tensor",
+    "kiln.transforms": "vmap",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""

@@ -34,7 +34,7 @@ _SELU_SCALE = 1.0507009873554804934193349852946
 
 def _float_arg(name: str, x: object) -> Tensor:
     t = tensor_arg(name, x)
-    if t.dtype.kind != "float":
+    if t.dtype.kind != "float" and not (t.dtype.is_complex and name in ("silu", "tanhshrink")):
         raise DTypeError(f"is not defined for {t.dtype}", op=name, operands=[t.ttype], fix="convert it with float()")
     return t
 

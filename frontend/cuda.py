@@ -1,6 +1,18 @@
-"""`kiln.cuda`: what programs ask before they use a GPU. This version keeps tensors on the CPU."""
+"""`kiln.cuda`: what programs ask before they use a GPU. This version keeps tensors on the CPU.
+
+What it has for GPUs is text: `kiln.explain(f, x).cuda()` is the CUDA C of a captured function, and how it is launched.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from kiln.errors import NotYetError
+
+if TYPE_CHECKING:
+    from kiln.codegen.cuda.program import CudaProgram
+    from kiln.ir.graph import Graph
 
 __all__ = ["device_count", "is_available"]
 
@@ -13,3 +25,14 @@ def is_available() -> bool:
 def device_count() -> int:
     """How many GPUs can hold tensors: 0."""
     return 0
+
+
+def program_of(graph: Graph, strides: Sequence[tuple[int, ...] | None], name: str) -> CudaProgram:
+    """The CUDA program of a captured graph on inputs of these strides; NotYetError for an op without CUDA text."""
+    from kiln.codegen.cuda.pipeline import compile_cuda
+    from kiln.codegen.cuda.reasons import NoCudaText
+
+    try:
+        return compile_cuda(graph, strides, name=name)
+    except NoCudaText as missing:
+        raise NotYetError(f"no CUDA text: {missing.reason}", op=missing.op) from None

@@ -43,7 +43,7 @@ Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
-_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
+_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
 _LARGE_CONSTANT: Final = 1 << 16
@@ -181,6 +181,32 @@ def write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> None
             _launches.clear()
         _launches[key] = launch
     launch([target, *operands])
+    target._buffer.version += 1
+
+
+def write_at(target: Any, value: Any, indices: Sequence[Any], attrs: Attrs) -> None:
+    """The op `scatter`, of `target`, straight into its contiguous memory. All indices must be in range: what is written
+    before one is found that is not would stay. Counts as one in-place write."""
+    if host_target() is not _target:
+        _retarget()
+    scatter = OPS["scatter"]
+    operands = [
+        target,
+        *[run(OPS["copy"], (t,), {})[0] if t._buffer is target._buffer else t for t in (value, *indices)],
+    ]
+    key = ("write", scatter, *[t._layout for t in operands], *attrs.items())
+    launch = _launches.get(key)
+    if launch is None:
+        layouts = [t._layout for t in operands]
+        executable, sizes, _ = _bound_kernel(scatter, layouts, {**attrs, "in_place": True}, (target._layout,))
+
+        def launch(operands: Sequence[Any]) -> Results:
+            execute(executable, [*[t._ptr for t in operands], operands[0]._ptr, *sizes])
+            return ()
+
+        _launches[key] = launch
+    if value._layout.numel:
+        launch(operands)
     target._buffer.version += 1
 
 
@@ -393,6 +419,14 @@ def _unwatched() -> AbstractContextManager[None]:
 
 
 def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    executable, sizes, named = _bound_kernel(op, layouts, attrs, results)
+    return _allocating_launch(executable, results, sizes, named)
+
+
+def _bound_kernel(
+    op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]
+) -> tuple[Executable, tuple[int, ...], dict[str, int]]:
+    """The kernel of an op for these layouts, the sizes to call it with, and their names."""
     pointwise = isinstance(op.lower, Dense) and op.lower.pointwise and bool(layouts)
     if pointwise:
         shape, strides = collapse(layouts[0].shape, [layout.strides for layout in layouts])
@@ -414,8 +448,7 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
         kernel = Kernel(builder.build(outputs), symbols.strides, op.name)
         _kernels[key] = kernel
     sizes = kernel.bind(symbols.sizes)
-    named = dict(zip(kernel.sizes, sizes, strict=True))
-    return _allocating_launch(kernel.executable, results, sizes, named)
+    return kernel.executable, sizes, dict(zip(kernel.sizes, sizes, strict=True))
 
 
 def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
@@ -593,7 +626,9 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
     if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
         image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
         roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
-        return roles[op.name]
+        return roles[op.name.removesuffix("_direct")]
+    if op.name == "depthwise_weight":
+        return [["n", "h", "w", "c"], ["n", "oh", "ow", "c"]]
     if "place" in attrs:
         return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
     return [[f"n{d}" for d in range(rank)] for rank in ranks]

@@ -1,15 +1,19 @@
-"""`kiln.explain`: every stage of a compilation as text, from the captured graph to LLVM IR."""
+"""`kiln.explain`: every stage of a compilation as text, from the captured graph to LLVM IR, or to CUDA C."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from kiln.cuda import program_of
 from kiln.drawing import svg
 from kiln.ir.parser import parse_graph
 from kiln.jit import CompiledFunction
-from kiln.region import stages_of
+from kiln.region import Region, stages_of
+
+if TYPE_CHECKING:
+    from kiln.codegen.cuda.program import CudaProgram
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,24 @@ class Explanation:
     name: str
     reasons: tuple[str, ...]
     stages: tuple[tuple[str, str], ...]
+    region: Region = field(repr=False, compare=False)
 
     def __getitem__(self, stage: str) -> str:
         """The text of a stage ("captured", "simplified", "fused", "loops ...", "scheduled ...", "llvm ...", "plan",
-        "entry"; before them "partition" where gradients are taken outside); the first whose name begins so."""
+        "entry"; before them "partition" where gradients are taken outside); the first whose name begins so. "cuda":
+        the text of `cuda()`."""
+        if stage == "cuda":
+            return str(self.cuda())
         for name, text in self.stages:
             if name.startswith(stage):
                 return text
         raise KeyError(f"no stage {stage!r}; there are {', '.join(name for name, _ in self.stages)}")
+
+    def cuda(self) -> CudaProgram:
+        """The same graph for a GPU: `source()` is CUDA C for NVRTC, `plan()` what the host launches, in order. This is
+        text: no GPU is needed. NotYetError for ops that have none (docs/cuda.md lists them)."""
+        graph = self.region.graph if self.region.plan is None else self.region.plan.forward
+        return program_of(graph, self.region.strides, self.name)
 
     def svg(self, stage: str = "fused") -> str:
         """A stage that is a graph ("captured", "simplified", "fused") drawn, as the text of an SVG element."""
@@ -47,4 +61,4 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     compiled = CompiledFunction(inner)
     compiled(*args, **kwargs)
     (region,) = compiled.regions()
-    return Explanation(region.name, tuple(compiled.log), stages_of(region))
+    return Explanation(region.name, tuple(compiled.log), stages_of(region), region)

@@ -29,6 +29,7 @@ from kiln.promotion import (
     floating,
     full_like_number,
     in_float32,
+    inexact,
     keeps_number,
     number,
     result_type,
@@ -202,22 +203,22 @@ def clamp(input: TensorBase, min: Operand | None = None, max: Operand | None = N
 
 def exp(input: TensorBase) -> Tensor:
     """e to the power of each element."""
-    return apply(OPS["exp"], floating("exp", input))
+    return apply(OPS["exp"], inexact("exp", input))
 
 
 def log(input: TensorBase) -> Tensor:
     """Natural logarithm; -inf at 0, NaN below."""
-    return apply(OPS["log"], floating("log", input))
+    return apply(OPS["log"], inexact("log", input))
 
 
 def tanh(input: TensorBase) -> Tensor:
     """Hyperbolic tangent."""
-    return apply(OPS["tanh"], floating("tanh", input))
+    return apply(OPS["tanh"], inexact("tanh", input))
 
 
 def sqrt(input: TensorBase) -> Tensor:
     """Square root, correctly rounded."""
-    return apply(OPS["sqrt"], floating("sqrt", input))
+    return apply(OPS["sqrt"], inexact("sqrt", input))
 
 
 def erf(input: TensorBase) -> Tensor:
@@ -227,17 +228,17 @@ def erf(input: TensorBase) -> Tensor:
 
 def sin(input: TensorBase) -> Tensor:
     """Sine, of radians."""
-    return apply(OPS["sin"], floating("sin", input))
+    return apply(OPS["sin"], inexact("sin", input))
 
 
 def cos(input: TensorBase) -> Tensor:
     """Cosine, of radians."""
-    return apply(OPS["cos"], floating("cos", input))
+    return apply(OPS["cos"], inexact("cos", input))
 
 
 def sigmoid(input: TensorBase) -> Tensor:
     """1 / (1 + exp(-input))."""
-    return apply(OPS["sigmoid"], floating("sigmoid", input))
+    return apply(OPS["sigmoid"], inexact("sigmoid", input))
 
 
 def relu(input: TensorBase) -> Tensor:

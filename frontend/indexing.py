@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from kiln.autograd import write_in_place
-from kiln.base import Operand, TensorBase
+from kiln import dispatch
+from kiln.autograd import check_writable, write_in_place
+from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.inplace import copy_
 from kiln.ir import types as T
@@ -60,7 +61,25 @@ def put(x: Tensor, index: Any, value: Operand) -> None:
     if not parts.tensors:
         copy_(parts.view, value)
         return
-    write_in_place(parts.view, "index_put_", OPS["copy"], (_replaced(parts, value, False),), {})
+    view, (first, *others) = parts.view, parts.tensors
+    chosen = None if others else _masked(view, *first, value)
+    if chosen is not None:
+        write_in_place(view, "index_put_", _WHERE, chosen, {})
+        return
+    indices, attrs = _indexed(view, parts.tensors)
+    fitted = _fitted(view, value, _elements(view.shape, indices, attrs["at"], attrs["place"]))
+    taped = MODES.grad_enabled and (view.requires_grad or fitted.requires_grad)
+    if (
+        taped
+        or MODES.recorder is not None
+        or not view._layout.contiguous
+        or not _in_range(view, indices, attrs["place"])
+    ):
+        new = apply(_SCATTER, view, fitted, *indices, **attrs)
+        write_in_place(view, "index_put_", OPS["copy"], (new,), {})
+    else:
+        check_writable(view, "index_put_")
+        dispatch.write_at(view, fitted, indices, attrs)
 
 
 def written(x: Tensor, index: tuple[Any, ...], value: Operand, accumulate: bool) -> Tensor:
@@ -71,12 +90,28 @@ def written(x: Tensor, index: tuple[Any, ...], value: Operand, accumulate: bool)
 def _replaced(parts: _Parts, value: Operand, accumulate: bool) -> Tensor:
     """The view with a value written at (or added to) what its tensors index."""
     view, (first, *others) = parts.view, parts.tensors
-    new = None if others or accumulate else _masked(view, *first, value)
-    if new is not None:
-        return new
-    indices, at, place = scheme(view, _without_masks(parts.tensors))
-    fitted = _fitted(view, value, _elements(view.shape, indices, at, place))
-    return apply(_ADD if accumulate else _SCATTER, view, fitted, *indices, at=at, place=place, wrap=True)
+    chosen = None if others or accumulate else _masked(view, *first, value)
+    if chosen is not None:
+        return apply(_WHERE, *chosen)
+    indices, attrs = _indexed(view, parts.tensors)
+    fitted = _fitted(view, value, _elements(view.shape, indices, attrs["at"], attrs["place"]))
+    return apply(_ADD if accumulate else _SCATTER, view, fitted, *indices, **attrs)
+
+
+def _indexed(view: Tensor, tensors: Sequence[tuple[int, Tensor]]) -> tuple[list[Tensor], dict[str, Any]]:
+    """Index tensors, and the attributes of an op that reads or writes at them."""
+    indices, at, place = scheme(view, _without_masks(tensors))
+    return indices, {"at": at, "place": place, "wrap": True}
+
+
+def _in_range(table: Tensor, indices: Sequence[Tensor], place: Sequence[int]) -> bool:
+    """Whether all index tensors stay within the dimensions whose positions they say."""
+    sizes = [n for n, p in zip(table.shape, place, strict=True) if p < 0]
+    for n, t in zip(sizes, indices, strict=True):
+        numbers = t.numpy()
+        if numbers.size and not -n <= int(numbers.min()) <= int(numbers.max()) < n:
+            return False
+    return True
 
 
 # --------------------------------------------------------------------------------------- basic items
@@ -280,8 +315,8 @@ def _fitted(x: Tensor, value: Operand, shape: tuple[int, ...]) -> Tensor:
     return broadcast_to(cast_ if cut == value.shape else apply(_RESHAPE, cast_, shape=cut), shape)
 
 
-def _masked(x: Tensor, d: int, mask: Tensor, value: Operand) -> Tensor | None:
-    """x with `value` where the mask holds, if `value` is the same for all of its ones; None otherwise."""
+def _masked(x: Tensor, d: int, mask: Tensor, value: Operand) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What `where` takes to put `value` where the mask holds, if `value` is the same for all of its ones; else None."""
     if mask.dtype is not T.bool_:
         return None
     after = x.shape[d + max(1, mask.ndim) :]
@@ -293,4 +328,4 @@ def _masked(x: Tensor, d: int, mask: Tensor, value: Operand) -> Tensor | None:
     ones = (1,) * max(1, mask.ndim)
     spread = broadcast_to(apply(_RESHAPE, one, shape=(*before, *ones, *after)), x.shape)
     chosen = apply(_RESHAPE, mask, shape=(*(1,) * d, *(mask.shape or (1,)), *(1,) * len(after)))
-    return apply(_WHERE, broadcast_to(chosen, x.shape), spread, x)
+    return broadcast_to(chosen, x.shape), spread, x

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kiln import functional as F
 from kiln.base import Operand, TensorBase
 from kiln.ir.ops.base import OPS, OpDef
-from kiln.promotion import apply, binary, floating, in_float32, result_type, tensor_arg, together
+from kiln.promotion import apply, binary, floating, in_float32, inexact, result_type, tensor_arg, together
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -40,7 +40,7 @@ def _unary(name: str, doc: str) -> Callable[[TensorBase], Tensor]:
     op = OPS[name]
 
     def function(input: TensorBase) -> Tensor:
-        return apply(op, floating(name, input))
+        return apply(op, inexact(name, input))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = doc

@@ -150,9 +150,10 @@ def signbit(input: TensorBase) -> Tensor:
 
 
 def copysign(input: TensorBase, other: Operand) -> Tensor:
-    """|input| with the signs of `other`, broadcast; integers become floats. The gradient at 0 is 0."""
+    """|input| with the signs of `other`, broadcast; integers become floats. The gradient at 0 is 0. DTypeError for
+    complex numbers."""
     dtype = result_type(input, other)
-    floats = dtype if dtype.kind == "float" else dtype_of_number(1.0)
+    floats = dtype if dtype.is_inexact else dtype_of_number(1.0)
     return apply(OPS["copysign"], *together("copysign", input, other, dtype=floats))
 
 
@@ -356,8 +357,9 @@ def ldexp(input: TensorBase, other: TensorBase) -> Tensor:
 
 
 def float_power(input: Operand, exponent: Operand) -> Tensor:
-    """input ** exponent in float64."""
-    return apply(OPS["pow"], *together("float_power", input, exponent, dtype=T.float64))
+    """input ** exponent in float64, or in complex128 where one of them is complex."""
+    dtype = T.complex128 if result_type(input, exponent).is_complex else T.float64
+    return apply(OPS["pow"], *together("float_power", input, exponent, dtype=dtype))
 
 
 # ------------------------------------------------------------------------------------------ bits and logic

@@ -279,6 +279,14 @@ def in_float32(function: F) -> F:
 
 
 def floating(name: str, x: object) -> Tensor:
+    """A floating point operand: integers and bools become the default dtype. DTypeError for complex numbers."""
+    t = inexact(name, x)
+    if t._layout.dtype.is_complex:
+        raise DTypeError(f"is not defined for {t.dtype}", op=name, operands=[t.ttype], fix="use .real, .imag or abs()")
+    return t
+
+
+def inexact(name: str, x: object) -> Tensor:
     """A floating point or complex operand: integers and bools become the default dtype."""
     t = tensor_arg(name, x)
     return t if t._layout.dtype.is_inexact else apply(_CAST, t, dtype=MODES.default_dtype)

@@ -491,7 +491,8 @@ def uniform_(tensor: AnyTensor, low: float = 0.0, high: float = 1.0, generator: 
 
 def normal_(tensor: AnyTensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> AnyTensor:
     """tensor[...] = mean + std * randn, in place."""
-    _floating("normal_", tensor)
+    if not tensor_arg("normal_", tensor).dtype.is_complex:
+        _floating("normal_", tensor)
     if not std >= 0:
         raise InvalidValueError(f"the deviation is {std}", op="normal_", fix="it is 0 or more")
     drawn = _draw("normal_", "normal", tensor.shape, tensor.dtype, generator)

@@ -17,7 +17,7 @@ from kiln.functional import Dims
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.promotion import apply, cast_to, floating, full_like_number, in_float32, promote_types, tensor_arg
+from kiln.promotion import apply, cast_to, full_like_number, in_float32, inexact, promote_types, tensor_arg
 from kiln.return_types import MinMax, Pair
 from kiln.sorting import gathered, lower_median, positions
 from kiln.spelling import numpy_names
@@ -114,7 +114,7 @@ def count_nonzero(input: TensorBase, dim: Dims = None) -> Tensor:
 def logsumexp(input: TensorBase, dim: Dims, keepdim: bool = False) -> Tensor:
     """m + log(sum(exp(input - m))) along `dim`, where m is the largest (of real parts), or 0 where that
     is infinite; m takes no part in the gradient. Integers become floats."""
-    x = floating("logsumexp", input)
+    x = inexact("logsumexp", input)
     dims = F.dim_tuple("logsumexp", dim, x.ndim)
     if 0 in [x.shape[d] for d in dims]:
         return F.log(F.sum(F.exp(x), dim, keepdim))

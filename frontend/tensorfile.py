@@ -25,12 +25,14 @@ Array = np.ndarray[Any, Any]
 _NAMES: Final = {
     **{"bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "int32": "I32", "int64": "I64"},
     **{"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"},
-    **{"complex64": "C64", "complex128": "C128"},
+    **{"complex64": "C64"},
 }
-"""What the format calls kiln's element types."""
+"""What the format calls kiln's element types. It has none for complex128: such an array is written as F64 with a last
+dimension of size 2, and its name is put into the texts, under `_PAIRS`."""
 _HEADER_LIMIT: Final = 100_000_000  # bytes of a header that the format's readers accept
 _METADATA: Final = "__metadata__"
 _CHECKSUM: Final = "kiln_crc32"
+_PAIRS: Final = "kiln_complex128"
 _PIECE: Final = 1 << 24  # bytes that are written, and summed, at a time
 
 
@@ -61,6 +63,10 @@ def _codes() -> dict[str, DType]:
 
 def write(file: IO[bytes], parts: Mapping[str, Part], metadata: Mapping[str, str]) -> None:
     """Write arrays and texts."""
+    pairs = sorted(name for name, part in parts.items() if part.dtype is T.complex128)
+    if pairs:
+        doubled = {name: Part(T.float64, _as_parts(parts[name].array)) for name in pairs}
+        parts, metadata = {**parts, **doubled}, {**metadata, _PAIRS: json.dumps(pairs)}
     # Wide elements first keeps every array aligned, as the format's own writer does.
     order = sorted(parts, key=lambda name: (-parts[name].dtype.itemsize, name))
     header: dict[str, Any] = {_METADATA: dict(metadata)}
@@ -82,6 +88,22 @@ def write(file: IO[bytes], parts: Mapping[str, Part], metadata: Mapping[str, str
     for name in order:
         for piece in _pieces(parts[name].array):
             file.write(piece)
+
+
+def _as_parts(array: Array) -> Array:
+    """complex128 as float64, with a last dimension of size 2."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.float64).reshape(*array.shape, 2)
+
+
+def _as_pairs(parts: dict[str, Part], metadata: dict[str, str], source: str) -> None:
+    """What `write` made float64 becomes complex128 again."""
+    names = json.loads(metadata.pop(_PAIRS, "[]"))
+    for name in names:
+        part = parts.get(name)
+        if part is None or part.dtype is not T.float64 or part.array.shape[-1:] != (2,):
+            raise damaged(source, f"tensor {name} is not the pairs that the texts call it")
+        shape = part.array.shape[:-1]
+        parts[name] = Part(T.complex128, part.array.reshape(-1).view(np.complex128).reshape(shape))
 
 
 def _text(header: Any) -> bytes:
@@ -136,6 +158,7 @@ def read(file: IO[bytes], source: str) -> tuple[dict[str, Part], dict[str, str]]
         raise damaged(source, "bytes follow its last tensor")
     if checksum is not None and checksum != f"{summed:08x}":
         raise damaged(source, f"its checksum is {summed:08x}, not {checksum}: bytes were changed")
+    _as_pairs(parts, metadata, source)
     return parts, metadata
 
 

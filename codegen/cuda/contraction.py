@@ -192,7 +192,8 @@ class _Sizes:
         if layout is not None:
             steps = [self.dim(d) for d in layout.strides]
         else:
-            steps, step = [], L.index(1)
+            steps = []
+            step: Expr = L.index(1)
             for size in reversed(sizes):
                 steps.insert(0, step)
                 step = L.mul(step, size)

@@ -9,7 +9,7 @@ from typing import Final, cast
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.program import CudaProgram, CudaText, Launch, Memory, Workspace
-from kiln.codegen.cuda.reasons import REASONS, NoCudaText
+from kiln.codegen.cuda.reasons import NoCudaText, reason
 from kiln.codegen.cuda.schedule import launches
 from kiln.codegen.cuda.sort import lower_sort
 from kiln.codegen.domain import definition
@@ -22,7 +22,7 @@ from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.steps import Note, Strides, digest
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
-from kiln.ir.ops.base import Library, Scatter
+from kiln.ir.ops.base import Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite, Slot
 from kiln.ir.types import Dim, Sym
@@ -41,9 +41,6 @@ def compile_cuda(
 ) -> CudaProgram:
     """Compile a graph to CUDA text and a launch plan; `NoCudaText` names an op that has none. `input_strides` as for
     `codegen.pipeline.compile_graph`."""
-    for op in graph.operations:
-        if op.op.name in REASONS:
-            raise NoCudaText(op.op.name)
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
     graph = prepare(graph, strides, note)
     return _Pipeline(note).run(graph, strides, name or graph.name)
@@ -101,11 +98,12 @@ class _Pipeline:
             return self._kernel(op, layouts, lower_scan(op, strides, STYLE), name)
         if isinstance(lower_as, Scatter):
             return self._scatter(op, layouts, strides)
-        if isinstance(lower_as, Library):
-            raise NoCudaText(name)
-        if name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
+        if name in ("constant", "full") or (is_view(op) and layouts[op.result] is not None):
+            return None
+        why = reason(definition(op))
+        if why is None:
             raise TypeError(f"no step for {name} in a fused graph")
-        return None
+        raise NoCudaText(name, why)
 
     def _fusion(self, op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
         body = body_of(op.attrs)

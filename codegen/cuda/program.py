@@ -15,7 +15,7 @@ from kiln.ir import loops as L
 from kiln.ir.graph import Constant
 from kiln.ir.loops import Expr
 from kiln.ir.program import CheckSite, Slot
-from kiln.ir.types import Dim, DType, TensorType
+from kiln.ir.types import Dim, DType, Sym, TensorType
 
 OPTIONS: Final = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "--std=c++17")
 """Compiler options that the numerics contract needs."""
@@ -143,11 +143,12 @@ def number(e: Expr | Dim, sizes: Mapping[str, int]) -> int:
         return e
     if isinstance(e, L.Const):
         return int(e.value)
-    if not isinstance(e, L.Apply):
+    if isinstance(e, L.Var | Sym):
         total = 1
         for factor in e.name.split("*"):
             total *= int(factor) if factor.isdigit() else sizes[factor]
         return total
+    assert isinstance(e, L.Apply), type(e).__name__
     a, b = (number(x, sizes) for x in e.args)
     if e.fn in ("div", "mod"):
         quotient = 0 if b == 0 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)

@@ -1,40 +1,26 @@
-"""The ops that have no CUDA text, each with its reason. docs/cuda.md prints this table; a test holds it to the
-truth."""
+"""What has no CUDA text, with the reasons: one table, by how an op is lowered. docs/cuda.md prints it; a test walks all
+ops and holds it to the truth."""
 
 from __future__ import annotations
 
 from typing import Final
 
-_LAPACK: Final = "LAPACK computes it on the host, on whole matrices; a GPU needs a solver library for it"
+from kiln.ir.ops.base import Library, Lowering, OpDef
 
-_FOURIER: Final = "NumPy computes it on the host; a GPU needs a library for it"
-
-REASONS: Final[dict[str, str]] = {
-    "inv": _LAPACK,
-    "solve": _LAPACK,
-    "triangular_solve": _LAPACK,
-    "cholesky": _LAPACK,
-    "lu_factor": _LAPACK,
-    "lu_permutation": _LAPACK,
-    "qr": _LAPACK,
-    "qr_complete": _LAPACK,
-    "eig": _LAPACK,
-    "eigh": _LAPACK,
-    "svd": _LAPACK,
-    "det": _LAPACK,
-    "slogdet": _LAPACK,
-    "pinv": _LAPACK,
-    "matrix_exp": _LAPACK,
-    "fft": _FOURIER,
-    "rfft": _FOURIER,
-    "irfft": _FOURIER,
+REASONS: Final[dict[type[Lowering], str]] = {
+    Library: "a library (LAPACK, pocketfft) computes it on the host; a GPU needs one of its own for it",
 }
+
+
+def reason(op: OpDef) -> str | None:
+    """Why an op has no CUDA text; None for the ops that have one."""
+    return REASONS.get(type(op.lower))
 
 
 class NoCudaText(Exception):
     """An op that has no CUDA text: its name and the reason."""
 
-    def __init__(self, op: str) -> None:
-        super().__init__(f"{op} has no CUDA text: {REASONS[op]}")
+    def __init__(self, op: str, why: str) -> None:
+        super().__init__(f"{op} has no CUDA text: {why}")
         self.op = op
-        self.reason = REASONS[op]
+        self.reason = why

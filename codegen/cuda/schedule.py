@@ -61,7 +61,7 @@ def launches(kernel: Kernel) -> tuple[tuple[Scheduled, ...], tuple[Buffer, ...]]
     rest = tuple(s for s in kernel.body if not (isinstance(s, L.Alloc) and s.buffer in scratch))
     buffers = tuple(p for p in kernel.params if isinstance(p, Buffer))
     sizes = tuple(p for p in kernel.params if isinstance(p, Var))
-    params = (*buffers, *scratch, *sizes)
+    params: tuple[Buffer | Var, ...] = (*buffers, *scratch, *sizes)
     alone = len(rest) > 1 and all(isinstance(s, For) for s in rest)
     bodies = [(s,) for s in rest] if alone else [rest]
     return tuple(schedule(replace(kernel, params=params, body=body)) for body in bodies), scratch

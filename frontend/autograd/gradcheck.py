@@ -10,6 +10,7 @@ import numpy as np
 from kiln import creation
 from kiln.autograd.backward import grad
 from kiln.autograd.grad_mode import enable_grad, no_grad
+from kiln.complexes import view_as_complex, view_as_real
 from kiln.errors import ArgumentError, GradError
 from kiln.tensor import Tensor
 
@@ -35,9 +36,9 @@ def gradcheck(
 ) -> bool:
     """Whether gradients of `func(*inputs)` by the inputs that require one agree with central differences.
 
-    Inputs should be float64. `check_undefined_grad` also wants that outputs without a gradient count like zeros. The
-    same backward is run twice and must agree within `nondet_tol`. GradError names the pair that differs, unless
-    `raise_exception` is False.
+    Inputs should be float64 or complex128, which count as their parts. `check_undefined_grad` also wants that outputs
+    without a gradient count like zeros. The same backward is run twice and must agree within `nondet_tol`. GradError
+    names the pair that differs, unless `raise_exception` is False.
     """
     try:
         _check(func, _tuple(inputs), eps, atol, rtol, nondet_tol, check_undefined_grad)
@@ -46,6 +47,22 @@ def gradcheck(
             raise
         return False
     return True
+
+
+def _by_parts(func: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The function of the parts of its complex inputs, which gives the parts of its complex outputs."""
+    pairs = [isinstance(x, Tensor) and x.dtype.is_complex for x in inputs]
+
+    def run(*args: Any) -> tuple[Any, ...]:
+        given = [view_as_complex(a) if pair else a for a, pair in zip(args, pairs, strict=True)]
+        made = _tuple(func(*given))
+        return tuple([view_as_real(t) if isinstance(t, Tensor) and t.dtype.is_complex else t for t in made])
+
+    taken = [
+        view_as_real(x.detach().clone()).detach().requires_grad_(x.requires_grad) if pair else x
+        for x, pair in zip(inputs, pairs, strict=True)
+    ]
+    return run, tuple(taken)
 
 
 def _check(
@@ -57,6 +74,7 @@ def _check(
     nondet_tol: float,
     undefined: bool,
 ) -> None:
+    func, inputs = _by_parts(func, inputs)
     places = [k for k, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad]
     if not places:
         raise ArgumentError("no input requires a gradient", op="gradcheck")

@@ -7,7 +7,7 @@ import math
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ShapeError
-from kiln.promotion import broadcast_shapes, broadcast_to, floating, in_float32, tensor_arg
+from kiln.promotion import broadcast_shapes, broadcast_to, floating, in_float32, inexact, tensor_arg
 from kiln.reductions import vector_norm
 from kiln.tensor import Tensor
 
@@ -35,7 +35,7 @@ def bilinear(input1: TensorBase, input2: TensorBase, weight: TensorBase, bias: T
 @in_float32
 def normalize(input: TensorBase, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """input / max(norm, eps), with the p-norm along `dim`."""
-    x = floating("normalize", input)
+    x = inexact("normalize", input)
     return F.div(x, F.maximum(vector_norm(x, p, dim, keepdim=True), float(eps)))
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from kiln import functional as F
 from kiln.activation import logsigmoid
 from kiln.base import Operand, TensorBase
-from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.maths import log1p
 from kiln.nn.fn_linear import pairwise_distance
 from kiln.promotion import cast_to, floating, in_float32, number, tensor_arg
@@ -67,6 +67,13 @@ def _weighted_mean(op: str, loss: Tensor, weight: TensorBase | None, reduction: 
 # ------------------------------------------------------------------------------------------ differences
 
 
+def _real(op: str, x: Tensor) -> Tensor:
+    """`x` unless it is complex: a loss is a real number."""
+    if x.dtype.is_complex:
+        raise DTypeError(f"is not defined for {x.dtype}", op=op, operands=[x.ttype], fix="use view_as_real of both")
+    return x
+
+
 @in_float32
 def l1_loss(
     input: TensorBase,
@@ -90,9 +97,10 @@ def mse_loss(
     reduction: str = "mean",
     weight: TensorBase | None = None,
 ) -> Tensor:
-    """(input - target) squared; with weights the mean is sum(weight * loss) / sum(weight)."""
+    """(input - target) squared; with weights the mean is sum(weight * loss) / sum(weight). DTypeError for complex
+    numbers."""
     mode = reduction_of("mse_loss", size_average, reduce, reduction)
-    return _weighted_mean("mse_loss", F.square(F.sub(input, target)), weight, mode)
+    return _weighted_mean("mse_loss", F.square(_real("mse_loss", F.sub(input, target))), weight, mode)
 
 
 @in_float32
@@ -213,7 +221,7 @@ def kl_div(
     reduction "batchmean" is the sum over the size of dimension 0."""
     batch = reduction == "batchmean"
     mode = reduction_of("kl_div", size_average, reduce, "sum" if batch else reduction)
-    x, t = tensor_arg("kl_div", input), tensor_arg("kl_div", target)
+    x, t = (_real("kl_div", tensor_arg("kl_div", each)) for each in (input, target))
     loss = F.mul(F.exp(t), F.sub(t, x)) if log_target else F.sub(_x_log_x(t), F.mul(t, x))
     total = reduced(loss, mode)
     return F.div(total, float(x.shape[0])) if batch and x.ndim else total

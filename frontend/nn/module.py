@@ -386,20 +386,30 @@ class Module:
         return self
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """to(dtype), to(device), to(device, dtype), to(tensor): convert floating point parameters and buffers (and
-        gradients) to a dtype, keeping the tensor objects. The device is the CPU.
+        """to(dtype), to(device), to(device, dtype), to(tensor): convert floating point and complex parameters and
+        buffers (and gradients) to a dtype, keeping the tensor objects. The device is the CPU.
 
-        DTypeError for dtypes that are not floating point, CaptureError while a function is captured.
+        DTypeError for dtypes that are neither, and for a floating point one where there are complex parameters or
+        buffers (`float()` and `double()` leave those alone); CaptureError while a function is captured.
         """
         dtype = _target(args, kwargs)
         if dtype is None:
             return self
-        if not dtype.is_floating_point:
-            raise DTypeError(f"a module's parameters are floating point, not {dtype}", op="to")
+        if not dtype.is_inexact:
+            raise DTypeError(f"a module's parameters are floating point or complex, not {dtype}", op="to")
+        for x in [*self.parameters(), *self.buffers()]:
+            if x.dtype.is_complex and not dtype.is_complex:
+                types, fix = [x.ttype], "use float() or double(), which leave complex numbers alone"
+                raise DTypeError(f"complex numbers would lose a part as {dtype}", op="to", operands=types, fix=fix)
+        return self._convert(dtype)
+
+    def _convert(self, dtype: DType) -> Self:
+        """Floating point parameters and buffers as `dtype`; complex ones if that is complex."""
         if MODES.recorder is not None:
             raise CaptureError("Module.to() can't be captured", fix="convert the module before")
         for x in [*self.parameters(), *self.buffers()]:
-            if x.dtype.is_floating_point and x.dtype is not dtype:
+            converts = x.dtype.is_floating_point or (x.dtype.is_complex and dtype.is_complex)
+            if converts and x.dtype is not dtype:
                 grad = x.grad
                 x.grad = None
                 _move(x, x.detach().to(dtype))
@@ -415,20 +425,20 @@ class Module:
         return self
 
     def float(self) -> Self:
-        """`to(kiln.float32)`."""
-        return self.to(T.float32)
+        """Floating point parameters and buffers as float32; complex ones stay."""
+        return self._convert(T.float32)
 
     def double(self) -> Self:
-        """`to(kiln.float64)`."""
-        return self.to(T.float64)
+        """Floating point parameters and buffers as float64; complex ones stay."""
+        return self._convert(T.float64)
 
     def half(self) -> Self:
-        """`to(kiln.float16)`."""
-        return self.to(T.float16)
+        """Floating point parameters and buffers as float16; complex ones stay."""
+        return self._convert(T.float16)
 
     def bfloat16(self) -> Self:
-        """`to(kiln.bfloat16)`."""
-        return self.to(T.bfloat16)
+        """Floating point parameters and buffers as bfloat16; complex ones stay."""
+        return self._convert(T.bfloat16)
 
     # ------------------------------------------------------------------------------------- showing
 

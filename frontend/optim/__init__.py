@@ -1,6 +1,7 @@
 """Optimisers, under PyTorch's names."""
 
 from kiln.optim import lr_scheduler as lr_scheduler
+from kiln.optim import swa_utils as swa_utils
 from kiln.optim.adaptive import ASGD as ASGD
 from kiln.optim.adaptive import Adadelta as Adadelta
 from kiln.optim.adaptive import Adagrad as Adagrad

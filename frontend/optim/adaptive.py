@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kiln import functional as F
+from kiln.complexes import view_as_real
 from kiln.creation import full_like, tensor, zeros, zeros_like
 from kiln.errors import InvalidValueError
 from kiln.ir import types as T
@@ -129,7 +130,8 @@ class Adagrad(Optimizer):
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         start = float(group["initial_accumulator_value"])
-        return {"step": zeros(dtype=T.float64), "sum": full_like(p, start)}
+        both = complex(start, start) if p.dtype.is_complex else start
+        return {"step": zeros(dtype=T.float64), "sum": full_like(p, both)}
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
@@ -362,7 +364,7 @@ class Rprop(Optimizer):
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         size = zeros_like(p)
-        size.fill_(group["lr"])
+        (view_as_real(size) if p.dtype.is_complex else size).fill_(group["lr"])
         return {"step": zeros(dtype=T.float64), "prev": zeros_like(p), "step_size": size}
 
     @elementwise

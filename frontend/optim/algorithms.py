@@ -71,7 +71,7 @@ class SGD(Optimizer):
         if present(group["momentum"]):
             state["momentum_buffer"] = zeros_like(p)
             if present(group["dampening"]):
-                state["started"] = zeros(dtype=p.dtype)  # 0 before the first step, then 1
+                state["started"] = zeros(dtype=p.dtype.part)  # 0 before the first step, then 1
         return state
 
     @elementwise

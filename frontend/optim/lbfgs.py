@@ -14,7 +14,7 @@ from kiln import functional as F
 from kiln.autograd import enable_grad, no_grad
 from kiln.base import MODES
 from kiln.creation import zeros
-from kiln.errors import ArgumentError, InvalidValueError
+from kiln.errors import ArgumentError, InvalidValueError, NotYetError
 from kiln.optim.optimizer import Number, Optimizer, Parameters, check_number
 from kiln.tensor import Tensor
 
@@ -57,6 +57,8 @@ class LBFGS(Optimizer):
         if len(self.param_groups) != 1:
             raise InvalidValueError("takes one group of parameters", op="LBFGS")
         self._params: list[Tensor] = self.param_groups[0]["params"]
+        if any(x.dtype.is_complex for x in self._params):
+            raise NotYetError("complex parameters are not supported", op="LBFGS", fix="train view_as_real of them")
 
     def check(self, group: Mapping[str, Any]) -> None:
         check_number(type(self).__name__, "lr", group["lr"], 0.0)

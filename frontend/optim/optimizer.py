@@ -15,6 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 from kiln.autograd import enable_grad, no_grad
 from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES
+from kiln.complexes import view_as_real
 from kiln.errors import ArgumentError, InvalidValueError, LoadError, NotYetError
 from kiln.optim.fused import Steps
 from kiln.optim.groups import Group
@@ -142,8 +143,20 @@ class Optimizer:
                 for p in options["params"]:
                     grad = p.grad
                     if grad is not None and not (fused is not None and fused.take(p, grad, self.state[p])):
-                        self.update(p, -grad if options.get("maximize") else grad, self.state[p], options)
+                        grad = -grad if options.get("maximize") else grad
+                        if p.dtype.is_complex:
+                            self._update_parts(p, grad, self.state[p], options)
+                        else:
+                            self.update(p, grad, self.state[p], options)
         return loss
+
+    def _update_parts(self, p: Tensor, grad: Tensor, state: dict[str, Any], options: Mapping[str, Any]) -> None:
+        """Complex numbers are trained as their parts are (PyTorch's rule): through views of the same memory."""
+
+        def parts(x: Any) -> Any:
+            return view_as_real(x) if isinstance(x, Tensor) and x.dtype.is_complex else x
+
+        self.update(parts(p), parts(grad), {name: parts(x) for name, x in state.items()}, options)
 
     def _steps(self, group: Group) -> Steps | None:
         """Steps of the group as native calls of their own, if it can have such: not where they are captured."""

@@ -250,7 +250,8 @@ class OpDef:
     traits: frozenset[str] = frozenset()
     """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
     (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands), "parts" (real and linear: applied to
-    complex operands, it is applied to their real and to their imaginary parts)."""
+    complex operands, it is applied to their real and to their imaginary parts), "window" (an element costs as much as
+    its window is large)."""
     saved_operands: tuple[int, ...] = ()
     """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()

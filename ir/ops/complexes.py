@@ -195,6 +195,30 @@ def sqrt(z: Pair) -> Pair:
     return L.select(endless, _f("abs", y), re), L.select(endless, y, im)
 
 
+def modulus_ref(x: Any, y: Any) -> Any:
+    """`modulus` in NumPy."""
+    if x.dtype == np.float32:
+        a, b = x.astype(np.float64), y.astype(np.float64)
+        found = np.sqrt(a * a + b * b).astype(np.float32)
+    else:
+        a, b = np.abs(x), np.abs(y)
+        high, low = np.where(a >= b, a, b), np.where(a >= b, b, a)
+        ratio = low / high
+        found = np.where(low == 0, high, high * np.sqrt(1 + ratio * ratio))
+    return np.where(np.isinf(x) | np.isinf(y), x.dtype.type(np.inf), found)
+
+
+def sqrt_ref(z: Any) -> Any:
+    """`sqrt` in NumPy."""
+    x, y, half = z.real, z.imag, z.real.dtype.type(0.5)
+    t = np.sqrt(half * np.abs(x) + half * modulus_ref(x, y))
+    other = np.where(t == 0, x.dtype.type(0), half * np.abs(y) / t)
+    right = ~(x < 0)
+    re, im = np.where(right, t, other), np.copysign(np.where(right, other, t), y)
+    endless = np.isinf(y)
+    return joined(np.where(endless, np.abs(y), re), np.where(endless, y, im))
+
+
 _SIGNS: Final = {"float32": "uint32", "float64": "uint64"}
 
 

@@ -11,16 +11,38 @@ Attributes: `stride` (2), `padding` (before and behind the rows, before and behi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
+from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import BILINEAR, Call, OpDef, OpTypeError, Template, ints_attr, quiet, register
+from kiln.ir.ops.base import (
+    BILINEAR,
+    Call,
+    Dense,
+    ElementContext,
+    Lowering,
+    OpDef,
+    OpTypeError,
+    State,
+    Template,
+    ints_attr,
+    quiet,
+    register,
+)
 from kiln.ir.ops.elementwise import FLOATS, add
+from kiln.ir.ops.movement import copy, permute, reshape
+from kiln.ir.order import KBLOCK
 from kiln.ir.types import Dim, Sym, TensorType
 
 ARGUMENTS: Final = ("stride", "padding", "dilation", "groups")
+Place = tuple[L.Expr, list[L.Expr]]
+"""An index along one dimension, and the tests that say whether it is there, as few as are needed."""
 
 
 class Axis(NamedTuple):
@@ -35,6 +57,30 @@ class Axis(NamedTuple):
         """The number of positions of `taps` over n elements; below one where there is none."""
         return (n + self.before + self.behind - self.dilation * (taps - 1) - 1) // self.stride + 1
 
+    def tap(self, position: L.Expr, tap: L.Expr, taps: int, extent: L.Expr) -> Place:
+        """The element that a position meets at a tap, among `extent`."""
+        known = int(tap.value) if isinstance(tap, L.Const) else None
+        place = position * self.stride + tap * self.dilation - self.before
+        tests = []
+        if self.before > (known or 0) * self.dilation:
+            tests.append(L.apply("ge", place, L.index(0)))
+        if self.behind > (0 if known is None else taps - 1 - known) * self.dilation:
+            tests.append(L.apply("lt", place, extent))
+        return place, tests
+
+    def met(self, place: L.Expr, tap: L.Expr, taps: int, count: L.Expr) -> Place:
+        """The position, of `count`, that meets an element at a tap."""
+        ahead = L.sub(place + self.before, tap * self.dilation)
+        tests = []
+        if self.before < (taps - 1) * self.dilation:
+            tests.append(L.apply("ge", ahead, L.index(0)))
+        if self.stride == 1:
+            return ahead, [*tests, L.apply("lt", ahead, count)]
+        halved = self.stride == 2  # which vectors read from neighbours (codegen/schedule.py)
+        position = L.apply("shr", ahead, L.index(1)) if halved else L.apply("div", ahead, L.index(self.stride))
+        whole = L.apply("eq", position * self.stride, ahead)
+        return position, [*tests, whole, L.apply("lt", position, count)]
+
 
 def axes(attrs: Attrs) -> tuple[Axis, Axis]:
     """Rows and columns."""
@@ -47,6 +93,14 @@ def _groups(attrs: Attrs) -> int:
     groups = attrs["groups"]
     assert isinstance(groups, int)
     return groups
+
+
+def all_of(tests: Sequence[L.Expr]) -> L.Expr | None:
+    """Whether all tests hold; None without any."""
+    whole: L.Expr | None = None
+    for test in tests:
+        whole = test if whole is None else L.apply("and", whole, test)
+    return whole
 
 
 def _checked(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, TensorType]:
@@ -77,7 +131,7 @@ def _shared(op: str, n: Dim, groups: int, what: str) -> int:
     return n // groups
 
 
-def _same(op: str, a: Dim, b: Dim, message: str) -> None:
+def _same(op: str, a: object, b: object, message: str) -> None:
     if a != b:
         raise OpTypeError(op, message)
 
@@ -94,44 +148,143 @@ def positions(op: str, axis: Axis, n: Dim, taps: Dim, dim: str) -> Dim:
     return count
 
 
-def _conv2d_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    x, w = _checked("conv2d", operands, attrs)
+def _conv2d_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    x, w = _checked(op, operands, attrs)
     groups = _groups(attrs)
-    shared = _shared("conv2d", x.shape[1], groups, "channels")
-    _same(
-        "conv2d", shared, w.shape[1], f"{x} has {x.shape[1]} channels in {groups} groups, {w} takes {w.shape[1]} each"
-    )
-    _shared("conv2d", w.shape[0], groups, "results")
+    shared = _shared(op, x.shape[1], groups, "channels")
+    _same(op, shared, w.shape[1], f"{x} has {x.shape[1]} channels in {groups} groups, {w} takes {w.shape[1]} each")
+    _shared(op, w.shape[0], groups, "results")
     rows, columns = axes(attrs)
-    oh = positions("conv2d", rows, x.shape[2], w.shape[2], "rows")
-    ow = positions("conv2d", columns, x.shape[3], w.shape[3], "columns")
+    oh = positions(op, rows, x.shape[2], w.shape[2], "rows")
+    ow = positions(op, columns, x.shape[3], w.shape[3], "columns")
     return (TensorType(x.dtype, (x.shape[0], w.shape[0], oh, ow), x.device),)
 
 
-def _input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    g, w = _checked("conv2d_input", operands, attrs)
+def _input_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    g, w = _checked(op, operands, attrs)
     groups, size = _groups(attrs), ints_attr(attrs, "size")
-    _same("conv2d_input", g.shape[1], w.shape[0], f"{g} has {g.shape[1]} channels, {w} makes {w.shape[0]}")
-    _shared("conv2d_input", w.shape[0], groups, "results")
+    _same(op, g.shape[1], w.shape[0], f"{g} has {g.shape[1]} channels, {w} makes {w.shape[0]}")
+    _shared(op, w.shape[0], groups, "results")
     for axis, n, taps, got, dim in zip(axes(attrs), size, w.shape[2:], g.shape[2:], ("rows", "columns"), strict=True):
         if isinstance(got, int) and isinstance(taps, int):
             wanted = axis.size(n, taps)
-            _same("conv2d_input", wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
-    channels = _shared("conv2d_input", w.shape[1], 1, "channels") * groups
+            _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
+    channels = _shared(op, w.shape[1], 1, "channels") * groups
     return (TensorType(g.dtype, (g.shape[0], channels, *size), g.device),)
 
 
-def _weight_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-    x, g = _checked("conv2d_weight", operands, attrs)
+def _weight_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    x, g = _checked(op, operands, attrs)
     groups, size = _groups(attrs), ints_attr(attrs, "size")
-    _same("conv2d_weight", x.shape[0], g.shape[0], f"{x} and {g} are of {x.shape[0]} and {g.shape[0]} images")
-    shared = _shared("conv2d_weight", x.shape[1], groups, "channels")
-    _shared("conv2d_weight", g.shape[1], groups, "results")
+    _same(op, x.shape[0], g.shape[0], f"{x} and {g} are of {x.shape[0]} and {g.shape[0]} images")
+    shared = _shared(op, x.shape[1], groups, "channels")
+    _shared(op, g.shape[1], groups, "results")
     for axis, n, taps, got, dim in zip(axes(attrs), x.shape[2:], size, g.shape[2:], ("rows", "columns"), strict=True):
         if isinstance(got, int) and isinstance(n, int):
             wanted = axis.size(n, taps)
-            _same("conv2d_weight", wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
+            _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
     return (TensorType(x.dtype, (g.shape[1], shared, *size), x.device),)
+
+
+def _depthwise_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    x, g = _checked(op, operands, {**attrs, "groups": 1})
+    _same(op, (x.shape[0], x.shape[3]), (g.shape[0], g.shape[3]), f"{x} and {g} differ in images or channels")
+    size = ints_attr(attrs, "size")
+    for axis, n, taps, got, dim in zip(axes(attrs), x.shape[1:3], size, g.shape[1:3], ("rows", "columns"), strict=True):
+        if isinstance(got, int) and isinstance(n, int):
+            wanted = axis.size(n, taps)
+            _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
+    return (TensorType(x.dtype, (*size, x.shape[3]), x.device),)
+
+
+# ------------------------------------------------------------------------------------------- elements
+
+Index = tuple[L.Expr, ...]
+Term = Callable[[Index], tuple[L.Expr, L.Expr, "L.Expr | None"]]
+
+
+def _chain(ctx: ElementContext, sizes: Sequence[Dim], term: Term) -> L.Expr:
+    """The contraction order over a space of k: `term(index)` says what is multiplied, and whether it is there. The sum
+    of a block is added where the next one begins."""
+    dtype, extents = ctx.result_type.dtype, [ctx.extent(n) for n in sizes]
+    zero = L.const(0.0, dtype)
+
+    def step(index: Index, state: State) -> State:
+        a, b, there = term(index)
+        *total, acc = state
+        if total:
+            k = L.add(L.mul(L.add(L.mul(index[0], extents[1]), index[1]), extents[2]), index[2])
+            begins = L.apply("eq", L.apply("mod", k + (KBLOCK - 1), L.index(KBLOCK)), L.index(KBLOCK - 1))
+            later = L.apply("and", begins, L.apply("lt", L.index(0), k))
+            total = [L.select(later, L.apply("add", total[0], acc), total[0])]
+            acc = L.select(later, zero, acc)
+        more = L.apply("fma", a, b, acc)
+        return (*total, more if there is None else L.select(there, more, acc))
+
+    if all(isinstance(n, int) for n in sizes) and math.prod(map(_static, sizes)) <= KBLOCK:
+        return ctx.fold(extents, (zero,), step)[0]
+    total, acc = ctx.fold(extents, (L.const(-0.0, dtype), zero), step)
+    return L.apply("add", total, acc)
+
+
+def _direct_element(ctx: ElementContext, index: Index) -> L.Expr:
+    (_, _, height, width), w = (t.shape for t in ctx.operand_types)
+    each, channels, taps_h, taps_w = (_static(n) for n in w)
+    rows, columns = axes(ctx.attrs)
+    n, o, i, j = index
+    first = _of_group(o, each // max(1, _groups(ctx.attrs)), channels)
+
+    def term(k: Index) -> tuple[L.Expr, L.Expr, L.Expr | None]:
+        row, row_tests = rows.tap(i, k[0], taps_h, ctx.extent(height))
+        column, column_tests = columns.tap(j, k[1], taps_w, ctx.extent(width))
+        there = all_of([*row_tests, *column_tests])
+        return ctx.read(0, (n, L.add(first, k[2]), row, column), there), ctx.read(1, (o, k[2], *k[:2])), there
+
+    return _chain(ctx, (taps_h, taps_w, channels), term)
+
+
+def _direct_input_element(ctx: ElementContext, index: Index) -> L.Expr:
+    (_, _, out_h, out_w), w = (t.shape for t in ctx.operand_types)
+    results, channels, taps_h, taps_w = (_static(n) for n in w)
+    results //= _groups(ctx.attrs)
+    rows, columns = axes(ctx.attrs)
+    n, c, i, j = index
+    first = _of_group(c, channels, results)
+    channel = L.index(0) if channels == 1 else L.apply("mod", c, L.index(channels))
+
+    def term(k: Index) -> tuple[L.Expr, L.Expr, L.Expr | None]:
+        row, row_tests = rows.met(i, k[0], taps_h, ctx.extent(out_h))
+        column, column_tests = columns.met(j, k[1], taps_w, ctx.extent(out_w))
+        there, o = all_of([*row_tests, *column_tests]), L.add(first, k[2])
+        return ctx.read(0, (n, o, row, column), there), ctx.read(1, (o, channel, *k[:2])), there
+
+    return _chain(ctx, (taps_h, taps_w, results), term)
+
+
+def _depthwise_weight_element(ctx: ElementContext, index: Index) -> L.Expr:
+    (_, height, width, _), (images, out_h, out_w, _) = (t.shape for t in ctx.operand_types)
+    taps_h, taps_w = ints_attr(ctx.attrs, "size")
+    rows, columns = axes(ctx.attrs)
+
+    def term(k: Index) -> tuple[L.Expr, L.Expr, L.Expr | None]:
+        row, row_tests = rows.tap(k[1], index[0], taps_h, ctx.extent(height))
+        column, column_tests = columns.tap(k[2], index[1], taps_w, ctx.extent(width))
+        there = all_of([*row_tests, *column_tests])
+        return ctx.read(0, (k[0], row, column, index[2]), there), ctx.read(1, (*k, index[2])), there
+
+    return _chain(ctx, (images, out_h, out_w), term)
+
+
+def _of_group(channel: L.Expr, each: int, others: int) -> L.Expr:
+    """Where the channels begin, `others` for each group, that belong to the group of a channel of the other side, which
+    has `each` for each group."""
+    group = channel if each == 1 else L.apply("div", channel, L.index(max(1, each)))
+    return group * others
+
+
+def _static(n: Dim) -> int:
+    assert isinstance(n, int), "channels and taps have known sizes"
+    return n
 
 
 # ---------------------------------------------------------------------------------------- references
@@ -162,6 +315,12 @@ def _weight_ref(xp: Any, x: Any, g: Any, *, groups: int, size: tuple[int, int], 
     return order.correlate(x, g, sources[0], sources[1], groups)
 
 
+def _depthwise_ref(xp: Any, x: Any, g: Any, *, size: tuple[int, int], **attrs: Any) -> Any:
+    x, g = np.moveaxis(x, 3, 1), np.moveaxis(g, 3, 1)
+    found = _weight_ref(xp, x, g, groups=x.shape[1], size=size, **attrs)
+    return np.ascontiguousarray(found[:, 0].transpose(1, 2, 0))
+
+
 # --------------------------------------------------------------------------------------- derivatives
 
 
@@ -178,7 +337,12 @@ def _bilinear_jvp(op: str) -> Any:
 
     def jvp(call: Call, ta: Any, tb: Any) -> Sequence[Any]:
         a, b = call.operands
-        apply = {"conv2d": conv2d, "conv2d_input": conv2d_input, "conv2d_weight": conv2d_weight}[op]
+        apply = {
+            "conv2d": conv2d,
+            "conv2d_input": conv2d_input,
+            "conv2d_weight": conv2d_weight,
+            "depthwise_weight": depthwise_weight,
+        }[op]
         parts = [] if ta is None else [apply(ta, b, **call.attrs)]
         parts += [] if tb is None else [apply(a, tb, **call.attrs)]
         return (None if not parts else parts[0] if len(parts) == 1 else add(*parts),)
@@ -186,11 +350,38 @@ def _bilinear_jvp(op: str) -> Any:
     return jvp
 
 
+FIRST: Final = (0, 3, 1, 2)
+LAST: Final = (0, 2, 3, 1)
+"""The dimensions of images with channels first or last, in terms of the other."""
+
+
+def _by_weights(x: Any, g: Any, size: tuple[int, ...], given: dict[str, Any]) -> Any:
+    """conv2d_weight. Where every channel is a group, with channels last, so that they fill vectors: the same order."""
+    channels = x.ttype.shape[1]
+    if not (given["groups"] == channels == g.ttype.shape[1] and channels > 1):
+        return conv2d_weight(x, g, size=size, **given)
+    last = [copy(permute(v, dims=LAST)) for v in (x, g)]
+    walk = {k: v for k, v in given.items() if k != "groups"}
+    found = depthwise_weight(*last, size=size, **walk)
+    return permute(reshape(found, shape=(*size, 1, channels)), dims=(3, 2, 0, 1))
+
+
+def _depthwise_vjp(call: Call, t: Any) -> Sequence[Any]:
+    x, g = (permute(v, dims=FIRST) for v in call.operands)
+    kh, kw, channels = t.ttype.shape
+    w = permute(reshape(t, shape=(kh, kw, 1, channels)), dims=(3, 2, 0, 1))
+    given = {**{key: call.attrs[key] for key in ARGUMENTS if key != "groups"}, "groups": channels}
+    return (
+        permute(conv2d_input(g, w, size=_spatial(x), **given), dims=LAST) if call.needs[0] else None,
+        permute(conv2d(x, w, **given), dims=LAST) if call.needs[1] else None,
+    )
+
+
 def _conv2d_vjp(call: Call, g: Any) -> Sequence[Any]:
     (x, w), given = call.operands, _arguments(call)
     return (
         conv2d_input(g, w, size=_spatial(x), **given) if call.needs[0] else None,
-        conv2d_weight(x, g, size=_spatial(w), **given) if call.needs[1] else None,
+        _by_weights(x, g, _spatial(w), given) if call.needs[1] else None,
     )
 
 
@@ -198,7 +389,7 @@ def _input_vjp(call: Call, t: Any) -> Sequence[Any]:
     (g, w), given = call.operands, _arguments(call)
     return (
         conv2d(t, w, **given) if call.needs[0] else None,
-        conv2d_weight(t, g, size=_spatial(w), **given) if call.needs[1] else None,
+        _by_weights(t, g, _spatial(w), given) if call.needs[1] else None,
     )
 
 
@@ -210,16 +401,17 @@ def _weight_vjp(call: Call, t: Any) -> Sequence[Any]:
     )
 
 
-def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any) -> OpDef:
+def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any, lower: Lowering | None = None) -> OpDef:
     return register(
         OpDef(
             name,
             doc,
-            infer,
+            functools.partial(infer, name),
             quiet(ref),
-            Template(name),
+            lower or Template(name),
             vjp=vjp,
-            jvp=_bilinear_jvp(name),
+            jvp=_bilinear_jvp(name.removesuffix("_direct")),
+            traits=frozenset() if lower is None else frozenset({"window"}),
             saved_operands=(0, 1),
             saved_for=BILINEAR,
             arity=2,
@@ -250,4 +442,36 @@ conv2d_weight: Final[OpDef] = _declare(
     _weight_types,
     _weight_ref,
     _weight_vjp,
+)
+conv2d_direct: Final[OpDef] = _declare(
+    "conv2d_direct",
+    "conv2d_direct(x, w; ...): conv2d, one result after another, as part of a generated kernel; for groups of so few "
+    "results that vectors of channels would be empty (codegen/direct.py).",
+    _conv2d_types,
+    _conv2d_ref,
+    _conv2d_vjp,
+    Dense(_direct_element),
+)
+conv2d_input_direct: Final[OpDef] = _declare(
+    "conv2d_input_direct",
+    "conv2d_input_direct(g, w; size, ...): conv2d_input, likewise.",
+    _input_types,
+    _input_ref,
+    _input_vjp,
+    Dense(_direct_input_element),
+)
+depthwise_weight: Final[OpDef] = register(
+    OpDef(
+        "depthwise_weight",
+        "depthwise_weight(x, g; size, stride, padding, dilation): conv2d_weight where each channel is a group, "
+        "channels last: x [N, H, W, C], g [N, OH, OW, C] -> [KH, KW, C].",
+        functools.partial(_depthwise_types, "depthwise_weight"),
+        quiet(_depthwise_ref),
+        Dense(_depthwise_weight_element),
+        vjp=_depthwise_vjp,
+        jvp=_bilinear_jvp("depthwise_weight"),
+        traits=frozenset({"window"}),
+        saved_operands=(0, 1),
+        arity=2,
+    )
 )

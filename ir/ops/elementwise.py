@@ -110,8 +110,7 @@ def _binary(
     traits: str = "",
     pairs: Pairs | None = None,
 ) -> OpDef:
-    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they read: of "a", "b", "y", each or
-    both."""
+    """A binary row; `slopes` are the derivatives towards a and b, `saves` what they (each) read: of "a", "b", "y"."""
 
     def vjp(call: Call, g: Any) -> Sequence[Any]:
         curved = saves and g.ttype.dtype.is_complex
@@ -214,7 +213,7 @@ floor: Final[OpDef] = _unary(
 )  # fmt: skip
 sqrt: Final[OpDef] = _unary(
     "sqrt", "The square root, correctly rounded; NaN below 0, -0 of -0. Derivative: t / (y + y).", FLOATS,
-    lambda xp, a: xp.sqrt(a), _fn("sqrt"),
+    lambda xp, a: C.sqrt_ref(a) if a.dtype.kind == "c" else xp.sqrt(a), _fn("sqrt"),
     lambda call, t: div(t, add(call.results[0], call.results[0])),
     saves="y", traits="exact foldable", pairs=C.sqrt,
 )  # fmt: skip

@@ -11,6 +11,9 @@ say which is which:
 
 `gather` reads table -> elements; the scatters write elements -> table, in ascending row-major order of the elements.
 With `wrap`, an index below zero counts from the end. An index out of range is an error that names it.
+
+Eager writes in place say `in_place` of a scatter: its result's memory is the table's, and holds the table already. That
+is for a caller who knows that all indices are in range (`dispatch.write_at`).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import Call, Dense, ElementContext, OpDef, OpTypeError, State, ints_attr, quiet, register
-from kiln.ir.ops.conv import Axis, axes, positions
+from kiln.ir.ops.conv import Axis, Place, all_of, axes, positions
 from kiln.ir.ops.create import zeros_of
 from kiln.ir.ops.elementwise import NUMERIC
 from kiln.ir.ops.gather import gather, scatter_add
@@ -32,8 +32,6 @@ from kiln.ir.types import Dim, DType, TensorType, dtype_of_numpy, float32, float
 SUMMED: Final = (float32, float64)
 """Sums of half types are sums in float32 (frontend/pooling.py)."""
 WINDOW: Final = ("kernel", "stride", "padding", "dilation", "bins")
-Place = tuple[L.Expr, list[L.Expr]]
-"""An index along one dimension, and the tests that say whether it is there, as few as are needed."""
 
 
 class _Strided(NamedTuple):
@@ -54,14 +52,7 @@ class _Strided(NamedTuple):
 
     def tap(self, window: L.Expr, k: L.Expr, n: Dim, extent: L.Expr) -> Place:
         """The k-th element of a window."""
-        axis, known = self.axis, int(k.value) if isinstance(k, L.Const) else None
-        place = window * axis.stride + k * axis.dilation - axis.before
-        tests = []
-        if axis.before > (known or 0) * axis.dilation:
-            tests.append(L.apply("ge", place, L.index(0)))
-        if axis.behind > (0 if known is None else self.taps - 1 - known) * axis.dilation:
-            tests.append(L.apply("lt", place, extent))
-        return place, tests
+        return self.axis.tap(window, k, self.taps, extent)
 
     def most(self, n: int) -> int:
         """Windows that one element may lie in."""
@@ -197,13 +188,6 @@ def _pool_types(op: str, among: Sequence[DType], to: DType | None = None) -> Any
 Index = tuple[L.Expr, ...]
 
 
-def _all(tests: Sequence[L.Expr]) -> L.Expr | None:
-    whole: L.Expr | None = None
-    for test in tests:
-        whole = test if whole is None else L.apply("and", whole, test)
-    return whole
-
-
 Step = Callable[[L.Expr, L.Expr, "L.Expr | None", State], State]
 
 
@@ -218,7 +202,7 @@ def _over_window(ctx: ElementContext, index: Index, state: State, step: Step) ->
             walk.tap(at, k, n, extent)
             for walk, at, k, n, extent in zip(walks, index[-2:], taps, sizes, extents, strict=True)
         )
-        there = _all([*row_tests, *column_tests])
+        there = all_of([*row_tests, *column_tests])
         value = ctx.read(0, (*index[:-2], row, column), there)
         return step(value, L.add(L.mul(row, extents[1]), column), there, state)
 
@@ -288,7 +272,7 @@ def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
         (p, p_tests), (q, q_tests) = (
             walk.window(at, k, n) for walk, at, k, n in zip(walks, index[-2:], steps, size, strict=True)
         )
-        there, (total,) = _all([*p_tests, *q_tests]), state
+        there, (total,) = all_of([*p_tests, *q_tests]), state
         more = L.apply("add", total, ctx.read(0, (*index[:-2], p, q), there))
         return (more if there is None else L.select(there, more, total),)
 
@@ -397,7 +381,7 @@ max_pool2d_index: Final[OpDef] = register(
         _pool_types("max_pool2d_index", NUMERIC, int64),
         quiet(_index_ref),
         Dense(_index_element),
-        traits=frozenset({"exact"}),
+        traits=frozenset({"exact", "window"}),
         arity=1,
     )
 )
@@ -412,7 +396,7 @@ max_pool2d: Final[OpDef] = register(
         Dense(_max_element),
         vjp=_max_vjp,
         jvp=_max_jvp,
-        traits=frozenset({"exact"}),
+        traits=frozenset({"exact", "window"}),
         saved_operands=(0,),
         arity=1,
     )
@@ -428,7 +412,7 @@ sum_pool2d: Final[OpDef] = register(
         Dense(_sum_element),
         vjp=lambda call, g: (sum_pool2d_input(g, size=_image_size(call), **_window_attrs(call)),),
         jvp=lambda call, t: (None if t is None else sum_pool2d(t, **call.attrs),),
-        traits=frozenset({"exact"}),
+        traits=frozenset({"exact", "window"}),
         arity=1,
     )
 )
@@ -449,7 +433,7 @@ sum_pool2d_input: Final[OpDef] = register(
         Dense(_sum_input_element),
         vjp=lambda call, t: (sum_pool2d(t, **_window_attrs(call)),),
         jvp=lambda call, t: (None if t is None else sum_pool2d_input(t, **call.attrs),),
-        traits=frozenset({"exact"}),
+        traits=frozenset({"exact", "window"}),
         arity=1,
     )
 )

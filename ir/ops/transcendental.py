@@ -125,7 +125,7 @@ def _roots(x: Any) -> Any:
 
 acosh: Final[OpDef] = unary(
     "acosh", "The inverse hyperbolic cosine; NaN below 1. Derivative: t / sqrt(a * a - 1).", FLOATS,
-    lambda xp, a: xp.arccosh(a.astype(xp.float64)).astype(a.dtype), fn("acosh"),
+    lambda xp, a: xp.arccosh(a.astype(xp.result_type(a, xp.float64))).astype(a.dtype), fn("acosh"),
     _over(_roots), saves="x", pairs=C.acosh,
 )  # fmt: skip
 atanh: Final[OpDef] = unary(
@@ -169,5 +169,6 @@ def _towards(k: int) -> Slope:
 modulus: Final[OpDef] = binary(
     "modulus", "sqrt(a * a + b * b) without overflow on the way, the length of a complex number: infinite where a or b "
     "is. Derivatives: t * (a / y) and t * (b / y), 0 where y is 0.", WIDE_FLOATS,
-    lambda xp, a, b: xp.hypot(a, b), C.modulus, (_towards(0), _towards(1)), saves="aby",
+    lambda xp, a, b: C.modulus_ref(a, b), C.modulus, (_towards(0), _towards(1)), saves="aby",
+    traits="exact foldable commutative",
 )  # fmt: skip

@@ -63,7 +63,7 @@ template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
     meet(EXCHANGE);
     return other;
 }
-static void enter() { work(work_args); fibers[current].state = DONE; swapcontext(&fibers[current].context, &scheduler); }
+static void enter() { work(work_args); meet(DONE); }
 
 static void run_block(int threads) {
     for (int t = 0; t < threads; t++) {

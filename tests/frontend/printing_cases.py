@@ -62,4 +62,16 @@ def texts(library: Any) -> Iterator[str]:
             if i % 2:
                 t = t * 1
         yield repr(t)
+    yield from _complex_texts(library, rng)
     library.set_printoptions(profile="default")
+
+
+def _complex_texts(library: Any, rng: np.random.Generator) -> Iterator[str]:
+    for i in range(42):
+        shape = tuple(int(n) for n in rng.integers(0 if i % 7 == 0 else 1, 7, rng.integers(0, 4)))
+        shape = (1100,) if i == 20 else shape
+        data = np.empty(shape, np.complex128 if i % 3 else np.complex64)
+        data.real, data.imag = _data(i % 8, shape, rng), _data((i + i // 8) % 8, shape, rng)
+        library.set_printoptions(**OPTIONS[i % len(OPTIONS)] if data.size < 60 else OPTIONS[0])
+        t = library.tensor(data)
+        yield repr(t.requires_grad_() if i % 5 == 0 else t)

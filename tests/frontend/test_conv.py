@@ -32,6 +32,19 @@ def close(got: kiln.Tensor, wanted: Array, tolerance: float = 1e-12) -> None:
     assert np.allclose(got.detach().numpy(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
+def gradients(f: Callable[..., kiln.Tensor], *given: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
+    """The result of `f` and its gradients, eagerly and compiled: equal bit for bit."""
+
+    def run(*inputs: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        y = f(*leaves)
+        return y.detach(), *kiln.autograd.grad((y * y).sum(), leaves)
+
+    eager, compiled = run(*given), kiln.compile(run)(*given)
+    assert [x.numpy().tobytes() for x in eager] == [x.numpy().tobytes() for x in compiled]
+    return eager
+
+
 # ---------------------------------------------------------------------------------------- NumPy's side
 
 
@@ -331,6 +344,21 @@ def test_windows_of_any_size(kernel: int) -> None:
             hit = source == source.max((2, 3), keepdims=True) if pool is F.max_pool2d else np.full((), kernel**-2.0)
             part += (hit * weights.numpy()[:, :, p, q][..., None, None]).astype(np.float32)
         close(eager, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("width", [5, 16, 37])
+def test_depthwise_convolution_is_one_convolution_per_channel(stride: int, width: int) -> None:
+    x, w = kiln.from_numpy(normal(2, 5, 9, width)), kiln.from_numpy(normal(5, 1, 3, 5))
+    together = gradients(lambda x, w: F.conv2d(x, w, None, stride, (1, 2), groups=5), x, w)
+    for c in range(5):
+        # Three equal filters: enough for the kernels of many channels, which have an order in common with the others.
+        part, filters = x[:, c : c + 1], kiln.cat([w[c : c + 1]] * 3)
+        alone = F.conv2d(part, filters, None, stride, (1, 2))
+        assert alone[:, :1].numpy().tobytes() == together[0][:, c : c + 1].contiguous().numpy().tobytes()
+        single = gradients(lambda x, w: F.conv2d(x, w, None, stride, (1, 2)), part, w[c : c + 1])
+        assert single[1].numpy().tobytes() == together[1][:, c : c + 1].contiguous().numpy().tobytes()
+        assert single[2].numpy().tobytes() == together[2][c : c + 1].contiguous().numpy().tobytes()
 
 
 def test_pools_of_nothing_and_of_integers() -> None:

@@ -207,3 +207,66 @@ def test_a_write_through_a_view_reaches_its_base() -> None:
     assert y.tolist() == [[0, 0, 0], [7, 0, 7]]
     y.sum().backward()
     assert x.grad is not None and x.grad.tolist() == [[1, 1, 1], [0, 1, 0]]
+
+
+# ------------------------------------------------------------------------------- writes in one pass
+
+
+@pytest.mark.parametrize("dtype", [kiln.float32, kiln.int64, kiln.bool, kiln.float16])
+def test_writes_at_indices_go_straight_to_memory(dtype: Any) -> None:
+    """The same as a scatter that is then copied back: order of repeated indices, wrapping, strides, views."""
+    numbers = np.arange(24) % 5
+    for index in ([3, -1, 3], np.array([[0, 1], [2, 2]]), [], slice(None)):
+        x = kiln.tensor(numbers).to(dtype).reshape(6, 4)
+        wanted = x.numpy().copy()
+        buffer, version = x._buffer, x._buffer.version
+        shape = wanted[index].shape
+        value = np.random.default_rng(1).integers(0, 3, shape)
+        x[kiln.tensor(index) if isinstance(index, np.ndarray) else index] = kiln.tensor(value).to(dtype)
+        for place, row in zip(np.arange(6)[index].reshape(-1), value.reshape(-1, 4), strict=True):
+            wanted[place] = row.astype(wanted.dtype)
+        assert x.numpy().tolist() == wanted.tolist()
+        assert x._buffer is buffer
+        assert x._buffer.version == version + 1
+
+
+def test_writes_at_indices_of_views_and_of_itself() -> None:
+    x = kiln.arange(12.0).reshape(3, 4)
+    x[1:][kiln.tensor([1, 0])] = x[:2]
+    assert x.tolist() == [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0], [0.0, 1.0, 2.0, 3.0]]
+    x[:, 1][kiln.tensor([0, 2])] = 9.0
+    assert x[:, 1].tolist() == [9.0, 5.0, 9.0]
+    i = kiln.tensor([2, 0, 1])
+    i[i] = i
+    assert i.tolist() == [0, 1, 2]
+    mask = x > 5
+    x[mask] = x[0, 1] * 2
+    assert x.tolist() == [[0.0, 18.0, 2.0, 3.0], [4.0, 5.0, 18.0, 18.0], [0.0, 18.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("index", [[0, 3], [-4, 0], [2, 1, 7]])
+def test_a_write_out_of_range_writes_nothing(index: list[int]) -> None:
+    x = kiln.zeros(3, 2)
+    with pytest.raises(kiln.KilnIndexError, match="out of"):
+        x[kiln.tensor(index)] = 1.0
+    assert x.tolist() == [[0.0, 0.0]] * 3
+    frozen = kiln.full((2, 1), 1.0).expand(2, 3)
+    with pytest.raises(kiln.GradError, match="expanded"):
+        frozen[kiln.tensor([0])] = 1.0
+
+
+def test_writes_at_indices_are_taped_and_captured_as_before() -> None:
+    def f(x: Any, v: Any, i: Any) -> Any:
+        y = x * 1
+        y[i] = v
+        return (y * y).sum()
+
+    found = []
+    for g in (f, kiln.compile(f)):
+        for _ in range(2):
+            x, v = kiln.arange(4.0).requires_grad_(), kiln.full((2,), 5.0).requires_grad_()
+            g(x, v, kiln.tensor([0, 2])).backward()
+            assert x.grad is not None
+            assert v.grad is not None
+            found.append((x.grad.tolist(), v.grad.tolist()))
+    assert found == [([0.0, 2.0, 0.0, 6.0], [10.0, 10.0])] * 4

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from kiln.ir import loops as L
+from kiln.ir import order
 from kiln.ir.halves import converted, is_half, widened
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, State
+from kiln.ir.ops.pairs import joined
 from kiln.ir.types import DType, Sym, TensorType
 
 Array = np.ndarray[Any, Any]
@@ -56,8 +58,10 @@ FUNCTIONS: dict[str, Callable[..., Array]] = {
     "max": lambda a, b: np.where((a != a) | (a > b), a, b), "min": lambda a, b: np.where((a != a) | (a < b), a, b),
     "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
     "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor, "not": np.invert,
+    "real": lambda z: z.real.copy(), "imag": lambda z: z.imag.copy(), "complex": joined,
     "shl": np.left_shift, "shr": np.right_shift, "select": np.where,
     "exp": np.exp, "log": np.log, "tanh": np.tanh, "sin": np.sin, "cos": np.cos, "pow": np.power,
+    "fma": order.fma,
     "fmod": np.fmod, "log1p": np.log1p, "log2": np.log2, "log10": np.log10, "exp2": np.exp2, "expm1": np.expm1,
     "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
     "atan": np.arctan, "asin": np.arcsin, "acos": np.arccos, "atan2": np.arctan2,
@@ -151,7 +155,10 @@ def evaluate_element(
 
     def loop(extent: L.Expr, state: State, step: Callable[[L.Expr, State], State]) -> State:
         for k in range(int(run.value(extent).max(initial=0))):
-            state = step(L.index(k), state)
+            after = step(L.index(k), state)
+            state = tuple(L.Var(e.type, f"state{len(run.variables) + i}") for i, e in enumerate(after))
+            found = [run.value(e) for e in after]  # now: expressions of all rounds would be too deep
+            run.variables.update((e.name, value) for e, value in zip(state, found, strict=True))
         return state
 
     context = ElementContext(tuple(types), result, attrs, read, check, lambda d: L.index(number(d)), loop)

@@ -18,6 +18,7 @@ from kiln.ir.graph import Constant
 from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
 from tests.ops import (
+    samples_complex,
     samples_conv,
     samples_fft,
     samples_gamma,
@@ -46,6 +47,7 @@ from tests.ops.sampling import (
 from tests.ops.sampling import t as _t
 
 FAMILIES: tuple[Any, ...] = (
+    samples_complex,
     samples_conv,
     samples_fft,
     samples_gamma,
@@ -401,6 +403,11 @@ _REDUCTIONS = ("sum", "prod", "amax", "amin", "argmax", "any", "all")
 
 def samples(name: str) -> list[Sample]:
     """Calls of op `name` that must work; KeyError when the table has none."""
+    found = _samples(name)
+    return [*found, *samples_complex.more(name, found)]
+
+
+def _samples(name: str) -> list[Sample]:
     for family in FAMILIES:
         if name in family.SAMPLES:
             made: list[Sample] = family.SAMPLES[name]()
@@ -429,6 +436,10 @@ def _signed(x: Array, rng: np.random.Generator) -> Array:
 def smooth_samples(name: str) -> list[Sample]:
     """float64 calls at points where the op is differentiable (or, for ties, where the rule's choice is what the
     test of that rule states). Empty for ops without a derivative."""
+    return [*_smooth_samples(name), *samples_complex.more_smooth(name)]
+
+
+def _smooth_samples(name: str) -> list[Sample]:
     for family in FAMILIES:
         if name in family.SAMPLES:
             made: list[Sample] = family.SMOOTH[name]() if name in family.SMOOTH else []
@@ -599,6 +610,10 @@ _ERRORS: dict[str, list[ErrorSample]] = {
 
 def error_samples(name: str) -> list[ErrorSample]:
     """Calls of op `name` that must be refused; KeyError when the table has none."""
+    return [*_error_samples(name), *samples_complex.more_errors(name)]
+
+
+def _error_samples(name: str) -> list[ErrorSample]:
     for family in FAMILIES:
         if name in family.SAMPLES:
             found: list[ErrorSample] = family.ERRORS[name]

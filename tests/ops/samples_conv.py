@@ -36,7 +36,7 @@ _CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
 
 def _attrs(name: str, x: Shape, w: Shape, given: dict[str, Any]) -> dict[str, Any]:
     attrs = {**PLAIN, **given}
-    size = {"conv2d_input": x[2:], "conv2d_weight": w[2:]}.get(name)
+    size = {"conv2d_input": x[2:], "conv2d_weight": w[2:]}.get(name.removesuffix("_direct"))
     return attrs if size is None else {"size": size, **attrs}
 
 
@@ -53,7 +53,7 @@ def _result(x: Shape, w: Shape, given: dict[str, Any]) -> Shape:
 
 def _operand_shapes(name: str, x: Shape, w: Shape, given: dict[str, Any]) -> tuple[Shape, Shape]:
     y = _result(x, w, given)
-    return {"conv2d": (x, w), "conv2d_input": (y, w), "conv2d_weight": (x, y)}[name]
+    return {"conv2d": (x, w), "conv2d_input": (y, w), "conv2d_weight": (x, y)}[name.removesuffix("_direct")]
 
 
 def _strange(rng: np.random.Generator, shape: Shape, dtype: str) -> Array:
@@ -102,7 +102,7 @@ _X, _W, _Y = t("float32", 2, 3, 5, 5), t("float32", 4, 3, 3, 3), t("float32", 2,
 
 
 def _errors(name: str) -> list[ErrorSample]:
-    a, b = {"conv2d": (_X, _W), "conv2d_input": (_Y, _W), "conv2d_weight": (_X, _Y)}[name]
+    a, b = {"conv2d": (_X, _W), "conv2d_input": (_Y, _W), "conv2d_weight": (_X, _Y)}[name.removesuffix("_direct")]
     plain = _attrs(name, (2, 3, 5, 5), (4, 3, 3, 3), {})
 
     def wrong(kind: str, match: str, operands: tuple[Any, ...] = (a, b), **attrs: Any) -> ErrorSample:
@@ -140,7 +140,37 @@ def _errors(name: str) -> list[ErrorSample]:
     return found
 
 
-_NAMES = ("conv2d", "conv2d_input", "conv2d_weight")
+_NAMES = ("conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct")
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _NAMES}  # type: ignore[misc]
 ERRORS: dict[str, list[ErrorSample]] = {name: _errors(name) for name in _NAMES}
+
+
+def _depthwise(smooth: bool = False) -> list[Sample]:
+    found = []
+    for dtype in ("float64",) if smooth else WIDE_FLOATS:
+        rng = generator("depthwise_weight", dtype)
+        for label, x, w, given in (
+            ("padded", (2, 4, 5, 3), (3, 3), {"padding": (1, 1, 1, 1)}),
+            ("strided", (1, 7, 6, 18), (3, 2), {"stride": (2, 3), "padding": (1, 0, 0, 1), "dilation": (2, 1)}),
+            ("blocks", (3, 10, 10, 2), (2, 2), {"padding": (1, 0, 0, 1)}),
+            ("no-images", (0, 3, 3, 2), (2, 2), {}),
+        ):
+            n, h, v, c = x
+            y = _result((n, c, h, v), (c, 1, *w), given)
+            operands = (draw if smooth else _strange)(rng, x, dtype), draw(rng, (n, *y[2:], c), dtype)
+            attrs = {**PLAIN, **given, "size": w}
+            del attrs["groups"]
+            found.append(Sample(f"{dtype}-{label}", operands, attrs))
+    return found
+
+
+_LAST, _LAST_G = t("float32", 2, 5, 5, 4), t("float32", 2, 3, 3, 4)
+_LAST_ATTRS = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "size": (3, 3)}
+SAMPLES["depthwise_weight"] = _depthwise
+SMOOTH["depthwise_weight"] = lambda: _depthwise(smooth=True)[:2]
+ERRORS["depthwise_weight"] = [
+    ErrorSample((_LAST, t("float64", 2, 3, 3, 4)), _LAST_ATTRS, "dtype", "dtypes"),
+    ErrorSample((_LAST, t("float32", 2, 3, 3, 5)), _LAST_ATTRS, "shape", "images or channels"),
+    ErrorSample((_LAST, _LAST_G), {**_LAST_ATTRS, "size": (2, 3)}, "shape", "5 rows give 4"),
+]

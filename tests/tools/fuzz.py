@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import os
 import sys
 import time
@@ -26,10 +25,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_check import Difference, check, draw
 from fuzz_jobs import Outcome, cache_of_a_run, run_here, run_workers
 from fuzz_programs import ARITH, COMPARE
-from fuzz_table import TABLE
-from fuzz_table_draw import UNTABLED, public
+from fuzz_table import TABLE, OracleDifference
+from fuzz_table_draw import UNTABLED, draw_table, public
 
 import kiln
+from kiln.ir.ops import OPS
+
+INTERNAL = frozenset({"fusion"})
+"""Primitives that no captured graph holds."""
 
 LONG = 20_000
 """Programs from which on each row of the table is demanded."""
@@ -44,6 +47,8 @@ class Report:
         self.hits: collections.Counter[str] = collections.Counter()
         self.views: collections.Counter[str] = collections.Counter()
         self.refused: collections.Counter[str] = collections.Counter()
+        self.primitives: collections.Counter[str] = collections.Counter()
+        self.dtypes: set[tuple[str, str]] = set()
         self.started = time.perf_counter()
 
     def add(self, out: Outcome) -> bool:
@@ -53,6 +58,8 @@ class Report:
         self.hits.update(out.hits)
         self.views.update(out.views)
         self.refused.update(out.refused)
+        self.primitives.update(out.primitives)
+        self.dtypes |= out.dtypes
         if out.fault:
             self.faults += 1
             print(f"{self.clear()}seed {out.seed}: {out.fault}", flush=True)
@@ -61,6 +68,9 @@ class Report:
         elif self.done % 1000 == 0:
             print(self.state(), flush=True)
         return self.faults < self.stop_after
+
+    def count(self, name: str) -> int:
+        return self.hits[name] or self.views[name] or self.primitives[name.removeprefix("primitive ")]
 
     def clear(self) -> str:
         return "\r\x1b[K" if sys.stdout.isatty() else ""
@@ -72,10 +82,14 @@ class Report:
     def summary(self, whole: bool) -> int:
         """Prints the tables; returns how many faults there are, counting what was hit too rarely."""
         print(self.clear(), end="")
-        for title, table in (("ops", self.hits), ("views, layouts and writes", self.views)):
+        tables = {"ops": self.hits, "views, layouts and writes": self.views, "primitives": self.primitives}
+        for title, table in tables.items():
             print(f"{title}: " + ", ".join(f"{name} {count}" for name, count in sorted(table.items())))
         needed = {*ARITH, *COMPARE} | (set(TABLE) - set(UNTABLED) if whole else set())
         rare = sorted(n for n in needed if self.hits[n] < 20) + [v for v in sorted(self.views) if self.views[v] < 20]
+        if whole:
+            rare += [f"primitive {n}" for n in sorted({*OPS} - INTERNAL) if self.primitives[n] < 20]
+        print(f"{len(self.dtypes)} pairs of a row of the table and a dtype")
         undrawn = sorted(public() - set(TABLE))
         for what, times in self.refused.most_common(40):
             print(f"refused {times} times: {what}")
@@ -83,7 +97,7 @@ class Report:
             print(f"public functions that no row of the table draws: {', '.join(undrawn)}")
             self.faults += whole
         if self.n >= 2000 and rare:
-            print(f"hit fewer than 20 times: {', '.join(f'{n} ({self.hits[n] or self.views[n]})' for n in rare)}")
+            print(f"hit fewer than 20 times: {', '.join(f'{n} ({self.count(n)})' for n in rare)}")
             self.faults += 1
         each = (time.perf_counter() - self.started) / max(1, self.done)
         print(f"{self.done} programs, {self.checked} also compared with float64 NumPy, {each:.3f} s each: "
@@ -108,21 +122,19 @@ def find_faults(seed: int, limit: int) -> int:
 
     missed = 0
     os.environ["KILN_CACHE"] = "0"  # programs with a fault in them must not be found again
-    for name, plant in FAULTS.items():
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(plant())
+    for name, fault in FAULTS.items():
+        with fault.plant():
             found = None
             for k in range(limit):
                 try:
-                    check(draw(seed + k, "oracle"), seed + k)
-                except (Difference, kiln.KilnError) as difference:
+                    program = draw_table(seed + k, fault.rows) if fault.rows else draw(seed + k, "oracle")
+                    check(program, seed + k)
+                except (Difference, OracleDifference, kiln.KilnError) as difference:
                     found = (k + 1, str(difference).splitlines()[0])
                     break
         missed += found is None
-        print(
-            f"planted fault {name}: " + (f"found by program {found[0]}: {found[1]}" if found else "NOT FOUND"),
-            flush=True,
-        )
+        told = f"found by program {found[0]}: {found[1]}" if found else "NOT FOUND"
+        print(f"planted fault {name}: {told}", flush=True)
     return missed
 
 
@@ -141,7 +153,7 @@ def main() -> int:
     if not args.only_faults:
         failures = fuzz(args.n, args.seed, args.stop_after, args.family, args.jobs, args.thorough)
     if args.faults or args.only_faults:
-        failures += find_faults(args.seed, 200)
+        failures += find_faults(args.seed, 400)
     return int(failures > 0)
 
 

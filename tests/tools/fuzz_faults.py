@@ -1,16 +1,16 @@
-"""Five faults to plant, each of a kind that a compiler like this one gets: the fuzzer must find every one."""
+"""Faults to plant, each of a kind that a compiler like this one gets: the fuzzer must find every one."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import FunctionType
 from typing import Any
 from unittest import mock
 
 from kiln import capture, dispatch, promotion
-from kiln.codegen import steps
+from kiln.codegen import halves, scan, steps
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.loops import Apply, Block, Expr, For, If, Kernel, Let, Reduce, Stmt, Store
@@ -20,7 +20,7 @@ from kiln.ir.ops import OPS
 def as_kiln(f: Callable[..., Any]) -> Callable[..., Any]:
     """The same function as if it were kiln's own code: a capture would refuse to call a stranger's."""
     return FunctionType(
-        f.__code__, {**globals(), "__name__": "kiln.planted"}, f.__name__, f.__defaults__, f.__closure__
+        f.__code__, {**f.__globals__, "__name__": "kiln.planted"}, f.__name__, f.__defaults__, f.__closure__
     )
 
 
@@ -148,10 +148,60 @@ def wrong_promotion() -> Iterator[None]:
         yield
 
 
-FAULTS: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
-    "wrong fusion": wrong_fusion,
-    "wrong reduction tail": wrong_reduction_tail,
-    "dropped write-back": dropped_write_back,
-    "wrong vjp": wrong_vjp,
-    "wrong promotion": wrong_promotion,
+@contextlib.contextmanager
+def wrong_scan_start() -> Iterator[None]:
+    """Sums along a dimension begin at 1."""
+    with fresh_kernels(), mock.patch.object(scan, "identity", as_kiln(lambda fn, dtype: 1)):
+        yield
+
+
+@contextlib.contextmanager
+def wrong_half_rounding() -> Iterator[None]:
+    """bfloat16 is cut off instead of rounded."""
+
+    def cut(x: Expr, bits: Expr) -> Expr:
+        return L.apply("shr", bits, L.const(16, bits.type))
+
+    with fresh_kernels(), mock.patch.object(halves, "_to_bfloat16", as_kiln(cut)):
+        yield
+
+
+@contextlib.contextmanager
+def forgotten_overlap() -> Iterator[None]:
+    """An in-place op reads elements of its own memory that it has written already."""
+    with fresh_kernels(), mock.patch.object(dispatch, "_private", as_kiln(lambda target, operand: operand)):
+        yield
+
+
+@contextlib.contextmanager
+def stale_views() -> Iterator[None]:
+    """In a capture, a view does not see what was written to its memory after it was made."""
+    right = capture.Capture.value_of
+
+    def stale(self: Any, t: Any) -> Any:
+        entry = self.entries.get(id(t))
+        return entry.value if entry is not None and entry.chain else right(self, t)
+
+    with mock.patch.object(capture.Capture, "value_of", as_kiln(stale)):
+        yield
+
+
+@dataclass(frozen=True)
+class Fault:
+    """How to plant a fault, and the rows of the table whose programs are searched; none: the other family's."""
+
+    plant: Callable[[], contextlib.AbstractContextManager[None]]
+    rows: tuple[str, ...] = ()
+
+
+FAULTS: dict[str, Fault] = {
+    "wrong fusion": Fault(wrong_fusion),
+    "wrong reduction tail": Fault(wrong_reduction_tail),
+    "dropped write-back": Fault(dropped_write_back),
+    "wrong vjp": Fault(wrong_vjp),
+    "wrong promotion": Fault(wrong_promotion),
+    "wrong scan start": Fault(wrong_scan_start, ("cumsum", "cumsum_", "cumprod", "diff", "trapezoid")),
+    "wrong half rounding": Fault(wrong_half_rounding, ("cast", "Tensor.bfloat16", "add", "mul")),
+    "forgotten overlap": Fault(forgotten_overlap, ("add_", "mul_", "sub_", "multiply_", "fmod_")),
+    "stale views": Fault(stale_views, ("exp_", "add_", "clamp_", "abs_", "floor_")),
 }

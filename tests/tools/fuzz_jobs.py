@@ -23,9 +23,11 @@ from unittest import mock
 
 from fuzz_check import check, describe, draw
 from fuzz_faults import as_kiln
+from fuzz_table import Call
 from fuzz_table_draw import eager_only, refused
 
 from kiln import dispatch
+from kiln.ir.graph import Graph
 from kiln.runtime import cache
 
 RECYCLED = 1500
@@ -44,11 +46,15 @@ class Outcome:
     hits: collections.Counter[str] = field(default_factory=collections.Counter)
     views: collections.Counter[str] = field(default_factory=collections.Counter)
     refused: collections.Counter[str] = field(default_factory=collections.Counter)
+    primitives: collections.Counter[str] = field(default_factory=collections.Counter)
+    dtypes: set[tuple[str, str]] = field(default_factory=set)
+    """Instructions with the dtype of their first operand."""
 
 
 def run_one(seed: int, family: str, thorough: bool) -> Outcome:
     """Draw and check one program; any exception is its fault."""
     out = Outcome(seed)
+    compiled.clear()
     refused.clear()
     eager_only.clear()
     try:
@@ -61,6 +67,8 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
         out.hits[instr.op] += 1
         if instr.view:
             out.views[instr.view] += 1
+        if isinstance(instr, Call):
+            out.dtypes.update((instr.op, name) for name in instr.dtypes[:1])
     out.hits.update(eager_only)
     out.views.update(f"input {how}" for how in program.layouts)
     out.views.update(f"write {kind}" for *_, kind in program.writes)
@@ -68,18 +76,21 @@ def run_one(seed: int, family: str, thorough: bool) -> Outcome:
         check(program, seed, thorough)
     except Exception as error:  # noqa: BLE001  (whatever it is, it is a fault of this program)
         out.fault = f"{type(error).__name__}: {error}\n{describe(program)}"
-    out.refused = collections.Counter(refused)
+    out.refused, out.primitives = collections.Counter(refused), collections.Counter(compiled)
     return out
 
 
-# ------------------------------------------------------------------------------------- the cache
+# ------------------------------------------------------------------- what is compiled, and the cache
+
+compiled: collections.Counter[str] = collections.Counter()
+"""In how many graphs each primitive was."""
 
 
 @contextlib.contextmanager
 def shared_kernels() -> Iterator[None]:
-    """Inside, the cache on disk keeps the kernels of eager ops and nothing else."""
+    """Inside, the cache on disk keeps the kernels of eager ops and nothing else; what programs compile is counted."""
     making = False
-    folder, init = cache.folder, dispatch.Kernel.__init__
+    folder, init, build = cache.folder, dispatch.Kernel.__init__, dispatch.build
 
     def make(self: dispatch.Kernel, *args: Any) -> None:
         nonlocal making
@@ -89,8 +100,15 @@ def shared_kernels() -> Iterator[None]:
         finally:
             making = False
 
+    def counted(graph: Graph, *args: Any, **named: Any) -> Any:
+        names = {op.op.name for op in graph.operations}
+        if not making:
+            compiled.update(names)
+        return build(graph, *args, **named)
+
     with (
         mock.patch.object(dispatch.Kernel, "__init__", as_kiln(make)),
+        mock.patch.object(dispatch, "build", as_kiln(counted)),
         mock.patch.object(cache, "folder", lambda: folder() if making else None),
     ):
         yield
@@ -110,11 +128,10 @@ def cache_of_a_run() -> Iterator[None]:
 
 
 def worker(pipe: Connection, seeds: range, family: str, thorough: bool, log: str) -> None:
-    """The life of a worker: outcomes of its seeds, in order; each is announced before it starts."""
+    """The life of a worker: outcomes of its seeds, in order."""
     with open(log, "w") as file, shared_kernels():
         faulthandler.enable(file)
         for seed in seeds:
-            pipe.send(seed)
             pipe.send(run_one(seed, family, thorough))
     pipe.close()
 
@@ -124,7 +141,7 @@ class Worker:
 
     def __init__(self, seeds: range, options: tuple[str, bool], folder: str) -> None:
         self.seeds = seeds
-        self.at: int | None = None
+        self.done = 0
         self.since = time.monotonic()
         self.log = Path(folder) / f"{seeds[0]}.log"
         self.pipe, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
@@ -134,15 +151,13 @@ class Worker:
         self.process.start()
         theirs.close()
 
-    def receive(self) -> Outcome | None:
-        """What came: an outcome, or None for the start of a program. EOFError when the worker has ended."""
+    def receive(self) -> Outcome:
+        """The next outcome. EOFError when the worker has ended."""
         got = self.pipe.recv()
+        assert isinstance(got, Outcome)
         self.since = time.monotonic()
-        if isinstance(got, Outcome):
-            self.at = None
-            return got
-        self.at = int(got)
-        return None
+        self.done += 1
+        return got
 
     def ended(self, why: str = "") -> Outcome | None:
         """After its end: what it died of, if it did."""
@@ -150,15 +165,12 @@ class Worker:
         if self.process.exitcode == 0 and not why:
             return None
         said = self.log.read_text() if self.log.exists() else ""
-        where = self.at if self.at is not None else self.seeds[0]
+        where = self.seeds[min(self.done, len(self.seeds) - 1)]
         return Outcome(where, f"the process died ({why or f'exit code {self.process.exitcode}'})\n{said}")
 
     def rest(self, died: bool) -> range:
         """The seeds that are left for its successor."""
-        if not died:
-            return self.seeds[RECYCLED:]
-        after = self.seeds.index(self.at) if self.at is not None else 0
-        return self.seeds[after + 1 :]
+        return self.seeds[self.done + died :]
 
     def end(self) -> None:
         self.process.kill()

@@ -43,6 +43,7 @@ class Call:
     run: Run
     text: str
     view: str = ""
+    dtypes: tuple[str, ...] = ()
 
 
 @dataclass

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fuzz_programs import ALL, FLOATS, INTS
+from fuzz_programs import ALL, DTYPES, FLOATS, HALVES, INTS
 from fuzz_table import ANY, NUMERIC, TABLE, Draw, Drawn, F, Run, Unfit, calling, either, entry, method, through
 
 import kiln
+from kiln.ir.halves import converted, widened
 
 # ---- indexing
 
@@ -554,8 +555,23 @@ def _(d: Draw) -> Drawn:
 
 @entry("cast")
 def _(d: Draw) -> Drawn:
-    to = getattr(kiln, str(d.rng.choice(ALL)))
-    return [d.take(ANY)], lambda x: x.to(to), None
+    name = str(d.rng.choice(ALL))
+    to = getattr(kiln, name)
+    return [d.take(ANY)], lambda x: x.to(to), as_dtype(name)
+
+
+def as_dtype(name: str) -> Run:
+    """NumPy's cast, by way of int64 where the values may not fit; 16-bit floats are rounded to nearest, even."""
+
+    def cast(v: Any) -> Any:
+        if name in HALVES:
+            return widened(converted(v, DTYPES[name])).astype(np.float64)
+        if name in INTS and v.dtype.kind == "f":
+            v = v.astype(np.int64)
+        found = v.astype(name)
+        return found.astype(np.float64) if name in FLOATS else found
+
+    return cast
 
 
 @entry("as_tensor")
@@ -670,8 +686,20 @@ def add_method(name: str, dtypes: Sequence[str], lo: int = 0) -> None:
     TABLE[f"Tensor.{name}"] = draw
 
 
-for _name in ("contiguous", "half", "bfloat16", "float", "double", "char", "byte", "short", "int", "long", "bool"):
-    add_method(_name, ANY)
+CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32", "double": "float64", "char": "int8",
+         "byte": "uint8", "short": "int16", "int": "int32", "long": "int64", "bool": "bool"}  # fmt: skip
+
+
+def add_cast(name: str, dtype: str) -> None:
+    def draw(d: Draw) -> Drawn:
+        return [d.take(ANY)], method(name), as_dtype(dtype)
+
+    TABLE[f"Tensor.{name}"] = draw
+
+
+add_method("contiguous", ANY)
+for _name, _dtype in CASTS.items():
+    add_cast(_name, _dtype)
 
 
 def add_likeness(name: str) -> None:

@@ -1,4 +1,4 @@
-"""Known parametrisations: weight and spectral normalisation."""
+"""Known parametrisations: weight and spectral normalisation, orthogonal matrices."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from typing import TypeVar
 
 from kiln import functional as F
 from kiln.autograd import no_grad
-from kiln.errors import InvalidValueError, ShapeError
+from kiln.creation import eye, zeros
+from kiln.errors import InvalidValueError, NotYetError, ShapeError
+from kiln.factorizations import householder_product, qr
+from kiln.movement import diagonal, tril
 from kiln.nn.fn_linear import normalize
 from kiln.nn.module import Module
 from kiln.nn.utils.parametrize import register_parametrization
+from kiln.pointwise import sign, trunc
 from kiln.random import randn
 from kiln.reductions import vector_norm
+from kiln.systems import matrix_exp, solve
 from kiln.tensor import Tensor
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 AnyModule = TypeVar("AnyModule", bound=Module)
 
@@ -104,3 +109,81 @@ def spectral_norm(
     if dim is None:
         dim = 1 if type(module).__name__.startswith("ConvTranspose") else 0
     return register_parametrization(module, name, _SpectralNorm(weight, n_power_iterations, dim, eps))
+
+
+_MAPS = ("matrix_exp", "cayley", "householder")
+
+
+class _Orthogonal(Module):
+    """An orthogonal matrix (or one with orthonormal columns or rows) from the lower triangle of any matrix."""
+
+    base: Tensor
+
+    def __init__(self, weight: Tensor, orthogonal_map: str, use_trivialization: bool) -> None:
+        self.orthogonal_map = orthogonal_map
+        if use_trivialization:
+            self.register_buffer("base", None)
+        self.use_trivialization = use_trivialization
+
+    def forward(self, X: Tensor) -> Tensor:
+        n, k = X.shape[-2:]
+        wide = n < k
+        if wide:
+            X, n, k = X.mT, k, n
+        if self.orthogonal_map == "householder":
+            A = tril(X, -1)
+            tau = F.div(2.0, F.add(F.sum(F.mul(A, A), -2), 1.0))
+            signs = trunc(diagonal(X, 0, -2, -1).detach())
+            Q = F.mul(householder_product(A, tau), F.unsqueeze(signs, -2))
+        else:
+            X = tril(X)
+            if n != k:
+                X = F.cat([X, zeros(*X.shape[:-2], n, n - k, dtype=X.dtype)], -1)
+            A = F.sub(X, X.mT)
+            if self.orthogonal_map == "matrix_exp":
+                Q = matrix_exp(A)
+            else:
+                one = eye(n, dtype=A.dtype)
+                Q = solve(F.sub(one, F.mul(A, 0.5)), F.add(one, F.mul(A, 0.5)))
+            Q = Q if n == k else Q[..., :k]
+        if self.use_trivialization:
+            Q = F.matmul(self.base, Q)
+        return Q.mT if wide else Q
+
+    def right_inverse(self, Q: Tensor) -> Tensor:
+        """Minus the identity, with the nearest orthogonal matrix kept as the base."""
+        if not self.use_trivialization:
+            raise NotYetError(
+                "without trivialisation the parameter can't be assigned", op="orthogonal", fix="use_trivialization=True"
+            )
+        n, k = Q.shape[-2:]
+        tall = Q.mT if n < k else Q
+        n, k = tall.shape[-2:]
+        if n != k:
+            tall = F.cat([tall, randn(*tall.shape[:-2], n, n - k, dtype=Q.dtype)], -1)
+        found = qr(tall)
+        self.base = F.mul(found.Q, F.unsqueeze(sign(diagonal(found.R, 0, -2, -1)), -2)).detach()
+        start = F.mul(Q.detach(), 0.0)
+        return start.sub(eye(Q.shape[-2], Q.shape[-1], dtype=Q.dtype))
+
+
+def orthogonal(
+    module: AnyModule, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True
+) -> AnyModule:
+    """The matrix (or batch of them) as one with orthonormal columns, or rows where it is wide: by the matrix
+    exponential or the Cayley map of a skew-symmetric matrix, or as a product of Householder reflections (default: the
+    first for square ones, the last for others). With `use_trivialization` it starts from the matrix nearest to the
+    present one; without, the parametrisation is of the present values themselves."""
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor):
+        raise InvalidValueError(f"{type(module).__name__} has no parameter {name!r}", op="orthogonal")
+    if weight.ndim < 2:
+        raise ShapeError("expects a matrix or a batch of matrices", op="orthogonal", operands=[weight.ttype])
+    if orthogonal_map is None:
+        orthogonal_map = "matrix_exp" if weight.shape[-2] == weight.shape[-1] else "householder"
+    if orthogonal_map not in _MAPS:
+        raise InvalidValueError(f"orthogonal_map is one of {_MAPS}, not {orthogonal_map!r}", op="orthogonal")
+    if orthogonal_map == "householder" and not use_trivialization:
+        raise NotYetError("Householder reflections need trivialisation", op="orthogonal", fix="use_trivialization=True")
+    made = _Orthogonal(weight, orthogonal_map, use_trivialization)
+    return register_parametrization(module, name, made, unsafe=True)

@@ -6,18 +6,20 @@ The module gets a class of its own, with a property in the parameter's place; th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, cast
 
 from kiln.autograd import no_grad
-from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.base import MODES
+from kiln.errors import ArgumentError, CaptureError, InvalidValueError, ShapeError
 from kiln.nn.containers import ModuleDict, ModuleList
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
 __all__ = [
-    "ParametrizationList", "is_parametrized", "register_parametrization", "remove_parametrizations",
+    "ParametrizationList", "cached", "is_parametrized", "register_parametrization", "remove_parametrizations",
     "type_before_parametrizations",
 ]  # fmt: skip
 
@@ -36,7 +38,8 @@ class ParametrizationList(ModuleList):
             new: Any = original
             for module in reversed(list(self)):
                 if hasattr(module, "right_inverse"):
-                    new = module.right_inverse(new)
+                    with suppress(NotImplementedError):  # then the tensor itself is the original
+                        new = module.right_inverse(new)
         if not isinstance(new, (Tensor, tuple, list)):
             raise ArgumentError(f"right_inverse gave a {type(new).__name__}", op="register_parametrization")
         self.is_tensor = isinstance(new, Tensor)
@@ -86,12 +89,40 @@ class ParametrizationList(ModuleList):
         return x
 
 
+_cache: dict[tuple[int, str], Tensor] | None = None
+"""What was computed in the outermost `cached` block."""
+
+
+@contextmanager
+def cached() -> Iterator[None]:
+    """Inside the `with` block each parametrised tensor is computed once, when it is first read. CaptureError inside a
+    captured function."""
+    global _cache
+    if MODES.recorder is not None:
+        raise CaptureError("cached() inside a captured function", fix="leave it out there")
+    outermost = _cache is None
+    if outermost:
+        _cache = {}
+    try:
+        yield
+    finally:
+        if outermost:
+            _cache = None
+
+
 def _property(name: str) -> property:
     def get(module: Module) -> Tensor:
+        key = (id(module), name)
+        if _cache is not None and key in _cache:
+            return _cache[key]
         computed: Tensor = module.parametrizations[name]()
+        if _cache is not None:
+            _cache[key] = computed
         return computed
 
     def put(module: Module, value: Tensor) -> None:
+        if _cache is not None:
+            _cache.pop((id(module), name), None)
         module.parametrizations[name].right_inverse(value)
 
     return property(get, put)

@@ -1,0 +1,225 @@
+"""Every op's CUDA text: made for each of its samples, compiled by NVRTC, and run on the CPU with the bits of the CPU's
+own kernels. What has no text is listed with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import kiln
+from kiln import nn
+from kiln.codegen.cuda.pipeline import compile_cuda
+from kiln.codegen.cuda.program import CudaProgram
+from kiln.codegen.cuda.reasons import REASONS, NoCudaText, reason
+from kiln.demo import make_cnn
+from kiln.ir.graph import Graph, GraphBuilder
+from kiln.ir.ops import OPS
+from kiln.ir.types import Sym, TensorType, float32, int64
+from tests.codegen.cuda_host import COMPILER, Host, compile_with_nvrtc, nvrtc
+from tests.codegen.graphs import Maker, compiled, execute, floats
+from tests.ops.samples import Sample, samples
+from tests.ops.test_declarations import same_bits
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [name for name in OPS if name != "fusion"]
+WRITTEN = [name for name in NAMES if reason(OPS[name]) is None]
+GROUPS = [WRITTEN[k::12] for k in range(12)]
+"""Ops that are compiled together."""
+FEW = 3
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="no NVRTC")
+
+
+def program(name: str, sample: Sample) -> CudaProgram:
+    builder = GraphBuilder(name)
+    inputs = [builder.input(t) for t in sample.types()]
+    strides = [tuple(s // x.itemsize for s in x.strides) for x in sample.operands]
+    return compile_cuda(builder.build(builder.add(OPS[name], inputs, sample.attrs)), strides)
+
+
+def some(name: str, count: int) -> list[Sample]:
+    """`count` samples from all over the table, the last one among them."""
+    made = samples(name)
+    picked = sorted({round(k * (len(made) - 1) / max(1, count - 1)) for k in range(count)})
+    return [made[k] for k in picked]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_sample_has_text_or_a_listed_reason(name: str) -> None:
+    """An op that is listed but has a text fails here too."""
+    for sample in samples(name):
+        if reason(OPS[name]) is not None:
+            with pytest.raises(NoCudaText, match=name):
+                program(name, sample)
+        else:
+            made = program(name, sample)
+            assert {launch.kernel for launch in made.launches} == {k.name for k in made.kernels}
+
+
+def test_the_table_of_reasons_is_printed() -> None:
+    page = (ROOT / "docs" / "cuda.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [f"| `{lowering.__name__}` | {why} |" for lowering, why in REASONS.items()]
+
+
+def same_as_the_cpu(host: Host, name: str, sample: Sample, made: CudaProgram) -> None:
+    results, failed = host.run(made, [np.array(x) if not x.size else x for x in sample.operands])
+    assert failed is None, f"{name} {sample.label}"
+    operands = [kiln.from_numpy(x) for x in sample.operands]
+    wanted = OPS[name].bind(operands, sample.attrs, receiver=kiln.zeros(1))
+    for got, tensor in zip(results, wanted, strict=True):
+        assert same_bits(got, tensor.numpy()), f"{name} {sample.label}"
+
+
+@needs_compiler
+@pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
+def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
+    calls = [(name, s, program(name, s)) for name in names for s in some(name, FEW)]
+    host = Host([made for *_, made in calls], tmp_path)
+    for name, sample, made in calls:
+        same_as_the_cpu(host, name, sample, made)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_bits_of_every_sample(name: str, tmp_path: Path) -> None:
+    calls = [(s, program(name, s)) for s in samples(name)]
+    host = Host([made for _, made in calls], tmp_path)
+    for sample, made in calls:
+        same_as_the_cpu(host, name, sample, made)
+
+
+def sources(programs: Iterator[CudaProgram]) -> Iterator[str]:
+    """Texts of some kernels each."""
+    kernels = list({k.name: k for made in programs for k in made.kernels}.values())
+    for start in range(0, len(kernels), 40):
+        part = kernels[start : start + 40]
+        helpers = dict.fromkeys(h for k in part for h in k.helpers)
+        yield "\n".join([*helpers, *(k.function for k in part)])
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
+def test_nvrtc_compiles(names: list[str]) -> None:
+    library = nvrtc()
+    for source in sources(program(name, s) for name in names for s in some(name, FEW)):
+        compile_with_nvrtc(library, source)
+
+
+# --------------------------------------------------------------------------------------- whole programs
+
+
+def cnn_step() -> tuple[kiln.region.Region, Any]:
+    """A training step of the demo's classifier, captured."""
+    kiln.manual_seed(0)
+    model = make_cnn()
+    optimizer = kiln.optim.Adam(model.parameters(), lr=2e-3)
+    loss_fn = nn.CrossEntropyLoss()
+
+    def step(x: kiln.Tensor, y: kiln.Tensor) -> kiln.Tensor:
+        optimizer.zero_grad()
+        loss = loss_fn(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    told = kiln.explain(step, kiln.rand(5, 64), kiln.tensor([0, 9, 3, 3, 1]))
+    return told.region, told
+
+
+def random_inputs(graph: Graph) -> list[Any]:
+    """Arrays for a graph's inputs: small positive numbers, so that none is special, and labels."""
+    rng = np.random.default_rng(0)
+    made = []
+    for v in graph.inputs:
+        t = v.type
+        if t.dtype.is_floating_point:
+            made.append(np.asarray(rng.uniform(0.01, 0.2, t.static_shape()), t.dtype.numpy))
+        else:
+            made.append(np.asarray(rng.integers(0, 2, t.static_shape()), t.dtype.numpy))
+    return made
+
+
+def test_a_training_step_has_text() -> None:
+    _, told = cnn_step()
+    made = told.cuda()
+    stems = {launch.kernel.rpartition("_")[0] for launch in made.launches}
+    assert {"conv2d", "conv2d_input", "conv2d_weight", "matmul"} <= stems
+    assert told["cuda"] == str(made)
+    assert made.plan().count("<<<") == len(made.launches)
+    assert "check error" in made.plan()  # of the labels, before a parameter is written
+
+
+@needs_nvrtc
+def test_nvrtc_compiles_a_training_step() -> None:
+    compile_with_nvrtc(nvrtc(), cnn_step()[1].cuda().source())
+
+
+@needs_compiler
+def test_a_training_step_has_the_bits_of_the_cpu(tmp_path: Path) -> None:
+    region, told = cnn_step()
+    made, inputs = told.cuda(), random_inputs(region.graph)
+    native = compiled(region.graph)
+    theirs = [x.copy() for x in inputs]
+    wanted = execute(native, theirs)
+    got, failed = Host([made], tmp_path).run(made, inputs)
+    assert failed is None
+    assert all(map(same_bits, got, wanted))
+    assert all(map(same_bits, inputs, theirs))
+
+
+@needs_compiler
+def test_symbolic_sizes(tmp_path: Path) -> None:
+    """One text serves every size: a product, a row reduction, a sort with its workspaces, a scan."""
+    builder = GraphBuilder("t")
+    n, m = Sym("n"), Sym("m")
+    x = builder.input(TensorType(float32, (n, m)))
+    y = builder.input(TensorType(float32, (m, n)))
+    outputs = [
+        *builder.add(OPS["matmul"], [x, y], {}),
+        *builder.add(OPS["sum"], [x], {"dims": (1,)}),
+        *builder.add(OPS["argsort"], [x], {"descending": False}),
+        *builder.add(OPS["cumsum"], [x], {"dim": 0}),
+    ]
+    graph = builder.build(outputs)
+    made = compile_cuda(graph, [None, (Sym("s"), Sym("t"))])
+    host = Host([made], tmp_path)
+    for shape in ((3, 5), (70, 130), (1, 300), (0, 4), (4, 1)):
+        a = floats(0, *shape)
+        sizes = {"n": shape[0], "m": shape[1], "s": 1, "t": shape[1]}
+        got, failed = host.run(made, [a, a], sizes)
+        assert failed is None
+        for result, op in zip(got, (v.producer for v in graph.outputs), strict=True):
+            assert op is not None
+            operands = [kiln.from_numpy(y) for y in ((a, a.T) if op.op.name == "matmul" else (a,))]
+            wanted = OPS[op.op.name].bind(operands, op.attrs)[0].numpy()
+            assert same_bits(result, wanted), (op.op.name, shape)
+
+
+@needs_compiler
+def test_a_failed_check_is_reported_and_nothing_is_written(tmp_path: Path) -> None:
+    m = Maker()
+    table, at = m.input(4, 3), m.input(2, dtype=int64)
+    rows = {"at": (0,), "place": (-1, 1), "wrap": True}
+    (picked,) = m.builder.add(OPS["gather"], [table, at], rows)
+    (put,) = m.builder.add(OPS["scatter_add"], [table, picked, at], rows)
+    made = compile_cuda(m.build(put, aliases=[(0, 0)]))
+    a = floats(0, 4, 3)
+    before = a.copy()
+    _, failed = Host([made], tmp_path).run(made, [a, np.array([1, 7])])
+    assert failed is not None and failed[1] == 7
+    assert made.checks[failed[0]].kind == "index"
+    assert same_bits(a, before)
+
+
+def test_ops_without_text_are_refused() -> None:
+    def f(x: kiln.Tensor) -> kiln.Tensor:
+        return kiln.linalg.inv(x)
+
+    with pytest.raises(kiln.NotYetError, match="inv: no CUDA text: LAPACK"):
+        kiln.explain(f, kiln.eye(3)).cuda()

@@ -1,0 +1,52 @@
+"""The fuzzer's workers: a process that dies is a fault of the program it was at, and the rest still runs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOOLS = Path(__file__).parent / "tools"
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(TOOLS))
+    import fuzz_jobs
+
+    return fuzz_jobs
+
+
+def test_a_worker_that_dies_is_a_fault(jobs: Any) -> None:
+    outcomes = []
+
+    def report(outcome: Any) -> bool:
+        outcomes.append(outcome)
+        if len(outcomes) == 1:
+            for child in multiprocessing.active_children():
+                child.kill()
+        return True
+
+    jobs.run_workers(range(40, 46), 1, "oracle", False, report)
+    died = [o for o in outcomes if o.fault]
+    assert len(died) == 1 and "the process died (exit code -9)" in died[0].fault
+    assert {o.seed for o in outcomes} == set(range(40, 46))
+    assert died[0].seed != outcomes[0].seed
+
+
+def test_every_program_of_a_seed_is_the_same(jobs: Any) -> None:
+    from fuzz_check import describe, draw
+
+    for seed in (7, 8):
+        assert describe(draw(seed)) == describe(draw(seed))
+
+
+def test_every_public_function_is_drawn(jobs: Any) -> None:
+    from fuzz_table import TABLE
+    from fuzz_table_draw import public
+
+    assert not public() - set(TABLE)
+    assert str(TOOLS) in sys.path
