@@ -89,7 +89,7 @@ def matrix_norm(
 
 def _spectral(x: Tensor, ord: Any, dims: tuple[int, int], keepdim: bool) -> Tensor:
     """Of the singular values of the last two dimensions; they were `dims`."""
-    values = svdvals(matrix_arg("matrix_norm", x))
+    values = svdvals(matrix_arg("matrix_norm", x, pairs=True))
     if ord != "nuc" and not values.shape[-1] and ord < 0:
         raise ShapeError("nothing has no least singular value", op="matrix_norm", operands=[x.ttype])
     if ord == "nuc" or not values.shape[-1]:
@@ -131,16 +131,16 @@ def norm(
 def cond(A: TensorBase, p: Any = None) -> Tensor:
     """The condition numbers: the largest singular value over the least (p None or 2; -2: the inverse of that), or the
     norm of order `p` of the matrix times that of its inverse, inf of singular matrices."""
-    x = matrix_arg("cond", A)
+    x = matrix_arg("cond", A, pairs=True)
     if p is None or p in (2, -2):
         values = svdvals(x)
         if not values.shape[-1]:
-            return zeros(x, x.shape[:-2], x.dtype)
+            return zeros(x, x.shape[:-2], x.dtype.part)
         most, least = F.amax(values, -1), F.amin(values, -1)
         return F.div(least, most) if p == -2 else F.div(most, least)
-    x = matrix_arg("cond", A, square=True)
+    x = matrix_arg("cond", A, square=True, pairs=True)
     if not x.shape[-1]:
-        return zeros(x, x.shape[:-2], x.dtype)
+        return zeros(x, x.shape[:-2], x.dtype.part)
     inverse, info = inv_ex(x)
     result = F.mul(matrix_norm(x, p), matrix_norm(inverse, p))
     return F.where(F.ne(info, 0), math.inf, result)

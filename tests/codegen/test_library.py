@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.codegen.cuda.reasons import REASONS, NoCudaText
 from kiln.codegen.pipeline import compile_graph
 from kiln.ir.graph import Alias, Graph, GraphBuilder, SourceLoc
 from kiln.ir.interpreter import evaluate_ref
@@ -155,8 +154,3 @@ def test_refusals_are_errors_of_ours_alone() -> None:
         OPS["inv"].ref(np, np.stack([np.eye(2), np.zeros((2, 2))]), check=True)
     with pytest.raises(LibraryError, match=r"matrix \(0, 1\) of the stack .* leading minor of order 2"):
         OPS["cholesky"].ref(np, np.array([[np.eye(2), [[1, 2], [2, 1]]]]), check=True)
-
-
-@pytest.mark.parametrize("name", [name for name, op in OPS.items() if isinstance(op.lower, Library)])
-def test_gpus_are_told_why_they_have_none_of_it(name: str) -> None:
-    assert name in str(NoCudaText(name)) and REASONS[name]
