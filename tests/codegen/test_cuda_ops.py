@@ -221,5 +221,5 @@ def test_ops_without_text_are_refused() -> None:
     def f(x: kiln.Tensor) -> kiln.Tensor:
         return kiln.linalg.inv(x)
 
-    with pytest.raises(kiln.NotYetError, match="inv: no CUDA text: LAPACK"):
+    with pytest.raises(kiln.NotYetError, match="inv: no CUDA text: a library"):
         kiln.explain(f, kiln.eye(3)).cuda()
