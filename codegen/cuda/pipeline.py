@@ -16,7 +16,7 @@ from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, assign, is_view
 from kiln.codegen.lower import Lowered, Style, lower
 from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
-from kiln.codegen.plan import Argument, Plan, Pointer, Step
+from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.steps import Note, Strides, digest
@@ -114,7 +114,7 @@ class _Pipeline:
         """A table that is one number everywhere is part of the kernel."""
         table = op.operands[0].producer
         full = table is not None and table.op.name == "full"
-        fill = cast("bool | int | float", table.attrs["value"]) if full and table is not None else None
+        fill = cast("bool | int | float | complex", table.attrs["value"]) if full and table is not None else None
         lowered = lower_scatter(op, fill, strides, self.sites, STYLE)
         return self._kernel(op, layouts, lowered, op.op.name, 1 if full else 0)
 
@@ -157,17 +157,13 @@ def _elements(b: L.Buffer) -> L.Expr:
 
 def _arguments(op: Operation, layouts: dict[Value, Layout | None], symbols: Sequence[str]) -> tuple[Argument, ...]:
     """Pointers to the operands and results, then sizes."""
-    places = [layouts[v] for v in op.operands]
-    pointers = [
-        Pointer(v) if p is None else Pointer(p.root, p.offset) for v, p in zip(op.operands, places, strict=True)
-    ]
+    pointers = [pointer(v, layouts[v]) for v in op.operands]
     sizes: list[Dim] = [Sym(s) for s in symbols]
     return (*pointers, *(Pointer(r) for r in op.results), *sizes)
 
 
 def _memory(a: Pointer, plan: Plan) -> Memory:
-    offset = a.offset * a.root.type.dtype.itemsize
     if a.root in plan.arena:
-        return Memory("arena", 0, plan.arena[a.root] + offset)
+        return Memory("arena", 0, plan.arena[a.root] + a.nbytes)
     kind, index = plan.targets[a.root]
-    return Memory(kind, index, offset)
+    return Memory(kind, index, a.nbytes)

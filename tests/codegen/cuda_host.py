@@ -36,6 +36,10 @@ SHIM: Final = r"""
 #define __forceinline__ inline
 #define __launch_bounds__(n)
 #define __shared__ static
+struct float2 { float x, y; };
+struct double2 { double x, y; };
+static float2 make_float2(float x, float y) { return {x, y}; }
+static double2 make_double2(double x, double y) { return {x, y}; }
 struct Index { int x; };
 static Index threadIdx, blockIdx, gridDim;
 

@@ -433,7 +433,7 @@ def test_a_workspace_that_does_not_fit_is_reported() -> None:
         "  ret i32 %s\n}\n"
     )
     modules = (emit_kernel(kernel, HOST), Module("main_huge", entry, ("main_huge",), ("huge",)))
-    program = Program("huge", HOST, modules, "main_huge", (Slot("size", 0, "n"),), (), ())
+    program = Program("huge", HOST, modules, ("main_huge",), (Slot("size", 0, "n"),), (), ())
     executable = load(program)
     executable.run([64])
     with pytest.raises(MemoryError):
