@@ -8,13 +8,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 
 from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError, ShapeError
+from kiln.gathering import index_add, index_select
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, broadcast_to, full_like_number, in_float32, tensor_arg
@@ -265,10 +266,17 @@ def _transposed(
 # --------------------------------------------------------------------------------------------- patches
 
 
-def _walk(
-    op: str, size: Sequence[int], kernel: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes
-) -> tuple[tuple[int, ...], tuple[int, ...], list[int], list[tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """Padding, stride, number of positions, and for each tap in order where its elements start and stop."""
+class _Patches(NamedTuple):
+    """Where the patches of an image with its padding lie."""
+
+    around: tuple[int, ...]
+    taps: int
+    positions: int
+    shape: tuple[int, int]  # of the image with padding
+    places: np.ndarray[Any, Any]  # of [tap, position], flat
+
+
+def _patches(op: str, size: Sequence[int], kernel: Sizes, dilation: Sizes, padding: Sizes, stride: Sizes) -> _Patches:
     taps, spread = sizes(op, "kernel_size", kernel, 2), sizes(op, "dilation", dilation, 2)
     around, steps = sizes(op, "padding", padding, 2), sizes(op, "stride", stride, 2)
     for name, values, least in (("kernel_size", taps, 1), ("dilation", spread, 1), ("stride", steps, 1)):
@@ -277,37 +285,28 @@ def _walk(
     rooms = [n + 2 * p - d * (k - 1) - 1 for n, p, d, k in zip(size, around, spread, taps, strict=True)]
     if any(room < 0 for room in rooms):
         raise ShapeError(f"a kernel of {list(taps)} does not fit in {list(size)} (padding included)", op=op)
-    counts = [room // s + 1 for room, s in zip(rooms, steps, strict=True)]
-    places: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    for i in range(taps[0]):
-        for j in range(taps[1]):
-            start = (i * spread[0], j * spread[1])
-            ends = [a + (c - 1) * s + 1 for a, c, s in zip(start, counts, steps, strict=True)]
-            places.append((start, (ends[0], ends[1])))
-    return around, steps, counts, places
+    rows, columns = (
+        np.arange(k)[:, None] * d + np.arange(room // s + 1) * s
+        for k, d, room, s in zip(taps, spread, rooms, steps, strict=True)
+    )
+    shape = (size[0] + 2 * around[0], size[1] + 2 * around[1])
+    places = rows[:, None, :, None] * shape[1] + columns[None, :, None, :]
+    return _Patches(around, math.prod(taps), rows.shape[1] * columns.shape[1], shape, places.reshape(-1))
 
 
 def unfold(input: TensorBase, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:
     """The patches that a convolution sees: [N, C, H, W] or [C, H, W] -> [N, C * KH * KW, L], L positions; padding
     counts as zeros."""
     x, single = batched("unfold", tensor_arg("unfold", input), 2)
-    around, steps, counts, places = _walk("unfold", x.shape[2:], kernel_size, dilation, padding, stride)
+    of = _patches("unfold", x.shape[2:], kernel_size, dilation, padding, stride)
     n, c, height, width = x.shape
-    if any(around):
-        canvas = full_like_number(x, x.dtype, 0, (n, c, height + 2 * around[0], width + 2 * around[1]))
-        x = _placed(canvas, x, around, (around[0] + height, around[1] + width), (1, 1))
-    cut = []
-    for start, stop in places:
-        attrs = {"starts": (0, 0, *start), "stops": (n, c, *stop), "steps": (1, 1, *steps)}
-        cut.append(apply(_SLICE, x, **attrs))
-    patches = F.reshape(F.stack(cut, 2), (n, c * len(places), math.prod(counts)))
+    if any(of.around):
+        canvas = full_like_number(x, x.dtype, 0, (n, c, *of.shape))
+        stops = (n, c, of.around[0] + height, of.around[1] + width)
+        x = apply(_SCATTER, canvas, x, starts=(0, 0, *of.around), stops=stops, steps=(1, 1, 1, 1))
+    cut = index_select(F.reshape(x, (n, c, math.prod(of.shape))), 2, table(x, of.places))
+    patches = F.reshape(cut, (n, c * of.taps, of.positions))
     return F.squeeze(patches, 0) if single else patches
-
-
-def _placed(canvas: Tensor, x: Tensor, start: Sequence[int], stop: Sequence[int], steps: Sequence[int]) -> Tensor:
-    """`canvas` [N, C, H, W] with x in the rows and columns of these slices."""
-    lead = canvas.shape[:2]
-    return apply(_SCATTER, canvas, x, starts=(0, 0, *start), stops=(*lead, *stop), steps=(1, 1, *steps))
 
 
 @in_float32
@@ -325,18 +324,15 @@ def fold(
     single = x.ndim == 2
     x = F.unsqueeze(x, 0) if single else x
     out = sizes("fold", "output_size", output_size, 2)
-    around, steps, counts, places = _walk("fold", out, kernel_size, dilation, padding, stride)
-    if x.ndim != 3 or x.shape[1] % len(places) or x.shape[2] != math.prod(counts):
-        message = f"expects [N, C * {len(places)}, {math.prod(counts)}]"
+    of = _patches("fold", out, kernel_size, dilation, padding, stride)
+    if x.ndim != 3 or x.shape[1] % of.taps or x.shape[2] != of.positions:
+        message = f"expects [N, C * {of.taps}, {of.positions}]"
         raise ShapeError(message, op="fold", operands=[x.ttype])
-    n, c = x.shape[0], x.shape[1] // len(places)
-    patches = F.reshape(x, (n, c, len(places), *counts))
-    shape = (n, c, out[0] + 2 * around[0], out[1] + 2 * around[1])
-    total = zero = full_like_number(x, x.dtype, 0, shape)
-    for k, (start, stop) in enumerate(places):
-        placed = _placed(zero, patches[:, :, k], start, stop, steps)
-        total = placed if k == 0 else F.add(total, placed)
-    if any(around):
-        stops = (n, c, around[0] + out[0], around[1] + out[1])
-        total = apply(_SLICE, total, starts=(0, 0, *around), stops=stops, steps=(1, 1, 1, 1))
+    n, c = x.shape[0], x.shape[1] // of.taps
+    zero = full_like_number(x, x.dtype, 0, (n, c, math.prod(of.shape)))
+    patches = F.reshape(x, (n, c, of.taps * of.positions))
+    total = F.reshape(index_add(zero, 2, table(x, of.places), patches), (n, c, *of.shape))
+    if any(of.around):
+        stops = (n, c, of.around[0] + out[0], of.around[1] + out[1])
+        total = apply(_SLICE, total, starts=(0, 0, *of.around), stops=stops, steps=(1, 1, 1, 1))
     return F.squeeze(total, 0) if single else total

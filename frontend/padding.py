@@ -90,9 +90,8 @@ def _reflected(x: Tensor, d: int, before: int, behind: int) -> Tensor:
     if before >= n or behind >= n:
         message = f"padding ({before}, {behind}) must be smaller than dimension {d} of size {n}"
         raise ShapeError(message, op="pad", operands=[x.ttype])
-    front = [_cut(x, d, i, i + 1) for i in range(before, 0, -1)]
-    back = [_cut(x, d, i, i + 1) for i in range(n - 2, n - 2 - behind, -1)]
-    return _joined(x, d, before, behind, front, back)
+    place = np.abs(np.arange(-before, n + behind))
+    return index_select(x, d, table(x, np.where(place < n, place, 2 * (n - 1) - place)))
 
 
 def _replicated(x: Tensor, d: int, before: int, behind: int) -> Tensor:

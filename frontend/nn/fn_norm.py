@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from kiln import functional as F
 from kiln.autograd import no_grad
 from kiln.base import TensorBase
 from kiln.dtypes import finfo
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
-from kiln.promotion import cast_to, in_float32, tensor_arg, wide
+from kiln.ir.ops.base import OPS
+from kiln.promotion import apply, cast_to, in_float32, tensor_arg, wide
 from kiln.tensor import Tensor
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
@@ -210,11 +212,7 @@ def local_response_norm(
         raise InvalidValueError(f"size is {size}", op="local_response_norm")
     if not x.numel():
         return x
-    squares = F.mul(x, x)
-    zero = F.mul(squares[:, :1].detach(), 0.0)
-    before, after = size // 2, (size - 1) // 2
-    padded = F.cat([zero] * before + [squares] + [zero] * after, 1)
-    total = padded[:, : x.shape[1]]
-    for i in range(1, size):
-        total = F.add(total, padded[:, i : i + x.shape[1]])
+    rows = F.reshape(F.mul(x, x), (x.shape[0], x.shape[1], -1))
+    window: dict[str, Any] = {"kernel": (size, 1), "stride": (1, 1), "padding": (size // 2, (size - 1) // 2, 0, 0)}
+    total = F.reshape(apply(OPS["sum_pool2d"], rows, **window), x.shape)
     return F.div(x, F.pow(F.add(F.mul(F.div(total, float(size)), float(alpha)), float(k)), float(beta)))

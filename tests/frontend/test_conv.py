@@ -319,6 +319,22 @@ def test_adaptive_pools_of_lines_and_large_windows() -> None:
     check(lambda x: F.adaptive_avg_pool2d(x, 1), large)
 
 
+def test_programs_do_not_grow_with_windows() -> None:
+    x = kiln.zeros(1, 2, 30, 30)
+    for f in (
+        lambda x, n: F.max_pool2d(x, n),
+        lambda x, n: F.avg_pool2d(x, n, padding=n // 2),
+        lambda x, n: F.adaptive_avg_pool2d(x, n),
+        lambda x, n: F.adaptive_max_pool2d(x, n),
+        lambda x, n: F.unfold(x, n),
+        lambda x, n: F.fold(F.unfold(x, n), (30, 30), n),
+        lambda x, n: F.pad(x, (n, n, n, n), mode="reflect"),
+        lambda x, n: F.local_response_norm(x, n),
+    ):
+        small, large = (len(str(kiln.explain(lambda x, f=f, n=n: f(x, n), x))) for n in (17, 27))
+        assert large < 1.5 * small
+
+
 @pytest.mark.parametrize("kernel", [2, 7, 40])
 def test_windows_of_any_size(kernel: int) -> None:
     """Values, gradients, and compiled equal to eager bit for bit."""
