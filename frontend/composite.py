@@ -87,8 +87,7 @@ def composite(function: F) -> F:
 
 def _key(args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> tuple[Any, ...] | None:
     """What decides a call, which must be a plain one (else None); its tensors are put to `tensors`."""
-    grad = MODES.grad_enabled
-    key: list[Any] = [grad, MODES.inference, MODES.default_dtype, host_target()]
+    key: list[Any] = [len(args), MODES.grad_enabled, MODES.inference, MODES.default_dtype, host_target()]
     plain = _plain_classes()
     operands = (*args, *kwargs, *kwargs.values()) if kwargs else args
     for x in operands:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
 from kiln import return_types
+from kiln.arguments import Dims as Dims
+from kiln.arguments import dim_index as dim_index
+from kiln.arguments import dim_tuple as dim_tuple
+from kiln.arguments import size_tuple as size_tuple
 from kiln.base import MODES, Operand, TensorBase
 from kiln.composite import composite
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import DType
@@ -43,7 +47,6 @@ from kiln.spelling import numpy_names
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-Dims: TypeAlias = "int | Sequence[int] | None"
 
 _ADD, _SUB, _MUL, _DIV = OPS["add"], OPS["sub"], OPS["mul"], OPS["div"]
 _COPY = OPS["copy"]
@@ -341,31 +344,6 @@ def where(condition: TensorBase, input: Operand | None = None, other: Operand | 
 # -------------------------------------------------------------------------------------------- reductions
 
 
-def dim_index(name: str, dim: int, rank: int) -> int:
-    """`dim` counted from the front; KilnIndexError out of range. A 0-d tensor counts as one dimension."""
-    span = rank if rank else 1
-    if not isinstance(dim, (int, np.integer)) or isinstance(dim, bool):
-        raise ArgumentError(f"a dimension must be an int, got {type(dim).__name__}", op=name)
-    if not -span <= dim < span:
-        raise KilnIndexError(
-            f"dimension {dim} is out of range [{-span}, {span - 1}]",
-            op=name,
-            fix=f"the tensor has {rank} dimension{'' if rank == 1 else 's'}; negative ones count from the last",
-        )
-    return int(dim) % span
-
-
-def dim_tuple(name: str, dim: Dims, rank: int) -> tuple[int, ...]:
-    """Sorted dimensions; all of them for None or (). Repeated ones are an error."""
-    if dim is None or (not isinstance(dim, int) and not len(dim)):
-        return tuple(range(rank))
-    each = [dim] if isinstance(dim, int) else list(dim)
-    dims = sorted(dim_index(name, d, rank) for d in each)
-    if len(set(dims)) != len(dims):
-        raise InvalidValueError(f"dimension {dims} appears twice", op=name)
-    return tuple(dims) if rank else ()
-
-
 def _reduced(x: Tensor, result: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
     """With `keepdim` the reduced dimensions come back with size 1."""
     if not keepdim:
@@ -496,16 +474,6 @@ def _to_last(x: Tensor, d: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- movement
-
-
-def size_tuple(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
-    """Sizes given as f(2, 3) or f((2, 3)), as a tuple of ints."""
-    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-        sizes = sizes[0]
-    for n in sizes:
-        if not isinstance(n, (int, np.integer)) or isinstance(n, bool):
-            raise ArgumentError(f"sizes must be ints, got {type(n).__name__}", op=name, fix="convert them with int()")
-    return tuple([int(n) for n in sizes])
 
 
 def _resolve(name: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
