@@ -83,7 +83,7 @@ def fresh_inputs(program: AnyProgram, grads: bool) -> list[Any]:
     tensors = [lay_out(x, how) for x, how in zip(program.inputs, program.layouts, strict=True)]
     if grads:
         for t in tensors:
-            if t.dtype.is_floating_point:
+            if t.dtype.is_floating_point or t.dtype.is_complex:
                 t.requires_grad_()
     return tensors
 
@@ -102,6 +102,8 @@ def loss_of(program: AnyProgram, outputs: list[Any]) -> Any:
     its gradient is not the same everywhere."""
     total: Any = None
     for k, out in enumerate(outputs):
+        if out.dtype.is_complex:
+            out = kiln.view_as_real(out)
         if out.dtype.is_floating_point:
             each = out * (k + 1.5) if isinstance(program, Program) else out * out * 0.5
             term = each.sum().to(kiln.float64)
@@ -209,6 +211,9 @@ def same_bits(a: Array | None, b: Array | None) -> bool:
         return a is b
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
+    if a.dtype.kind == "c":
+        part = np.dtype(f"f{a.dtype.itemsize // 2}")
+        return same_bits(np.ascontiguousarray(a).view(part), np.ascontiguousarray(b).view(part))
     if not is_float(a.dtype):
         return bool(np.array_equal(a, b))
     both_nan = (a != a) & (b != b)

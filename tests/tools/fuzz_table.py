@@ -19,7 +19,8 @@ from fuzz_programs import ALL, DTYPES, FLOATS, HALVES, INTS, LIMITS, Array, Rng
 import kiln
 from kiln.ir.halves import converted, is_float, widened
 
-ANY = ALL
+COMPLEX = ("complex64", "complex128")
+ANY = (*ALL, *COMPLEX)
 NUMERIC = (*INTS, *FLOATS)
 Run = Callable[..., Any]
 Drawn = tuple[Sequence[int], Run, Callable[..., Any] | None]
@@ -64,7 +65,14 @@ class TableProgram:
 def reads_as(x: Any) -> Array:
     """A kiln tensor for an oracle: floats as float64."""
     a = np.array(x.detach().numpy())
+    if a.dtype.kind == "c":
+        return a.astype(np.complex128)
     return widened(a).astype(np.float64) if is_float(a.dtype) else a
+
+
+def _joined(real: Array, imaginary: Array) -> Array:
+    """A complex array of these parts: adding 1j times an infinity would make NaNs of the others."""
+    return np.stack([real, imaginary], -1).view(f"c{2 * real.dtype.itemsize}")[..., 0]
 
 
 class Draw:
@@ -79,7 +87,7 @@ class Draw:
         main = str(rng.choice(["float32", "float64", *HALVES], p=[0.5, 0.2, 0.15, 0.15]))
         self.palette = [main, main, str(rng.choice(INTS)), "bool"]
         if rng.random() < 0.3:
-            self.palette.append(str(rng.choice(ALL)))
+            self.palette.append(str(rng.choice(ANY)))
 
     # ------------------------------------------------------------------------------------ operands
 
@@ -111,7 +119,7 @@ class Draw:
     def put(self, array: Array, open_: bool = False) -> int:
         """A new input."""
         t = kiln.from_numpy(np.array(array))
-        if t.dtype.is_floating_point:
+        if t.dtype.is_floating_point or t.dtype.is_complex:
             t.requires_grad_()
         self.tensors.append(t)
         k = len(self.tensors) - 1
@@ -128,6 +136,10 @@ class Draw:
         if dtype in INTS:
             lo = 1 if positive else 0 if dtype == "uint8" else -5
             return np.asarray(rng.integers(lo, 8, shape)).astype(dtype)
+        if dtype in COMPLEX:
+            part = "float32" if dtype == "complex64" else "float64"
+            parts = [self.numbers(shape, part, positive) for _ in range(2)]
+            return _joined(*parts)
         x = np.asarray(rng.uniform(0.1, 0.9, shape) if positive else rng.standard_normal(shape))
         if rng.random() < 0.3 and not positive:
             x = np.round(2 * x) / 2  # ties

@@ -11,6 +11,7 @@ import numpy as np
 from fuzz_programs import FLOATS, INTS
 from fuzz_table import (
     ANY,
+    NUMERIC,
     TABLE,
     VIEWS,
     Draw,
@@ -111,9 +112,8 @@ def _(d: Draw) -> Drawn:
 
 def divisor(d: Draw, k: int) -> int:
     """What k can be divided by: an integer 0 is an error."""
-    whole = (*INTS, "bool")
-    name = d.name(k) if d.flip(0.7) else d.dtype(ANY)
-    return d.new(d.size(k), name, positive=name in whole)
+    name = d.name(k) if d.flip(0.7) and d.name(k) != "bool" else d.dtype(NUMERIC)
+    return d.new(d.size(k), name, positive=name in INTS)
 
 
 def add_division(name: str, run: Callable[[Draw], Run]) -> None:
