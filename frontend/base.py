@@ -113,6 +113,9 @@ class Recorder(Protocol):
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
 
+    def pass_on(self, tensor: Tensor, heir: Tensor) -> None:
+        """From here on `heir` is what `tensor` was."""
+
     def differentiate(self) -> None:
         """Gradients are about to be taken."""
 

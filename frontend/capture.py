@@ -226,6 +226,14 @@ class Capture:
                 fix="do it before the compiled function is called",
             )
 
+    def pass_on(self, tensor: TensorBase, heir: TensorBase) -> None:
+        """From here on `heir` is what `tensor` was: the same part of the same memory."""
+        entry = self.entries[id(tensor)]
+        if entry.storage.root is tensor:
+            entry.storage.root = heir
+        made = self.entries[id(heir)] = Entry(heir, entry.storage, entry.chain, entry.value)
+        made.stamp = entry.stamp
+
     def differentiate(self) -> None:
         """A gradient is taken: hooks may run."""
         self.differentiated = True

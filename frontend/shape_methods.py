@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kiln import functional as F
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 Self = TypeVar("Self", bound="ShapeMethods")
 
 
-def _become(self: Any, view: Any, name: str) -> Any:
-    """`self` turned into a view of itself: the same object, with the view's shape and history."""
+def _become(self: Any, view_of: Callable[[Any], Any], name: str) -> Any:
+    """`self` turned into a view of itself: the same object, with the view's shape and history. What it was goes on as a
+    tensor of its own, which the view is of."""
     if MODES.recorder is not None:
         MODES.recorder.change(self, name)
     if MODES.grad_enabled and self._node is None and self._flags & REQUIRES_GRAD:
@@ -28,6 +30,13 @@ def _become(self: Any, view: Any, name: str) -> Any:
             operands=[self.ttype],
             fix=f"assign the result of {name[:-1]}() instead",
         )
+    before = type(self)(self._buffer, self._ptr, self._layout, self._flags)
+    before._node, before._index, before._view = self._node, self._index, self._view
+    if MODES.recorder is not None:
+        MODES.recorder.pass_on(self, before)
+    view = view_of(before)
+    if MODES.recorder is not None:
+        MODES.recorder.pass_on(view, self)
     self._ptr, self._layout, self._buffer = view._ptr, view._layout, view._buffer
     self._node, self._index, self._view = view._node, view._index, view._view
     self._flags = view._flags
@@ -49,25 +58,25 @@ class ShapeMethods(TensorBase):
 
     def squeeze_(self: Self, dim: Any = None) -> Self:
         """`squeeze`, of the tensor itself."""
-        return cast("Self", _become(self, F.squeeze(self, dim), "squeeze_"))
+        return cast("Self", _become(self, lambda t: F.squeeze(t, dim), "squeeze_"))
 
     def unsqueeze_(self: Self, dim: int) -> Self:
         """`unsqueeze`, of the tensor itself."""
-        return cast("Self", _become(self, F.unsqueeze(self, dim), "unsqueeze_"))
+        return cast("Self", _become(self, lambda t: F.unsqueeze(t, dim), "unsqueeze_"))
 
     def transpose_(self: Self, dim0: int, dim1: int) -> Self:
         """`transpose`, of the tensor itself."""
-        return cast("Self", _become(self, F.transpose(self, dim0, dim1), "transpose_"))
+        return cast("Self", _become(self, lambda t: F.transpose(t, dim0, dim1), "transpose_"))
 
     swapaxes_ = swapdims_ = transpose_
 
     def t_(self: Self) -> Self:
         """`t`, of the tensor itself."""
-        return cast("Self", _become(self, F.t(self), "t_"))
+        return cast("Self", _become(self, F.t, "t_"))
 
     def as_strided_(self: Self, size: Any, stride: Any, storage_offset: int | None = None) -> Self:
         """`as_strided`, of the tensor itself."""
-        return cast("Self", _become(self, M.as_strided(self, size, stride, storage_offset), "as_strided_"))
+        return cast("Self", _become(self, lambda t: M.as_strided(t, size, stride, storage_offset), "as_strided_"))
 
     def fill_diagonal_(self: Self, fill_value: float, wrap: bool = False) -> Self:
         """The main diagonal becomes `fill_value`; of more than two dimensions, which must be equal, x[i, i, i]. With
@@ -100,7 +109,7 @@ class ShapeMethods(TensorBase):
                 f"{list(shape)} is more than there is", op="resize_", operands=[self.ttype], fix="make a new tensor"
             )
         flat = F.reshape(self, (-1,))[:count]
-        return cast("Self", _become(self, F.reshape(flat, shape), "resize_"))
+        return cast("Self", _become(self, lambda _: F.reshape(flat, shape), "resize_"))
 
     def resize_as_(self: Self, the_template: TensorBase, *, memory_format: Any = None) -> Self:
         """resize_() to the shape of another tensor."""

@@ -150,3 +150,25 @@ def test_checkpoints(reentrant: bool) -> None:
     assert checkpoint_sequential(steps, 2, x).tolist() == steps(x).tolist()
     with pytest.raises(kiln.ArgumentError, match="checkpoint"):
         checkpoint(f, a, use_reentrant=True, b=b)
+
+
+@pytest.mark.parametrize("name, args", [("unsqueeze_", (0,)), ("transpose_", (0, 1)), ("t_", ()), ("squeeze_", ())])
+def test_changed_inside_a_captured_call(name: str, args: tuple[int, ...]) -> None:
+    """What was changed in shape is computed with, and written through, as outside of a capture."""
+
+    def run(x: Any) -> Any:
+        base = x.clone()
+        getattr(base, name)(*args)
+        base[..., 1:].mul_(3)
+        return base, base.exp(), base * 1
+
+    def results(function: Any) -> list[Any]:
+        x = kiln.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], requires_grad=True)
+        out = function(x)
+        kiln.stack([(t * t).sum() for t in out]).sum().backward()
+        return [*(t.tolist() for t in out), x.grad.tolist()]
+
+    wanted = results(run)
+    compiled = kiln.compile(run)
+    assert results(compiled) == wanted
+    assert results(compiled) == wanted
