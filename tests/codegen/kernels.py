@@ -73,7 +73,9 @@ def ordinary(dtype: DType, n: int, seed: int = 0) -> Array:
 
 
 def same_bits(a: Array, b: Array) -> bool:
-    """Equal, signed zeros included; NaNs are all alike."""
+    """Equal, signed zeros included; NaNs are all alike. Of complex numbers, both parts."""
+    if a.dtype.kind == "c":
+        return a.dtype == b.dtype and same_bits(a.real, b.real) and same_bits(a.imag, b.imag)
     if a.dtype != b.dtype or a.shape != b.shape or not np.array_equal(a, b, equal_nan=a.dtype.kind == "f"):
         return False
     return a.dtype.kind != "f" or bool(((np.signbit(a) == np.signbit(b)) | np.isnan(a)).all())

@@ -33,6 +33,7 @@ RULES: dict[str, list[DType]] = {
     **dict.fromkeys(("mod", "shl", "shr"), INTEGERS),
     **dict.fromkeys(("and", "or", "xor", "not"), [*INTEGERS, T.bool_]),
 }
+PARTS = {"complex", "real", "imag"}
 CASES = [(fn, dtype) for fn, dtypes in RULES.items() for dtype in dtypes]
 
 
@@ -66,7 +67,18 @@ def operands(dtype: DType, arity: int) -> tuple[dict[str, Array], list[L.Buffer]
 
 
 def test_every_intrinsic_is_tested() -> None:
-    assert set(RULES) | {"cast", "bitcast"} | MATH_FUNCTIONS == set(INTRINSICS)
+    assert set(RULES) | {"cast", "bitcast"} | PARTS | MATH_FUNCTIONS == set(INTRINSICS)
+
+
+@pytest.mark.parametrize(("dtype", "whole"), [(T.float32, T.complex64), (T.float64, T.complex128)])
+def test_parts_of_complex_numbers(dtype: DType, whole: DType) -> None:
+    """Parts go in and come out as they are, special values and signs too."""
+    arrays, buffers = operands(dtype, 2)
+    x = L.apply("complex", *(L.load(b, [i]) for b in buffers))
+    made, real, imag = run_all([x, L.apply("real", x), L.apply("imag", x)], arrays, buffers, f"parts_{dtype}")
+    assert made.dtype == whole.numpy
+    assert same_bits(real, arrays["a"]) and same_bits(imag, arrays["b"])
+    assert same_bits(made.real, arrays["a"]) and same_bits(made.imag, arrays["b"])
 
 
 @pytest.mark.parametrize(("fn", "dtype"), CASES, ids=[f"{f}-{d}" for f, d in CASES])
