@@ -144,12 +144,20 @@ class View:
     view), the ops from it, the version of the memory at which this tensor's history is valid. `chain` is None
     when the view was made with gradients disabled: then its history can't be told to its base."""
 
-    __slots__ = ("base", "chain", "version")
+    __slots__ = ("_base", "chain", "version")
 
     def __init__(self, base: Tensor, chain: tuple[tuple[OpDef, Attrs], ...] | None, version: int) -> None:
-        self.base = base
+        self._base = base
         self.chain = chain
         self.version = version
+
+    @property
+    def base(self) -> Tensor:
+        """The tensor whose memory it is. What was changed in shape since (`transpose_`, ...) is itself a view now, of
+        what it was when this view was made."""
+        while self._base._view is not None:
+            self._base = self._base._view.base
+        return self._base
 
 
 Operand: TypeAlias = "TensorBase | bool | int | float | complex | np.generic[Any]"

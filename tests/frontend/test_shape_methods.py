@@ -29,6 +29,27 @@ def test_shapes_in_place() -> None:
         matrix().resize_(13)
 
 
+def test_views_made_before_a_change_of_shape() -> None:
+    """They stay views of what the tensor was; the gradients of what is written through either are the same compiled."""
+
+    def f(x: kiln.Tensor) -> kiln.Tensor:
+        whole = x * 2
+        row = whole[0]
+        whole.transpose_(0, 1)
+        whole.mul_(2)
+        before = row * 1
+        row.mul_(3)
+        return before.sum() + (whole * whole).sum()
+
+    grads = []
+    for run in (f, kiln.compile(f)):
+        x = kiln.arange(6.0).reshape(2, 3).requires_grad_()
+        run(x).backward()
+        assert x.grad is not None
+        grads.append(x.grad.tolist())
+    assert grads == [[[4.0, 292.0, 580.0], [96.0, 128.0, 160.0]]] * 2
+
+
 def test_gradients_through_shapes_in_place() -> None:
     w = kiln.ones(3, 4, requires_grad=True)
     z = w * 2
