@@ -20,6 +20,7 @@ from kiln.optim.optimizer import (
     Number,
     Optimizer,
     Parameters,
+    as_pair,
     at,
     check_betas,
     check_implementation,
@@ -200,7 +201,7 @@ class Adamax(Optimizer):
         **implementation: bool | None,
     ) -> None:
         check_implementation(implementation, "Adamax")
-        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
+        options = {"lr": lr, "betas": as_pair(betas), "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
         super().__init__(params, options)
 
     def check(self, group: Mapping[str, Any]) -> None:
@@ -246,7 +247,7 @@ class NAdam(Optimizer):
         check_implementation(implementation, "NAdam")
         options = {
             "lr": lr,
-            "betas": tuple(betas),
+            "betas": as_pair(betas),
             "eps": eps,
             "weight_decay": weight_decay,
             "momentum_decay": momentum_decay,
@@ -307,7 +308,7 @@ class RAdam(Optimizer):
         check_implementation(implementation, "RAdam")
         options = {
             "lr": lr,
-            "betas": tuple(betas),
+            "betas": as_pair(betas),
             "eps": eps,
             "weight_decay": weight_decay,
             "decoupled_weight_decay": decoupled_weight_decay,

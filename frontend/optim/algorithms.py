@@ -14,6 +14,7 @@ from kiln.optim.optimizer import (
     Number,
     Optimizer,
     Parameters,
+    as_pair,
     at,
     check_betas,
     check_implementation,
@@ -118,7 +119,7 @@ class Adam(Optimizer):
         check_implementation(implementation, type(self).__name__)
         options = {
             "lr": lr,
-            "betas": tuple(betas),
+            "betas": as_pair(betas),
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,

@@ -276,6 +276,11 @@ def check_number(op: str, name: str, value: Any, low: float, high: float = float
         )
 
 
+def as_pair(betas: Any) -> Any:
+    """A tuple of a sequence; what is none is left for `check_betas` to refuse."""
+    return tuple(betas) if isinstance(betas, Sequence) else betas
+
+
 def check_betas(op: str, betas: Any) -> None:
     """InvalidValueError unless a pair of numbers (or tensors) in [0, 1)."""
     if not isinstance(betas, Sequence) or len(betas) != 2:

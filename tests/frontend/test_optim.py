@@ -384,6 +384,7 @@ def test_a_step_that_calls_its_base_has_its_hooks_once() -> None:
         (lambda p: kiln.optim.SGD(p, lr=-1.0), r"SGD: lr must be in \[0.0, inf\), got -1.0"),
         (lambda p: kiln.optim.Adam(p, betas=(0.9, 1.0)), r"Adam: betas\[1\] must be in \[0.0, 1.0\), got 1.0"),
         (lambda p: kiln.optim.AdamW(p, betas=(0.9,)), "AdamW: betas must be a pair"),
+        (lambda p: kiln.optim.Adam(p, betas=0.9), "Adam: betas must be a pair"),
         (lambda p: kiln.optim.RMSprop(p, lr="1"), "RMSprop: lr must be in"),
         (lambda p: kiln.optim.LBFGS(p, lr=-1), "LBFGS: lr must be in"),
     ],
