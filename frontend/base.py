@@ -89,6 +89,8 @@ def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | N
 class Recorder(Protocol):
     """What an active capture wants to be told (`kiln.capture.Capture`)."""
 
+    differentiated: bool  # gradients were taken
+
     def execute(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Any, ...]:
         """The results of `op` on `operands`, before `record` is told."""
 
@@ -115,9 +117,6 @@ class Recorder(Protocol):
 
     def pass_on(self, tensor: Tensor, heir: Tensor) -> None:
         """From here on `heir` is what `tensor` was."""
-
-    def differentiate(self) -> None:
-        """Gradients are about to be taken."""
 
     def walk(self, node: Node) -> None:
         """A gradient is about to pass `node` on its way back, or to be shown to its hooks."""

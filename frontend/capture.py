@@ -123,8 +123,7 @@ class Capture:
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
         self.reads: list[tuple[str, Callable[[], Any]]] = []
-        self.differentiated = False
-        """Whether a gradient was taken."""
+        self.differentiated = False  # whether a gradient was taken
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -181,11 +180,11 @@ class Capture:
         if storage.input is not None:
             self.check_aliasing([storage])
         whole = tensor if tensor._view is None else tensor._view.base
-        taped = self.produced.get((whole._node, whole._index)) if MODES.grad_enabled and whole is storage.root else None
+        told = MODES.grad_enabled and whole is storage.root  # those with a history learn of the write
+        taped = self.produced.get((whole._node, whole._index)) if told else None
         storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
-        untold = not MODES.grad_enabled or whole is not storage.root  # those with a history do not learn of the write
-        if untold and (_edge(storage.root) or (_edge(tensor) and not MODES.grad_enabled)):
+        if not told and (_edge(storage.root) or (_edge(tensor) and not MODES.grad_enabled)):
             self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
@@ -233,10 +232,6 @@ class Capture:
             entry.storage.root = heir
         made = self.entries[id(heir)] = Entry(heir, entry.storage, entry.chain, entry.value)
         made.stamp = entry.stamp
-
-    def differentiate(self) -> None:
-        """A gradient is taken: hooks may run."""
-        self.differentiated = True
 
     def walk(self, node: Node) -> None:
         """A gradient passes a node: those from before the call are the history of an argument, and another argument

@@ -22,7 +22,7 @@ from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexE
 from kiln.functional import dim_index
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.promotion import apply, cast_to, floating, full_like_number, get_default_dtype
+from kiln.promotion import apply, cast_to, full_like_number, get_default_dtype, inexact
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -49,7 +49,7 @@ def _norm(name: str, norm: str | None, inverse: bool) -> str:
 def _operand(name: str, input: TensorBase, real: bool) -> Tensor:
     """The operand as floats, or as complex numbers. DTypeError for 16-bit floats, and for complex numbers where real
     ones are transformed."""
-    x = floating(name, input)
+    x = inexact(name, input)
     if x.dtype.is_half:
         raise DTypeError(f"is not defined for {x.dtype}", op=name, operands=[x.ttype], fix="use .float()")
     if real and x.dtype.is_complex:

@@ -211,7 +211,7 @@ def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk
         raise ShapeError(f"{len(gradients)} gradients for {len(outputs)} outputs", op=name)
     walk = _Walk()
     if MODES.recorder is not None:
-        MODES.recorder.differentiate()
+        MODES.recorder.differentiated = True
     for out, grad in zip(outputs, gradients, strict=True):
         if not isinstance(out, TensorBase):
             raise ArgumentError(f"gradients start from tensors, not {type(out).__name__}", op=name)

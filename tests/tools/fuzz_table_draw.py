@@ -25,6 +25,7 @@ UNTABLED = {
     "tensor": "takes no tensors", "as_strided": "can't be captured", "as_strided_": "can't be captured",
     "is_conj": "gives no tensor", "broadcast_shapes": "takes no tensors", "resize_": "leaves memory undefined",
     "resize_as_": "leaves memory undefined", "linalg.LinAlgError": "is an error",
+    "vmap": "takes functions",
 }  # fmt: skip
 """Public functions on tensors that have no drawer, and why."""
 

@@ -352,6 +352,22 @@ def _(d: Draw) -> Drawn:
     )
 
 
+@entry("channel_shuffle")
+def _(d: Draw) -> Drawn:
+    groups = d.int(1, 3)
+    x = d.new((d.int(1, 2), groups * d.int(1, 3), d.int(1, 4), d.int(1, 4)), d.dtype(ANY))
+    return [x], calling(F.channel_shuffle, groups), None
+
+
+@entry("multilabel_margin_loss")
+def _(d: Draw) -> Drawn:
+    n, c = d.int(1, 4), d.int(2, 5)
+    target = np.stack([d.rng.permutation(c) for _ in range(n)])
+    target[:, d.int(0, c) :] = -1
+    args = [d.new((n, c), d.dtype(FLOATS)), d.put(target.astype(np.int64))]
+    return args, calling(F.multilabel_margin_loss, reduction=d.one(["none", "mean", "sum"])), None
+
+
 @entry("pixel_unshuffle")
 def _(d: Draw) -> Drawn:
     k = d.new((d.int(1, 2), d.int(1, 3), 2 * d.int(1, 4), 2 * d.int(1, 4)), d.dtype(ANY))

@@ -87,7 +87,7 @@ def add_square(name: str, run: Callable[[Draw], Run], definite: bool = False) ->
 for _name in ("cholesky", "cholesky_ex", "eigh", "eigvalsh"):
     add_square(f"linalg.{_name}", lambda d, name=_name: calling(getattr(linalg, name)), definite=True)
 for _name in ("det", "inv", "inv_ex", "lu", "lu_factor", "lu_factor_ex", "matrix_exp", "pinv", "qr", "slogdet",
-              "svdvals", "matrix_rank", "cond"):  # fmt: skip
+              "svdvals", "matrix_rank", "cond", "eig", "eigvals"):  # fmt: skip
     add_square(f"linalg.{_name}", lambda d, name=_name: calling(getattr(linalg, name)))  # type: ignore[misc]
 for _name in ("det", "inverse", "logdet", "lu", "matrix_exp", "pinverse", "qr", "slogdet"):
     add_square(_name, lambda d, name=_name: calling(getattr(kiln, name)))  # type: ignore[misc]
