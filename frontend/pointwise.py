@@ -158,8 +158,9 @@ def copysign(input: TensorBase, other: Operand) -> Tensor:
 
 
 def nextafter(input: TensorBase, other: TensorBase) -> Tensor:
-    """The floats next to `input` on the way to `other`."""
-    return binary(OPS["nextafter"], input, other)
+    """The floats next to `input` on the way to `other`; without a gradient."""
+    operands = [x.detach() if isinstance(x, TensorBase) else x for x in (input, other)]
+    return binary(OPS["nextafter"], *operands)
 
 
 # --------------------------------------------------------------------------------------------- predicates

@@ -81,18 +81,18 @@ class ShapeMethods(TensorBase):
     def fill_diagonal_(self: Self, fill_value: float, wrap: bool = False) -> Self:
         """The main diagonal becomes `fill_value`; of more than two dimensions, which must be equal, x[i, i, i]. With
         `wrap` the diagonal of a tall matrix begins again after each square and a row."""
-        shape, strides = self.shape, self._layout.strides
+        shape = self.shape
         if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
             raise ShapeError(
                 "expects a matrix, or more dimensions of one size", op="fill_diagonal_", operands=[self.ttype]
             )
-        first = self._offset
-        M.as_strided(self, (min(shape),), (sum(strides),), first).fill_(fill_value)
         height, width = shape[0], shape[1]
-        if wrap and len(shape) == 2:
-            for begin in range(width + 1, height, width + 1):
-                count = min(width, height - begin)
-                M.as_strided(self, (count,), (sum(strides),), first + begin * strides[0]).fill_(fill_value)
+        tall = wrap and len(shape) == 2
+        for begin in range(0, height, width + 1) if tall else (0,):
+            line = M.diagonal(self[begin : begin + width] if tall else self)
+            while line.ndim > 1:
+                line = M.diagonal(line, 0, 0, -1)
+            line.fill_(fill_value)
         return self
 
     def resize_(self: Self, *sizes: Any, memory_format: Any = None) -> Self:

@@ -311,3 +311,13 @@ class TestInPlace:
             kiln.ones(2).requires_grad_().relu_()
         with kiln.no_grad():
             kiln.ones(2).requires_grad_().relu_()
+
+
+def test_nextafter_has_no_history() -> None:
+    """As in PyTorch: the result wants no gradient, and what it is written to gets none there."""
+    x = kiln.arange(4.0).requires_grad_()
+    assert not kiln.nextafter(x, x + 1).requires_grad
+    y = x * 2
+    y[1:].nextafter_(x[1:])
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [2.0, 0.0, 0.0, 0.0]

@@ -50,6 +50,16 @@ def test_views_made_before_a_change_of_shape() -> None:
     assert grads == [[[4.0, 292.0, 580.0], [96.0, 128.0, 160.0]]] * 2
 
 
+def test_a_diagonal_is_filled_in_compiled_code() -> None:
+    for shape, wrap in (((3, 4), False), ((7, 3), True), ((3, 3, 3), False)):
+
+        def f(x: kiln.Tensor, wrap: bool = wrap) -> kiln.Tensor:
+            return (x * 1).fill_diagonal_(5.0, wrap) * 1
+
+        x = kiln.arange(float(np.prod(shape))).reshape(shape)
+        assert kiln.compile(f)(x).tolist() == f(x).tolist()
+
+
 def test_gradients_through_shapes_in_place() -> None:
     w = kiln.ones(3, 4, requires_grad=True)
     z = w * 2

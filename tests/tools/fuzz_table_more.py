@@ -90,8 +90,8 @@ def _(d: Draw) -> Drawn:
     """It has no derivative."""
     k = d.take(FLOATS, 1, 3)
     if d.flip():
-        return [k, d.like(k)], lambda x, y: kiln.nextafter(x.detach(), y.detach()), None
-    return [k, d.like(k)], through(d.int(0, VIEWS), lambda x, y: x.detach().nextafter_(y.detach())), None
+        return [k, d.like(k)], lambda x, y: kiln.nextafter(x, y), None
+    return [k, d.like(k)], through(d.int(0, VIEWS), lambda x, y: x.nextafter_(y)), None
 
 
 def shifted(d: Draw) -> tuple[int, int]:
