@@ -159,8 +159,8 @@ def copysign(input: TensorBase, other: Operand) -> Tensor:
 
 def nextafter(input: TensorBase, other: TensorBase) -> Tensor:
     """The floats next to `input` on the way to `other`; without a gradient."""
-    operands = [x.detach() if isinstance(x, TensorBase) else x for x in (input, other)]
-    return binary(OPS["nextafter"], *operands)
+    a, b = (tensor_arg("nextafter", x).detach() for x in (input, other))
+    return binary(OPS["nextafter"], a, b)
 
 
 # --------------------------------------------------------------------------------------------- predicates
