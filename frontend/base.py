@@ -7,7 +7,7 @@ behind the slots are installed once by `kiln.tensor` (so that a native base coul
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -101,7 +101,13 @@ class Recorder(Protocol):
         """`tensor`'s memory now holds what the recorded `value` holds."""
 
     def forbid(self, tensor: Tensor, what: str) -> None:
-        """`what` (like "item()") needs the data of `tensor`: raises CaptureError if it is traced."""
+        """`what` (like "data_ptr()") needs to know what no compiled call can tell: raises CaptureError."""
+
+    def ask(self, tensor: Tensor, what: str, fold: Callable[[Any], Hashable]) -> None:
+        """`what` (like "item()") needs the data of `tensor`, of which only `fold(data)` matters."""
+
+    def reject(self, message: str, fix: str) -> None:
+        """Something that no compiled call could repeat is about to happen: raises CaptureError."""
 
     def grad_read(self, tensor: Tensor) -> None:
         """`tensor.grad` is about to be read."""
@@ -200,6 +206,13 @@ class TensorBase:
         self._buffer = buffer
         self._grad = None
         self._view = None
+
+    def _array(self) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy view."""
+        layout, itemsize = self._layout, self._layout.dtype.itemsize
+        strides = tuple([s * itemsize for s in layout.strides])
+        offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
+        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
 
     @property
     def ttype(self) -> TensorType:

@@ -27,6 +27,7 @@ from kiln.inplace import copy_
 from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
+from kiln.positions import positions
 from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, number
 
 if TYPE_CHECKING:
@@ -257,7 +258,8 @@ def _without_masks(tensors: Sequence[tuple[int, Tensor]]) -> list[tuple[int, Ten
         if item.dtype is not T.bool_:
             found.append((d, item))
             continue
-        found += _tensors_of(item, item._read("a bool mask, whose ones say how many elements there are,"), d)
+        what = "a bool mask, whose ones say how many elements there are,"
+        found += [(d + k, t) for k, t in enumerate(positions(item, what))]
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copyreg
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from kiln import functional as F
 from kiln import printing
+from kiln.answers import contents
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
@@ -38,14 +39,15 @@ class InteropMethods(TensorBase):
 
     # ------------------------------------------------------------------------------------------- Python
 
-    def _read(self, what: str) -> np.ndarray[Any, Any]:
-        """The elements as a NumPy view; a capture may forbid it."""
+    def _read(self, what: str, fold: Callable[[Any], Hashable] | None = contents) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy view. A capture notes that `what` asked for `fold` of them, and refuses if that is
+        too much; or in any case, without one: then they stay in sight."""
         if MODES.recorder is not None:
-            MODES.recorder.forbid(cast("Tensor", self), what)
-        layout, itemsize = self._layout, self.dtype.itemsize
-        strides = tuple([s * itemsize for s in layout.strides])
-        offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
-        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
+            if fold is None:
+                MODES.recorder.forbid(cast("Tensor", self), what)
+            else:
+                MODES.recorder.ask(cast("Tensor", self), what, fold)
+        return self._array()
 
     def item(self) -> bool | int | float:
         """The only element as a Python number; ShapeError when there are more or none."""
@@ -108,7 +110,7 @@ class InteropMethods(TensorBase):
         """A NumPy array on the same memory. GradError when gradients are required: detach() first, or `force`."""
         if cast("Tensor", self).requires_grad and not force:
             raise GradError("numpy() on a tensor that requires a gradient", fix="use detach().numpy()")
-        return self._read("numpy()")
+        return self._read("numpy()", None)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
@@ -145,7 +147,7 @@ class InteropMethods(TensorBase):
         if stream is not None:
             raise DeviceError("there are no streams on the CPU", op="__dlpack__")
         given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
-        return self._read("__dlpack__").__dlpack__(**{k: v for k, v in given.items() if v is not None})
+        return self._read("__dlpack__", None).__dlpack__(**{k: v for k, v in given.items() if v is not None})
 
     # ------------------------------------------------------------------------------- devices and dtypes
 

@@ -20,11 +20,13 @@ import numpy as np
 from kiln import autograd, dispatch
 from kiln.autograd import Edge, Node
 from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
-from kiln.capture import Capture, Chain, GradSlot, check_separate
+from kiln.capture import Capture
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
+from kiln.inputs import Inputs, strides_of
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
+from kiln.ir.passes.cut import given
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
@@ -32,6 +34,7 @@ from kiln.pytree import Tree, flatten, unflatten
 from kiln.runtime.executable import Executable
 from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
+from kiln.traced import Chain, GradSlot, check_separate
 
 _KEPT: Final = (*SCALARS, type, enum.Enum, DType, Device, np.dtype, range, type(...))
 """What a captured function may return besides tensors and containers of them: these can't change."""
@@ -163,28 +166,21 @@ class Region:
             for slot in list(capture.grads.values())
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
-        self.guarded_grads = [
-            (
-                slot.tensor,
-                self._positions.get(id(slot.tensor)),
-                slot.before is not None,
-                -1 if slot.before is None else self._positions.get(id(slot.before), -1),
-            )
-            for slot in capture.grads.values()
-            if slot.read
-        ]
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._values)
         self.taped = capture.taped_operations()
-        self.strides = [None if t._layout.contiguous else t._layout.strides for _, t in capture.inputs]
+        self.strides = strides_of(capture)
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
         self._find_paths(capture)
-        self._find_inputs(capture)
+        self.inputs = Inputs(capture, self._positions)
         del self._positions, self._values, self._indices, self._kept
         self._behind: dict[int, frozenset[int]] = {}
         self.passes_for: tuple[str, str] | None = None
         """What its nodes on the tape and the op are called, where it passes for an op."""
+        self.places: list[tuple[int, int]] = []
+        self.carried: list[Value] = []
+        """Values of the graph that a warm call is given, since decisions before it computed them."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.plan = self._differentiate() if self.seeds and self.wanted else None
@@ -194,7 +190,7 @@ class Region:
         since the gradient of an input would be a sum."""
         (result,) = self.results if len(self.results) == 1 else (None,)
         new = result is not None and result.input is None and result.base is None and result.delta == 0
-        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self._objects):
+        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self.inputs.objects):
             return False
         reads = [v for operation in self.taped for v in operation.operands]
         if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
@@ -316,20 +312,6 @@ class Region:
             kept = set.intersection(*(set(p.outputs) for p in self.paths))
             self.at_hand = AtHand(*(frozenset(part) for part in (some - written, every - written, kept)))
 
-    def _find_inputs(self, capture: Capture) -> None:
-        """Where a warm call finds the inputs: kept objects, arguments, and gradients of either."""
-        self._objects: list[Any] = []
-        self._arguments: list[tuple[int, int]] = []
-        self._gradients: list[tuple[int, Any, int | None, Layout, int]] = []
-        for n, (kind, t) in enumerate(capture.inputs):
-            self._objects.append(t if kind == "object" else None)
-            if kind == "argument":
-                self._arguments.append((n, self._positions[id(t)]))
-            elif kind == "grad":
-                owner = next(s.tensor for s in capture.grads.values() if s.before is t)
-                position = self._positions.get(id(owner))
-                self._gradients.append((n, owner, position, t._layout, t._flags))
-
     def _differentiate(self) -> Differentiated:
         """Forward with what is stored for backward, for the usual case that every seed gets a gradient."""
         try:
@@ -365,39 +347,28 @@ class Region:
     def _joint(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> Joint:
         return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
 
+    def program(self) -> tuple[Graph, list[tuple[int, ...] | None]]:
+        """The graph of a warm call, and the strides of its inputs."""
+        if self.plan is not None:
+            return self.plan.forward, self.strides
+        if not self.carried:
+            return self.graph, self.strides
+        return given(self.graph, self.carried), [*self.strides, *[None] * len(self.carried)]
+
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
         if self.forward is None or self.forward.program.target is not host_target():
-            graph = self.graph if self.plan is None else self.plan.forward
-            self.forward = Compiled(graph, self.strides, self.name)
+            self.forward = Compiled(*self.program(), self.name)
             dump(self)
         return self.forward
 
     # ------------------------------------------------------------------------------------- warm calls
 
-    def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
-        """The input tensors; None when gradients are not there (or are) as they were in the capture."""
-        for tensor, k, present, argument in self.guarded_grads:
-            grad = (tensor if k is None else arguments[k])._grad
-            if (grad is not None) is not present:
-                return None
-            if present and argument != next((n for n, t in enumerate(arguments) if t is grad), -1):
-                return None  # an argument is that very gradient now, or no longer
-        inputs = self._objects.copy()
-        for n, k in self._arguments:
-            inputs[n] = arguments[k]
-        for n, owner, position, layout, flags in self._gradients:
-            grad = (owner if position is None else arguments[position])._grad
-            if grad is None or grad._layout is not layout or grad._flags != flags:
-                return None
-            inputs[n] = grad
-        return inputs
-
-    def run(self, inputs: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        """One warm call on gathered inputs."""
+    def run(self, inputs: Sequence[Any], arguments: Sequence[Any], carried: Sequence[Any] = ()) -> Any:
+        """One warm call on gathered inputs, and what decisions before it computed already."""
         if self.written:
             check_separate(inputs, self.written)
-        buffers = self.compile().run(inputs, dispatch.execute_region)
+        buffers = self.compile().run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
         made: list[Any] = []
@@ -501,8 +472,7 @@ def _check_keys(tree: Tree, owned: Container[int]) -> None:
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
     """All stages of a region's forward program; before them, what it stores for its backward program."""
-    graph = region.graph if region.plan is None else region.plan.forward
-    stages = dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+    stages = dispatch.build(*region.program(), name=region.name, stages=True).stages
     return stages if region.plan is None else (("partition", str(region.plan)), *stages)
 
 

@@ -19,13 +19,13 @@ from kiln import pointwise as P
 from kiln import selection as L
 from kiln import sorting as O
 from kiln import systems as S
+from kiln.answers import truth
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
-from kiln.ir.halves import widened
 from kiln.ir.ops.base import OpDef
 from kiln.methods import Methods
 from kiln.promotion import cast_to
@@ -297,7 +297,7 @@ def _truth(x: Tensor) -> bool:
             operands=[x.ttype],
             fix="use .any() or .all()",
         )
-    return bool(widened(x._read("bool()")).item())
+    return truth(x._read("bool()", truth))
 
 
 def _real_item(x: Tensor, to: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 from kiln.base import MODES
 from kiln.convolution import Sizes
 from kiln.creation import empty
-from kiln.errors import CaptureError, InvalidValueError, ShapeError
+from kiln.errors import InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
@@ -43,7 +43,7 @@ class _Uninitialized(Tensor):
     def materialize(self, shape: Any, device: Any = None, dtype: DType | None = None) -> None:
         """Become a parameter (or a buffer) of this shape; its elements are not set."""
         if MODES.recorder is not None:
-            raise CaptureError("a lazy module's parameters can't be made in a capture", fix="call it once before")
+            MODES.recorder.reject("a lazy module's parameters can't be made in a capture", fix="call it once before")
         made = empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
         self._buffer, self._ptr, self._layout = made._buffer, made._ptr, made._layout
         object.__setattr__(self, "__class__", Parameter if isinstance(self, Parameter) else Tensor)

@@ -16,7 +16,6 @@ from typing import Any, Final
 from kiln.autograd import no_grad
 from kiln.base import MODES
 from kiln.creation import tensor
-from kiln.errors import CaptureError
 from kiln.ir import types as T
 from kiln.tensor import Tensor
 
@@ -56,7 +55,7 @@ class Group(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if MODES.recorder is not None:
-            raise CaptureError(
+            MODES.recorder.reject(
                 f"the call changed Python state: an optimiser's {name!r}; a compiled call could not repeat that",
                 fix="set it outside the compiled function; a compiled step sees the new value",
             )
