@@ -9,6 +9,7 @@ calls run compiled programs. Calls that can't be compiled run eagerly.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import threading
 import warnings
@@ -27,6 +28,7 @@ from kiln.reach import Reached, reach
 from kiln.recording import Call, Recording
 from kiln.region import Region
 from kiln.signature import signature, told
+from kiln.tally import Tally
 from kiln.tree import Eager, Found, Tree
 
 MAX_REGIONS = 64
@@ -71,7 +73,8 @@ class CompiledFunction:
         self._fixed = fixed
         self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
-        self._told: set[str] = set()
+        self._told: dict[str, None] = {}
+        self._tally = Tally()
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
@@ -93,9 +96,14 @@ class CompiledFunction:
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             _, found = self._find(call)
             if isinstance(found, Found):
-                return found.region.run(found.inputs, call.tensors, found.carried)
+                returned = found.region.run(found.inputs, call.tensors, found.carried)
+                if found.decided:
+                    self._tally.decided += 1
+                else:
+                    self._tally.compiled += 1
+                return returned
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
-            return self._function(*args, **kwargs)
+            return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
             return self._eagerly(error, args, kwargs)
         if found is None:
@@ -103,7 +111,12 @@ class CompiledFunction:
                 entry, found = self._find(call)  # another thread may have captured it meanwhile
                 if found is None:
                     return self._capture(call, entry)
-        return self._run(keep, args, kwargs) if isinstance(found, Found) else self._function(*args, **kwargs)
+        return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
+
+    def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An eager call."""
+        self._tally.eager += 1
+        return self._function(*args, **kwargs)
 
     def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
         """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
@@ -121,13 +134,13 @@ class CompiledFunction:
         if self._strict:
             raise error
         self._warn(error)
-        return self._function(*args, **kwargs)
+        return self._uncompiled(args, kwargs)
 
     def _warn(self, error: CaptureError | GradError) -> None:
         """Say, once for each reason, that calls run eagerly."""
         message = f"{self._name} runs eagerly, not compiled: {error}"
         if message not in self._told:
-            self._told.add(message)
+            self._told[message] = None
             warnings.warn(message, CaptureWarning, stacklevel=frames_of_kiln())
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -165,6 +178,19 @@ class CompiledFunction:
         count = len(self.regions())
         return f"<compiled {getattr(self._function, '__name__', self._function)!s}, {count} captures>"
 
+    def report(self) -> Tally:
+        """What became of the calls so far.
+
+        >>> import kiln
+        >>> f = kiln.compile(lambda x: x + 1 if x.sum() > 0 else x - 1)
+        >>> values = [f(kiln.tensor([n])).item() for n in (1.0, 2.0, -1.0, -2.0)]
+        >>> print(f.report())
+        0 compiled, 2 decided, 2 captured, 0 eager
+        captured: first call
+        captured: a question about tensor data had another answer
+        """
+        return dataclasses.replace(self._tally, captures=tuple(self.log), refusals=tuple(self._told))
+
     def regions(self) -> list[Region]:
         """All compiled regions, oldest first."""
         return [r for entries in self._entries.values() for entry in entries for r in entry.tree.regions()]
@@ -186,13 +212,14 @@ class CompiledFunction:
                 fix="trace it with such an example, or use kiln.compile",
             )
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
-            return self._function(*call.args, **call.kwargs)
+            return self._uncompiled(call.args, call.kwargs)
         if entry is None:
             try:
                 entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
+        self._tally.captured += 1
         recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed)
         try:
             returned = recording.run()

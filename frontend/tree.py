@@ -57,6 +57,7 @@ class Found(NamedTuple):
     region: Region
     inputs: list[Any]
     carried: list[Any]
+    decided: bool
 
 
 class Decision:
@@ -112,23 +113,25 @@ class Tree:
 
     def find(self, arguments: Sequence[Any]) -> Found | Eager | None:
         """Where a call with these tensor arguments ends; None when it goes a way that is not known."""
-        return self._find(self.root, arguments, {})
+        return self._find(self.root, arguments, {}, False)
 
-    def _find(self, position: Position, arguments: Sequence[Any], known: dict[Place, Any]) -> Found | Eager | None:
+    def _find(
+        self, position: Position, arguments: Sequence[Any], known: dict[Place, Any], decided: bool
+    ) -> Found | Eager | None:
         while len(position) == 1 and isinstance(position[0], Decision):
             answer = position[0].answer(arguments, known)
-            position = position[0].answers.get(answer, [])
+            position, decided = position[0].answers.get(answer, []), True
         for each in position:
             if isinstance(each, Region):
                 inputs = each.inputs.gather(arguments)
                 if inputs is not None:
-                    return Found(each, inputs, [known[place] for place in each.places])
+                    return Found(each, inputs, [known[place] for place in each.places], decided)
             elif isinstance(each, Eager):
                 return each
             else:
                 values = dict(known)
                 answer = each.answer(arguments, values)
-                found = self._find(each.answers.get(answer, []), arguments, values)
+                found = self._find(each.answers.get(answer, []), arguments, values, True)
                 if found is not None:
                     return found
         return None

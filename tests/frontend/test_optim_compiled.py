@@ -160,12 +160,12 @@ def test_setting_an_option_inside_is_refused() -> None:
     optimizer = optim.SGD([p], lr=0.5)
     schedule = optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
 
-    @kiln.compile
+    @kiln.compile(fullgraph=True)
     def direct() -> kiln.Tensor:
         optimizer.param_groups[0]["lr"] = 0.1
         return p.detach() * 2
 
-    @kiln.compile
+    @kiln.compile(fullgraph=True)
     def by_schedule() -> kiln.Tensor:
         schedule.step()
         return p.detach() * 2
@@ -185,8 +185,8 @@ def test_lbfgs_inside_is_refused_and_its_closure_may_be_compiled() -> None:
         loss.backward()
         return loss.detach()
 
-    with pytest.raises(kiln.CaptureError, match=r"LBFGS.step\(\) asks for tensor data"):
-        kiln.compile(lambda: optimizer.step(closure))()
+    with pytest.raises(kiln.CaptureError, match=r"LBFGS"):
+        kiln.compile(lambda: optimizer.step(closure), fullgraph=True)()
     fast = kiln.compile(closure)
     assert optimizer.step(fast).item() == 13.0
     assert p.detach().numpy() == pytest.approx([1.0, 1.0])
@@ -248,7 +248,7 @@ def test_state_that_appears_in_a_captured_step_is_refused() -> None:
     optimizer = Lion([p], lr=0.1)
     p.grad = kiln.ones(3)
     with pytest.raises(kiln.CaptureError, match="state"):
-        kiln.compile(lambda: optimizer.step())()
+        kiln.compile(lambda: optimizer.step(), fullgraph=True)()
 
 
 def test_hooks_are_part_of_a_compiled_step() -> None:
