@@ -184,13 +184,17 @@ class Capture:
 
     def change(self, tensor: TensorBase, what: str) -> None:
         """`tensor` changes in ways that only tensors of the call's own may."""
-        entry = self.entries.get(id(tensor))
-        if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
+        if not self.made(tensor):
             self.refuse(
                 f"{what} on a tensor from outside; a compiled call would not repeat it",
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
             )
+
+    def made(self, tensor: TensorBase) -> bool:
+        """Whether a tensor is the call's own."""
+        entry = self.entries.get(id(tensor))
+        return entry is not None and not (entry.tensor is entry.storage.root and entry.storage.input is not None)
 
     def pass_on(self, tensor: TensorBase, heir: TensorBase) -> None:
         """From here on `heir` is what `tensor` was: the same part of the same memory."""

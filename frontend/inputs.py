@@ -32,7 +32,7 @@ class Inputs:
                 -1 if slot.before is None else positions.get(id(slot.before), -1),
             )
             for slot in capture.grads.values()
-            if slot.read
+            if slot.read and not capture.made(slot.tensor)
         ]
 
     def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:

@@ -264,9 +264,8 @@ class Region:
         """What a warm call does about a gradient that was set; None when its tensor was the call's own."""
         t = slot.tensor
         argument, result = self._positions.get(id(t)), self._indices.get(id(t))
-        entry = capture.entries.get(id(t))
         if argument is None and result is None and id(t) not in owned:
-            if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
+            if not capture.made(t):
                 raise CaptureError(
                     "a gradient went to a tensor that is neither an argument nor reachable from the function",
                     operands=[t.ttype],
