@@ -14,27 +14,33 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
 from kiln.dispatch import CheckFailed
-from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError
+from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
 from kiln.pytree import flatten
 from kiln.reach import Reached, reach
-from kiln.recording import Call, Recording
+from kiln.reasons import difference
+from kiln.recording import Call, Recording, StateChanged
 from kiln.region import Region
-from kiln.signature import signature, told
+from kiln.signature import signature
 from kiln.tally import Tally
 from kiln.tree import Eager, Found, Tree
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
+MAX_CAPTURES = 256
+"""Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
 MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
+
+
+OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
 
 
 class _Entry:
@@ -64,13 +70,21 @@ class CompiledFunction:
     Attributes of the wrapped function or module are reachable through it.
     """
 
-    def __init__(self, function: Callable[..., Any], *, fullgraph: bool = False, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        fullgraph: bool = False,
+        fixed: bool = False,
+        on_recompile: OnRecompile = "ignore",
+    ) -> None:
         if not callable(function):
             raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
         functools.update_wrapper(self, function, updated=())
         self._function = function
         self._strict = fullgraph or fixed
         self._fixed = fixed
+        self._on_recompile = on_recompile
         self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
@@ -136,6 +150,13 @@ class CompiledFunction:
         self._warn(error)
         return self._uncompiled(args, kwargs)
 
+    def _complain(self, why: str) -> None:
+        """The function is about to be captured again."""
+        error = CaptureError(f"{self._name} has to be captured again: {why}")
+        if self._on_recompile == "raise":
+            raise error
+        warnings.warn(str(error), CaptureWarning, stacklevel=frames_of_kiln())
+
     def _warn(self, error: CaptureError | GradError) -> None:
         """Say, once for each reason, that calls run eagerly."""
         message = f"{self._name} runs eagerly, not compiled: {error}"
@@ -168,7 +189,7 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed)
+        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed, self._on_recompile)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -213,6 +234,11 @@ class CompiledFunction:
             )
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
+        if self._tally.captured >= MAX_CAPTURES:
+            often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
+            return self._eagerly(often, call.args, call.kwargs)
+        if self.log and self._on_recompile != "ignore":
+            self._complain(why)
         if entry is None:
             try:
                 entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
@@ -243,9 +269,9 @@ class CompiledFunction:
                     end.compile()
                     self.log.append(why)
                 self._keep(key, entry)
-        elif error is not None:
-            self._failures[key] = self._failures.get(key, 0) + 1
-            if self._failures[key] < MAX_ATTEMPTS:
+        if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
+            self._failures[key] = self._failures.get(key, 0) + 1  # nothing that was kept will fit
+            if self._failures[key] < MAX_ATTEMPTS and end is None:
                 return  # state that is made once is there now
         if error is not None:
             self._warn(error)
@@ -265,15 +291,7 @@ class CompiledFunction:
         for entry in self._entries.get(key, ()):
             broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
-        known = next(reversed(self._entries))
-        if known[0] != key[0]:
-            return "the arguments have another structure"
-        for k, (a, b) in enumerate(zip(known[3:], key[3:], strict=False)):
-            if a != b:
-                return f"argument leaf {k}: {told(b)}, known was {told(a)}"
-        return (
-            "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
-        )
+        return difference(self._function, next(reversed(self._entries)), key)
 
 
 def _watched(call: Call) -> tuple[Any, ...]:
@@ -304,27 +322,45 @@ class CompiledModule(CompiledFunction):
         return item in self._function  # type: ignore[operator]
 
 
-def _made(function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False) -> CompiledFunction:
-    module = hasattr(type(function), "named_parameters")
-    return (CompiledModule if module else CompiledFunction)(function, fullgraph=fullgraph, fixed=fixed)
+def _made(
+    function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False, on_recompile: OnRecompile = "ignore"
+) -> CompiledFunction:
+    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
+    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile)
 
 
 @overload
-def compile(function: Callable[..., Any], *, fullgraph: bool = False) -> CompiledFunction: ...
+def compile(
+    function: Callable[..., Any],
+    *,
+    fullgraph: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
+) -> CompiledFunction: ...
 
 
 @overload
-def compile(function: None = None, *, fullgraph: bool = False) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
+def compile(
+    function: None = None, *, fullgraph: bool = False, on_recompile: OnRecompile = "ignore", disable: bool = False
+) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
-def compile(function: Callable[..., Any] | None = None, *, fullgraph: bool = False) -> Any:
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    fullgraph: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
+) -> Any:
     """Compile a function or a module; also a decorator, with or without arguments.
 
     The result gives the same numbers, bit for bit, as the function itself, for any arguments: tensors (of a new shape:
     captured anew), Python numbers and strings (compiled in), containers of these, and objects. Where the function asks
     about tensor *data* (`if x.sum() > 0`), each answer that comes up has compiled code of its own. What a compiled call
     could not repeat (changes of Python state, `print`, clocks) makes calls of that kind run eagerly, with one
-    CaptureWarning that says why; with `fullgraph` it raises CaptureError instead.
+    CaptureWarning that says why; with `fullgraph` it raises CaptureError instead. `on_recompile`: what to do when the
+    function must be captured again (a new shape, another answer): "ignore", or "warn" or "raise" with what differs.
+    With `disable` the function itself is returned.
 
     >>> import kiln
     >>> @kiln.compile
@@ -334,8 +370,10 @@ def compile(function: Callable[..., Any] | None = None, *, fullgraph: bool = Fal
     (tensor(3.), tensor(15.))
     """
     if function is None:
-        return functools.partial(compile, fullgraph=fullgraph)
-    return _made(function, fullgraph)
+        return functools.partial(compile, fullgraph=fullgraph, on_recompile=on_recompile, disable=disable)
+    if on_recompile not in ("ignore", "warn", "raise"):
+        raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
+    return function if disable else _made(function, fullgraph, on_recompile=on_recompile)
 
 
 def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:

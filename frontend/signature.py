@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.autograd import refresh
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
 from kiln.pytree import flatten
@@ -76,18 +76,3 @@ def _repeated(containers: Sequence[Any]) -> tuple[int, ...]:
     first: dict[int, int] = {}
     places = tuple([first.setdefault(id(x), k) for k, x in enumerate(containers)])
     return () if len(first) == len(places) else places
-
-
-def told(part: Any) -> str:
-    """A part of a signature in words."""
-    if isinstance(part, tuple) and len(part) == 7:
-        layout, flags, leaf = part[:3]
-        words = f"{layout.ttype} with strides {list(layout.strides)}"
-        if flags & REQUIRES_GRAD:
-            words += ", requires grad" if leaf else ", computed with gradients"
-        return words + (", read-only" if flags & READONLY else "")
-    if isinstance(part, tuple) and len(part) == 2:
-        return f"{part[0].__name__} {part[1]}"
-    if isinstance(part, tuple):
-        return f"another {part[0].__name__}"
-    return "another object"

@@ -192,3 +192,54 @@ def test_second_derivatives_on_each_way() -> None:
 def test_a_trace_answers_no_questions() -> None:
     with pytest.raises(CaptureError, match="asks for tensor data"):
         kiln.jit.trace(lambda x: x if x.sum() > 0 else -x, kiln.ones(2))
+
+
+def test_recompiling_names_the_argument_and_the_dimension() -> None:
+    def f(x: Any, scale: float = 1.0, *rest: Any, **options: Any) -> Any:
+        return (x["a"] * scale).sum()
+
+    warned = kiln.compile(f, on_recompile="warn")
+    strict = kiln.compile(f, on_recompile="raise")
+    for g in (warned, strict):
+        g({"a": kiln.ones(2, 3)}, 2.0)
+    cases = [
+        (({"a": kiln.ones(2, 4)}, 2.0), r"dimension 1 of x\['a'\] is 4, known was 3"),
+        (({"a": kiln.ones(2, 3)}, 3.0), r"scale is float 3.0, known was float 2.0"),
+        (({"a": kiln.ones(2, 3), "b": 1}, 2.0), "another structure"),
+        (({"a": kiln.ones(2, 3, dtype=kiln.float64)}, 2.0), r"x\['a'\] is float64"),
+    ]
+    for args, message in cases:
+        with pytest.raises(CaptureError, match=f"f has to be captured again: {message}"):
+            strict(*args)
+    with pytest.warns(CaptureWarning, match="dimension 1") as told:
+        warned(*cases[0][0])
+    assert told[0].filename == __file__
+    assert kiln.compile(f, disable=True) is f
+    with pytest.raises(kiln.InvalidValueError, match="on_recompile"):
+        kiln.compile(f, on_recompile="explode")  # type: ignore[call-overload]
+
+
+def test_too_many_captures_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kiln.jit, "MAX_CAPTURES", 5)
+    f = kiln.compile(lambda x, n: x * n)
+    with pytest.warns(CaptureWarning, match="captured 5 times") as told:
+        for n in range(9):
+            assert f(kiln.ones(1), n).tolist() == [n]
+            assert f(kiln.ones(1), 0).tolist() == [0]
+    assert len(told) == 1
+
+
+def test_effects_and_changed_state_do_not_capture_for_ever() -> None:
+    seen: list[int] = []
+
+    @kiln.compile
+    def f(x: Any) -> Any:
+        time.sleep(0)
+        seen.append(1)
+        return x + 1
+
+    with pytest.warns(CaptureWarning):
+        for _ in range(9):
+            f(kiln.ones(1))
+    assert len(seen) == 9
+    assert f.report().captured <= 4
