@@ -278,7 +278,7 @@ def test_threads_share_one_compiled_function() -> None:
 def test_trace_takes_what_its_example_showed() -> None:
     traced = kiln.jit.trace(lambda x: x * 2, kiln.ones(3))
     assert traced(kiln.full((3,), 4.0)).tolist() == [8.0] * 3
-    with pytest.raises(CaptureError, match=r"float32\[4\]"):
+    with pytest.raises(CaptureError, match="dimension 0 of x is 4, known was 3"):
         traced(kiln.ones(4))
 
 

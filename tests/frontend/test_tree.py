@@ -205,7 +205,7 @@ def test_recompiling_names_the_argument_and_the_dimension() -> None:
     cases = [
         (({"a": kiln.ones(2, 4)}, 2.0), r"dimension 1 of x\['a'\] is 4, known was 3"),
         (({"a": kiln.ones(2, 3)}, 3.0), r"scale is float 3.0, known was float 2.0"),
-        (({"a": kiln.ones(2, 3), "b": 1}, 2.0), "another structure"),
+        (({"a": kiln.ones(2, 3), "b": 1}, 2.0), "the arguments have another structure"),
         (({"a": kiln.ones(2, 3, dtype=kiln.float64)}, 2.0), r"x\['a'\] is float64"),
     ]
     for args, message in cases:
