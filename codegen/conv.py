@@ -52,6 +52,9 @@ DTYPES: Final = ("float32", "float64")
 PIXELS: Final = 512
 """Positions per task: their results stay in the second-level cache until they are put in order."""
 
+PIXEL: Final = 32
+"""What a position costs beside its products, in vector multiply-adds."""
+
 
 def conv_module(dtype: DType, target: Target) -> Module:
     """The module that exports `kiln_conv_<dtype>` and `kiln_conv_weight_<dtype>` for float32 and float64 (TypeError
@@ -194,41 +197,29 @@ class _Forward:
         Row number (image * rows + row) * columns + column of c is for (image, i - i0, position along the columns)."""
         family, rows = self.family, self.family.rows
         x, w, c = (family.memory(n) for n in ("x", "w", "c"))
-        table, high, wide = (family.numbers(n) for n in ("table", "high", "wide"))
+        table, high, wide, spots = (family.numbers(n) for n in ("table", "high", "wide", "spots"))
         params = variables("blocks images i0 i_from i_to j_from j_to out_h out_w rows narrow x_n x_step x_h x_w")
         blocks, images, i0, i_from, i_to, j_from, j_to, out_h, out_w, some, narrow, x_n, x_step, x_h, x_w = params
+        n, i, j, q, r = variables("n i j q r")
         top = Names()
-        total = top.let("total", L.mul(images, L.mul(L.sub(i_to, i_from), L.sub(j_to, j_from))))
-        q = Var(INDEX, "q")
-        n, i, j = state = variables("n i j")
-        body = Names()
-        places: list[Expr] = []
-        targets: list[Expr] = []
-        at: tuple[Expr, Expr, Expr] = (n, i, j)
-        for r in range(rows):
-            image, row, column = at
-            moved = L.add(L.mul(_Axis.source(high, out_h, row), x_h), L.mul(_Axis.source(wide, out_w, column), x_w))
-            places.append(body.let(f"x{r}", L.add(L.mul(image, x_n), moved)))
-            line = L.add(L.mul(image, some), L.sub(row, i0))
-            targets.append(body.let(f"c{r}", L.add(L.mul(line, out_w), _Axis.position(wide, out_w, column))))
-            column_ends = body.let(f"column_ends{r}", L.apply("eq", column + 1, j_to))
-            row_ends = body.let(f"row_ends{r}", conjunction(column_ends, L.apply("eq", row + 1, i_to)))
-            stays = L.apply("ge", q + (r + 1), total)
-            next_column = L.select(column_ends, j_from, column + 1)
-            next_row = L.select(row_ends, i_from, L.select(column_ends, row + 1, row))
-            next_image = L.select(row_ends, image + 1, image)
-            moves = ((next_image, image), (next_row, row), (next_column, column))
-            stay = body.let(f"stays{r}", stays)
-            new = [body.let(f"{s}{r}", L.select(stay, old, to)) for s, (to, old) in zip("nij", moves, strict=True)]
-            at = (new[0], new[1], new[2])
-        buffers = tuple((b, L.index(0)) for b in (x, w, c, table))
-        scalars = (blocks, x_step, *places, *targets)
-        body.add(family.invoke_tile(negation(is_(narrow, 0)), buffers, scalars))
-        begins = (L.index(0), i_from, j_from)
-        outs = variables("n_out i_out j_out")
-        carried = tuple(Carry(v, b, e, o) for v, b, e, o in zip(state, begins, at, outs, strict=True))
-        top.add(For("serial", q, L.index(0), total, body.block(), rows, carried))
-        return Kernel(f"{self.stem}_pixels", (x, w, c, table, high, wide, *params), top.block())
+        down, across = top.let("down", L.sub(i_to, i_from)), top.let("across", L.sub(j_to, j_from))
+        total = top.let("total", L.mul(images, L.mul(down, across)))
+        each = Names()
+        begin = each.let("begin", L.add(L.mul(n, x_n), L.mul(_Axis.source(high, out_h, i), x_h)))
+        line = each.let("line", L.mul(L.add(L.mul(n, some), L.sub(i, i0)), out_w))
+        first = each.let("first", L.sub(L.mul(L.add(L.mul(n, down), L.sub(i, i_from)), across), j_from))
+        at = L.add(first, j) * 2
+        place = Store(spots, (at,), L.add(begin, L.mul(_Axis.source(wide, out_w, j), x_w)))
+        target = Store(spots, (at + 1,), L.add(line, _Axis.position(wide, out_w, j)))
+        each.add(For("serial", j, j_from, j_to, (place, target)))
+        top.add(For("serial", n, L.index(0), images, (For("serial", i, i_from, i_to, each.block()),)))
+        end = L.add(total, r) * 2
+        again = [Store(spots, (end + f,), L.load(spots, (total * 2 - (2 - f),))) for f in range(2)]
+        top.add(For("serial", r, L.index(0), L.index(rows - 1), tuple(again)))
+        buffers = (*((b, L.index(0)) for b in (x, w, c, table)), (spots, q * 2))
+        tile = family.invoke_tile(negation(is_(narrow, 0)), buffers, (blocks, x_step))
+        top.add(For("serial", q, L.index(0), total, (tile,), rows))
+        return Kernel(f"{self.stem}_pixels", (x, w, c, table, high, wide, spots, *params), top.block())
 
     SCALARS: Final = (
         "images groups channels results height width out_h out_w taps_h taps_w "
@@ -264,7 +255,7 @@ class _Forward:
         task = self._task((x, packed, out, high, wide), s, k, blocks, panels, rows, together)
         count = L.mul(ceil_div(s["images"], together), ceil_div(s["out_h"], maximum(rows, 1)))
         count = L.mul(count, L.mul(s["groups"], panels))
-        each = L.mul(L.mul(pixels, minimum(together, s["images"])), k * VECTORS)
+        each = L.mul(L.mul(pixels, minimum(together, s["images"])), k * VECTORS + PIXEL)
         grain = quotient(L.index(GRAIN), maximum(each, 1)) + 1
         top.add(For("parallel", task[0], L.index(0), count, task[1], grain=grain))
         return Kernel(self.stem, (x, w, out, *scalars), top.block())
@@ -315,7 +306,9 @@ class _Forward:
         c = family.memory("c", "workspace", size)
         pieces = L.add(L.mul(s["taps_h"], s["taps_w"]), blocks)
         table = family.numbers("table", family.table_size(blocks, pieces), "workspace")
-        names.add(Alloc(c), Alloc(table))
+        most = L.add(L.mul(L.mul(images, rows), s["out_w"]), L.index(family.rows))
+        spots = family.numbers("spots", most * 2, "workspace")
+        names.add(Alloc(c), Alloc(table), Alloc(spots))
 
         a, b = variables("run_h run_w")
         run = Names()
@@ -338,7 +331,7 @@ class _Forward:
             )
         )
         j_from, j_to = _Axis.run(wide, b, 0), _Axis.run(wide, b + 1, 0)
-        where = ((x, x_at), (packed, w_at), (c, zero), (table, zero), (high, zero), (wide, zero))
+        where = ((x, x_at), (packed, w_at), (c, zero), (table, zero), (high, zero), (wide, zero), (spots, zero))
         numbers = (blocks, images, i0, i_from, i_to, j_from, j_to, s["out_h"], s["out_w"], rows, narrow)
         strides = (s["x_n"], x_step, s["x_h"], s["x_w"])
         each.add(Invoke(f"{self.stem}_pixels", (*where, *numbers, *strides)))

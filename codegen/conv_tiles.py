@@ -49,12 +49,17 @@ class Family:
         return f"{self.stem}_tile{self.rows}x{vectors}"
 
     def tile(self, vectors: int) -> Kernel:
-        """c[row, :] = sum over k of x[k] * w[k, :]: for each of `rows` results its place in x (a k adds the place of
-        the segment) and its row of c."""
-        x, w, c, table = self.memory("x"), self.memory("w"), self.memory("c"), self.numbers("table")
+        """c[row, :] = sum over k of x[k] * w[k, :]: `spots` holds for each of `rows` results its place in x (a k adds
+        the place of the segment) and its row of c."""
+        x, w, c = (self.memory(n) for n in ("x", "w", "c"))
+        table, spots = self.numbers("table"), self.numbers("spots")
         blocks, x_step = variables("blocks x_step")
         places = [Var(INDEX, f"x{r}") for r in range(self.rows)]
         targets = [Var(INDEX, f"c{r}") for r in range(self.rows)]
+        known = [
+            Let(v, L.load(spots, (L.index(f),)))
+            for f, v in enumerate(v for p in zip(places, targets, strict=True) for v in p)
+        ]
         pitch = vectors * self.lanes
         cells = [(r, v) for r in range(self.rows) for v in range(vectors)]
         zero = L.const(0, self.vec)
@@ -93,7 +98,7 @@ class Family:
             fresh.append(Store(c, there, outer[r, v][1]))
         again += stores  # after all loads: rows may be the same one
         body = For("serial", block, L.index(0), blocks, (segments, If(is_(block, 0), tuple(fresh), tuple(again))))
-        return Kernel(self.tile_name(vectors), (x, w, c, table, blocks, x_step, *places, *targets), (body,))
+        return Kernel(self.tile_name(vectors), (x, w, c, table, spots, blocks, x_step), (*known, body))
 
     def invoke_tile(self, narrow: Expr, buffers: tuple[tuple[Buffer, Expr], ...], scalars: tuple[Expr, ...]) -> Stmt:
         one, full = (Invoke(self.tile_name(v), (*buffers, *scalars)) for v in (1, VECTORS))

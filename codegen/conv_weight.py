@@ -30,10 +30,14 @@ class Weight:
         params = variables("blocks images out_h out_w row_from row_to column length x_at x_n x_row x_step")
         blocks, images, out_h, out_w, row_from, row_to, column, length, x_at, x_n, x_row, x_step = params
         n, i = variables("n i")
+        # Whole rows that follow one another are one segment.
+        joined = conjunction(L.apply("eq", length, out_w), L.apply("eq", x_row, L.mul(out_w, x_step)))
+        each = L.select(joined, L.mul(length, maximum(L.sub(row_to, row_from), 0)), length)
+        stop = L.select(joined, minimum(row_to, row_from + 1), row_to)
         k = L.add(L.mul(L.add(L.mul(n, out_h), i), out_w), column)
         place = L.add(L.add(x_at, L.mul(n, x_n)), L.mul(i, x_row))
-        append = self.family.invoke_append((table, L.index(0)), blocks, k, length, place, x_step)
-        rows = For("serial", i, row_from, row_to, (append,))
+        append = self.family.invoke_append((table, L.index(0)), blocks, k, each, place, x_step)
+        rows = For("serial", i, row_from, stop, (append,))
         fill = If(L.apply("lt", L.index(0), length), (For("serial", n, L.index(0), images, (rows,)),))
         start, finish = self.family.start(table, L.index(0)), self.family.finish(table, L.index(0), blocks)
         return Kernel(f"{self.stem}_segments", (table, *params), (*start, fill, *finish))
@@ -94,11 +98,14 @@ class Weight:
         last = s["channels"] - 1
         places = [names.let(f"x{r}", L.mul(minimum(channel + r, last), s["x_c"])) for r in range(family.rows)]
         zero = L.index(0)
-        where = ((x, x_at), (packed, w_at), (c, zero), (tables, L.mul(tap, room)))
-        targets = [L.index(r) for r in range(family.rows)]
+        spots = family.numbers("spots", 2 * family.rows, "stack")
+        names.add(Alloc(spots))
+        for r, place in enumerate(places):
+            names.add(Store(spots, (L.index(2 * r),), place), Store(spots, (L.index(2 * r + 1),), L.index(r)))
+        where = ((x, x_at), (packed, w_at), (c, zero), (tables, L.mul(tap, room)), (spots, zero))
         x_step = L.mul(s["stride_w"], s["x_w"])
         narrow = L.apply("eq", pitch, L.index(family.lanes))
-        names.add(family.invoke_tile(narrow, where, (blocks, x_step, *places, *targets)))
+        names.add(family.invoke_tile(narrow, where, (blocks, x_step)))
         r, o = variables("r o")
         result = L.add(L.mul(group, s["results"]), L.add(first, o))
         there = L.add(L.mul(L.add(L.mul(result, s["channels"]), L.add(channel, r)), taps), tap)
@@ -149,5 +156,5 @@ class Weight:
         sizes = (blocks, s["images"], s["out_h"], s["out_w"], low_h, high_h, low_w, L.sub(high_w, low_w))
         table = (tables, L.mul(tap, room))
         names.add(Invoke(f"{self.stem}_segments", (table, *sizes, x_at, s["x_n"], x_row, x_step)))
-        grain = quotient(L.index(PACK_GRAIN), maximum(room, 1)) + 1
+        grain = quotient(L.index(PACK_GRAIN), maximum(room * 4, 1)) + 1
         return For("parallel", tap, L.index(0), taps, names.block(), grain=grain)
