@@ -91,6 +91,9 @@ GRAIN: Final = 1 << 16
 PACK_GRAIN: Final = 1 << 15
 """Elements that are worth a thread's packing."""
 
+LEADING: Final = ("_tasks", "_product")
+"""Kernels (by how their names end) without loops over elements."""
+
 DTYPES: Final = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64")
 CONVERT_GRAIN: Final = 1 << 15
 """Elements whose conversion is worth a thread."""
@@ -126,7 +129,9 @@ def matmul_module(dtype: DType, target: Target) -> Module:
     i64 b_k, i64 b_n, i64 c_batch, i64 c_m, i64 c_n)`: C[i, m, n] = sum over k of A[i, m, k] * B[i, k, n]. Strides
     count elements. C overlaps neither A nor B. K = 0 gives +0; integers wrap.
     """
-    return emit_module(f"matmul_{dtype.name}", kernels(dtype, target), target)
+    made = kernels(dtype, target)
+    leading = {k.name for k in made if k.name.endswith(LEADING)}
+    return emit_module(f"matmul_{dtype.name}", made, target, leading)
 
 
 def kernels(dtype: DType, target: Target) -> list[Kernel]:
