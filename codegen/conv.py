@@ -64,7 +64,7 @@ def conv_module(dtype: DType, target: Target) -> Module:
 
 @functools.cache
 def _module(dtype: DType, target: Target) -> Module:
-    return emit_module(f"conv_{dtype.name}", kernels(dtype, target), target)
+    return emit_module(f"conv_{dtype.name}", kernels(dtype, target), target, leading={f"kiln_conv_{dtype.name}"})
 
 
 def kernels(dtype: DType, target: Target) -> list[Kernel]:

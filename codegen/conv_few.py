@@ -39,12 +39,15 @@ class Few:
     # ------------------------------------------------------------------------------------------- tile
 
     def tile(self, vectors: int) -> Kernel:
-        """c[row, :] = sum of x * g over the positions from `begin` to `end`, which lie in one block."""
+        """c[row, :] = sum of x * g over the positions from `begin` to `end`, which lie in one block; `spots` holds the
+        place in x of each row at the first position."""
         family = self.family
         x, g, c, there = (family.memory(n) for n in ("x", "g", "c", "there"))
         params = variables("begin end out_h out_w low high x_n x_row x_step")
         begin, end, out_h, out_w, low, high, x_n, x_row, x_step = params
+        spots = family.numbers("spots")
         places = [Var(INDEX, f"x{r}") for r in range(self.rows)]
+        given = [Let(v, L.load(spots, (L.index(r),))) for r, v in enumerate(places)]
         cells = [(r, v) for r in range(self.rows) for v in range(vectors)]
         vec, lanes, pitch = family.vec, family.lanes, vectors * family.lanes
         line, j = variables("line j")
@@ -80,7 +83,7 @@ class Few:
         lines = (quotient(begin, out_w), ceil_div(end, out_w))
         walk = For("serial", line, *lines, names.block(), carried=tuple(chain))
         stores = [Store(c, (L.ramp(L.index(r * pitch + v * lanes), lanes),), outer[r, v][1]) for r, v in cells]
-        return Kernel(self._tile(vectors), (x, g, c, there, *params, *places), (walk, *stores))
+        return Kernel(self._tile(vectors), (x, g, c, there, spots, *params), (*given, walk, *stores))
 
     def _tile(self, vectors: int) -> str:
         return f"{self.stem}_tile{self.rows}x{vectors}"
@@ -132,20 +135,23 @@ class Few:
         group, p = each.split(rest, panels)
         left = minimum(L.sub(s["results"], p * family.panel), family.panel)
         begin = each.let("begin", L.add(block0, b) * KBLOCK)
-        places = []
-        for r in range(self.rows):
-            channel, kh, kw = self._row(each, s, taps, minimum(tile * self.rows + r, count - 1))
-            down = L.add(L.mul(channel, tall), L.mul(kh, s["spread_h"]))
-            places.append(each.let(f"x{r}", L.add(L.mul(down, wide), L.mul(kw, s["spread_w"]))))
+        spots = family.numbers("spots", self.rows, "stack")
+        r = Var(INDEX, "r")
+        place = Names()
+        channel, kh, kw = self._row(place, s, taps, minimum(L.add(tile * self.rows, r), count - 1))
+        down = L.add(L.mul(channel, tall), L.mul(kh, s["spread_h"]))
+        place.add(Store(spots, (r,), L.add(L.mul(down, wide), L.mul(kw, s["spread_w"]))))
+        each.add(Alloc(spots), For("serial", r, L.index(0), L.index(self.rows), place.block()))
         where = (
             (framed, each.let("x_at", L.mul(L.mul(group, s["channels"]), plane))),
             (packed, each.let("g_at", L.mul(rest, positions * family.panel))),
             (sums, t * cells),
             (there, L.mul(tile, room)),
+            (spots, L.index(0)),
         )
         end = minimum(begin + KBLOCK, positions)
         walk = (L.mul(planes, plane), L.mul(s["stride_h"], wide), s["stride_w"])
-        numbers = (begin, end, s["out_h"], s["out_w"], low, high, *walk, *places)
+        numbers = (begin, end, s["out_h"], s["out_w"], low, high, *walk)
         one, full = (Invoke(self._tile(v), (*where, *numbers)) for v in (1, VECTORS))
         each.add(If(L.apply("le", left, L.index(family.lanes)), (one,), (full,)))
         grain = L.index(GRAIN // (KBLOCK * VECTORS * self.rows) + 1)
