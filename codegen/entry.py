@@ -54,7 +54,7 @@ def emit_entry(name: str, plan: Plan, steps: Sequence[Step], slots: tuple[Slot, 
     head = f"define i32 @{name}(ptr %ctx, ptr %args) {function_attributes(target)} {{"
     text = "\n".join([head, "start:", *lines, "}", *(declarations[k] for k in sorted(declarations)), ""])
     imports = tuple(sorted({s.symbol for s in steps}))
-    return Module(name, text, (name,), imports)
+    return Module(name, text, (name,), imports, plain=True)
 
 
 def _load_slots(plan: Plan, slots: tuple[Slot, ...], lines: list[str]) -> dict[object, str]:

@@ -59,7 +59,7 @@ def _module_addresses() -> dict[str, int]:
         return ctypes.cast(getattr(libc, name), ctypes.c_void_p).value if name in _SYMBOLS else None
 
     # The baseline target: the pool has no vectors, and one object serves every machine.
-    return load_module(Module("pool", text, _EXPORTS, _SYMBOLS), targets.LEVELS["baseline"], resolve)
+    return load_module(Module("pool", text, _EXPORTS, _SYMBOLS, plain=True), targets.LEVELS["baseline"], resolve)
 
 
 @functools.cache
