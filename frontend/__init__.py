@@ -455,6 +455,8 @@ if TYPE_CHECKING:
     from kiln.special import i0 as i0
     from kiln.special import multigammaln as mvlgamma
     from kiln.special import polygamma as polygamma
+    from kiln.spectral import istft as istft
+    from kiln.spectral import stft as stft
     from kiln.statistics import corrcoef as corrcoef
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
@@ -472,6 +474,11 @@ if TYPE_CHECKING:
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
     from kiln.transforms import vmap as vmap
+    from kiln.windows import bartlett_window as bartlett_window
+    from kiln.windows import blackman_window as blackman_window
+    from kiln.windows import hamming_window as hamming_window
+    from kiln.windows import hann_window as hann_window
+    from kiln.windows import kaiser_window as kaiser_window
 
 _NAMES = {
     "kiln.activation": "gelu",
@@ -571,6 +578,7 @@ _NAMES = {
     ),
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
     "kiln.special": "i0 mvlgamma=multigammaln polygamma",
+    "kiln.spectral": "istft stft",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
     "kiln.systems": (
         "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power "
@@ -578,6 +586,7 @@ _NAMES = {
     ),
     "kiln.tensor": "Tensor",
     "kiln.transforms": "vmap",
+    "kiln.windows": "bartlett_window blackman_window hamming_window hann_window kaiser_window",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""
@@ -608,6 +617,7 @@ _MODULES = frozenset(
         "cuda",
         "linalg",
         "fft",
+        "signal",
     }
 )
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, differences, dispatch, indexing, inplace, special
+from kiln import autograd, differences, dispatch, indexing, inplace, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
 from kiln import distances as D
@@ -275,6 +275,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     addmm_, addmv_ = inplace.variant(C.addmm, "addmm_"), inplace.variant(C.addmv, "addmv_")
     addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
     baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
+    stft, istft = spectral.stft, spectral.istft
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
