@@ -452,6 +452,8 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.special import gammainc as igamma
+    from kiln.special import gammaincc as igammac
     from kiln.special import i0 as i0
     from kiln.special import multigammaln as mvlgamma
     from kiln.special import polygamma as polygamma
@@ -577,7 +579,7 @@ _NAMES = {
         "set_flush_denormal set_num_interop_threads set_warn_always use_deterministic_algorithms"
     ),
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
-    "kiln.special": "i0 mvlgamma=multigammaln polygamma",
+    "kiln.special": "i0 igamma=gammainc igammac=gammaincc mvlgamma=multigammaln polygamma",
     "kiln.spectral": "istft stft",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
     "kiln.systems": (

@@ -268,6 +268,8 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
     gcd, lcm = N.gcd, N.lcm
     mvlgamma, i0 = special.multigammaln, special.i0
+    igamma, igammac = special.gammainc, special.gammaincc
+    igamma_, igammac_ = inplace.variant(special.gammainc, "igamma_"), inplace.variant(special.gammaincc, "igammac_")
     histogram, split_with_sizes = L.histogram, L.split_with_sizes
     select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
     renorm, frexp = D.renorm, differences.frexp
