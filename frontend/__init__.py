@@ -452,9 +452,13 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.special import gammainc as igamma
+    from kiln.special import gammaincc as igammac
     from kiln.special import i0 as i0
     from kiln.special import multigammaln as mvlgamma
     from kiln.special import polygamma as polygamma
+    from kiln.spectral import istft as istft
+    from kiln.spectral import stft as stft
     from kiln.statistics import corrcoef as corrcoef
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
@@ -472,6 +476,11 @@ if TYPE_CHECKING:
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
     from kiln.transforms import vmap as vmap
+    from kiln.windows import bartlett_window as bartlett_window
+    from kiln.windows import blackman_window as blackman_window
+    from kiln.windows import hamming_window as hamming_window
+    from kiln.windows import hann_window as hann_window
+    from kiln.windows import kaiser_window as kaiser_window
 
 _NAMES = {
     "kiln.activation": "gelu",
@@ -570,7 +579,8 @@ _NAMES = {
         "set_flush_denormal set_num_interop_threads set_warn_always use_deterministic_algorithms"
     ),
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
-    "kiln.special": "i0 mvlgamma=multigammaln polygamma",
+    "kiln.special": "i0 igamma=gammainc igammac=gammaincc mvlgamma=multigammaln polygamma",
+    "kiln.spectral": "istft stft",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
     "kiln.systems": (
         "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power "
@@ -578,6 +588,7 @@ _NAMES = {
     ),
     "kiln.tensor": "Tensor",
     "kiln.transforms": "vmap",
+    "kiln.windows": "bartlett_window blackman_window hamming_window hann_window kaiser_window",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""
@@ -608,6 +619,7 @@ _MODULES = frozenset(
         "cuda",
         "linalg",
         "fft",
+        "signal",
     }
 )
 

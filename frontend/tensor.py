@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, differences, dispatch, indexing, inplace, special
+from kiln import autograd, differences, dispatch, indexing, inplace, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
 from kiln import distances as D
@@ -268,6 +268,8 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
     gcd, lcm = N.gcd, N.lcm
     mvlgamma, i0 = special.multigammaln, special.i0
+    igamma, igammac = special.gammainc, special.gammaincc
+    igamma_, igammac_ = inplace.variant(special.gammainc, "igamma_"), inplace.variant(special.gammaincc, "igammac_")
     histogram, split_with_sizes = L.histogram, L.split_with_sizes
     select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
     renorm, frexp = D.renorm, differences.frexp
@@ -275,6 +277,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     addmm_, addmv_ = inplace.variant(C.addmm, "addmm_"), inplace.variant(C.addmv, "addmv_")
     addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
     baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
+    stft, istft = spectral.stft, spectral.istft
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_

@@ -205,8 +205,9 @@ class OpNode(Node):
                 fix="call backward or grad with retain_graph=True the first time",
             )
         check_versions(self.op.name, self.versions)
-        if self.op.vjp is None:
-            raise GradError(f"{self.op.name} has no derivative", op=self.op.name)
+        if self.op.vjp is None or not self.op.derives(self.needs):
+            by = "".join(f" by operand {k}" for k in self.op.underived)
+            raise GradError(f"{self.op.name} has no derivative{by}", op=self.op.name, fix="detach() what needs none")
         call = Call(self.operands, self._call_results(), self.attrs, self.needs)
         return cast("Sequence[Tensor | None]", self.op.vjp(call, *grads))
 

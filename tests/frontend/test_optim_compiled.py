@@ -54,6 +54,32 @@ def test_every_optimiser(case: tuple[str, dict[str, Any]], dtype: Any) -> None:
     assert captures == 1
 
 
+def train_matrices(name: str, options: dict[str, Any], compiled: bool) -> Run:
+    kiln.manual_seed(3)
+    w, v = kiln.randn(3, 4).requires_grad_(), kiln.randn(4, 2).requires_grad_()
+    x = kiln.randn(6, 3)
+    optimizer = getattr(optim, name)([w, v], **options)
+
+    def step() -> kiln.Tensor:
+        optimizer.zero_grad()
+        loss = ((x @ w).tanh() @ v).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    call = kiln.compile(step) if compiled else step
+    losses = []
+    for k in range(6):
+        losses.append(call().item())
+        optimizer.param_groups[0]["lr"] = 0.1 / (k + 1)
+    return [losses, w.tolist(), v.tolist(), [t.tolist() for s in optimizer.state.values() for t in s.values()]]
+
+
+@pytest.mark.parametrize("case", cases.MATRICES, ids=lambda case: "-".join([case[0], *case[1]]))
+def test_optimisers_of_matrices(case: tuple[str, dict[str, Any]]) -> None:
+    assert train_matrices(*case, True) == train_matrices(*case, False)
+
+
 ONES_THAT_READ: list[tuple[str, Callable[[Any], optim.Optimizer]]] = [
     ("SGD", lambda p: optim.SGD(p, 0.1, momentum=0.9, nesterov=True)),
     ("Adam", lambda p: optim.Adam(p, 0.1, weight_decay=0.01)),
