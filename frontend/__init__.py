@@ -607,6 +607,7 @@ _MODULES = frozenset(
         "errors",
         "cuda",
         "linalg",
+        "overrides",
         "fft",
     }
 )

@@ -313,6 +313,32 @@ class TensorBase:
         def __setitem__(self, index: Any, value: Operand) -> None: ...
 
 
+def on_memory(cls: type[Any], buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
+    """A tensor of class `cls` without history, whatever the constructor of the class takes."""
+    made = object.__new__(cls)
+    TensorBase.__init__(made, buffer, ptr, layout, flags)
+    return made
+
+
+def maker(cls: type[Any]) -> Callable[..., Any]:
+    """`on_memory` for one class, as quick as it goes: every op makes its results so."""
+    new = object.__new__
+
+    def make(buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
+        made = new(cls)
+        made._ptr = ptr
+        made._layout = layout
+        made._flags = flags
+        made._node = None
+        made._index = 0
+        made._buffer = buffer
+        made._grad = None
+        made._view = None
+        return made
+
+    return make
+
+
 _OPERANDS: Final = (TensorBase, int, float, complex, np.generic)
 
 
@@ -325,6 +351,8 @@ def install_operators(binary: Mapping[str, Callable[[Any, Any], Any]], other: Ma
     for name, function in binary.items():
         setattr(TensorBase, name, _binary_slot(name, function))
     for name, function in other.items():
+        if function.__module__ in ("kiln.tensor", "kiln.indexing"):  # no public function, but the operator itself
+            function.__name__ = function.__qualname__ = name
         setattr(TensorBase, name, function)
 
 
@@ -336,6 +364,10 @@ def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[An
             from kiln.creation import tensor  # lies above this file
 
             return function(self, tensor(other))
+        if hasattr(type(other), "__torch_function__"):
+            from kiln.overriding import operator_result  # lies above this file
+
+            return operator_result(function, self, other)
         return NotImplemented
 
     slot.__name__ = slot.__qualname__ = name

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from kiln import dispatch
 from kiln.base import MODES
 from kiln.errors import InvalidValueError
 from kiln.ir import types as T
+from kiln.overriding import opted_out
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -65,7 +67,8 @@ def set_printoptions(
 
 def tensor_repr(t: Tensor, data: Array) -> str:
     """`tensor([[1., 2.]], dtype=kiln.float64, requires_grad=True)`, for elements `data`."""
-    prefix = "tensor("
+    named = not opted_out(type(t)) and type(t) is not dispatch.tensor_class()
+    prefix = f"{type(t).__name__}(" if named else "tensor("
     suffixes = []
     floats = MODES.default_dtype
     known: tuple[T.DType, ...] = (T.bool_, T.int64, floats, floats.paired)  # these one sees

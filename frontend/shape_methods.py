@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kiln import functional as F
 from kiln import movement as M
-from kiln.base import MODES, REQUIRES_GRAD, TensorBase
-from kiln.errors import GradError, InvalidValueError, NotYetError, ShapeError
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
+from kiln.errors import GradError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.types import DType
 
@@ -30,7 +30,7 @@ def _become(self: Any, view_of: Callable[[Any], Any], name: str) -> Any:
             operands=[self.ttype],
             fix=f"assign the result of {name[:-1]}() instead",
         )
-    before = type(self)(self._buffer, self._ptr, self._layout, self._flags)
+    before = on_memory(type(self), self._buffer, self._ptr, self._layout, self._flags)
     before._node, before._index, before._view = self._node, self._index, self._view
     if MODES.recorder is not None:
         MODES.recorder.pass_on(self, before)
@@ -47,14 +47,6 @@ class ShapeMethods(TensorBase):
     """The part of `Tensor` that tells of and changes shapes in place."""
 
     __slots__ = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """NotYetError for a class that wants to see calls: it would never be asked."""
-        super().__init_subclass__(**kwargs)
-        if "__torch_function__" in vars(cls):
-            raise NotYetError(
-                "__torch_function__ is not called", op=cls.__name__, fix="define functions, or methods of other names"
-            )
 
     def squeeze_(self: Self, dim: Any = None) -> Self:
         """`squeeze`, of the tensor itself."""

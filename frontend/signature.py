@@ -11,8 +11,10 @@ import numpy as np
 
 from kiln.autograd import refresh
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.composite import plain_classes
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
+from kiln.interop import attributes_of
 from kiln.pytree import flatten
 
 
@@ -30,11 +32,16 @@ def signature(keep: tuple[int, ...], args: Any, kwargs: Any) -> tuple[tuple[Any,
     objects: list[Any] = []
     known: dict[int, int] = {}
     buffers: dict[int, int] = {}
-    for x in leaves:
+    plain = plain_classes()
+    for x in leaves:  # to which attributes of tensors are added on the way
         if isinstance(x, TensorBase):
             position = known.setdefault(id(x), len(tensors))
             if position == len(tensors):
                 tensors.append(x)
+                if x.__class__ not in plain:
+                    attributes = attributes_of(x)
+                    key.append((x.__class__, tuple(attributes)))
+                    leaves += attributes.values()
             shared = buffers.setdefault(id(x._buffer), position)
             tied = False
             if x._view is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from kiln import dispatch
 from kiln.autograd import hooks
 from kiln.autograd.grad_mode import enable_grad
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View, on_memory
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
@@ -217,7 +217,7 @@ class OpNode(Node):
             return tuple(results)
         for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
             if t._node is None and MODES.grad_enabled and t._layout.dtype.is_inexact:
-                t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
+                t = on_memory(type(t), t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
             results[i] = t
         return tuple(results)
@@ -253,7 +253,7 @@ def attach_one(tensor: TensorBase, node: Node, index: int) -> None:
 def _saved_result(t: Any, keep: bool) -> Any:
     """A record on the same memory without the node, so that no reference cycle keeps it alive. A capture
     knows values by their tensors, so there the very tensor is kept."""
-    return t if keep else type(t)(t._buffer, t._ptr, t._layout, t._flags & READONLY)
+    return t if keep else on_memory(type(t), t._buffer, t._ptr, t._layout, t._flags & READONLY)
 
 
 def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:

@@ -21,6 +21,7 @@ from kiln.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from kiln.nn.linear import Linear
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -34,6 +35,7 @@ class _Uninitialized(Tensor):
     """What waits for its shape."""
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
 
     @property
     def shape(self) -> tuple[int, ...]:

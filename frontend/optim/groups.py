@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
 from kiln.autograd import no_grad
-from kiln.base import MODES
+from kiln.base import MODES, TensorBase
 from kiln.creation import tensor
 from kiln.ir import types as T
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 SCHEDULED: Final = ("lr", "momentum", "betas")
@@ -105,7 +106,8 @@ class _Mirror(Tensor):
     """A float64 0-d tensor that follows a number; no tensor of a user's is ever one."""
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
 
     def __init__(self, value: float) -> None:
         own = tensor(float(value), dtype=T.float64)
-        super().__init__(own._buffer, own._ptr, own._layout)
+        TensorBase.__init__(self, own._buffer, own._ptr, own._layout)
