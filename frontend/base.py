@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
 
+from kiln.constants import Size
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.affine import overlaps
 from kiln.ir.ops.base import OpDef
@@ -48,11 +49,12 @@ class Layout:
     difference.
     """
 
-    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype", "untouched")
+    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "size", "strides", "ttype", "untouched")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.dtype = dtype
-        self.shape = shape
+        self.shape = shape = tuple(shape)  # a plain one: internals are quicker with it
+        self.size = Size(shape)
         self.strides = strides
         self.ttype = TensorType(dtype, shape)
         numel = 1
@@ -225,9 +227,9 @@ class TensorBase:
         return self._layout.dtype
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Size:
         """Sizes of the dimensions."""
-        return self._layout.shape
+        return self._layout.size
 
     @property
     def ndim(self) -> int:

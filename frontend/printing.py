@@ -75,13 +75,13 @@ def tensor_repr(t: Tensor, data: Array) -> str:
     if not t.numel():
         text = "[]"
         if t.ndim != 1:
-            suffixes.append(f"size={t.shape}")
+            suffixes.append(f"size={tuple(t.shape)}")
         known = (floats,)
     else:
         shorten = data.size > _options.threshold
         if shorten and not _options.edgeitems:
             text = "[...]"
-            suffixes.append(f"size={t.shape}")
+            suffixes.append(f"size={tuple(t.shape)}")
         else:
             text = _text(data, len(prefix), shorten)
     if t.dtype not in known:

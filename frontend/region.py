@@ -21,6 +21,7 @@ from kiln import autograd, dispatch
 from kiln.autograd import Edge, Node
 from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of, on_memory
 from kiln.capture import Capture
+from kiln.constants import Size
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
 from kiln.inputs import Inputs, strides_of
@@ -37,7 +38,7 @@ from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_separate
 
-_KEPT: Final = (*SCALARS, type, enum.Enum, DType, Device, np.dtype, range, type(...))
+_KEPT: Final = (*SCALARS, Size, type, enum.Enum, DType, Device, np.dtype, range, type(...))
 """What a captured function may return besides tensors and containers of them: these can't change."""
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from kiln.autograd import refresh
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.composite import plain_classes
+from kiln.constants import Size
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
 from kiln.interop import attributes_of
@@ -61,7 +62,7 @@ def modes() -> tuple[Any, ...]:
     return MODES.grad_enabled, MODES.inference, MODES.default_dtype
 
 
-_BY_VALUE: Final = frozenset({*SCALARS, range}) - {np.generic} | set(np.sctypeDict.values())
+_BY_VALUE: Final = frozenset({*SCALARS, Size, range}) - {np.generic} | set(np.sctypeDict.values())
 """Types of leaves that are told by what they are."""
 
 

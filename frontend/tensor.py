@@ -126,7 +126,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, O
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size."""
-        return self.shape if dim is None else self.shape[F.dim_index("size", dim, self.ndim)]
+        return self._layout.size if dim is None else self._layout.shape[F.dim_index("size", dim, self.ndim)]
 
     def stride(self, dim: int | None = None) -> Any:
         """Strides in elements, or one of them."""
@@ -320,7 +320,7 @@ def _index(x: Tensor) -> int:
 def _length(x: Tensor) -> int:
     if not x.ndim:
         raise ArgumentError("len() of a 0-d tensor")
-    return x.shape[0]
+    return x._layout.shape[0]
 
 
 def _iterate(x: Tensor) -> Iterator[Tensor]:

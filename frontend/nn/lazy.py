@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Self, cast
 
 from kiln.base import MODES
+from kiln.constants import Size
 from kiln.convolution import Sizes
 from kiln.creation import empty
 from kiln.errors import InvalidValueError, ShapeError
@@ -38,7 +39,7 @@ class _Uninitialized(Tensor):
     __torch_function__ = disabled_torch_function
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Size:
         """There is none: InvalidValueError."""
         raise InvalidValueError("an uninitialized parameter or buffer has no shape", fix="call the module once before")
 
