@@ -88,7 +88,7 @@ def tensor_repr(t: Tensor, data: Array) -> str:
         suffixes.append(f"dtype={t.dtype!r}")
     node = t.grad_fn
     if node is not None:
-        suffixes.append(f"grad_fn=<{node.name}>")
+        suffixes.append(f"grad_fn=<{node.name()}>")
     elif t.requires_grad:
         suffixes.append("requires_grad=True")
     return _with_suffixes(prefix + text, suffixes, len(prefix))

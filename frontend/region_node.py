@@ -46,7 +46,6 @@ class RegionNode(Node):
         self.latest: set[int] = set()
         """Those that the latest walk met."""
 
-    @property
     def name(self) -> str:
         return "CompiledBackward"
 
@@ -185,7 +184,6 @@ class CompositeNode(RegionNode):
         assert region.passes_for is not None
         self.about = region.passes_for
 
-    @property
     def name(self) -> str:
         return self.about[0]
 

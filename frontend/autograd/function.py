@@ -129,7 +129,6 @@ class _FunctionNode(Node):
         self.inputs = tuple([a.ttype if isinstance(a, TensorBase) else None for a in arguments])
         """Types of the arguments; None for those that are not tensors."""
 
-    @property
     def name(self) -> str:
         return f"{self.cls.__name__}Backward"
 
