@@ -241,6 +241,18 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.legacy import BFloat16Tensor as BFloat16Tensor
+    from kiln.legacy import BoolTensor as BoolTensor
+    from kiln.legacy import ByteTensor as ByteTensor
+    from kiln.legacy import CharTensor as CharTensor
+    from kiln.legacy import DoubleTensor as DoubleTensor
+    from kiln.legacy import FloatTensor as FloatTensor
+    from kiln.legacy import HalfTensor as HalfTensor
+    from kiln.legacy import IntTensor as IntTensor
+    from kiln.legacy import LongTensor as LongTensor
+    from kiln.legacy import ShortTensor as ShortTensor
+    from kiln.legacy import set_default_tensor_type as set_default_tensor_type
+    from kiln.legacy import typename as typename
     from kiln.linalg import vander_ as vander
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
@@ -526,6 +538,10 @@ _NAMES = {
         "complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
+    "kiln.legacy": (
+        "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor IntTensor LongTensor "
+        "ShortTensor set_default_tensor_type typename"
+    ),
     "kiln.linalg": "vander=vander_",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "

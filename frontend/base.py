@@ -199,7 +199,8 @@ class TensorBase:
 
     __array_priority__ = 1000  # NumPy arrays leave mixed operators to us
 
-    def __init__(self, buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> None:
+    def _place(self, buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> None:
+        """Make this new tensor one on memory, without history."""
         self._ptr = ptr
         self._layout = layout
         self._flags = flags
@@ -318,7 +319,7 @@ class TensorBase:
 def on_memory(cls: type[Any], buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
     """A tensor of class `cls` without history, whatever the constructor of the class takes."""
     made = object.__new__(cls)
-    TensorBase.__init__(made, buffer, ptr, layout, flags)
+    made._place(buffer, ptr, layout, flags)
     return made
 
 

@@ -184,6 +184,13 @@ class Overridable(TensorBase):
         (alias,) = OPS["reshape"].bind((self,), {"shape": self._layout.shape})
         return adopted(cls, alias)
 
+    @staticmethod
+    def _make_subclass(cls: type[T], data: Any, require_grad: bool = False) -> T:
+        """A leaf of class `cls` on the memory of `data`."""
+        made = adopted(cls, data.detach())
+        cast("Any", made).requires_grad_(require_grad)
+        return made
+
 
 def adopted(cls: type[T], alias: Any) -> T:
     """The tensor `alias`, which nobody else holds, as one of class `cls`."""

@@ -9,8 +9,6 @@ from kiln import functional as F
 from kiln import movement as M
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.errors import GradError, InvalidValueError, ShapeError
-from kiln.ir import types as T
-from kiln.ir.types import DType
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -157,18 +155,6 @@ class ShapeMethods(TensorBase):
         """False: processes do not share tensors."""
         return False
 
-    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """The name of the type, as "torch.FloatTensor" without the package; or with a dtype `to(dtype)`."""
-        del non_blocking
-        if dtype is None:
-            return f"kiln.{_TYPE_NAMES[self.dtype]}"
-        if isinstance(dtype, str):
-            named = {f"kiln.{v}": k for k, v in _TYPE_NAMES.items()}
-            if dtype not in named:
-                raise InvalidValueError(f"there is no type {dtype!r}", op="type", fix="pass a dtype")
-            dtype = named[dtype]
-        return cast("Tensor", self).to(dtype)
-
     def sum_to_size(self, *size: Any) -> Tensor:
         """The sum over the dimensions that `size` would be broadcast along."""
         shape = F.size_tuple("sum_to_size", size)
@@ -185,17 +171,3 @@ class ShapeMethods(TensorBase):
         if len(args) == 1 and not isinstance(args[0], int):
             return tensor(args[0], dtype=self.dtype)
         return empty(*args if args else (0,), dtype=self.dtype)
-
-
-_TYPE_NAMES: dict[DType, str] = {
-    T.float32: "FloatTensor",
-    T.float64: "DoubleTensor",
-    T.float16: "HalfTensor",
-    T.bfloat16: "BFloat16Tensor",
-    T.int8: "CharTensor",
-    T.uint8: "ByteTensor",
-    T.int16: "ShortTensor",
-    T.int32: "IntTensor",
-    T.int64: "LongTensor",
-    T.bool_: "BoolTensor",
-}

@@ -38,6 +38,9 @@ class _Uninitialized(Tensor):
     __slots__ = ()
     __torch_function__ = disabled_torch_function
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
+
     @property
     def shape(self) -> Size:
         """There is none: InvalidValueError."""
@@ -66,7 +69,7 @@ class _Uninitialized(Tensor):
         return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)  # type: ignore[call-arg]
+        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
         return copied
 
 
@@ -86,7 +89,7 @@ class UninitializedBuffer(_Uninitialized):
 
     def __init__(self, requires_grad: bool = False, device: Any = None, dtype: DType | None = None) -> None:
         made = empty(0, device=device, dtype=dtype)
-        Tensor.__init__(self, made._buffer, made._ptr, made._layout)
+        self._place(made._buffer, made._ptr, made._layout)
         self.requires_grad_(requires_grad)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from kiln.base import REQUIRES_GRAD, TensorBase
+from kiln.base import REQUIRES_GRAD
 from kiln.creation import empty
 from kiln.errors import ArgumentError
 from kiln.overriding import disabled_torch_function
@@ -21,6 +21,9 @@ class Parameter(Tensor):
 
     __slots__ = ()
     __torch_function__ = disabled_torch_function
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         _share(self, "Parameter", data)
@@ -41,6 +44,9 @@ class Buffer(Tensor):
     __slots__ = ("persistent",)
     __torch_function__ = disabled_torch_function
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
+
     def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:
         _share(self, "Buffer", data)
         self.persistent = persistent
@@ -59,4 +65,4 @@ def _share(x: Tensor, kind: str, data: Tensor | None) -> None:
             f"a {kind.lower()} is made of a tensor, not {type(data).__name__}", op=kind, fix="wrap it in kiln.tensor"
         )
     data = data.detach()
-    TensorBase.__init__(x, data._buffer, data._ptr, data._layout, data._flags & ~REQUIRES_GRAD)
+    x._place(data._buffer, data._ptr, data._layout, data._flags & ~REQUIRES_GRAD)

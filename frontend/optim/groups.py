@@ -11,10 +11,10 @@ float64 arithmetic that is cast to the parameter's dtype at the end, so their re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from kiln.autograd import no_grad
-from kiln.base import MODES, TensorBase
+from kiln.base import MODES
 from kiln.creation import tensor
 from kiln.ir import types as T
 from kiln.overriding import disabled_torch_function
@@ -108,6 +108,9 @@ class _Mirror(Tensor):
     __slots__ = ()
     __torch_function__ = disabled_torch_function
 
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
+
     def __init__(self, value: float) -> None:
         own = tensor(float(value), dtype=T.float64)
-        TensorBase.__init__(self, own._buffer, own._ptr, own._layout)
+        self._place(own._buffer, own._ptr, own._layout)
