@@ -463,6 +463,7 @@ if TYPE_CHECKING:
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
     from kiln.statistics import quantile as quantile
+    from kiln.storage import *  # noqa: F403
     from kiln.systems import cholesky_inverse as cholesky_inverse
     from kiln.systems import cholesky_solve as cholesky_solve
     from kiln.systems import det as det
@@ -602,6 +603,7 @@ _NAMES = {
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
     "kiln.special": "i0 mvlgamma=multigammaln polygamma",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
+    "kiln.storage": "TypedStorage UntypedStorage empty_strided frombuffer is_storage",
     "kiln.systems": (
         "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power "
         "pinverse slogdet triangular_solve"
@@ -638,6 +640,7 @@ _MODULES = frozenset(
         "cuda",
         "linalg",
         "overrides",
+        "version",
         "fft",
     }
 )

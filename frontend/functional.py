@@ -497,9 +497,14 @@ def reshape(input: TensorBase, *shape: Any) -> Tensor:
     return apply(_RESHAPE, x, shape=_resolve("reshape", x, size_tuple("reshape", shape)))
 
 
-def view(input: TensorBase, *shape: Any) -> Tensor:
-    """As `reshape`, but always a view: ShapeError when the strides do not allow it."""
+def view(input: TensorBase, *shape: Any, dtype: DType | None = None) -> Tensor:
+    """As `reshape`, but always a view: ShapeError when the strides do not allow it. With a dtype, view(dtype): the same
+    memory as elements of that, without history; the last dimension changes where elements have another size."""
     x = tensor_arg("view", input)
+    if dtype is not None or (len(shape) == 1 and isinstance(shape[0], DType)):
+        from kiln.storage import seen_as  # lies above this file
+
+        return seen_as(x, shape[0] if dtype is None else dtype)
     target = _resolve("view", x, size_tuple("view", shape))
     assert _RESHAPE.view is not None
     if target != x.shape and _RESHAPE.view(x.shape, x._layout.strides, 0, {"shape": target}) is None:

@@ -13,7 +13,7 @@ from kiln.constants import Size
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.ir import types as T
 from kiln.ir.types import DType
-from kiln.overriding import adopted
+from kiln.overriding import Overridable, adopted
 from kiln.promotion import set_default_dtype
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = [
 Self = TypeVar("Self", bound="Constructed")
 
 
-class Constructed(TensorBase):
+class Constructed(Overridable):
     """The constructor of `Tensor`, and tensors' types by name."""
 
     __slots__ = ()

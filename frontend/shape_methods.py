@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -9,6 +10,7 @@ from kiln import functional as F
 from kiln import movement as M
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.errors import GradError, InvalidValueError, ShapeError
+from kiln.storage import StorageMethods, grown
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -41,7 +43,7 @@ def _become(self: Any, view_of: Callable[[Any], Any], name: str) -> Any:
     return self
 
 
-class ShapeMethods(TensorBase):
+class ShapeMethods(StorageMethods):
     """The part of `Tensor` that tells of and changes shapes in place."""
 
     __slots__ = ()
@@ -86,18 +88,21 @@ class ShapeMethods(TensorBase):
         return self
 
     def resize_(self: Self, *sizes: Any, memory_format: Any = None) -> Self:
-        """Another shape of the same number of elements, or fewer (the first ones), on the same memory."""
+        """Another shape, on the same memory if there is room: the elements that lie there in row-major order. More
+        elements take new memory, which this tensor alone moves to; they begin as zeros, and can't be captured."""
         del memory_format
         shape = F.size_tuple("resize_", sizes)
-        count = 1
-        for n in shape:
-            count *= n
+        if any(n < 0 for n in shape):
+            raise InvalidValueError(f"negative size in {list(shape)}", op="resize_", fix="sizes are 0 or more")
+        count = math.prod(shape)
         if self._flags & REQUIRES_GRAD:
             raise GradError("a tensor that requires a gradient can't be resized", op="resize_", operands=[self.ttype])
         if count > self._layout.numel or not self._layout.contiguous:
-            raise InvalidValueError(
-                f"{list(shape)} is more than there is", op="resize_", operands=[self.ttype], fix="make a new tensor"
-            )
+            if MODES.recorder is not None:
+                MODES.recorder.forbid(cast("Tensor", self), "resize_() to more elements")
+            self._buffer, self._ptr, self._layout = grown(self, shape)
+            self._view = None
+            return self
         flat = F.reshape(self, (-1,))[:count]
         return cast("Self", _become(self, lambda _: F.reshape(flat, shape), "resize_"))
 

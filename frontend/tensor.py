@@ -29,7 +29,6 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
 from kiln.legacy import Constructed
 from kiln.methods import Methods
-from kiln.overriding import Overridable
 from kiln.promotion import cast_to
 from kiln.random_methods import RandomMethods
 from kiln.shape_methods import ShapeMethods
@@ -91,7 +90,7 @@ class _Casts(Methods):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, Constructed, Overridable):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, Constructed):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
