@@ -1,7 +1,6 @@
 """Tensors and the world around them: Python numbers and containers, copying and pickling, NumPy, DLPack, devices.
 
-`InteropMethods` is mixed into `Tensor`. Results of ops on a subclass of `Tensor` are plain tensors; only copies and
-pickles keep the class.
+`InteropMethods` is mixed into `Tensor`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 from kiln import functional as F
 from kiln import printing
 from kiln.answers import contents
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
 from kiln.ir.halves import widened
@@ -79,7 +78,7 @@ class InteropMethods(TensorBase):
         made = _on_memory(type(self), self)
         made._flags |= self._flags & REQUIRES_GRAD
         made._node, made._index, made._view = self._node, self._index, self._view
-        _set_attributes(made, _attributes(self))
+        _set_attributes(made, attributes_of(self))
         return made
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
@@ -94,14 +93,14 @@ class InteropMethods(TensorBase):
         made._flags = self._flags & REQUIRES_GRAD
         if source.grad is not None:
             cast("Tensor", made).grad = source.grad.__deepcopy__(memo)
-        _set_attributes(made, deepcopy(_attributes(self), memo))
+        _set_attributes(made, deepcopy(attributes_of(self), memo))
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled by value: dtype, shape and elements, contiguous, `requires_grad`; without history and gradient."""
         array = np.ascontiguousarray(self._read("pickle")).reshape(self.shape)
         bits = array if array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
-        state = (type(self), self.dtype.name, bits, bool(self._flags & REQUIRES_GRAD), _attributes(self))
+        state = (type(self), self.dtype.name, bits, bool(self._flags & REQUIRES_GRAD), attributes_of(self))
         return _unpickled, state
 
     # -------------------------------------------------------------------------------------------- NumPy
@@ -249,12 +248,11 @@ def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DT
 
 def _on_memory(cls: type[Self], source: TensorBase) -> Self:
     """A tensor of class `cls` on the memory of `source`, without history."""
-    made = cls.__new__(cls)
-    TensorBase.__init__(made, source._buffer, source._ptr, source._layout, source._flags & READONLY)
+    made: Self = on_memory(cls, source._buffer, source._ptr, source._layout, source._flags & READONLY)
     return made
 
 
-def _attributes(t: Any) -> dict[str, Any]:
+def attributes_of(t: Any) -> dict[str, Any]:
     """What a subclass added to its instances."""
     slots = [name for name in copyreg._slotnames(type(t)) if name not in TensorBase.__slots__]  # type: ignore[attr-defined]
     return {**getattr(t, "__dict__", {}), **{name: getattr(t, name) for name in slots if hasattr(t, name)}}

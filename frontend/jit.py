@@ -20,6 +20,7 @@ import numpy as np
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
+from kiln.composite import plain_classes
 from kiln.dispatch import CheckFailed
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
@@ -296,10 +297,11 @@ class CompiledFunction:
 
 def _watched(call: Call) -> tuple[Any, ...]:
     """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
-    containers."""
+    containers and of tensors."""
     containers: list[Any] = []
     flatten((call.args, call.kwargs), containers, call.keep)
     kinds = [type(x) for x in containers if type(x) not in (list, dict)]
+    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
     return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from kiln import dispatch
 from kiln import functional as F
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase, layout_of
 from kiln.errors import InvalidValueError, NotYetError, ShapeError
@@ -564,4 +565,5 @@ def as_strided(
     if offset < 0 or (0 not in size and (last + 1) * x.element_size() > x._buffer.nbytes):
         raise InvalidValueError(f"elements {offset}..{last} lie outside the memory", op="as_strided")
     ptr = x._buffer.ptr + offset * x.element_size()
-    return type(x)(x._buffer, ptr, layout_of(x.dtype, tuple(size), tuple(stride)), x._flags & ~REQUIRES_GRAD)
+    layout = layout_of(x.dtype, tuple(size), tuple(stride))
+    return cast("Tensor", dispatch.tensor_on(x._buffer, ptr, layout, x._flags & ~REQUIRES_GRAD))

@@ -64,6 +64,8 @@ def tensor_arg(name: str, x: object) -> Tensor:
         return cast("Tensor", x)
     maker = "kiln.from_numpy or kiln.tensor" if isinstance(x, np.ndarray) else "kiln.tensor"
     fix = f"make a tensor of it with {maker}"
+    if hasattr(type(x), "__torch_function__"):
+        fix = "import kiln.overrides, so that the __torch_function__ of classes other than tensors is called"
     raise ArgumentError(f"expected a tensor, got {type(x).__name__}", op=name, fix=fix)
 
 

@@ -19,11 +19,13 @@ import numpy as np
 
 from kiln import autograd, dispatch
 from kiln.autograd import Edge, Node
-from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
+from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of, on_memory
 from kiln.capture import Capture
+from kiln.constants import Size
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
 from kiln.inputs import Inputs, strides_of
+from kiln.interop import attributes_of
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
 from kiln.ir.passes.cut import given
@@ -36,7 +38,7 @@ from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_separate
 
-_KEPT: Final = (*SCALARS, type, enum.Enum, DType, Device, np.dtype, range, type(...))
+_KEPT: Final = (*SCALARS, Size, type, enum.Enum, DType, Device, np.dtype, range, type(...))
 """What a captured function may return besides tensors and containers of them: these can't change."""
 
 
@@ -56,18 +58,20 @@ class Result:
     chain: Chain | None
     same: bool  # the very input tensor
     viewed: bool  # whether in-place writes and gradients go through the tensor that it is a view of
+    cls: type[Any]
 
-    def build(self, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any], cls: Any) -> Any:
+    def build(self, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> Any:
         if self.input is None:
             buffer = buffers[self.output]
-            t = cls(buffer, buffer.ptr + self.delta, self.layout, self.flags)
+            t = on_memory(self.cls, buffer, buffer.ptr + self.delta, self.layout, self.flags)
             if self.base is not None:
                 t._view = View(made[self.base], self.chain, buffer.version)
             return t
         source = inputs[self.input]
         if self.same:
             return source
-        t = cls(source._buffer, source._ptr + self.delta, self.layout, self.flags | source._flags & READONLY)
+        flags = self.flags | source._flags & READONLY
+        t = on_memory(self.cls, source._buffer, source._ptr + self.delta, self.layout, flags)
         if not self.viewed:
             return t
         base, chain = (source, ()) if source._view is None else (source._view.base, source._view.chain)
@@ -151,7 +155,6 @@ class Region:
         name: str,
     ) -> None:
         self.name = name
-        self.cls = dispatch.tensor_class()
         self._positions = {id(t): k for k, t in enumerate(arguments)}
         self._values: list[Value] = []
         self._indices: dict[int, int] = {}
@@ -244,7 +247,9 @@ class Region:
         flags = 0 if seed is not None else t._flags & REQUIRES_GRAD
         chain = None if t._view is not None and t._view.chain is None else entry.chain
         delta = t._ptr - entry.storage.root._ptr
-        return Result(entry.storage.input, 0, delta, t._layout, flags, seed, None, chain, same, t._view is not None)
+        source, viewed = entry.storage.input, t._view is not None
+        cls = type(t) if same else _class_of(t)
+        return Result(source, 0, delta, t._layout, flags, seed, None, chain, same, viewed, cls)
 
     def _on_output(self, t: TensorBase, value: Value, capture: Capture, base: int | None) -> Result:
         storage = capture.entries[id(t)].storage
@@ -258,7 +263,8 @@ class Region:
         if whole not in self._values:
             self._values.append(whole)
         chain = None if t._view is None else t._view.chain
-        return Result(None, self._values.index(whole), delta, layout, flags, seed, base, chain, False, base is not None)
+        viewed, output = base is not None, self._values.index(whole)
+        return Result(None, output, delta, layout, flags, seed, base, chain, False, viewed, _class_of(t))
 
     def _grad_write(self, slot: GradSlot, capture: Capture, owned: Container[int]) -> GradWrite | None:
         """What a warm call does about a gradient that was set; None when its tensor was the call's own."""
@@ -372,7 +378,7 @@ class Region:
             inputs[k]._buffer.version += 1
         made: list[Any] = []
         for result in self.results:
-            made.append(result.build(inputs, buffers, made, self.cls))
+            made.append(result.build(inputs, buffers, made))
         if self.plan is not None:
             self._attach(self.plan, inputs, buffers, made)
         for write in self.grads:
@@ -392,7 +398,7 @@ class Region:
         for k in (*plan.stored.values(), *plan.preserved.values()):
             layout = layouts[k]
             assert layout is not None
-            stored[k] = self.cls(buffers[k], buffers[k].ptr, layout)
+            stored[k] = dispatch.tensor_on(buffers[k], buffers[k].ptr, layout)
         node = (RegionNode if self.passes_for is None else CompositeNode)(self, inputs, stored, buffers)
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
@@ -414,6 +420,17 @@ class Region:
         """Seconds spent compiling so far."""
         programs = [c for _, c in self.backwards.values()]
         return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
+
+
+def _class_of(t: Any) -> type[Any]:
+    """The class of a tensor that the call made. CaptureError if the tensor has attributes of its own."""
+    if attributes_of(t):
+        raise CaptureError(
+            f"the call returned a new {type(t).__name__} with attributes, which a compiled call could not make again",
+            operands=[t.ttype],
+            fix="return a plain tensor (as_subclass(kiln.Tensor)), and set attributes outside",
+        )
+    return type(t)
 
 
 def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 
 from kiln.autograd import refresh
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase
+from kiln.composite import plain_classes
+from kiln.constants import Size
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
+from kiln.interop import attributes_of
 from kiln.pytree import flatten
 
 
@@ -30,11 +33,16 @@ def signature(keep: tuple[int, ...], args: Any, kwargs: Any) -> tuple[tuple[Any,
     objects: list[Any] = []
     known: dict[int, int] = {}
     buffers: dict[int, int] = {}
-    for x in leaves:
+    plain = plain_classes()
+    for x in leaves:  # to which attributes of tensors are added on the way
         if isinstance(x, TensorBase):
             position = known.setdefault(id(x), len(tensors))
             if position == len(tensors):
                 tensors.append(x)
+                if x.__class__ not in plain:
+                    attributes = attributes_of(x)
+                    key.append((x.__class__, tuple(attributes)))
+                    leaves += attributes.values()
             shared = buffers.setdefault(id(x._buffer), position)
             tied = False
             if x._view is not None:
@@ -54,7 +62,7 @@ def modes() -> tuple[Any, ...]:
     return MODES.grad_enabled, MODES.inference, MODES.default_dtype
 
 
-_BY_VALUE: Final = frozenset({*SCALARS, range}) - {np.generic} | set(np.sctypeDict.values())
+_BY_VALUE: Final = frozenset({*SCALARS, Size, range}) - {np.generic} | set(np.sctypeDict.values())
 """Types of leaves that are told by what they are."""
 
 

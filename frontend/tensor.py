@@ -27,6 +27,7 @@ from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
+from kiln.legacy import Constructed
 from kiln.methods import Methods
 from kiln.promotion import cast_to
 from kiln.random_methods import RandomMethods
@@ -89,7 +90,7 @@ class _Casts(Methods):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, Constructed):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -125,7 +126,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size."""
-        return self.shape if dim is None else self.shape[F.dim_index("size", dim, self.ndim)]
+        return self._layout.size if dim is None else self._layout.shape[F.dim_index("size", dim, self.ndim)]
 
     def stride(self, dim: int | None = None) -> Any:
         """Strides in elements, or one of them."""
@@ -322,7 +323,7 @@ def _index(x: Tensor) -> int:
 def _length(x: Tensor) -> int:
     if not x.ndim:
         raise ArgumentError("len() of a 0-d tensor")
-    return x.shape[0]
+    return x._layout.shape[0]
 
 
 def _iterate(x: Tensor) -> Iterator[Tensor]:

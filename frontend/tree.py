@@ -89,8 +89,7 @@ class Decision:
                 program = self.program(self.source)
                 operands = [*inputs, *[known[place] for place in self.operands]]
                 buffers = program.run(operands, dispatch.execute_region)
-                cls = dispatch.tensor_class()
-                made = [cls(b, b.ptr, layout) for b, layout in zip(buffers, program.layouts, strict=True) if b]
+                made = [dispatch.tensor_on(b, b.ptr, layout) for b, layout in zip(buffers, program.layouts, strict=True) if b]
                 known.update(zip(self.exports, made, strict=True))
             about = known[self.exports[0] if isinstance(self.source, Graph) else self.source]
         return (self.query.fold(about._array()),)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Self, cast
 
 from kiln.base import MODES
+from kiln.constants import Size
 from kiln.convolution import Sizes
 from kiln.creation import empty
 from kiln.errors import InvalidValueError, ShapeError
@@ -21,6 +22,7 @@ from kiln.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from kiln.nn.linear import Linear
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -34,9 +36,13 @@ class _Uninitialized(Tensor):
     """What waits for its shape."""
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Size:
         """There is none: InvalidValueError."""
         raise InvalidValueError("an uninitialized parameter or buffer has no shape", fix="call the module once before")
 
@@ -63,7 +69,7 @@ class _Uninitialized(Tensor):
         return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)  # type: ignore[call-arg]
+        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
         return copied
 
 
@@ -83,7 +89,7 @@ class UninitializedBuffer(_Uninitialized):
 
     def __init__(self, requires_grad: bool = False, device: Any = None, dtype: DType | None = None) -> None:
         made = empty(0, device=device, dtype=dtype)
-        Tensor.__init__(self, made._buffer, made._ptr, made._layout)
+        self._place(made._buffer, made._ptr, made._layout)
         self.requires_grad_(requires_grad)
 
 
