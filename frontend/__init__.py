@@ -68,8 +68,11 @@ if TYPE_CHECKING:
     from kiln.contraction import vdot as vdot
     from kiln.convolution import conv1d as conv1d
     from kiln.convolution import conv2d as conv2d
+    from kiln.convolution import conv3d as conv3d
+    from kiln.convolution import conv_tbc as conv_tbc
     from kiln.convolution import conv_transpose1d as conv_transpose1d
     from kiln.convolution import conv_transpose2d as conv_transpose2d
+    from kiln.convolution import conv_transpose3d as conv_transpose3d
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
     from kiln.creation import as_tensor as asarray
@@ -490,7 +493,7 @@ _NAMES = {
     "kiln.contraction": (
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),
-    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
+    "kiln.convolution": "conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d",
     "kiln.creation": (
         "arange as_tensor asarray=as_tensor empty empty_like eye from_numpy full full_like ones ones_like "
         "tensor zeros zeros_like"

@@ -44,8 +44,10 @@ from kiln.nn.containers import ParameterList as ParameterList
 from kiln.nn.containers import Sequential as Sequential
 from kiln.nn.conv import Conv1d as Conv1d
 from kiln.nn.conv import Conv2d as Conv2d
+from kiln.nn.conv import Conv3d as Conv3d
 from kiln.nn.conv import ConvTranspose1d as ConvTranspose1d
 from kiln.nn.conv import ConvTranspose2d as ConvTranspose2d
+from kiln.nn.conv import ConvTranspose3d as ConvTranspose3d
 from kiln.nn.conv import Fold as Fold
 from kiln.nn.conv import Unfold as Unfold
 from kiln.nn.dropout import AlphaDropout as AlphaDropout
@@ -59,8 +61,10 @@ from kiln.nn.lazy import LazyBatchNorm2d as LazyBatchNorm2d
 from kiln.nn.lazy import LazyBatchNorm3d as LazyBatchNorm3d
 from kiln.nn.lazy import LazyConv1d as LazyConv1d
 from kiln.nn.lazy import LazyConv2d as LazyConv2d
+from kiln.nn.lazy import LazyConv3d as LazyConv3d
 from kiln.nn.lazy import LazyConvTranspose1d as LazyConvTranspose1d
 from kiln.nn.lazy import LazyConvTranspose2d as LazyConvTranspose2d
+from kiln.nn.lazy import LazyConvTranspose3d as LazyConvTranspose3d
 from kiln.nn.lazy import LazyInstanceNorm1d as LazyInstanceNorm1d
 from kiln.nn.lazy import LazyInstanceNorm2d as LazyInstanceNorm2d
 from kiln.nn.lazy import LazyInstanceNorm3d as LazyInstanceNorm3d

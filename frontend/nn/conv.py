@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kiln import convolution as C
 from kiln.convolution import Sizes, at_least, sizes
 from kiln.creation import empty
-from kiln.errors import InvalidValueError
+from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.nn import init
 from kiln.nn.module import Module
@@ -19,8 +19,12 @@ from kiln.tensor import Tensor
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
+_CONVOLVE = {1: C.conv1d, 2: C.conv2d, 3: C.conv3d}
+_TRANSPOSE = {1: C.conv_transpose1d, 2: C.conv_transpose2d, 3: C.conv_transpose3d}
+
+
 class _Convolution(Module):
-    """What the four layers share: weight and bias, uniform in +-1/sqrt(elements that a result sees)."""
+    """What the layers share: weight and bias, uniform in +-1/sqrt(elements that a result sees)."""
 
     dims: int
     transposed = False
@@ -125,11 +129,11 @@ class _Forward(_Convolution):
         )
 
     def forward(self, input: Tensor) -> Tensor:
-        convolve = C.conv1d if self.dims == 1 else C.conv2d
         padding: tuple[int, ...] | str = self.padding
         if self.padding_mode != "zeros":
             input, padding = pad(input, self.around(), mode=self.padding_mode), "valid"
-        return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        rest = (self.stride, padding, self.dilation, self.groups)
+        return _CONVOLVE[self.dims](input, self.weight, self.bias, *rest)
 
 
 class Conv1d(_Forward):
@@ -144,6 +148,14 @@ class Conv2d(_Forward):
     groups, KH, KW] and bias [out_channels] start uniform in +-1/sqrt(in_channels / groups * KH * KW)."""
 
     dims = 2
+
+
+class Conv3d(_Forward):
+    """`nn.functional.conv3d`: [N, in_channels, D, H, W] -> [N, out_channels, D', H', W']. weight [out_channels,
+    in_channels / groups, KD, KH, KW] and bias [out_channels] start uniform in +-1/sqrt(in_channels / groups * KD * KH *
+    KW)."""
+
+    dims = 3
 
 
 class _Transposed(_Convolution):
@@ -180,19 +192,34 @@ class _Transposed(_Convolution):
             dtype,
         )
 
-    def forward(self, input: Tensor) -> Tensor:
-        convolve = C.conv_transpose1d if self.dims == 1 else C.conv_transpose2d
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """The result; with `output_size`, its spatial sizes (or its shape), with the output padding that makes it that
+        large."""
         assert not isinstance(self.padding, str)
-        return convolve(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.dilation,
-        )
+        more = self.output_padding if output_size is None else self._reaching(input, output_size)
+        rest = (self.stride, self.padding, more, self.groups, self.dilation)
+        return _TRANSPOSE[self.dims](input, self.weight, self.bias, *rest)
+
+    def _reaching(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        """The output padding for a result of this size."""
+        op, dims, wanted = type(self).__name__, self.dims, list(output_size)
+        if len(wanted) == input.ndim:
+            wanted = wanted[-dims:]
+        if len(wanted) != dims:
+            message = f"output_size must have {dims} or {input.ndim} numbers, got {len(wanted)}"
+            raise ArgumentError(message, op=op, operands=[input.ttype])
+        assert not isinstance(self.padding, str)
+        least = [
+            (n - 1) * s - 2 * p + d * (k - 1) + 1
+            for n, s, p, d, k in zip(
+                input.shape[-dims:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True
+            )
+        ]
+        most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
+        if any(not low <= n <= high for low, n, high in zip(least, wanted, most, strict=True)):
+            message = f"output_size {wanted} must lie between {least} and {most}"
+            raise InvalidValueError(message, op=op, operands=[input.ttype])
+        return tuple([n - low for n, low in zip(wanted, least, strict=True)])
 
 
 class ConvTranspose1d(_Transposed):
@@ -205,6 +232,12 @@ class ConvTranspose2d(_Transposed):
     """`nn.functional.conv_transpose2d`; weight [in_channels, out_channels / groups, KH, KW]."""
 
     dims = 2
+
+
+class ConvTranspose3d(_Transposed):
+    """`nn.functional.conv_transpose3d`; weight [in_channels, out_channels / groups, KD, KH, KW]."""
+
+    dims = 3
 
 
 class Unfold(Module):

@@ -22,8 +22,11 @@ from kiln.activation import tanhshrink as tanhshrink
 from kiln.activation import threshold as threshold
 from kiln.convolution import conv1d as conv1d
 from kiln.convolution import conv2d as conv2d
+from kiln.convolution import conv3d as conv3d
+from kiln.convolution import conv_tbc as conv_tbc
 from kiln.convolution import conv_transpose1d as conv_transpose1d
 from kiln.convolution import conv_transpose2d as conv_transpose2d
+from kiln.convolution import conv_transpose3d as conv_transpose3d
 from kiln.convolution import fold as fold
 from kiln.convolution import unfold as unfold
 from kiln.distances import pdist as pdist

@@ -17,16 +17,16 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
 from kiln.nn import normalization as N
-from kiln.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from kiln.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from kiln.nn.linear import Linear
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
 __all__ = [
-    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConvTranspose1d",
-    "LazyConvTranspose2d", "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d", "LazyLinear",
-    "UninitializedBuffer", "UninitializedParameter",
+    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
+    "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d", "LazyLinear", "UninitializedBuffer", "UninitializedParameter",
 ]  # fmt: skip
 
 
@@ -253,6 +253,12 @@ class LazyConv2d(_LazyForward, Conv2d):
     cls_to_become = Conv2d
 
 
+class LazyConv3d(_LazyForward, Conv3d):
+    """`Conv3d`, with in_channels from the first call."""
+
+    cls_to_become = Conv3d
+
+
 class LazyConvTranspose1d(_LazyTransposed, ConvTranspose1d):
     """`ConvTranspose1d`, with in_channels from the first call."""
 
@@ -263,6 +269,12 @@ class LazyConvTranspose2d(_LazyTransposed, ConvTranspose2d):
     """`ConvTranspose2d`, with in_channels from the first call."""
 
     cls_to_become = ConvTranspose2d
+
+
+class LazyConvTranspose3d(_LazyTransposed, ConvTranspose3d):
+    """`ConvTranspose3d`, with in_channels from the first call."""
+
+    cls_to_become = ConvTranspose3d
 
 
 class _LazyNorm(LazyModuleMixin):

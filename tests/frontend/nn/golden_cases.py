@@ -222,3 +222,20 @@ for _mode in ("sum", "mean", "max"):
     _add(f"bag_last_{_mode}", "EmbeddingBag", [9, 3], ["c9 7", "o 0,3,7"], mode=_mode, include_last_offset=True,
          padding_idx=0)  # fmt: skip
 _add("bag_weights", "EmbeddingBag", [5, 3], ["c5 6", "o 0,4", "f 6"], mode="sum")
+
+# ------------------------------------------------------------------------------------------------- volumes
+
+_add("conv3d", "Conv3d", [2, 3, 2], ["f 2,2,3,4,3"])
+_add("conv3d_wide", "Conv3d", [4, 2, [3, 2, 1]], ["f 4,5,4,3"], stride=[2, 1, 1], padding=[1, 1, 0],
+     dilation=[1, 2, 1], groups=2, bias=False)  # fmt: skip
+_add("conv3d_same", "Conv3d", [1, 2, [2, 3, 4]], ["f 1,1,3,4,4"], padding="same")
+for _mode in ("reflect", "replicate", "circular"):
+    _add(f"conv3d_{_mode}", "Conv3d", [1, 2, 2], ["f 1,1,3,3,3"], padding=1, padding_mode=_mode)
+_add("convtranspose3d", "ConvTranspose3d", [2, 3, 2], ["f 2,2,2,3,2"])
+_add("convtranspose3d_wide", "ConvTranspose3d", [2, 4, [1, 2, 3]], ["f 2,3,2,2"], stride=[2, 1, 3], padding=[0, 1, 1],
+     output_padding=[1, 0, 2], dilation=[1, 3, 1], groups=2)  # fmt: skip
+_add("convtranspose3d_size", "ConvTranspose3d", [1, 2, 3], ["f 1,1,2,3,2"], {"call": {"output_size": [3, 6, 4]}},
+     stride=2, padding=1)  # fmt: skip
+_add("convtranspose2d_spread", "ConvTranspose2d", [2, 2, 2], ["f 1,2,3,2"], dilation=3, padding=[1, 0],
+     output_padding=[2, 1])  # fmt: skip
+_add("conv_tbc", "F.conv_tbc", [], ["f 4,2,3", "f 2,3,2", "f 2"])
