@@ -373,9 +373,12 @@ if TYPE_CHECKING:
     from kiln.pointwise import trunc as fix
     from kiln.pointwise import trunc as trunc
     from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from kiln.pooling import adaptive_max_pool1d_with_indices as adaptive_max_pool1d
     from kiln.pooling import avg_pool1d as avg_pool1d
     from kiln.pooling import max_pool1d as max_pool1d
+    from kiln.pooling import max_pool1d_with_indices as max_pool1d_with_indices
     from kiln.pooling import max_pool2d as max_pool2d
+    from kiln.pooling import max_pool3d as max_pool3d
     from kiln.printing import set_printoptions as set_printoptions
     from kiln.promotion import can_cast as can_cast
     from kiln.promotion import get_default_dtype as get_default_dtype
@@ -549,7 +552,10 @@ _NAMES = {
         "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
         "negative nextafter positive remainder round sign signbit subtract trunc"
     ),
-    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
+    "kiln.pooling": (
+        "adaptive_avg_pool1d adaptive_max_pool1d=adaptive_max_pool1d_with_indices avg_pool1d max_pool1d "
+        "max_pool1d_with_indices max_pool2d max_pool3d"
+    ),
     "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (

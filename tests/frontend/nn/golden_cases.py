@@ -239,3 +239,15 @@ _add("convtranspose3d_size", "ConvTranspose3d", [1, 2, 3], ["f 1,1,2,3,2"], {"ca
 _add("convtranspose2d_spread", "ConvTranspose2d", [2, 2, 2], ["f 1,2,3,2"], dilation=3, padding=[1, 0],
      output_padding=[2, 1])  # fmt: skip
 _add("conv_tbc", "F.conv_tbc", [], ["f 4,2,3", "f 2,3,2", "f 2"])
+
+for _ceil in (False, True):
+    _add(f"maxpool3d_{_ceil}", "MaxPool3d", [[2, 3, 1]], ["f 2,2,4,5,3"], stride=[2, 2, 1], padding=[1, 1, 0],
+         dilation=[1, 1, 2], return_indices=True, ceil_mode=_ceil)  # fmt: skip
+    _add(f"avgpool3d_{_ceil}", "AvgPool3d", [[2, 3, 2]], ["f 2,2,4,5,3"], stride=[2, 2, 1], padding=[1, 1, 0],
+         ceil_mode=_ceil, count_include_pad=_ceil)  # fmt: skip
+    _add(f"lppool3d_{_ceil}", "LPPool3d", [3, 2], ["p 2,4,3,5"], ceil_mode=_ceil)
+_add("adaptiveavgpool3d", "AdaptiveAvgPool3d", [[3, None, 2]], ["f 2,2,4,2,3"])
+_add("adaptivemaxpool3d", "AdaptiveMaxPool3d", [[3, None, 2]], ["f 2,2,4,2,3"], return_indices=True)
+for _dims, _shape in ((2, "2,2,7,6"), (3, "2,2,5,7,6")):
+    _add(f"fractional{_dims}d", f"FractionalMaxPool{_dims}d", [2], [f"f {_shape}"], output_size=3,
+         return_indices=True, _random_samples={"tensor": f"p 2,2,{_dims}"})  # fmt: skip
