@@ -31,6 +31,7 @@ from kiln.nn.activations import Softsign as Softsign
 from kiln.nn.activations import Tanh as Tanh
 from kiln.nn.activations import Tanhshrink as Tanhshrink
 from kiln.nn.activations import Threshold as Threshold
+from kiln.nn.adaptive import AdaptiveLogSoftmaxWithLoss as AdaptiveLogSoftmaxWithLoss
 from kiln.nn.attention import MultiheadAttention as MultiheadAttention
 from kiln.nn.attention import Transformer as Transformer
 from kiln.nn.attention import TransformerDecoder as TransformerDecoder
@@ -94,6 +95,7 @@ from kiln.nn.losses import MultiLabelMarginLoss as MultiLabelMarginLoss
 from kiln.nn.losses import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
 from kiln.nn.losses import MultiMarginLoss as MultiMarginLoss
 from kiln.nn.losses import NLLLoss as NLLLoss
+from kiln.nn.losses import NLLLoss2d as NLLLoss2d
 from kiln.nn.losses import PoissonNLLLoss as PoissonNLLLoss
 from kiln.nn.losses import SmoothL1Loss as SmoothL1Loss
 from kiln.nn.losses import SoftMarginLoss as SoftMarginLoss
@@ -103,6 +105,7 @@ from kiln.nn.module import Module as Module
 from kiln.nn.normalization import BatchNorm1d as BatchNorm1d
 from kiln.nn.normalization import BatchNorm2d as BatchNorm2d
 from kiln.nn.normalization import BatchNorm3d as BatchNorm3d
+from kiln.nn.normalization import CrossMapLRN2d as CrossMapLRN2d
 from kiln.nn.normalization import GroupNorm as GroupNorm
 from kiln.nn.normalization import InstanceNorm1d as InstanceNorm1d
 from kiln.nn.normalization import InstanceNorm2d as InstanceNorm2d
@@ -110,6 +113,7 @@ from kiln.nn.normalization import InstanceNorm3d as InstanceNorm3d
 from kiln.nn.normalization import LayerNorm as LayerNorm
 from kiln.nn.normalization import LocalResponseNorm as LocalResponseNorm
 from kiln.nn.normalization import RMSNorm as RMSNorm
+from kiln.nn.normalization import SyncBatchNorm as SyncBatchNorm
 from kiln.nn.parameter import Buffer as Buffer
 from kiln.nn.parameter import Parameter as Parameter
 from kiln.nn.pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d

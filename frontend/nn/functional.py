@@ -53,6 +53,14 @@ from kiln.nn.fn_dropout import dropout1d as dropout1d
 from kiln.nn.fn_dropout import dropout2d as dropout2d
 from kiln.nn.fn_dropout import dropout3d as dropout3d
 from kiln.nn.fn_dropout import feature_alpha_dropout as feature_alpha_dropout
+from kiln.nn.fn_inplace import celu_ as celu_
+from kiln.nn.fn_inplace import elu_ as elu_
+from kiln.nn.fn_inplace import hardtanh_ as hardtanh_
+from kiln.nn.fn_inplace import leaky_relu_ as leaky_relu_
+from kiln.nn.fn_inplace import relu_ as relu_
+from kiln.nn.fn_inplace import rrelu_ as rrelu_
+from kiln.nn.fn_inplace import selu_ as selu_
+from kiln.nn.fn_inplace import threshold_ as threshold_
 from kiln.nn.fn_linear import bilinear as bilinear
 from kiln.nn.fn_linear import cosine_similarity as cosine_similarity
 from kiln.nn.fn_linear import normalize as normalize
@@ -87,6 +95,8 @@ from kiln.padding import pad as pad
 from kiln.padding import pixel_shuffle as pixel_shuffle
 from kiln.padding import pixel_unshuffle as pixel_unshuffle
 from kiln.padding import upsample as upsample
+from kiln.padding import upsample_bilinear as upsample_bilinear
+from kiln.padding import upsample_nearest as upsample_nearest
 from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
 from kiln.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
 from kiln.pooling import adaptive_avg_pool3d as adaptive_avg_pool3d

@@ -443,7 +443,7 @@ def test_nearest() -> None:
     close(F.interpolate(t, size=(2, 7)), x[:, :, [0, 1]][:, :, :, [0, 0, 1, 2, 2, 3, 4]])
     close(F.interpolate(t, size=(3, 2), mode="nearest-exact"), x[:, :, :, [1, 3]])
     check(lambda x: F.interpolate(x, size=(2, 7)), x)
-    check(lambda x: F.upsample(x, scale_factor=(3, 1)), x)
+    check(lambda x: F.interpolate(x, scale_factor=(3, 1)), x)
 
 
 def test_linear() -> None:

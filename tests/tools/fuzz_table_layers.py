@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fuzz_programs import FLOATS
-from fuzz_table import TABLE, Draw, Drawn, F, calling, entry
+from fuzz_table import TABLE, VIEWS, Draw, Drawn, F, calling, entry, through
 from fuzz_table_nn import add_conv, add_pool, image
 
 for _transposed in (False, True):
@@ -58,3 +58,32 @@ def _(d: Draw) -> Drawn:
     taps, out, pad = d.int(1, 3), d.int(1, 3), d.int(1, 2)
     w = d.new((taps, d.size(k)[2], out), d.name(k))
     return [k, w, d.new((out,), d.name(k))], calling(F.conv_tbc, pad), None
+
+
+def add_in_place(name: str, rest: tuple[Any, ...]) -> None:
+    def draw(d: Draw) -> Drawn:
+        view = d.one([0, 1, 2, 3, VIEWS])
+        k = d.take(FLOATS, 1 if view else 0)
+        return [k], through(view, calling(getattr(F, name), *rest)), None
+
+    TABLE[name] = draw
+
+
+for _name, _rest in (
+    ("relu_", ()), ("elu_", (0.7,)), ("selu_", ()), ("celu_", (0.7,)), ("leaky_relu_", (0.3,)),
+    ("hardtanh_", (-0.4, 0.6)), ("threshold_", (0.1, 2.0)), ("rrelu_", (0.1, 0.3, True)),
+):  # fmt: skip
+    add_in_place(_name, _rest)
+
+
+@entry("upsample_nearest", "upsample_bilinear")
+def _(d: Draw) -> Drawn:
+    upsample = d.one([F.upsample_nearest, F.upsample_bilinear])
+    more = {"size": d.int(1, 9)} if d.flip() else {"scale_factor": d.one([2, 0.5, 1.5])}
+    return [image(d, 2)], calling(upsample, **more), None
+
+
+@entry("native_channel_shuffle")
+def _(d: Draw) -> Drawn:
+    groups = d.int(1, 3)
+    return [image(d, 2, groups * d.int(1, 2))], calling(F.native_channel_shuffle, groups), None

@@ -251,3 +251,15 @@ _add("adaptivemaxpool3d", "AdaptiveMaxPool3d", [[3, None, 2]], ["f 2,2,4,2,3"], 
 for _dims, _shape in ((2, "2,2,7,6"), (3, "2,2,5,7,6")):
     _add(f"fractional{_dims}d", f"FractionalMaxPool{_dims}d", [2], [f"f {_shape}"], output_size=3,
          return_indices=True, _random_samples={"tensor": f"p 2,2,{_dims}"})  # fmt: skip
+
+# -------------------------------------------------------------------------------------------- seldom used
+
+_add("adaptive_softmax", "AdaptiveLogSoftmaxWithLoss", [8, 9, [2, 5]], ["f 6,8", "c9 6"], div_value=2.0)
+_add("adaptive_softmax_bias", "AdaptiveLogSoftmaxWithLoss", [4, 5, [3]], ["f 4", "c5"], head_bias=True)
+for _mode, _options in (("train", {"calls": 2}), ("eval", EVAL)):
+    _add(f"syncbatchnorm_{_mode}", "SyncBatchNorm", [3], ["f 4,3,2"], _options)
+_add("interpolate_area_3d", "F.interpolate", [], ["f 1,2,4,3,5"], size=[2, 2, 3], mode="area")
+for _name, _rest in (("threshold_", [0.1, -3.0]), ("hardtanh_", [-0.4, 0.6])):
+    _add(_name, f"F.{_name}", _rest, ["f 4,5!"])
+for _name in ("relu_", "elu_", "selu_", "celu_", "leaky_relu_", "rrelu_"):
+    _add(_name, f"F.{_name}", [], ["f 4,5!"])
