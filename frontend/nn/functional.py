@@ -127,3 +127,5 @@ from kiln.unpooling import fractional_max_pool3d_with_indices as fractional_max_
 from kiln.unpooling import max_unpool1d as max_unpool1d
 from kiln.unpooling import max_unpool2d as max_unpool2d
 from kiln.unpooling import max_unpool3d as max_unpool3d
+
+native_channel_shuffle = channel_shuffle
