@@ -1,7 +1,11 @@
 """Modules, layers, losses and initial values, under PyTorch's names."""
 
+from kiln.nn import common_types as common_types
 from kiln.nn import functional as functional
 from kiln.nn import init as init
+from kiln.nn import modules as modules
+from kiln.nn import parallel as parallel
+from kiln.nn import parameter as parameter
 from kiln.nn import utils as utils
 from kiln.nn.activations import CELU as CELU
 from kiln.nn.activations import ELU as ELU
@@ -70,8 +74,6 @@ from kiln.nn.lazy import LazyInstanceNorm1d as LazyInstanceNorm1d
 from kiln.nn.lazy import LazyInstanceNorm2d as LazyInstanceNorm2d
 from kiln.nn.lazy import LazyInstanceNorm3d as LazyInstanceNorm3d
 from kiln.nn.lazy import LazyLinear as LazyLinear
-from kiln.nn.lazy import UninitializedBuffer as UninitializedBuffer
-from kiln.nn.lazy import UninitializedParameter as UninitializedParameter
 from kiln.nn.linear import Bilinear as Bilinear
 from kiln.nn.linear import CosineSimilarity as CosineSimilarity
 from kiln.nn.linear import Flatten as Flatten
@@ -114,8 +116,11 @@ from kiln.nn.normalization import LayerNorm as LayerNorm
 from kiln.nn.normalization import LocalResponseNorm as LocalResponseNorm
 from kiln.nn.normalization import RMSNorm as RMSNorm
 from kiln.nn.normalization import SyncBatchNorm as SyncBatchNorm
+from kiln.nn.parallel import DataParallel as DataParallel
 from kiln.nn.parameter import Buffer as Buffer
 from kiln.nn.parameter import Parameter as Parameter
+from kiln.nn.parameter import UninitializedBuffer as UninitializedBuffer
+from kiln.nn.parameter import UninitializedParameter as UninitializedParameter
 from kiln.nn.pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
 from kiln.nn.pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from kiln.nn.pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d

@@ -23,7 +23,7 @@ _CONVOLVE = {1: C.conv1d, 2: C.conv2d, 3: C.conv3d}
 _TRANSPOSE = {1: C.conv_transpose1d, 2: C.conv_transpose2d, 3: C.conv_transpose3d}
 
 
-class _Convolution(Module):
+class _ConvNd(Module):
     """What the layers share: weight and bias, uniform in +-1/sqrt(elements that a result sees)."""
 
     dims: int
@@ -107,7 +107,7 @@ class _Convolution(Module):
         return text
 
 
-class _Forward(_Convolution):
+class _Forward(_ConvNd):
     """Convolution of `dims` dimensions."""
 
     def __init__(
@@ -158,7 +158,7 @@ class Conv3d(_Forward):
     dims = 3
 
 
-class _Transposed(_Convolution):
+class _ConvTransposeNd(_ConvNd):
     """Transposed convolution of `dims` dimensions."""
 
     transposed = True
@@ -222,19 +222,19 @@ class _Transposed(_Convolution):
         return tuple([n - low for n, low in zip(wanted, least, strict=True)])
 
 
-class ConvTranspose1d(_Transposed):
+class ConvTranspose1d(_ConvTransposeNd):
     """`nn.functional.conv_transpose1d`; weight [in_channels, out_channels / groups, K]."""
 
     dims = 1
 
 
-class ConvTranspose2d(_Transposed):
+class ConvTranspose2d(_ConvTransposeNd):
     """`nn.functional.conv_transpose2d`; weight [in_channels, out_channels / groups, KH, KW]."""
 
     dims = 2
 
 
-class ConvTranspose3d(_Transposed):
+class ConvTranspose3d(_ConvTransposeNd):
     """`nn.functional.conv_transpose3d`; weight [in_channels, out_channels / groups, KD, KH, KW]."""
 
     dims = 3

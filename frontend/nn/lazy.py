@@ -6,21 +6,18 @@ state, makes them parameters (the same objects), and then the layer is one of th
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from typing import Any
 
-from kiln.base import MODES
 from kiln.convolution import Sizes
 from kiln.creation import empty
-from kiln.errors import CaptureError, InvalidValueError, ShapeError
+from kiln.errors import InvalidValueError, ShapeError
 from kiln.ir import types as T
-from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
 from kiln.nn import normalization as N
 from kiln.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from kiln.nn.linear import Linear
 from kiln.nn.module import Module
-from kiln.nn.parameter import Parameter
+from kiln.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter, UninitializedTensorMixin
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -28,63 +25,6 @@ __all__ = [
     "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
     "LazyInstanceNorm3d", "LazyLinear", "UninitializedBuffer", "UninitializedParameter",
 ]  # fmt: skip
-
-
-class _Uninitialized(Tensor):
-    """What waits for its shape."""
-
-    __slots__ = ()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """There is none: InvalidValueError."""
-        raise InvalidValueError("an uninitialized parameter or buffer has no shape", fix="call the module once before")
-
-    def materialize(self, shape: Any, device: Any = None, dtype: DType | None = None) -> None:
-        """Become a parameter (or a buffer) of this shape; its elements are not set."""
-        if MODES.recorder is not None:
-            raise CaptureError("a lazy module's parameters can't be made in a capture", fix="call it once before")
-        made = empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
-        self._buffer, self._ptr, self._layout = made._buffer, made._ptr, made._layout
-        object.__setattr__(self, "__class__", Parameter if isinstance(self, Parameter) else Tensor)
-
-    def detach(self) -> Tensor:
-        """Itself: it has no history."""
-        return self
-
-    def __kiln_bind__(self, op: OpDef, operands: Any, attrs: Attrs) -> tuple[Any, ...]:
-        if op.name == "cast":  # Module.to(dtype)
-            return (empty(0, dtype=cast("DType", attrs["dtype"])),)
-        raise InvalidValueError(
-            "an uninitialized parameter or buffer has no value", op=op.name, fix="call the module once before"
-        )
-
-    def __repr__(self, **_: Any) -> str:
-        return f"<{type(self).__name__}>"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)  # type: ignore[call-arg]
-        return copied
-
-
-class UninitializedParameter(_Uninitialized, Parameter):
-    """A parameter whose shape is not known yet; `materialize` makes it one."""
-
-    __slots__ = ()
-
-    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: DType | None = None) -> None:
-        Parameter.__init__(self, empty(0, device=device, dtype=dtype), requires_grad)
-
-
-class UninitializedBuffer(_Uninitialized):
-    """A buffer whose shape is not known yet; `materialize` makes it a tensor."""
-
-    __slots__ = ()
-
-    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: DType | None = None) -> None:
-        made = empty(0, device=device, dtype=dtype)
-        Tensor.__init__(self, made._buffer, made._ptr, made._layout)
-        self.requires_grad_(requires_grad)
 
 
 class LazyModuleMixin(Module):
@@ -99,7 +39,7 @@ class LazyModuleMixin(Module):
     def has_uninitialized_params(self) -> bool:
         """Whether any parameter or buffer of this module itself waits for its shape."""
         own = (*self._parameters.values(), *self._buffers.values())
-        return any(isinstance(x, _Uninitialized) for x in own)
+        return any(isinstance(x, UninitializedTensorMixin) for x in own)
 
     def initialize_parameters(self, *args: Any, **kwargs: Any) -> None:
         """Materialize the parameters for these arguments of `forward`; subclasses define it."""
@@ -146,7 +86,7 @@ class LazyLinear(LazyModuleMixin, Linear):
 
 
 def _materialize(x: Tensor | None, shape: tuple[int, ...]) -> None:
-    if isinstance(x, _Uninitialized):
+    if isinstance(x, UninitializedTensorMixin):
         x.materialize(shape)
 
 

@@ -29,7 +29,7 @@ def _reset(weight: Parameter | None, bias: Parameter | None) -> None:
         init.zeros_(bias)
 
 
-class _RunningNorm(Module):
+class _NormBase(Module):
     """What batch and instance normalisation share: a weight and a bias per channel (`affine`), and running statistics
     as buffers (`track_running_stats`)."""
 
@@ -87,7 +87,7 @@ class _RunningNorm(Module):
         )
 
 
-class _BatchNorm(_RunningNorm):
+class _BatchNorm(_NormBase):
     def __init__(
         self,
         num_features: int,
@@ -191,7 +191,7 @@ class SyncBatchNorm(_BatchNorm):
         return made
 
 
-class _InstanceNorm(_RunningNorm):
+class _InstanceNorm(_NormBase):
     def __init__(
         self,
         num_features: int,

@@ -23,7 +23,7 @@ _UNPOOL = {1: U.max_unpool1d, 2: U.max_unpool2d, 3: U.max_unpool3d}
 _FRACTIONAL = {2: U.fractional_max_pool2d, 3: U.fractional_max_pool3d}
 
 
-class _MaxPool(Module):
+class _MaxPoolNd(Module):
     dims: int
 
     def __init__(
@@ -48,25 +48,25 @@ class _MaxPool(Module):
         return f"{window}, dilation={self.dilation}, ceil_mode={self.ceil_mode}"
 
 
-class MaxPool1d(_MaxPool):
+class MaxPool1d(_MaxPoolNd):
     """`nn.functional.max_pool1d`."""
 
     dims = 1
 
 
-class MaxPool2d(_MaxPool):
+class MaxPool2d(_MaxPoolNd):
     """`nn.functional.max_pool2d`."""
 
     dims = 2
 
 
-class MaxPool3d(_MaxPool):
+class MaxPool3d(_MaxPoolNd):
     """`nn.functional.max_pool3d`."""
 
     dims = 3
 
 
-class _MaxUnpool(Module):
+class _MaxUnpoolNd(Module):
     dims: int
 
     def __init__(self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0) -> None:
@@ -82,19 +82,19 @@ class _MaxUnpool(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class MaxUnpool1d(_MaxUnpool):
+class MaxUnpool1d(_MaxUnpoolNd):
     """`nn.functional.max_unpool1d`."""
 
     dims = 1
 
 
-class MaxUnpool2d(_MaxUnpool):
+class MaxUnpool2d(_MaxUnpoolNd):
     """`nn.functional.max_unpool2d`."""
 
     dims = 2
 
 
-class MaxUnpool3d(_MaxUnpool):
+class MaxUnpool3d(_MaxUnpoolNd):
     """`nn.functional.max_unpool3d`."""
 
     dims = 3
@@ -213,7 +213,7 @@ class AvgPool3d(Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
-class _LPPool(Module):
+class _LPPoolNd(Module):
     dims: int
 
     def __init__(
@@ -230,19 +230,19 @@ class _LPPool(Module):
         return f"norm_type={self.norm_type}, {window}"
 
 
-class LPPool1d(_LPPool):
+class LPPool1d(_LPPoolNd):
     """`nn.functional.lp_pool1d`."""
 
     dims = 1
 
 
-class LPPool2d(_LPPool):
+class LPPool2d(_LPPoolNd):
     """`nn.functional.lp_pool2d`."""
 
     dims = 2
 
 
-class LPPool3d(_LPPool):
+class LPPool3d(_LPPoolNd):
     """`nn.functional.lp_pool3d`."""
 
     dims = 3
@@ -307,7 +307,7 @@ class AdaptiveMaxPool3d(_AdaptiveMax):
 # --------------------------------------------------------------------------------------------- padding
 
 
-class _Pad(Module):
+class _PadNd(Module):
     dims: int
     mode: str
 
@@ -321,7 +321,7 @@ class _Pad(Module):
         return f"{self.padding}"
 
 
-class _ConstantPad(_Pad):
+class _ConstantPadNd(_PadNd):
     mode = "constant"
 
     def __init__(self, padding: int | Sequence[int], value: float) -> None:
@@ -335,19 +335,19 @@ class _ConstantPad(_Pad):
         return f"padding={self.padding}, value={self.value}"
 
 
-class ConstantPad1d(_ConstantPad):
+class ConstantPad1d(_ConstantPadNd):
     """`value` before and behind the last dimension."""
 
     dims = 1
 
 
-class ConstantPad2d(_ConstantPad):
+class ConstantPad2d(_ConstantPadNd):
     """`value` around the last two dimensions: left, right, above, below."""
 
     dims = 2
 
 
-class _ZeroPad(_ConstantPad):
+class _ZeroPad(_ConstantPadNd):
     def __init__(self, padding: int | Sequence[int]) -> None:
         super().__init__(padding, 0.0)
 
@@ -367,43 +367,43 @@ class ZeroPad2d(_ZeroPad):
     dims = 2
 
 
-class ReflectionPad1d(_Pad):
+class ReflectionPad1d(_PadNd):
     """The elements before the edge again, in reverse."""
 
     dims, mode = 1, "reflect"
 
 
-class ReflectionPad2d(_Pad):
+class ReflectionPad2d(_PadNd):
     """`ReflectionPad1d` of both dimensions: left, right, above, below."""
 
     dims, mode = 2, "reflect"
 
 
-class ReplicationPad1d(_Pad):
+class ReplicationPad1d(_PadNd):
     """The edge again."""
 
     dims, mode = 1, "replicate"
 
 
-class ReplicationPad2d(_Pad):
+class ReplicationPad2d(_PadNd):
     """`ReplicationPad1d` of both dimensions: left, right, above, below."""
 
     dims, mode = 2, "replicate"
 
 
-class CircularPad1d(_Pad):
+class CircularPad1d(_PadNd):
     """The elements of the other end."""
 
     dims, mode = 1, "circular"
 
 
-class CircularPad2d(_Pad):
+class CircularPad2d(_PadNd):
     """`CircularPad1d` of both dimensions: left, right, above, below."""
 
     dims, mode = 2, "circular"
 
 
-class ConstantPad3d(_ConstantPad):
+class ConstantPad3d(_ConstantPadNd):
     """`value` around the last three dimensions: left, right, above, below, before, behind."""
 
     dims = 3
@@ -415,19 +415,19 @@ class ZeroPad3d(_ZeroPad):
     dims = 3
 
 
-class ReflectionPad3d(_Pad):
+class ReflectionPad3d(_PadNd):
     """`ReflectionPad1d` of three dimensions: left, right, above, below, before, behind."""
 
     dims, mode = 3, "reflect"
 
 
-class ReplicationPad3d(_Pad):
+class ReplicationPad3d(_PadNd):
     """`ReplicationPad1d` of three dimensions: left, right, above, below, before, behind."""
 
     dims, mode = 3, "replicate"
 
 
-class CircularPad3d(_Pad):
+class CircularPad3d(_PadNd):
     """`CircularPad1d` of three dimensions: left, right, above, below, before, behind."""
 
     dims, mode = 3, "circular"
