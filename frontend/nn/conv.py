@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from kiln import convolution as C
 from kiln.convolution import Sizes, at_least, sizes
@@ -11,7 +12,7 @@ from kiln.creation import empty
 from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.nn import init
-from kiln.nn.module import Module
+from kiln.nn.module import Module, on_cpu
 from kiln.nn.parameter import Parameter
 from kiln.padding import pad
 from kiln.tensor import Tensor
@@ -41,9 +42,11 @@ class _ConvNd(Module):
         groups: int,
         bias: bool,
         padding_mode: str,
+        device: Any,
         dtype: DType | None,
     ) -> None:
         op, dims = type(self).__name__, self.dims
+        on_cpu(op, device)
         at_least(op, "groups", sizes(op, "groups", groups, 1), 1)
         for name, n in (("in_channels", in_channels), ("out_channels", out_channels)):
             at_least(op, name, sizes(op, name, n, 1), 0)
@@ -121,12 +124,11 @@ class _Forward(_ConvNd):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias, padding_mode, dtype
-        )
+        walk = (kernel_size, stride, padding, dilation, 0)
+        super().__init__(in_channels, out_channels, *walk, groups, bias, padding_mode, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         padding: tuple[int, ...] | str = self.padding
@@ -175,7 +177,7 @@ class _ConvTransposeNd(_ConvNd):
         bias: bool = True,
         dilation: Sizes = 1,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
         super().__init__(
@@ -189,6 +191,7 @@ class _ConvTransposeNd(_ConvNd):
             groups,
             bias,
             padding_mode,
+            device,
             dtype,
         )
 

@@ -145,7 +145,7 @@ class _LazyForward(_LazyConvolution):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
         if out_channels % groups:
@@ -153,7 +153,7 @@ class _LazyForward(_LazyConvolution):
                 f"out_channels {out_channels} can't be divided into {groups} groups", op=type(self).__name__
             )
         args = (0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode)
-        super().__init__(*args, dtype=dtype)  # type: ignore[call-arg]
+        super().__init__(*args, device, dtype)  # type: ignore[call-arg]
         self._wait(out_channels, bias, dtype)
 
 
@@ -169,7 +169,7 @@ class _LazyTransposed(_LazyConvolution):
         bias: bool = True,
         dilation: Sizes = 1,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
         if out_channels % groups:
@@ -177,7 +177,7 @@ class _LazyTransposed(_LazyConvolution):
                 f"out_channels {out_channels} can't be divided into {groups} groups", op=type(self).__name__
             )
         args = (0, 0, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode)
-        super().__init__(*args, dtype=dtype)  # type: ignore[call-arg]
+        super().__init__(*args, device, dtype)  # type: ignore[call-arg]
         self._wait(out_channels, bias, dtype)
 
 
@@ -272,12 +272,14 @@ class _LazyBatchNorm(_LazyNorm):
 
 
 class _LazyInstanceNorm(_LazyNorm):
+    """`affine` and `track_running_stats` are not the defaults of the layer that it becomes, as in PyTorch."""
+
     def __init__(
         self,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
+        affine: bool = True,
+        track_running_stats: bool = True,
         device: Any = None,
         dtype: DType | None = None,
         *,

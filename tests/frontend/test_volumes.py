@@ -182,6 +182,12 @@ def test_padding_modes(mode: str) -> None:
     np.testing.assert_allclose(layer(kiln.from_numpy(x)).detach().numpy(), wanted, rtol=1e-12, atol=1e-12)
 
 
+def test_devices_of_layers() -> None:
+    assert nn.Conv2d(2, 3, 1, device="cpu", dtype=kiln.float64).weight.dtype is kiln.float64
+    with pytest.raises(kiln.NotYetError, match="Conv3d"):
+        nn.Conv3d(2, 3, 1, device="cuda")
+
+
 def test_half_types_round_once() -> None:
     x, w = (kiln.randn(*s).to(kiln.bfloat16) for s in ((2, 3, 4, 4, 4), (2, 3, 3, 3, 3)))
     wide = F.conv3d(x.float(), w.float(), padding=1).to(kiln.bfloat16)

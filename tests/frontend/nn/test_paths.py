@@ -88,6 +88,12 @@ def test_one_device() -> None:
             call()
 
 
+def test_memory_formats_change_nothing() -> None:
+    net = nn.Conv2d(1, 1, 1)
+    assert nn.utils.convert_conv2d_weight_memory_format(net, kiln.channels_last) is net
+    assert nn.utils.convert_conv3d_weight_memory_format(net, kiln.channels_last_3d) is net
+
+
 def test_lazy_parameters() -> None:
     assert (
         is_lazy(UninitializedParameter()) and is_lazy(nn.UninitializedBuffer()) and not is_lazy(nn.Linear(1, 1).weight)
