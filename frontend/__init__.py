@@ -68,9 +68,12 @@ if TYPE_CHECKING:
     from kiln.contraction import vdot as vdot
     from kiln.convolution import conv1d as conv1d
     from kiln.convolution import conv2d as conv2d
+    from kiln.convolution import conv3d as conv3d
+    from kiln.convolution import conv_tbc as conv_tbc
     from kiln.convolution import conv_transpose1d as conv_transpose1d
     from kiln.convolution import conv_transpose2d as conv_transpose2d
     from kiln.copies import *  # noqa: F403
+    from kiln.convolution import conv_transpose3d as conv_transpose3d
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
     from kiln.creation import as_tensor as asarray
@@ -374,9 +377,12 @@ if TYPE_CHECKING:
     from kiln.pointwise import trunc as fix
     from kiln.pointwise import trunc as trunc
     from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from kiln.pooling import adaptive_max_pool1d_with_indices as adaptive_max_pool1d
     from kiln.pooling import avg_pool1d as avg_pool1d
     from kiln.pooling import max_pool1d as max_pool1d
+    from kiln.pooling import max_pool1d_with_indices as max_pool1d_with_indices
     from kiln.pooling import max_pool2d as max_pool2d
+    from kiln.pooling import max_pool3d as max_pool3d
     from kiln.printing import set_printoptions as set_printoptions
     from kiln.promotion import can_cast as can_cast
     from kiln.promotion import get_default_dtype as get_default_dtype
@@ -504,13 +510,13 @@ _NAMES = {
     "kiln.contraction": (
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),
-    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.copies": (
         "alias_copy as_strided_copy as_strided_scatter detach_copy diagonal_copy empty_permuted expand_copy fill "
         "narrow_copy nonzero_static permute_copy range rsub scalar_tensor select_copy slice_copy split_copy "
         "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk "
         "unsafe_split unsafe_split_with_sizes unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy"
     ),
+    "kiln.convolution": "conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d",
     "kiln.creation": (
         "arange as_tensor asarray=as_tensor empty empty_like eye from_numpy full full_like ones ones_like "
         "tensor zeros zeros_like"
@@ -586,7 +592,10 @@ _NAMES = {
         "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
         "negative nextafter positive remainder round sign signbit subtract trunc"
     ),
-    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
+    "kiln.pooling": (
+        "adaptive_avg_pool1d adaptive_max_pool1d=adaptive_max_pool1d_with_indices avg_pool1d max_pool1d "
+        "max_pool1d_with_indices max_pool2d max_pool3d"
+    ),
     "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (

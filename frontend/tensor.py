@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, differences, dispatch, indexing, inplace, special, spectral
+from kiln import activation, autograd, differences, dispatch, indexing, inplace, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
 from kiln import distances as D
@@ -234,6 +234,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     neg, abs, square, sqrt, rsqrt, reciprocal = F.neg, F.abs, F.square, F.sqrt, F.rsqrt, F.reciprocal
     exp, log, tanh, erf, sin, cos = F.exp, F.log, F.tanh, F.erf, F.sin, F.cos
     sigmoid, relu, softmax, log_softmax = F.sigmoid, F.relu, F.softmax, F.log_softmax
+    hardshrink, prelu = activation.hardshrink, activation.prelu
     maximum, minimum, clamp = F.maximum, F.minimum, F.clamp
     eq, ne, lt, le, gt, ge = F.eq, F.ne, F.lt, F.le, F.gt, F.ge
     logical_and, logical_or, logical_not = F.logical_and, F.logical_or, F.logical_not
