@@ -599,6 +599,7 @@ _MODULES = frozenset(
         "nn",
         "optim",
         "data",
+        "distributions",
         "utils",
         "jit",
         "autograd",
