@@ -7,7 +7,8 @@
 Each distribution has its module. `constraints.py` says what parameters and samples satisfy, `transforms.py` holds
 invertible functions, `constraint_registry.py` finds one for a constraint, `kl.py` and `divergences.py` hold the
 divergences, and `sampling.py` says how gamma and binomial numbers are drawn. All random numbers come from kiln's
-default generator and are made of its random ops, so that what samples can be captured and compiled, and draws then the same.
+default generator and are made of its random ops, so that what samples can be captured and compiled, and draws then
+the same.
 """
 
 from __future__ import annotations

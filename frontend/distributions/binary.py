@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kiln import functional as F
+from kiln.activation import logsigmoid
 from kiln.distributions.distribution import Distribution
 from kiln.distributions.utils import lazy_property, logits_to_probs, probs_to_logits
-from kiln.maths import log1p
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -46,5 +45,5 @@ class BinaryDistribution(Distribution):
 
 
 def negative_log_likelihood(logits: Tensor, value: Tensor) -> Tensor:
-    """-log of the probability of `value` by these log-odds: max(l, 0) - l v + log(1 + exp(-|l|))."""
-    return F.clamp(logits, 0.0) - logits * value + log1p(F.exp(-F.abs(logits)))
+    """-log of the probability of `value` by these log-odds, precise for both outcomes."""
+    return -value * logsigmoid(logits) - (1 - value) * logsigmoid(-logits)

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
+from kiln.activation import logsigmoid
 from kiln.autograd.grad_mode import no_grad
 from kiln.creation import arange
 from kiln.distributions import constraints, sampling
 from kiln.distributions.binary import BinaryDistribution
 from kiln.distributions.distribution import enumerated
 from kiln.distributions.utils import broadcast_all
-from kiln.maths import lgamma, log1p
+from kiln.maths import lgamma
 from kiln.pointwise import floor
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Binomial(BinaryDistribution):
             self._validate_sample(value)
         n, logits = self.total_count, self.logits
         ways = lgamma(n + 1) - lgamma(value + 1) - lgamma(n - value + 1)
-        return value * logits - n * (F.clamp(logits, 0.0) + log1p(F.exp(-F.abs(logits)))) + ways
+        return value * logits + n * logsigmoid(-logits) + ways
 
     def entropy(self) -> Tensor:
         """The sum over all values; `total_count` must be the same in the whole batch."""

@@ -41,7 +41,7 @@ class GeneralizedPareto(Distribution):
         return constraints.interval(self.loc, F.where(c < 0, end, math.inf))
 
     def _split(self) -> tuple[Tensor, Tensor]:
-        """Where the concentration counts as 0, and one to divide by."""
+        """Where the concentration counts as 0, where formulas are linear in it, and one to divide by."""
         zero = isclose(self.concentration, zeros_like(self.concentration))
         return zero, F.where(zero, 1.0, self.concentration)
 
@@ -75,7 +75,7 @@ class GeneralizedPareto(Distribution):
         zero, c = self._split()
         power = 1 / c + 1
         formula = F.where(power == 0, 0.0, power * log1p(c * z))
-        return -F.log(self.scale) - F.where(zero, z, formula)
+        return -F.log(self.scale) - F.where(zero, z + self.concentration * (z - 0.5 * z * z), formula)
 
     def log_survival_function(self, value: Tensor) -> Tensor:
         """log of the probability of more than `value`."""
@@ -83,7 +83,7 @@ class GeneralizedPareto(Distribution):
             self._validate_sample(value)
         z = (value - self.loc) / self.scale
         zero, c = self._split()
-        return F.where(zero, -z, -log1p(c * z) / c)
+        return F.where(zero, 0.5 * self.concentration * z * z - z, -log1p(c * z) / c)
 
     def log_cdf(self, value: Tensor) -> Tensor:
         """log of `cdf`."""
@@ -97,7 +97,8 @@ class GeneralizedPareto(Distribution):
         """The inverse of `cdf`."""
         zero, c = self._split()
         log_rest = log1p(-value)
-        return F.where(zero, self.loc - self.scale * log_rest, self.loc + self.scale / c * expm1(-c * log_rest))
+        near_zero = 0.5 * self.concentration * log_rest * log_rest - log_rest
+        return self.loc + self.scale * F.where(zero, near_zero, expm1(-c * log_rest) / c)
 
     def entropy(self) -> Tensor:
         """log(scale) + concentration + 1."""

@@ -42,8 +42,10 @@ class LKJCholesky(Distribution):
         self.dim = dim
         (self.concentration,) = broadcast_all(concentration)
         marginal = self.concentration + 0.5 * (dim - 2)
-        offset = F.clamp(arange(dim, dtype=self.concentration.dtype) - 1, 0.0)  # nothing is drawn for the first row
-        self._beta = Beta(offset + 0.5, marginal.unsqueeze(-1) - 0.5 * offset)
+        offset = 0.5 * F.clamp(
+            arange(dim, dtype=self.concentration.dtype) - 1, 0.0
+        )  # nothing is drawn for the first row
+        self._beta = Beta(offset + 0.5, marginal.unsqueeze(-1) - offset)
         super().__init__(self.concentration.shape, (dim, dim), validate_args)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
