@@ -651,6 +651,7 @@ _MODULES = frozenset(
         "nn",
         "optim",
         "data",
+        "distributions",
         "utils",
         "jit",
         "autograd",
