@@ -116,6 +116,7 @@ if TYPE_CHECKING:
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
+    from kiln.errors import TransformError as TransformError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
     from kiln.factorizations import cholesky_ as cholesky
@@ -471,7 +472,7 @@ if TYPE_CHECKING:
     from kiln.systems import slogdet as slogdet
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
-    from kiln.transforms import vmap as vmap
+    from kiln.vmap import vmap as vmap
 
 _NAMES = {
     "kiln.activation": "gelu",
@@ -502,7 +503,7 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
+        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError TransformError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
@@ -577,7 +578,7 @@ _NAMES = {
         "pinverse slogdet triangular_solve"
     ),
     "kiln.tensor": "Tensor",
-    "kiln.transforms": "vmap",
+    "kiln.vmap": "vmap",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""

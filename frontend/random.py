@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
+from kiln import batched
 from kiln import functional as F
 from kiln import pointwise as P
 from kiln.base import MODES, TensorBase
@@ -84,9 +85,13 @@ class Generator:
 
     def draw(self, distribution: str, shape: tuple[int, ...], dtype: DType) -> Tensor:
         """`shape` numbers by the op `distribution` ("uniform" or "normal"), and advance."""
-        (drawn,) = OPS[distribution].bind((self.state,), {"shape": shape, "dtype": dtype})
-        self.state.add_(_int64_pair(self.state, 0, math.prod(shape)))
-        return cast("Tensor", drawn)
+        count = math.prod(shape)
+        if MODES.layers:
+            drawn, count = batched.draw(OPS[distribution], self.state, shape, dtype)
+        else:
+            (drawn,) = OPS[distribution].bind((self.state,), {"shape": shape, "dtype": dtype})
+        self.state.add_(_int64_pair(self.state, 0, count))
+        return drawn
 
 
 def _signed(seed: int) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from kiln import dispatch
 from kiln.autograd import hooks
 from kiln.autograd.grad_mode import enable_grad
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
+from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef
@@ -263,7 +263,7 @@ def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[A
         if t._view is not None:
             refresh(t)
         flags |= t._flags
-    if flags & REQUIRES_GRAD:
+    if flags & REQUIRES_GRAD and not flags & LAYERED:  # layers have put theirs on the tape
         attach(OpNode(op, operands, attrs, results, MODES.recorder is not None), results)
 
 
@@ -338,20 +338,33 @@ def check_writable(t: Any, name: str) -> None:
         )
 
 
+_layers: list[Callable[..., None]] = []
+
+
+def register_layers(write: Callable[..., None], refuse: Callable[..., None]) -> None:
+    """How to write to layered tensors, and how to refuse writing them to others; called once by `kiln.layers`."""
+    _layers[:] = [write, refuse]
+
+
 def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> None:
     """t[...] = op(*operands): memory, version, tape and capture. `op` is pointwise, its result of t's type;
     `operands` may hold `t` itself."""
     check_writable(t, name)
-    taped = MODES.grad_enabled and any(map(_wants_grad, (t, *operands)))
+    if t._flags & LAYERED:
+        _layers[0](t, name, op, operands, attrs)
+        return
+    taped = MODES.grad_enabled and any(map(wants_grad, (t, *operands)))
     if not taped and MODES.recorder is None:
         dispatch.write(t, op, operands, attrs)
         return
     if taped:
         # The rule may read operands later, when this memory holds the result: it gets a copy.
-        saved, _ = op.saved([_wants_grad(x) for x in operands])
+        saved, _ = op.saved([wants_grad(x) for x in operands])
         operands = [OPS["copy"](x) if x is t and i in saved else x for i, x in enumerate(operands)]
     # A plain copy needs no operation of its own, unless its history differs from its source's.
     new = operands[0] if op.name == "copy" and not taped else op.bind(operands, attrs)[0]
+    if new._flags & LAYERED:
+        _layers[1](t, name, new)
     if taped:
         rebase(t, name, new)
     dispatch.write(t, OPS["copy"], (new,), {})
@@ -361,7 +374,7 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
 
 def overwrite(t: Any, name: str, value: Any) -> None:
     """t[...] = value, of t's type. Gradients go on through `t`, as zeros, where they did before."""
-    if MODES.grad_enabled and _wants_grad(t) and not _written_in_part(t):
+    if MODES.grad_enabled and wants_grad(t) and not _written_in_part(t):
         attrs = {"shape": t.shape, "dtype": bool_, "value": True}
         (everywhere,) = OPS["full"].bind((), attrs, receiver=t)
         write_in_place(t, name, OPS["where"], (everywhere, value, t), {})
@@ -377,7 +390,7 @@ def _written_in_part(t: Any) -> bool:
 _PARTS: Final = frozenset({"slice", "affine"})
 
 
-def _wants_grad(t: Any) -> bool:
+def wants_grad(t: Any) -> bool:
     """Whether gradients flow through `t`, or would once the view `t` is brought up to date."""
     return bool(t._flags & REQUIRES_GRAD or (t._view is not None and t._view.base._flags & REQUIRES_GRAD))
 

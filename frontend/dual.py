@@ -1,0 +1,136 @@
+"""Numbers with tangents: the layers of forward-mode differentiation.
+
+A dual tensor holds a primal and a tangent (None: zero) of the layers below. An op is applied to the primals, and its
+declaration's `jvp` to them and the tangents. `Linear` keeps in place of tangents where they come from, and so records
+the linear map from the tangents of the inputs to those of the results, which `linearize` carries out later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kiln.autograd.tape import write_in_place
+from kiln.errors import GradError
+from kiln.ir.graph import Attrs
+from kiln.ir.ops.base import OPS, Call, OpDef
+from kiln.ir.ops.create import zeros_of
+from kiln.layers import Content, Layer, content_of, layered, owned
+from kiln.tensor import Tensor
+
+
+class Dual(Content):
+    """A primal, and its tangent."""
+
+    __slots__ = ("tangent",)
+
+    def __init__(self, layer: Layer, inner: Tensor, tangent: Any) -> None:
+        super().__init__(layer, inner)
+        self.tangent = tangent
+
+
+class DualLayer(Layer):
+    """One `jvp`, or one `dual_level`."""
+
+    name = "jvp"
+
+    def wrap(self, primal: Tensor, tangent: Any = None) -> Tensor:
+        """A tensor of this layer."""
+        return layered(Dual(self, primal, tangent), primal.shape)
+
+    def open(self, t: Any) -> tuple[Tensor, Any]:
+        """Primal and tangent of `t`, which is of this layer or of one below."""
+        if not owned(t, self):
+            return t, None
+        content = content_of(t)
+        return content.inner, content.tangent
+
+    def apply(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Tensor, ...]:
+        primals, tangents = zip(*map(self.open, operands), strict=True)
+        results = op.bind(primals, attrs)
+        pushed: Sequence[Any] = (None,) * len(results)
+        if any(t is not None for t in tangents):
+            pushed = self.push(op, Call(primals, results, attrs, tuple([t is not None for t in tangents])), tangents)
+        return tuple([self.wrap(r, t) for r, t in zip(results, pushed, strict=True)])
+
+    def push(self, op: OpDef, call: Call, tangents: Sequence[Any]) -> Sequence[Any]:
+        """The tangents of the results."""
+        rule = jvp_of(op, call)
+        return (None,) * len(call.results) if rule is None else rule(call, *tangents)
+
+    def lift(self, t: Tensor) -> Tensor:
+        return self.wrap(t)
+
+    def like(self, example: Tensor, t: Tensor) -> Tensor:
+        if not t.dtype.is_inexact:
+            return self.wrap(t)
+        return self.wrap(t, OPS["copy"](zeros_of(t.ttype, t)))
+
+    def write(self, target: Tensor, name: str, value: Tensor) -> None:
+        (into, before), (new, tangent) = self.open(target), self.open(value)
+        if before is None and tangent is not None:
+            if target._view is not None:
+                self.refuse(
+                    "an in-place write of what has a tangent into a view of what has none",
+                    op=name,
+                    operands=[target, value],
+                    fix="write to a tensor made with zeros_like, new_zeros or clone()",
+                )
+            before = content_of(target).tangent = OPS["copy"](zeros_of(into.ttype, tangent))
+        write_in_place(into, name, OPS["copy"], (new,), {})
+        if before is not None:
+            moved = zeros_of(into.ttype, before) if tangent is None else tangent
+            write_in_place(before, name, OPS["copy"], (moved,), {})
+
+    def read(self, t: Tensor, what: str) -> Any:
+        return self.open(t)[0]._read(what)
+
+
+def jvp_of(op: OpDef, call: Call) -> Any:
+    """The op's rule; None for one whose results have no tangents. GradError where they would, and there is no rule."""
+    if op.jvp is None and any(r.dtype.is_inexact for r in call.results):
+        raise GradError(f"{op.name} has no derivative", op=op.name)
+    return op.jvp
+
+
+class Linear(DualLayer):
+    """One `linearize`. Tangents are numbers of places; `steps` say how what lies there is made."""
+
+    name = "linearize"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[tuple[OpDef, Call, tuple[int | None, ...], int]] = []
+        self.places = 0
+
+    def place(self) -> int:
+        """A new one."""
+        self.places += 1
+        return self.places - 1
+
+    def push(self, op: OpDef, call: Call, tangents: Sequence[Any]) -> Sequence[Any]:
+        if jvp_of(op, call) is None:
+            return (None,) * len(call.results)
+        first = self.places
+        self.places += len(call.results)
+        self.steps.append((op, call, tuple(tangents), first))
+        return [first + k if r.dtype.is_inexact else None for k, r in enumerate(call.results)]
+
+    def like(self, example: Tensor, t: Tensor) -> Tensor:
+        return self.wrap(t)
+
+    def write(self, target: Tensor, name: str, value: Tensor) -> None:
+        self.refuse("an in-place write", op=name, operands=[target, value], fix="write without the underscore")
+
+    def run(self, given: Sequence[Any]) -> list[Any]:
+        """What lies in each place, when `given` lies in the first ones."""
+        found: list[Any] = [None] * self.places
+        found[: len(given)] = given
+        for op, call, tangents, first in self.steps:
+            here = [None if k is None else found[k] for k in tangents]
+            if any(t is not None for t in here):
+                assert op.jvp is not None
+                needs = tuple([t is not None for t in here])
+                made = op.jvp(Call(call.operands, call.results, call.attrs, needs), *here)
+                found[first : first + len(made)] = made
+        return found
