@@ -26,6 +26,7 @@ from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import CPU, Device, DType
+from kiln.layers import plain
 from kiln.maths import lgamma
 from kiln.promotion import broadcast_shapes, cast_to, full_like_number, tensor_arg
 from kiln.sorting import argsort, topk
@@ -471,7 +472,7 @@ def _check_weights(weights: Tensor, least: int) -> None:
 
 def _check_data(name: str, t: Tensor, holds: Callable[[np.ndarray[Any, Any]], bool], rule: str) -> None:
     """InvalidValueError unless the data keeps a rule. Not asked while a capture listens: it could not ask again."""
-    if MODES.recorder is None and not holds(t._read(name)):
+    if MODES.recorder is None and not holds(plain(t)._read(name)):
         raise InvalidValueError(rule, op=name, operands=[t.ttype])
 
 
