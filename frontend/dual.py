@@ -1,7 +1,8 @@
 """Numbers with tangents: the layers of forward-mode differentiation.
 
 A dual tensor holds a primal and a tangent (None: zero) of the layers below. An op is applied to the primals, and its
-declaration's `jvp` to them and the tangents. `Linear` keeps in place of tangents where they come from, and so records
+declaration's `jvp` to them and the tangents. Tangents are never written to: what is written in place gets another one,
+from which its views derive theirs anew, as the tape does with histories. `Linear` keeps in place of tangents where they come from, and so records
 the linear map from the tangents of the inputs to those of the results, which `linearize` carries out later.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kiln.autograd.tape import write_in_place
+from kiln.autograd.tape import put, write_in_place
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS, Call, OpDef
@@ -20,13 +21,40 @@ from kiln.tensor import Tensor
 
 
 class Dual(Content):
-    """A primal, and its tangent."""
+    """A primal, and its tangent. A view knows what it is a view of, by which ops, and when its tangent was made."""
 
-    __slots__ = ("tangent",)
+    __slots__ = ("chain", "root", "stamp", "tangent")
 
     def __init__(self, layer: Layer, inner: Tensor, tangent: Any) -> None:
         super().__init__(layer, inner)
         self.tangent = tangent
+        self.root: Dual | None = None
+        self.chain: tuple[tuple[OpDef, Attrs], ...] = ()
+        self.stamp = 0
+        """How often the root was written; of a view, when its tangent was that of its part of the root."""
+
+    def latest(self) -> Any:
+        """The tangent now."""
+        root = self.root
+        if root is not None and root.stamp != self.stamp:
+            self.tangent, self.stamp = root.tangent, root.stamp
+            for op, attrs in self.chain if self.tangent is not None else ():
+                (self.tangent,) = op.bind((self.tangent,), attrs)
+        return self.tangent
+
+    def overwrite(self, tangent: Any) -> None:
+        """The tensor was written to: it has this tangent now."""
+        root = self.root
+        if root is None:
+            self.tangent, self.stamp = tangent, self.stamp + 1
+            return
+        if root.tangent is not None or tangent is not None:
+            present = root.tangent if tangent is None else tangent
+            whole, part = (zeros_of(c.inner.ttype, present) for c in (root, self))
+            base = whole if root.tangent is None else root.tangent
+            root.tangent = put(base, self.chain, part if tangent is None else tangent)
+        root.stamp += 1
+        self.tangent, self.stamp = tangent, root.stamp
 
 
 class DualLayer(Layer):
@@ -43,7 +71,7 @@ class DualLayer(Layer):
         if not owned(t, self):
             return t, None
         content = content_of(t)
-        return content.inner, content.tangent
+        return content.inner, content.latest()
 
     def apply(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Tensor, ...]:
         primals, tangents = zip(*map(self.open, operands), strict=True)
@@ -51,7 +79,12 @@ class DualLayer(Layer):
         pushed: Sequence[Any] = (None,) * len(results)
         if any(t is not None for t in tangents):
             pushed = self.push(op, Call(primals, results, attrs, tuple([t is not None for t in tangents])), tangents)
-        return tuple([self.wrap(r, t) for r, t in zip(results, pushed, strict=True)])
+        made = tuple([self.wrap(r, t) for r, t in zip(results, pushed, strict=True)])
+        if op.view is not None and results[0]._buffer is primals[0]._buffer:
+            above, view = content_of(operands[0]), content_of(made[0])
+            view.root, view.chain = above.root or above, (*above.chain, (op, attrs))
+            view.stamp = view.root.stamp
+        return made
 
     def push(self, op: OpDef, call: Call, tangents: Sequence[Any]) -> Sequence[Any]:
         """The tangents of the results."""
@@ -62,25 +95,12 @@ class DualLayer(Layer):
         return self.wrap(t)
 
     def like(self, example: Tensor, t: Tensor) -> Tensor:
-        if not t.dtype.is_inexact:
-            return self.wrap(t)
-        return self.wrap(t, OPS["copy"](zeros_of(t.ttype, t)))
+        return self.wrap(t)
 
     def write(self, target: Tensor, name: str, value: Tensor) -> None:
-        (into, before), (new, tangent) = self.open(target), self.open(value)
-        if before is None and tangent is not None:
-            if target._view is not None:
-                self.refuse(
-                    "an in-place write of what has a tangent into a view of what has none",
-                    op=name,
-                    operands=[target, value],
-                    fix="write to a tensor made with zeros_like, new_zeros or clone()",
-                )
-            before = content_of(target).tangent = OPS["copy"](zeros_of(into.ttype, tangent))
-        write_in_place(into, name, OPS["copy"], (new,), {})
-        if before is not None:
-            moved = zeros_of(into.ttype, before) if tangent is None else tangent
-            write_in_place(before, name, OPS["copy"], (moved,), {})
+        new, tangent = self.open(value)
+        write_in_place(content_of(target).inner, name, OPS["copy"], (new,), {})
+        content_of(target).overwrite(tangent)
 
     def read(self, t: Tensor, what: str) -> Any:
         return self.open(t)[0]._read(what)
@@ -115,9 +135,6 @@ class Linear(DualLayer):
         self.places += len(call.results)
         self.steps.append((op, call, tuple(tangents), first))
         return [first + k if r.dtype.is_inexact else None for k, r in enumerate(call.results)]
-
-    def like(self, example: Tensor, t: Tensor) -> Tensor:
-        return self.wrap(t)
 
     def write(self, target: Tensor, name: str, value: Tensor) -> None:
         self.refuse("an in-place write", op=name, operands=[target, value], fix="write without the underscore")

@@ -408,7 +408,7 @@ def rebase(t: Any, name: str, new: Any) -> None:
             operands=[t.ttype],
             fix="make the view outside no_grad(), or write to the base",
         )
-    _take_history(view.base, _put(view.base, view.chain, new))
+    _take_history(view.base, put(view.base, view.chain, new))
 
 
 def _take_history(t: Any, new: Any) -> None:
@@ -420,13 +420,13 @@ def _take_history(t: Any, new: Any) -> None:
         hooks.moved(t, *before)
 
 
-def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
+def put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
     """`base` with the part that `chain` views replaced by `value`."""
     if not chain:
         return value
     (op, attrs), rest = chain[0], chain[1:]
     if rest:
-        value = _put(op(base, **attrs), rest, value)
+        value = put(op(base, **attrs), rest, value)
     if op.name == "slice":
         return OPS["slice_scatter"](base, value, **attrs)
     if op.name == "reshape":
