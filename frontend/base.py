@@ -34,6 +34,8 @@ RETAINS: Final = 8
 """Flag: not a leaf, but keeps its gradient."""
 LAYERED: Final = 16
 """Flag: stands for more than it shows (`kiln.layers`): `_ptr` is no address."""
+SPENT: Final = 32
+"""Flag: a leaf made by a transform whose function has returned (`kiln.transforms`): no history that counts."""
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -192,7 +194,7 @@ class TensorBase:
 
     _ptr     address of the first element
     _layout  dtype, shape and strides: an interned `Layout`
-    _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS
+    _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS, LAYERED, SPENT
     _node    the tape node that produced this tensor, None for leaves
     _index   which result of that node
     _buffer  the memory, with the version that counts in-place writes

@@ -2,22 +2,27 @@
 
 A dual tensor holds a primal and a tangent (None: zero) of the layers below. An op is applied to the primals, and its
 declaration's `jvp` to them and the tangents. Tangents are never written to: what is written in place gets another one,
-from which its views derive theirs anew, as the tape does with histories. `Linear` keeps in place of tangents where they come from, and so records
-the linear map from the tangents of the inputs to those of the results, which `linearize` carries out later.
+from which its views derive theirs anew, as the tape does with histories. `Linear` keeps in place of tangents where they
+come from, and so records the linear map from the tangents of the inputs to those of the results, which `linearize`
+carries out later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
-from kiln.autograd.tape import put, write_in_place
+from kiln.autograd.tape import Saved, check_versions, put, write_in_place
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS, Call, OpDef
 from kiln.ir.ops.create import zeros_of
 from kiln.layers import Content, Layer, content_of, layered, owned
 from kiln.tensor import Tensor
+
+Push: TypeAlias = Callable[[Sequence[Any]], Sequence[Any]]
+"""Tangents of operands (None: zero) -> tangents of results, linearly."""
 
 
 class Dual(Content):
@@ -42,6 +47,10 @@ class Dual(Content):
                 (self.tangent,) = op.bind((self.tangent,), attrs)
         return self.tangent
 
+    def become(self, tangent: Any) -> None:
+        """Have this tangent, and be a view of nothing."""
+        self.tangent, self.root, self.chain, self.stamp = tangent, None, (), 0
+
     def overwrite(self, tangent: Any) -> None:
         """The tensor was written to: it has this tangent now."""
         root = self.root
@@ -61,6 +70,8 @@ class DualLayer(Layer):
     """One `jvp`, or one `dual_level`."""
 
     name = "jvp"
+    muted = False
+    """Whether primals alone count for now."""
 
     def wrap(self, primal: Tensor, tangent: Any = None) -> Tensor:
         """A tensor of this layer."""
@@ -71,14 +82,16 @@ class DualLayer(Layer):
         if not owned(t, self):
             return t, None
         content = content_of(t)
-        return content.inner, content.latest()
+        return content.inner, None if self.muted else content.latest()
 
     def apply(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Tensor, ...]:
         primals, tangents = zip(*map(self.open, operands), strict=True)
         results = op.bind(primals, attrs)
         pushed: Sequence[Any] = (None,) * len(results)
-        if any(t is not None for t in tangents):
-            pushed = self.push(op, Call(primals, results, attrs, tuple([t is not None for t in tangents])), tangents)
+        if any(t is not None for t in tangents) and has_tangents(op, results):
+            reads = [x for where, at in zip((primals, results), op.saved([True] * len(primals)), strict=True)
+                     for x in (where[i] for i in at if i < len(where))]  # fmt: skip
+            pushed = self.push(op.name, functools.partial(_jvp, op, primals, results, attrs), tangents, results, reads)
         made = tuple([self.wrap(r, t) for r, t in zip(results, pushed, strict=True)])
         if op.view is not None and results[0]._buffer is primals[0]._buffer:
             above, view = content_of(operands[0]), content_of(made[0])
@@ -86,10 +99,11 @@ class DualLayer(Layer):
             view.stamp = view.root.stamp
         return made
 
-    def push(self, op: OpDef, call: Call, tangents: Sequence[Any]) -> Sequence[Any]:
-        """The tangents of the results."""
-        rule = jvp_of(op, call)
-        return (None,) * len(call.results) if rule is None else rule(call, *tangents)
+    def push(
+        self, name: str, rule: Push, tangents: Sequence[Any], results: Sequence[Any], reads: Sequence[Any]
+    ) -> Sequence[Any]:
+        """The tangents of results: what `rule`, which reads some tensors, makes of those of the operands."""
+        return rule(tangents)
 
     def lift(self, t: Tensor) -> Tensor:
         return self.wrap(t)
@@ -106,11 +120,16 @@ class DualLayer(Layer):
         return self.open(t)[0]._read(what)
 
 
-def jvp_of(op: OpDef, call: Call) -> Any:
-    """The op's rule; None for one whose results have no tangents. GradError where they would, and there is no rule."""
-    if op.jvp is None and any(r.dtype.is_inexact for r in call.results):
+def has_tangents(op: OpDef, results: Sequence[Any]) -> bool:
+    """Whether the op's results can have tangents. GradError where they should, and the op has no derivative."""
+    if op.jvp is None and any(r.dtype.is_inexact for r in results):
         raise GradError(f"{op.name} has no derivative", op=op.name)
-    return op.jvp
+    return op.jvp is not None
+
+
+def _jvp(op: OpDef, primals: Any, results: Any, attrs: Attrs, tangents: Sequence[Any]) -> Sequence[Any]:
+    assert op.jvp is not None
+    return op.jvp(Call(primals, results, attrs, tuple([t is not None for t in tangents])), *tangents)
 
 
 class Linear(DualLayer):
@@ -120,7 +139,7 @@ class Linear(DualLayer):
 
     def __init__(self) -> None:
         super().__init__()
-        self.steps: list[tuple[OpDef, Call, tuple[int | None, ...], int]] = []
+        self.steps: list[tuple[str, Push, tuple[int | None, ...], int, tuple[Saved, ...]]] = []
         self.places = 0
 
     def place(self) -> int:
@@ -128,13 +147,14 @@ class Linear(DualLayer):
         self.places += 1
         return self.places - 1
 
-    def push(self, op: OpDef, call: Call, tangents: Sequence[Any]) -> Sequence[Any]:
-        if jvp_of(op, call) is None:
-            return (None,) * len(call.results)
+    def push(
+        self, name: str, rule: Push, tangents: Sequence[Any], results: Sequence[Any], reads: Sequence[Any]
+    ) -> Sequence[Any]:
         first = self.places
-        self.places += len(call.results)
-        self.steps.append((op, call, tuple(tangents), first))
-        return [first + k if r.dtype.is_inexact else None for k, r in enumerate(call.results)]
+        self.places += len(results)
+        versions = tuple([(t, t._buffer, t._buffer.version) for t in reads])
+        self.steps.append((name, rule, tuple(tangents), first, versions))
+        return [first + k if r.dtype.is_inexact else None for k, r in enumerate(results)]
 
     def write(self, target: Tensor, name: str, value: Tensor) -> None:
         self.refuse("an in-place write", op=name, operands=[target, value], fix="write without the underscore")
@@ -143,11 +163,10 @@ class Linear(DualLayer):
         """What lies in each place, when `given` lies in the first ones."""
         found: list[Any] = [None] * self.places
         found[: len(given)] = given
-        for op, call, tangents, first in self.steps:
+        for name, rule, tangents, first, versions in self.steps:
             here = [None if k is None else found[k] for k in tangents]
             if any(t is not None for t in here):
-                assert op.jvp is not None
-                needs = tuple([t is not None for t in here])
-                made = op.jvp(Call(call.operands, call.results, call.attrs, needs), *here)
+                check_versions(name, versions)
+                made = rule(here)
                 found[first : first + len(made)] = made
         return found

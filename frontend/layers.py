@@ -45,6 +45,7 @@ class Layer:
         self.over = False
 
     def __enter__(self) -> Any:
+        self.depth, self.over = len(MODES.layers), False  # a backward may come back to a layer that was left
         MODES.layers = (*MODES.layers, self)
         return self
 

@@ -17,7 +17,7 @@ from kiln import movement as M
 from kiln.autograd.backward import grad as _backward
 from kiln.autograd.grad_mode import enable_grad, no_grad
 from kiln.autograd.tape import Node, edge_of, resolved
-from kiln.base import MODES, TensorBase
+from kiln.base import MODES, SPENT, TensorBase
 from kiln.dual import DualLayer, Linear
 from kiln.errors import ArgumentError, GradError, InvalidValueError, ShapeError
 from kiln.layers import layers_of, owned
@@ -77,10 +77,12 @@ class _Fresh:
             self.trees.append(tree)
 
     def look(self, outputs: Sequence[Any]) -> None:
-        """Find out whether results have another history than that of the leaves."""
+        """func has returned: find out whether results have another history than that of the leaves."""
         tensors = [t for t in outputs if isinstance(t, TensorBase)]
         self.history = self.history or _leads_elsewhere(tensors, self.leaves)
         self.deep = self.deep or _deep(tensors)
+        for t in self.leaves:  # transforms around this one need not care for them
+            t._flags |= SPENT
 
     @property
     def keep(self) -> bool:
@@ -124,6 +126,8 @@ def _leads_elsewhere(outputs: Sequence[Any], leaves: Sequence[Any]) -> bool:
         if edge is None or (id(edge[0]), edge[1]) in goals:
             continue
         if not isinstance(edge[0], Node):
+            if edge[0]._flags & SPENT:
+                continue
             return True
         if edge[0] not in seen:
             seen.add(edge[0])
