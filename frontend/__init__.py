@@ -120,6 +120,7 @@ if TYPE_CHECKING:
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
+    from kiln.errors import TransformError as TransformError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
     from kiln.factorizations import cholesky_ as cholesky
@@ -486,12 +487,12 @@ if TYPE_CHECKING:
     from kiln.systems import slogdet as slogdet
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
-    from kiln.transforms import vmap as vmap
     from kiln.windows import bartlett_window as bartlett_window
     from kiln.windows import blackman_window as blackman_window
     from kiln.windows import hamming_window as hamming_window
     from kiln.windows import hann_window as hann_window
     from kiln.windows import kaiser_window as kaiser_window
+    from kiln.vmap import vmap as vmap
 
 _NAMES = {
     "kiln.activation": "gelu",
@@ -528,7 +529,7 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
+        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError TransformError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
@@ -628,8 +629,8 @@ _NAMES = {
         "pinverse slogdet triangular_solve"
     ),
     "kiln.tensor": "Tensor",
-    "kiln.transforms": "vmap",
     "kiln.windows": "bartlett_window blackman_window hamming_window hann_window kaiser_window",
+    "kiln.vmap": "vmap",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""

@@ -201,7 +201,7 @@ class InteropMethods(TensorBase):
         from kiln import creation
 
         kind = self.dtype if dtype is None else dtype
-        return creation.full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
+        return creation.like(self, creation.full(size, fill_value, dtype=kind, device=device), requires_grad)
 
     def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         """Zeros of a shape, by default of this one's dtype."""

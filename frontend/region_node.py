@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from kiln import dispatch
 from kiln.autograd import Node, edge_of, enable_grad, no_grad
 from kiln.autograd.hooks import of_node
-from kiln.base import MODES
+from kiln.base import LAYERED, MODES
 from kiln.errors import GradError
 from kiln.ir import interpreter
 from kiln.ir.graph import Value
@@ -97,7 +97,7 @@ class RegionNode(Node):
                 fix="do the in-place write before the call, or write to a clone()",
             )
         values = [self.inputs[k] if is_input else self.stored[k] for is_input, k in plan.operands]
-        if MODES.recorder is not None:
+        if MODES.recorder is not None or any(t._flags & LAYERED for t in present):
             totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
         else:
             totals = self._run(region, compiled, [*values, *present])

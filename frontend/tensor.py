@@ -21,7 +21,7 @@ from kiln import sorting as O
 from kiln import systems as S
 from kiln.answers import truth
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
+from kiln.base import LAYERED, MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
@@ -108,6 +108,8 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
             results = dispatch.run(op, operands, attrs)
         else:
             results = recorder.execute(op, operands, attrs)
+            if results[0]._flags & LAYERED:  # what was done instead is recorded
+                return results
             if MODES.grad_enabled:
                 for t in operands:
                     if t._view is not None:  # its new history is operations of their own, which come before this one
