@@ -197,6 +197,11 @@ class Library(Template):
     run: Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Control(Template):
+    """Lowering of `ir/ops/control.py`: the operation's graphs become steps of the program, run as the data say."""
+
+
 class LibraryError(Exception):
     """A library op can't be carried out on these numbers (a singular matrix, ...). The message is for the user."""
 
@@ -305,7 +310,8 @@ def register(op: OpDef) -> OpDef:
     rounded once."""
     if op.name in OPS:
         raise ValueError(f"op {op.name!r} is declared twice")
-    op = replace(op, ref=_in_float32(op))
+    if not isinstance(op.lower, Control):  # those ask other ops
+        op = replace(op, ref=_in_float32(op))
     OPS[op.name] = op
     return op
 
