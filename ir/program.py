@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from kiln.ir.graph import AttrValue, Constant, SourceLoc
 from kiln.ir.target import Target
@@ -54,7 +54,8 @@ class Module:
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena"
-    (bytes the caller provides, 64-byte aligned), or "size" (an int64 named `name`)."""
+    (bytes the caller provides, 64-byte aligned), "size" (an int64 named `name`), or "pointer" (which a loop moves that
+    is not native: see `LoopCall`)."""
 
     kind: str
     index: int = 0
@@ -95,13 +96,61 @@ class LibraryCall:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchCall:
+    """A branch that holds library calls: one of two runs of entries, by the bool at `pred`."""
+
+    pred: Place
+    then: tuple[Entry, ...]
+    other: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedPlace:
+    """A value that a loop carries: `source` is its first content, `first` and `second` what turns write, in turn; it
+    ends in `first`. Slots `read` and `written` point to what a turn reads and writes."""
+
+    read: int
+    written: int
+    source: Place
+    first: Place
+    second: Place
+
+
+@dataclass(frozen=True, slots=True)
+class SlicedPlace:
+    """Something that a loop walks along: slot `pointer` points `pace` bytes further in each turn."""
+
+    pointer: int
+    start: Place
+    pace: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopCall:
+    """A loop that holds library calls: `body` while the bool at `pred` is true after `test`, or, with no `pred`,
+    `length` times, from the last slice with `reverse`."""
+
+    test: tuple[Entry, ...]
+    pred: Place | None
+    body: tuple[Entry, ...]
+    carried: tuple[CarriedPlace, ...]
+    sliced: tuple[SlicedPlace, ...]
+    length: int
+    reverse: bool
+
+
+Entry: TypeAlias = "str | LibraryCall | BranchCall | LoopCall"
+"""What a run calls: a native function by name, a library, or others as the data say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A compiled program as text and plans."""
 
     name: str
     target: Target
     modules: tuple[Module, ...]  # in dependency order; the entries last
-    entries: tuple[str | LibraryCall, ...]
+    entries: tuple[Entry, ...]
     """What a run calls, in order, all with the same slots: native functions, and library calls between them. Without
     ops for a library it is one function."""
     slots: tuple[Slot, ...]
