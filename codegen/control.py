@@ -133,9 +133,7 @@ def dense(graph: Graph, strides: Sequence[Strides | None]) -> Graph:
 # ------------------------------------------------------------------------------------------- steps
 
 
-def flow_step(
-    op: Operation, layouts: Layouts, make: Callable[[Graph, list[Strides | None]], list[Step]]
-) -> Flow:
+def flow_step(op: Operation, layouts: Layouts, make: Callable[[Graph, list[Strides | None]], list[Step]]) -> Flow:
     """The step of a branch or a loop; `make` gives the steps of a nested graph."""
     for v in (*op.operands, *op.results):
         v.type.static_shape()

@@ -131,7 +131,8 @@ class _Entries:
     def of(self, steps: Sequence[Step]) -> tuple[Entry, ...]:
         entries: list[Entry] = []
         for host, run in itertools.groupby(steps, is_host_step):
-            entries += [self._host(step) for step in run] if host else [self._native(list(run))]
+            together = list(run)
+            entries += map(self._host, together) if host else [self._native(together)]
         return tuple(entries)
 
     def _native(self, steps: Sequence[Step]) -> str:

@@ -240,6 +240,14 @@ class GraphBuilder:
         self._operations.append(operation)
         return operation.results
 
+    def inputs(self) -> list[Value]:
+        """What was declared so far."""
+        return self._inputs
+
+    def operations(self) -> list[Operation]:
+        """What was appended so far."""
+        return self._operations
+
     def clone(self, operation: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
         """Append a copy of another graph's operation over this graph's operands, keeping its line."""
         return self.add(operation.op, operands, operation.attrs, operation.loc)

@@ -17,8 +17,19 @@ import numpy as np
 
 from kiln.ir.graph import AttrValue, Constant, Graph, Operation, SourceLoc
 from kiln.ir.ops.base import OPS
-from kiln.ir.program import BranchCall, CarriedPlace, CheckSite, Entry, LibraryCall, LoopCall, Module, Place, Program
-from kiln.ir.program import SlicedPlace, Slot
+from kiln.ir.program import (
+    BranchCall,
+    CarriedPlace,
+    CheckSite,
+    Entry,
+    LibraryCall,
+    LoopCall,
+    Module,
+    Place,
+    Program,
+    SlicedPlace,
+    Slot,
+)
 from kiln.ir.target import Target
 from kiln.ir.types import Device, DType, Sym, TensorType, dtype_named
 

@@ -1,6 +1,6 @@
-"""Programs that are no single native call: those that call libraries. Native functions and library calls take turns, all
-on the same slots; where a branch or a loop holds a library call, Python runs it. No lock and no thread of the pool is
-held between two calls."""
+"""Programs that are no single native call: those that call libraries. Native functions and library calls take turns,
+all on the same slots; where a branch or a loop holds a library call, Python runs it. No lock and no thread of the pool
+is held between two calls."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ class ProgramError(Exception):
         self.value = value
 
 
-def sequence(
-    program: Program, native: Callable[[int], Any], symbols: Mapping[str, int]
-) -> Callable[[int, bytes], int]:
+def sequence(program: Program, native: Callable[[int], Any], symbols: Mapping[str, int]) -> Callable[[int, bytes], int]:
     """The entries of `program` as if they were one function; `native` makes one of an address."""
 
     def made(entries: Sequence[Entry]) -> Run:
@@ -90,7 +88,6 @@ def _true(place: Place, slots: Slots) -> bool:
 
 def _branch(call: BranchCall, then: Run, other: Run) -> Run:
     return lambda ctx, packed, slots: (then if _true(call.pred, slots) else other)(ctx, packed, slots)
-
 
 
 def _loop(call: LoopCall, test: Run, body: Run) -> Run:

@@ -175,7 +175,7 @@ class OpNode(Node):
         self.op = op
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
-        reads, kept = op.saved(self.needs) if op.saved_for else (op.saved_operands, op.saved_results)
+        reads, kept = op.saved(self.needs) if op.saves else (op.saved_operands, op.saved_results)
         held: list[Any] = [untouched(t._layout) for t in operands]
         # The memory that the rule will read, with its version: a later in-place write is an error.
         versions: list[Saved] = []
@@ -207,7 +207,7 @@ class OpNode(Node):
         check_versions(self.op.name, self.versions)
         if self.op.vjp is None:
             raise GradError(f"{self.op.name} has no derivative", op=self.op.name)
-        call = Call(self.operands, self._call_results(), self.attrs, self.needs)
+        call = Call(self.operands, self._call_results(), self.attrs, self.needs, tuple(running))
         return cast("Sequence[Tensor | None]", self.op.vjp(call, *grads))
 
     def _call_results(self) -> tuple[Any, ...]:
@@ -223,10 +223,27 @@ class OpNode(Node):
         return tuple(results)
 
     def release(self) -> None:
-        if self.op.saved_operands or self.op.saved_results:
+        if self.versions:
             self.operands = None
             self.saved_results = ()
             self.versions = ()
+
+
+class FoldNode(OpNode):
+    """The tape entry of control flow: its rule adds the gradients of its operands to those that they have already, turn
+    by turn."""
+
+    __slots__ = ()
+
+    continues_fold = True
+
+    def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        from kiln.ir.passes.autodiff import NoDerivative  # few take gradients through control flow
+
+        try:
+            return super().apply(grads, running)
+        except NoDerivative as error:
+            raise GradError(str(error), op=self.op.name, loc=error.operation.loc) from None
 
 
 def check_versions(op: str, saved: Sequence[Saved]) -> None:
@@ -264,7 +281,8 @@ def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[A
             refresh(t)
         flags |= t._flags
     if flags & REQUIRES_GRAD:
-        attach(OpNode(op, operands, attrs, results, MODES.recorder is not None), results)
+        kind = FoldNode if "folds" in op.traits else OpNode
+        attach(kind(op, operands, attrs, results, MODES.recorder is not None), results)
 
 
 # ----------------------------------------------------------------------------------- views and writes
@@ -342,6 +360,8 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     """t[...] = op(*operands): memory, version, tape and capture. `op` is pointwise, its result of t's type;
     `operands` may hold `t` itself."""
     check_writable(t, name)
+    if MODES.recorder is not None:
+        MODES.recorder.writing(t)
     taped = MODES.grad_enabled and any(map(_wants_grad, (t, *operands)))
     if not taped and MODES.recorder is None:
         dispatch.write(t, op, operands, attrs)

@@ -223,6 +223,9 @@ class Call:
     results: tuple[Any, ...]
     attrs: Attrs
     needs: tuple[bool, ...]  # which operands want a gradient
+    running: tuple[Any, ...] = ()
+    """Of ops with the trait "folds": the gradients of the operands so far (None: none). Their rules add to them what
+    the call contributes, use by use, and give the sums."""
 
 
 Vjp = Callable[..., Sequence[Any]]
@@ -256,7 +259,7 @@ class OpDef:
     """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
     (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands), "parts" (real and linear: applied to
     complex operands, it is applied to their real and to their imaginary parts), "window" (an element costs as much as
-    its window is large)."""
+    its window is large), "folds" (see `Call.running`; the rule may read all operands)."""
     saved_operands: tuple[int, ...] = ()
     """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()
@@ -264,9 +267,16 @@ class OpDef:
     """Where it matters which operands want a gradient: by operand, what of the saved its gradient reads."""
     arity: int | None = None  # None: any number of operands
 
+    @functools.cached_property
+    def saves(self) -> bool:
+        """Whether `saved` depends on the call."""
+        return bool(self.saved_for) or "folds" in self.traits
+
     def saved(self, needs: Sequence[bool]) -> Reads:
         """The positions of the operands and of the results that the derivative rule reads for the operands that want a
         gradient."""
+        if "folds" in self.traits:
+            return tuple(range(len(needs))), ()
         if not self.saved_for or all(needs):
             return self.saved_operands, self.saved_results
         reads = [r for r, need in zip(self.saved_for, needs, strict=True) if need]

@@ -9,14 +9,14 @@ torch's higher-order ops; as operations of an SSA program, those of MLIR's `scf`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from kiln.ir.graph import Attrs, Graph, Value
 from kiln.ir.loops import Expr
-from kiln.ir.ops.base import Call, Control, Dense, ElementContext, OpDef, OpTypeError, register
+from kiln.ir.ops.base import OPS, Call, Control, Dense, ElementContext, OpDef, OpTypeError, register
 from kiln.ir.types import Dim, TensorType, bool_
 
 TRUTH: Final = TensorType(bool_, ())
@@ -77,23 +77,26 @@ def _cond_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
     return _types(then.outputs)
 
 
-def _evaluated(graph: Graph, arrays: Sequence[Any]) -> list[Any]:
-    from kiln.ir.interpreter import evaluate_ref  # which needs the ops
+def _reference(name: str) -> Callable[..., Any]:
+    def run(xp: Any, *operands: Any, **attrs: Any) -> Any:
+        from kiln.ir.interpreter import evaluate_ref, follow  # which need the ops
 
-    return list(evaluate_ref(graph, arrays))
+        def stack(parts: Sequence[Any], t: TensorType) -> Any:
+            return np.stack(parts) if parts else np.zeros(t.static_shape(), t.dtype.numpy)
 
+        found = follow(OPS[name], operands, attrs, evaluate_ref, bool, lambda x, k: x[k], stack)
+        return tuple(np.array(x) for x in found)
 
-def _cond_ref(xp: Any, pred: Any, *operands: Any, **attrs: Any) -> Any:
-    return tuple(_evaluated(attrs["then" if pred else "else"], operands))
+    return run
 
 
 cond: Final[OpDef] = register(
     OpDef(
         "cond",
-        "cond(pred, *operands; then, else): the results of one of two graphs, which take the operands. `pred` is a bool "
-        "without dimensions. The other graph is not run.",
+        "cond(pred, *operands; then, else): the results of one of two graphs, which take the operands. `pred` is a "
+        "bool without dimensions. The other graph is not run.",
         _cond_types,
-        _cond_ref,
+        _reference("cond"),
         Control("cond"),
     )
 )
@@ -114,21 +117,13 @@ def _while_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTy
     return tuple(operands[:carried])
 
 
-def _while_ref(xp: Any, *operands: Any, test: Graph, body: Graph) -> Any:
-    carried = list(operands[: len(body.outputs)])
-    constants = operands[len(carried) :]
-    while _evaluated(test, [*carried, *constants])[0]:
-        carried = _evaluated(body, [*carried, *constants])
-    return tuple(map(np.array, carried))
-
-
 while_loop: Final[OpDef] = register(
     OpDef(
         "while_loop",
-        "while_loop(*carried, *constants; test, body): `carried` after carried = body(*carried, *constants) as often as "
-        "test(*carried, *constants) is true before. As many operands are carried as `body` has results.",
+        "while_loop(*carried, *constants; test, body): `carried` after carried = body(*carried, *constants) as often "
+        "as test(*carried, *constants) is true before. As many operands are carried as `body` has results.",
         _while_types,
-        _while_ref,
+        _reference("while_loop"),
         Control("while_loop"),
     )
 )
@@ -173,19 +168,6 @@ def _scan_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorTyp
     return (*carried, *stacked)
 
 
-def _scan_ref(xp: Any, *operands: Any, body: Graph, carried: int, xs: int, length: int, reverse: bool) -> Any:
-    state, sliced, constants = scan_parts(operands, {"carried": carried, "xs": xs})
-    shapes = [v.type.static_shape() for v in body.outputs[carried:]]
-    dtypes = [v.type.dtype.numpy for v in body.outputs[carried:]]
-    ys = [np.zeros((length, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
-    for k in reversed(range(length)) if reverse else range(length):
-        made = _evaluated(body, [*state, *(x[k] for x in sliced), *constants])
-        state = made[:carried]
-        for y, part in zip(ys, made[carried:], strict=True):
-            y[k] = part
-    return (*map(np.array, state), *ys)
-
-
 scan: Final[OpDef] = register(
     OpDef(
         "scan",
@@ -194,7 +176,7 @@ scan: Final[OpDef] = register(
         "*constants). The results are the last carried values, and all ys stacked, each at the place of its slice. "
         "`carried` and `xs` say how many operands are so.",
         _scan_types,
-        _scan_ref,
+        _reference("scan"),
         Control("scan"),
     )
 )
@@ -227,4 +209,3 @@ detach: Final[OpDef] = register(
         arity=1,
     )
 )
-
