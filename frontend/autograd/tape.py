@@ -15,7 +15,7 @@ from kiln.autograd.grad_mode import enable_grad
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
-from kiln.ir.ops.base import OPS, Call, OpDef
+from kiln.ir.ops.base import OPS, Call, OpDef, Vjp
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType, bool_
@@ -198,6 +198,11 @@ class OpNode(Node):
         return self.op.name
 
     def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        call, vjp = self._call()
+        return cast("Sequence[Tensor | None]", vjp(call, *grads))
+
+    def _call(self) -> tuple[Call, Vjp]:
+        """What the rule is given, and the rule; GradError when that is gone or there is none."""
         if self.operands is None:
             raise GradError(
                 "the tape was already walked here and what it had saved is gone",
@@ -207,8 +212,7 @@ class OpNode(Node):
         check_versions(self.op.name, self.versions)
         if self.op.vjp is None:
             raise GradError(f"{self.op.name} has no derivative", op=self.op.name)
-        call = Call(self.operands, self._call_results(), self.attrs, self.needs, tuple(running))
-        return cast("Sequence[Tensor | None]", self.op.vjp(call, *grads))
+        return Call(self.operands, self._call_results(), self.attrs, self.needs), self.op.vjp
 
     def _call_results(self) -> tuple[Any, ...]:
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
@@ -238,12 +242,16 @@ class FoldNode(OpNode):
     continues_fold = True
 
     def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        from kiln.ir.passes.autodiff import NoDerivative  # few take gradients through control flow
+        from kiln.ir.passes.autodiff import NoDerivative, folded  # few take gradients through control flow
 
+        call, vjp = self._call()
+        places = [(k,) if e is None else (id(e[0]), e[1]) for k, e in enumerate(map(resolved, self.edges))]
         try:
-            return super().apply(grads, running)
+            totals = dict(folded(vjp, call, grads, places, running))
         except NoDerivative as error:
             raise GradError(str(error), op=self.op.name, loc=error.operation.loc) from None
+        # Of operands with one place, one gives the sum.
+        return [totals.pop(place, None) for place in places]
 
 
 def check_versions(op: str, saved: Sequence[Saved]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kiln.ir.graph import Attrs, Graph, Value
 from kiln.ir.loops import Expr
-from kiln.ir.ops.base import OPS, Call, Control, Dense, ElementContext, OpDef, OpTypeError, register
+from kiln.ir.ops.base import OPS, Call, Control, Dense, ElementContext, OpDef, OpTypeError, Vjp, register
 from kiln.ir.types import Dim, TensorType, bool_
 
 TRUTH: Final = TensorType(bool_, ())
@@ -90,6 +90,16 @@ def _reference(name: str) -> Callable[..., Any]:
     return run
 
 
+def _rule(name: str) -> Vjp:
+    def vjp(call: Call, *grads: Any) -> Sequence[Any]:
+        from kiln.ir.passes import flow  # which needs the ops
+
+        rule: Vjp = getattr(flow, name)
+        return rule(call, *grads)
+
+    return vjp
+
+
 cond: Final[OpDef] = register(
     OpDef(
         "cond",
@@ -98,6 +108,8 @@ cond: Final[OpDef] = register(
         _cond_types,
         _reference("cond"),
         Control("cond"),
+        vjp=_rule("cond"),
+        traits=frozenset({"folds"}),
     )
 )
 
@@ -125,6 +137,8 @@ while_loop: Final[OpDef] = register(
         _while_types,
         _reference("while_loop"),
         Control("while_loop"),
+        vjp=_rule("while_loop"),
+        traits=frozenset({"folds"}),
     )
 )
 
@@ -178,6 +192,8 @@ scan: Final[OpDef] = register(
         _scan_types,
         _reference("scan"),
         Control("scan"),
+        vjp=_rule("scan"),
+        traits=frozenset({"folds"}),
     )
 )
 
