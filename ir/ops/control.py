@@ -92,10 +92,10 @@ def _reference(name: str) -> Callable[..., Any]:
 
 def _rule(name: str) -> Vjp:
     def vjp(call: Call, *grads: Any) -> Sequence[Any]:
-        from kiln.ir.passes import flow  # which needs the ops
+        from kiln.ir.passes import flow, rewind  # which need the ops
 
-        rule: Vjp = getattr(flow, name)
-        return rule(call, *grads)
+        rules: dict[str, Vjp] = {"cond": flow.cond, "scan": flow.scan, "while_loop": rewind.while_loop}
+        return rules[name](call, *grads)
 
     return vjp
 
