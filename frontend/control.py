@@ -9,7 +9,8 @@ What goes in and what comes out are containers of tensors (`kiln.pytree`). Resul
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from kiln.autograd.grad_mode import no_grad
@@ -69,21 +70,21 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     (tensor(4), tensor(6))
     """
     _callable("while_loop", cond_fn, body_fn)
-    leaves, tree = flatten(carried)
-    state = tensors("while_loop", "carried", leaves, tree)
+    leaves, form = form_of(carried)
+    state = tensors("while_loop", "carried", leaves, form)
     if not state:
         raise ArgumentError("nothing is carried", op="while_loop", fix="pass tensors that the loop changes")
     capture = current()
     if capture is not None:
         from kiln.control_capture import captured_while
 
-        return captured_while(capture, cond_fn, body_fn, state, tree)
+        return captured_while(capture, cond_fn, body_fn, state, form)
     types = [t.ttype for t in state]
     state = passed(state)
-    while _goes_on(call(cond_fn, tree, state)):
-        made, shape = flatten(call(body_fn, tree, state))
-        state = passed(agreeing("while_loop", "body_fn returns", made, shape, types, tree))
-    return unflatten(tree, iter(state))
+    while _goes_on(call(cond_fn, form, state)):
+        made = form_of(call(body_fn, form, state))
+        state = passed(agreeing("while_loop", "body_fn returns", *made, types, form))
+    return form.build(state)
 
 
 def _goes_on(answer: Any) -> bool:
@@ -108,51 +109,49 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
 
 
 def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | None, reverse: bool) -> Any:
-    leaves, tree = flatten(init)
-    state = tensors(name, "init", leaves, tree)
-    rows, shape = ([], None) if xs is None else flatten(xs)
-    sliced = [] if shape is None else tensors(name, "xs", rows, shape)
+    leaves, form = form_of(init)
+    state = tensors(name, "init", leaves, form)
+    rows, shape = form_of(xs)
+    sliced = tensors(name, "xs", rows, shape)
     count = _length(name, sliced, length)
     capture = current()
     if capture is not None:
         from kiln.control_capture import captured_scan
 
-        return captured_scan(capture, name, f, (state, tree), (sliced, shape), count, reverse)
+        return captured_scan(capture, name, f, (state, form), (sliced, shape), count, reverse)
     types = [t.ttype for t in state]
     state = passed(state)
     parts = [slices(x) for x in sliced]
     made: list[list[Any]] = [[]] * count
-    y_tree, y_types = _shape_of_y(name, f, state, tree, sliced, shape) if count == 0 else (None, [])
+    y_form, y_types = _shape_of_y(name, f, state, form, sliced, shape) if count == 0 else (None, [])
     for turn, k in enumerate(reversed(range(count)) if reverse else range(count)):
-        x = None if shape is None else unflatten(shape, iter([part[k] for part in parts]))
-        carry, ys = pair(name, f(unflatten(tree, iter(state)), x))
-        made[k], found = flatten(ys)
+        carry, y = pair(name, f(form.build(state), shape.build([part[k] for part in parts])))
+        made[k], found = form_of(y)
         tensors(name, "y", made[k], found)
-        if y_tree is None:
-            y_tree, y_types = found, [y.ttype for y in made[k]]
-        agreeing(name, "the second result of f is", made[k], found, y_types, y_tree)
-        new = agreeing(name, "the first result of f is", *flatten(carry), types, tree)
+        if y_form is None:
+            y_form, y_types = found, [y.ttype for y in made[k]]
+        agreeing(name, "the second result of f is", made[k], found, y_types, y_form)
+        new = agreeing(name, "the first result of f is", *form_of(carry), types, form)
         state = new if turn == count - 1 else passed(new)
-    assert y_tree is not None
+    assert y_form is not None
     stacks = [[row[n] for row in made] for n in range(len(y_types))]
     results = ended(stacks, state, y_types)
     after = len(y_types)
-    return unflatten(tree, iter(results[after:])), unflatten(y_tree, iter(results[:after]))
+    return form.build(results[after:]), y_form.build(results[:after])
 
 
 def _shape_of_y(
-    name: str, f: Callable[..., Any], state: Sequence[Any], tree: Tree, sliced: Sequence[Any], shape: Tree | None
-) -> tuple[Tree, list[TensorType]]:
+    name: str, f: Callable[..., Any], state: Sequence[Any], form: Form, sliced: Sequence[Any], shape: Form
+) -> tuple[Form, list[TensorType]]:
     """What `f` would return; it is called on tensors without data."""
     from kiln.control_capture import foreseen
 
-    parts = [TensorType(x.dtype, x.shape[1:]) for x in sliced]
-
     def run(made: Sequence[Any], rows: Sequence[Any]) -> Any:
-        return pair(name, f(unflatten(tree, iter(made)), None if shape is None else unflatten(shape, iter(rows))))[1]
+        return pair(name, f(form.build(made), shape.build(rows)))[1]
 
+    parts = [TensorType(x.dtype, x.shape[1:]) for x in sliced]
     with no_grad():
-        ys, found = flatten(foreseen(run, [t.ttype for t in state], parts))
+        ys, found = form_of(foreseen(run, [t.ttype for t in state], parts))
     return found, [y.ttype for y in tensors(name, "y", ys, found)]
 
 
@@ -189,6 +188,34 @@ def map(f: Callable[..., Any], xs: Any, *args: Any) -> Any:
 # ----------------------------------------------------------------------------------------- arguments
 
 
+@dataclass(frozen=True)
+class Form:
+    """The structure of a container of tensors; None is nothing in it."""
+
+    tree: Tree
+    empty: tuple[builtins.bool, ...]
+    """Which leaves are None."""
+
+    def build(self, leaves: Iterable[Any]) -> Any:
+        """The container again."""
+        rest = iter(leaves)
+        return unflatten(self.tree, iter([None if nothing else next(rest) for nothing in self.empty]))
+
+    def paths(self) -> list[str]:
+        """How a user would index each tensor."""
+        found = zip(_paths(self.tree), self.empty, strict=True)
+        return [path for path, nothing in found if not nothing]
+
+    def __str__(self) -> str:
+        return _told(self.tree, iter(self.empty))
+
+
+def form_of(x: Any) -> tuple[list[Any], Form]:
+    """What a container holds, and its structure."""
+    leaves, tree = flatten(x)
+    return [t for t in leaves if t is not None], Form(tree, tuple([t is None for t in leaves]))
+
+
 def _callable(name: str, *functions: Any) -> None:
     for f in functions:
         if not callable(f):
@@ -205,10 +232,10 @@ def checked_pred(name: str, pred: Any, what: str = "pred") -> None:
         raise ShapeError(f"{what} has not one element", op=name, operands=[pred.ttype], fix="use all() or any()")
 
 
-def call(f: Callable[..., Any], tree: Tree, state: Sequence[Any]) -> Any:
+def call(f: Callable[..., Any], form: Form, state: Sequence[Any]) -> Any:
     """`f` on what is carried: the items of a tuple or list, or the thing itself."""
-    carried = unflatten(tree, iter(state))
-    return f(*carried) if tree.kind in (tuple, list) else f(carried)
+    carried = form.build(state)
+    return f(*carried) if form.tree.kind in (tuple, list) else f(carried)
 
 
 def pair(name: str, result: Any) -> tuple[Any, Any]:
@@ -219,32 +246,40 @@ def pair(name: str, result: Any) -> tuple[Any, Any]:
     return result[0], result[1]
 
 
-def paths(tree: Tree, before: str = "") -> list[str]:
-    """How a user would index each leaf."""
+def _paths(tree: Tree, before: str = "") -> list[str]:
     if tree.kind is None:
         return [before]
     named = tree.kind is not dict and tree.keys
     keys = [f".{k}" if named else f"[{k!r}]" for k in (tree.keys or range(len(tree.children)))]
-    return [p for k, child in zip(keys, tree.children, strict=True) for p in paths(child, before + k)]
+    return [p for k, child in zip(keys, tree.children, strict=True) for p in _paths(child, before + k)]
 
 
-def tensors(name: str, what: str, leaves: Sequence[Any], tree: Tree) -> list[Any]:
+def _told(tree: Tree, empty: Iterator[builtins.bool]) -> str:
+    if tree.kind is None:
+        return "None" if next(empty) else "*"
+    parts = [_told(c, empty) for c in tree.children]
+    if tree.kind is dict:
+        return "{" + ", ".join(f"{k!r}: {part}" for k, part in zip(tree.keys, parts, strict=True)) + "}"
+    inside = ", ".join(parts)
+    return f"[{inside}]" if tree.kind is list else f"{'' if tree.kind is tuple else tree.kind.__name__}({inside})"
+
+
+def tensors(name: str, what: str, leaves: Sequence[Any], form: Form) -> list[Any]:
     """`leaves`, which must be tensors."""
-    for x, path in zip(leaves, paths(tree), strict=True):
+    for x, path in zip(leaves, form.paths(), strict=True):
         if not isinstance(x, TensorBase):
             raise ArgumentError(f"{what}{path} is a {type(x).__name__}", op=name, fix="make a tensor of it")
     return list(leaves)
 
 
 def agreeing(
-    name: str, what: str, leaves: Sequence[Any], tree: Tree, types: Sequence[TensorType], wanted: Tree
+    name: str, what: str, leaves: Sequence[Any], form: Form, types: Sequence[TensorType], wanted: Form
 ) -> list[Any]:
     """`leaves`, which must have these types and this structure; else an error that names what differs."""
-    if tree != wanted:
-        found, known = (f"{len(paths(t))} items ({told(t)})" for t in (tree, wanted))
-        raise ArgumentError(f"{what} {found}, where {known} are wanted", op=name, fix="return the same structure")
-    tensors(name, f"{what} ...", leaves, tree)
-    for t, wanted_type, path in zip(leaves, types, paths(tree), strict=True):
+    if form != wanted:
+        raise ArgumentError(f"{what} {form}, where {wanted} is wanted", op=name, fix="return the same structure")
+    tensors(name, f"{what} ...", leaves, form)
+    for t, wanted_type, path in zip(leaves, types, form.paths(), strict=True):
         if t.ttype == wanted_type:
             continue
         place = f" at {path}" if path else ""
@@ -261,22 +296,6 @@ def agreeing(
             operands=[t.ttype, wanted_type],
         )
     return list(leaves)
-
-
-def told(tree: Tree) -> str:
-    """A structure in words."""
-    if tree.kind is None:
-        return "*"
-    inside = ", ".join(told(c) for c in tree.children)
-    if tree.kind is dict:
-        return "{" + ", ".join(f"{k!r}: {told(c)}" for k, c in zip(tree.keys, tree.children, strict=True)) + "}"
-    return (
-        f"[{inside}]"
-        if tree.kind is list
-        else f"({inside})"
-        if tree.kind is tuple
-        else f"{tree.kind.__name__}({inside})"
-    )
 
 
 def _own(result: Any) -> Any:

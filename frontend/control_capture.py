@@ -15,13 +15,13 @@ from kiln import dispatch
 from kiln.autograd.tape import Node, attach_one, write_in_place
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, layout_of
 from kiln.capture import Capture
-from kiln.control import agreeing, call, checked_pred, pair, paths, tensors, told
+from kiln.control import Form, agreeing, call, checked_pred, form_of, pair, tensors
 from kiln.errors import ArgumentError, CaptureError
 from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Value
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import TensorType
 from kiln.location import user_location
-from kiln.pytree import Tree, flatten, unflatten
+from kiln.pytree import flatten, unflatten
 from kiln.sketch import Sketch
 
 
@@ -63,7 +63,7 @@ class Inner(Sketch):
         self.states: dict[int, TensorBase] = {}
         """What random numbers were drawn from: the states of generators."""
         self._kept: list[tuple[TensorBase, Any, int]] = []
-        self._depth = parent._depth + 1 if isinstance(parent, Inner) else 1
+        self._depth: int = parent._depth + 1 if isinstance(parent, Inner) else 1
         Capture.__init__(self, "main", given, {}, user_location)
         if self._depth > _MAX_DEPTH:
             self.refuse(
@@ -289,7 +289,7 @@ def captured_cond(
         leaves, tree = flatten(inner.run(function, function, *operands))
         sides.append((inner, leaves, tree))
     (one, leaves, tree), (other, others, other_tree) = sides
-    _check_branches(leaves, tree, others, other_tree)
+    _check_branches(leaves, Form(tree, (False,) * len(leaves)), others, Form(other_tree, (False,) * len(others)))
     places = [k for k, x in enumerate(leaves) if isinstance(x, TensorBase)]
     states = _union(list(one.states.values()), list(other.states.values()))
     if not places and not states:
@@ -304,16 +304,16 @@ def captured_cond(
     return unflatten(tree, iter(leaves))
 
 
-def _check_branches(one: Sequence[Any], tree: Tree, other: Sequence[Any], other_tree: Tree) -> None:
+def _check_branches(one: Sequence[Any], form: Form, other: Sequence[Any], other_form: Form) -> None:
     """Raise unless both branches of a cond return the same kind of thing."""
-    if tree != other_tree:
+    if form != other_form:
         raise ArgumentError(
-            f"true_fn returns {told(tree)}, false_fn {told(other_tree)}", op="cond", fix="return the same structure"
+            f"true_fn returns {form}, false_fn {other_form}", op="cond", fix="return the same structure"
         )
-    for a, b, path in zip(one, other, paths(tree), strict=True):
+    for a, b, path in zip(one, other, form.paths(), strict=True):
         place = f" at {path}" if path else ""
         if isinstance(a, TensorBase) and isinstance(b, TensorBase):
-            agreeing("cond", f"false_fn returns a tensor{place}", [b], flatten(b)[1], [a.ttype], flatten(a)[1])
+            agreeing("cond", f"false_fn returns a tensor{place}:", *form_of(b), [a.ttype], form_of(a)[1])
         elif type(a) is not type(b) or (a is not b and a != b):
             raise ArgumentError(
                 f"true_fn returns {_short(a)}{place}, false_fn {_short(b)}",
@@ -327,17 +327,17 @@ def _short(x: Any) -> str:
 
 
 def captured_while(
-    capture: Capture, cond_fn: Callable[..., Any], body_fn: Callable[..., Any], state: list[Any], tree: Tree
+    capture: Capture, cond_fn: Callable[..., Any], body_fn: Callable[..., Any], state: list[Any], form: Form
 ) -> Any:
     """`kiln.while_loop` as one operation."""
     types = [t.ttype for t in state]
     test = Inner(capture, "cond_fn", _placeholders(types))
-    answer = test.run(cond_fn, _answer, cond_fn, tree, test.given)
+    answer = test.run(cond_fn, _answer, cond_fn, form, test.given)
     if test.states:
         test.refuse("cond_fn draws random numbers", fix="draw them in body_fn, and carry them")
     body = Inner(capture, "body_fn", _placeholders(types))
-    made, shape = flatten(body.run(body_fn, call, body_fn, tree, body.given))
-    results = agreeing("while_loop", "body_fn returns", made, shape, types, tree)
+    made = form_of(body.run(body_fn, call, body_fn, form, body.given))
+    results = agreeing("while_loop", "body_fn returns", *made, types, form)
     states = list(body.states.values())
     tested, outputs = test.values([answer]), body.values([*results, *states])
     constants = [t for t in _union(test.lifted(), body.lifted()) if id(t) not in body.states]
@@ -345,11 +345,11 @@ def captured_while(
         "test": test.graph(tested, [*test.given, *states, *constants]),
         "body": body.graph(outputs, [*body.given, *states, *constants]),
     }
-    return unflatten(tree, iter(_bind(capture, "while_loop", [*state, *states, *constants], attrs, states)))
+    return form.build(_bind(capture, "while_loop", [*state, *states, *constants], attrs, states))
 
 
-def _answer(cond_fn: Callable[..., Any], tree: Tree, state: Sequence[Any]) -> Any:
-    answer = call(cond_fn, tree, state)
+def _answer(cond_fn: Callable[..., Any], form: Form, state: Sequence[Any]) -> Any:
+    answer = call(cond_fn, form, state)
     checked_pred("while_loop", answer, "what cond_fn returns")
     return _scalar(answer)
 
@@ -358,28 +358,27 @@ def captured_scan(
     capture: Capture,
     name: str,
     f: Callable[..., Any],
-    init: tuple[list[Any], Tree],
-    xs: tuple[list[Any], Tree | None],
+    init: tuple[list[Any], Form],
+    xs: tuple[list[Any], Form],
     length: int,
     reverse: bool,
 ) -> Any:
     """`kiln.scan` as one operation."""
-    (state, tree), (sliced, shape) = init, xs
+    (state, form), (sliced, shape) = init, xs
     types = [t.ttype for t in state]
     given = _placeholders(types)
     parts = _placeholders([TensorType(x.dtype, x.shape[1:]) for x in sliced], READONLY)
     body = Inner(capture, "the function of a scan", [*given, *parts])
 
     def turn() -> Any:
-        return f(unflatten(tree, iter(given)), None if shape is None else unflatten(shape, iter(parts)))
+        return f(form.build(given), shape.build(parts))
 
     carry, y = pair(name, body.run(f, turn))
-    made, found = flatten(carry)
-    results = agreeing(name, "the first result of f is", made, found, types, tree)
-    ys, y_tree = flatten(y)
-    tensors(name, "y", ys, y_tree)
+    results = agreeing(name, "the first result of f is", *form_of(carry), types, form)
+    ys, y_form = form_of(y)
+    tensors(name, "y", ys, y_form)
     if not results and not ys:
-        return unflatten(tree, iter(())), unflatten(y_tree, iter(()))
+        return form.build(()), y_form.build(())
     states = list(body.states.values())
     outputs = body.values([*results, *states, *ys])
     constants = [t for t in body.lifted() if id(t) not in body.states]
@@ -398,7 +397,7 @@ def captured_scan(
     # The states stand before what is stacked.
     ordered = [*bound[: len(given)], *bound[count:], *bound[len(given) : count]]
     made = _written(capture, "scan", ordered, states)
-    return unflatten(tree, iter(made[: len(given)])), unflatten(y_tree, iter(made[len(given) :]))
+    return form.build(made[: len(given)]), y_form.build(made[len(given) :])
 
 
 def foreseen(function: Callable[..., Any], *types: Sequence[TensorType]) -> Any:

@@ -74,7 +74,8 @@ def follow(
         return state
     carried, xs, constants = scan_parts(operands, attrs)
     length, reverse = number(attrs, "length"), attrs["reverse"]
-    state, rows = list(carried), [[] for _ in range(length)]
+    rows: list[list[T]] = [[] for _ in range(length)]
+    state = list(carried)
     for k in reversed(range(length)) if reverse else range(length):
         made = inside(body, [*state, *(part(x, k) for x in xs), *constants])
         state, rows[k] = made[: len(carried)], made[len(carried) :]

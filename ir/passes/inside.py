@@ -117,12 +117,14 @@ def _fails(graph: Graph) -> bool:
 def _narrow_cond(op: Operation, live: Sequence[bool]) -> _Narrowed:
     results = [k for k, is_live in enumerate(live) if is_live]
     graphs = {key: nested(op.attrs, key) for key in ("then", "else")}
-    if not results and any(map(_fails, graphs.values())):
+    if not results:
+        if not any(map(_fails, graphs.values())):
+            return _Narrowed({}, [], [])
         results = [0]
-    cut = {key: _with_outputs(graph, results) if results else graph for key, graph in graphs.items()}
-    used = sorted(set().union(*map(_read, cut.values()))) if results else []
+    cut = {key: _with_outputs(graph, results) for key, graph in graphs.items()}
+    used = sorted(set().union(*map(_read, cut.values())))
     attrs: dict[str, AttrValue] = {key: _reordered(graph, used) for key, graph in cut.items()}
-    return _Narrowed(attrs, [0, *(k + 1 for k in used)] if results else [], results)
+    return _Narrowed(attrs, [0, *(k + 1 for k in used)], results)
 
 
 def _needed(graph: Graph, carried: int, wanted: set[int]) -> set[int]:
