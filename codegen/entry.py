@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from kiln.codegen.control import Flow, nbytes
 from kiln.codegen.llvm.text import function_attributes
 from kiln.codegen.plan import Plan, Pointer, Step
+from kiln.codegen.steps import step_work
 from kiln.ir.graph import Value
 from kiln.ir.program import CTX_FIELDS, Module, Slot
 from kiln.ir.target import Target
@@ -161,7 +162,7 @@ class _Entry:
             pointers = [*moving[count : len(moving) - written], *moving[len(moving) - written + count :]]
             self._slices(flow, n, [*source[count:], *ys], pointers)
         self._steps(flow.inner[-1].steps)
-        self._poll(n)
+        self._poll(flow, n)
         self.lines.append(f"  br label %{back}")
         self._start(back)
         self.lines.append(f"  %next{n} = add i64 %turn{n}, 1")
@@ -200,16 +201,32 @@ class _Entry:
         ]
         self._start(f"settled{name}")
 
-    def _poll(self, n: int) -> None:
-        """Leave when someone asks the program to stop."""
-        field = CTX_FIELDS.index("interrupt")
-        self.lines += [
-            f"  %flag{n}.field = getelementptr i64, ptr %ctx, i64 {field}",
-            f"  %flag{n}.at = load ptr, ptr %flag{n}.field",
-            f"  %flag{n} = load atomic i32, ptr %flag{n}.at monotonic, align 4",
-        ]
+    def _poll(self, flow: Flow, n: int) -> None:
+        """Leave when someone asks the program to stop; of long loops, ask now and then."""
+        turns = _turns_between(flow)
+        if not turns:
+            return
+        self._context(f"flag{n}", "interrupt")
+        self.lines.append(f"  %flag{n} = load atomic i32, ptr %flag{n}.at monotonic, align 4")
         self.exits.append((f"%flag{n}", self.block))
-        self._leave_if(f"%stop{n} = icmp ne i32 %flag{n}, 0", f"%stop{n}", f"turned{n}")
+        self._leave_if(f"%stop{n} = icmp ne i32 %flag{n}, 0", f"%stop{n}", f"going{n}")
+        self.lines += [
+            f"  %since{n} = and i64 %turn{n}, {turns - 1}",
+            f"  %due{n} = icmp eq i64 %since{n}, {turns - 1}",
+            f"  br i1 %due{n}, label %ask{n}, label %turned{n}",
+        ]
+        self._start(f"ask{n}")
+        self._context(f"host{n}", "host_call")
+        self.lines.append(f"  %told{n} = call i32 %host{n}.at(ptr %ctx, i64 0, ptr null)")
+        self.exits.append((f"%told{n}", self.block))
+        self._leave_if(f"%end{n} = icmp ne i32 %told{n}, 0", f"%end{n}", f"turned{n}")
+
+    def _context(self, name: str, field: str) -> None:
+        """Load a pointer from the context."""
+        self.lines += [
+            f"  %{name}.field = getelementptr i64, ptr %ctx, i64 {CTX_FIELDS.index(field)}",
+            f"  %{name}.at = load ptr, ptr %{name}.field",
+        ]
 
     # ------------------------------------------------------------------------------------- operands
 
@@ -248,3 +265,15 @@ class _Entry:
             self.lines.append(f"  {name}.{i} = mul i64 {product}, {factor}")
             product = f"{name}.{i}"
         return product
+
+
+_PATIENCE = 1 << 24
+"""Scalar operations between two questions whether to go on: some milliseconds."""
+
+
+def _turns_between(flow: Flow) -> int:
+    """After how many turns (a power of two) a loop asks whether to go on; 0: it is over soon."""
+    turn = max(1, sum(step_work(s) for inner in flow.inner for s in inner.steps))
+    if flow.operation.op.name == "scan" and flow.length * turn < _PATIENCE:
+        return 0  # what spins inside asks by itself
+    return 1 << max(0, min(20, (_PATIENCE // turn).bit_length() - 1))

@@ -9,7 +9,8 @@ The native ABI (docs/architecture.md states it for other languages):
 - `ctx` points to 64-bit fields, see `CTX_FIELDS`. The functions in it have these signatures:
   allocate: `ptr (ptr ctx, i64 bytes)`; free: `void (ptr ctx, ptr)`;
   parallel_for: `i32 (ptr ctx, ptr body, ptr closure, i64 n, i64 grain)` where
-  body: `void (ptr ctx, ptr closure, i64 begin, i64 end)`; host_call: `i32 (ptr ctx, i64 id, ptr args)`.
+  body: `void (ptr ctx, ptr closure, i64 begin, i64 end)`; host_call: `i32 (ptr ctx, i64 id, ptr args)`, which long
+  loops call now and then (with id 0 and no args): other than 0 stops the program with that status.
 - the error record is 4 int64: code (0: none), check number, value, spare. The first error in program order
   wins: a kernel writes only while code is 0, and `entry` returns after the first kernel that failed.
 - no other external symbols but those of `Module.imports` (other modules' exports), memcpy, memset, libm.

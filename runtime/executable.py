@@ -26,6 +26,9 @@ KEEP_GIL_BELOW: Final = 20_000
 OUT_OF_MEMORY: Final = 2
 """Error code of a kernel whose workspace could not be allocated (1 is a failed check)."""
 
+INTERRUPTED: Final = 3
+"""Error code of a loop that a signal handler of Python's stopped."""
+
 _FIRST_KINDS: Final = ("input", "output", "size")
 
 
@@ -86,6 +89,8 @@ class Executable:
         return run
 
     def _fail(self, ctx: context.Context) -> None:
+        if ctx.error[0] == INTERRUPTED:
+            ctx.raise_again()
         code, site, value = ctx.take_error()
         if code == OUT_OF_MEMORY:
             raise MemoryError(f"program {self.program.name}: the system refused workspace memory")
