@@ -9,13 +9,14 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
+from kiln.codegen.control import Flow, bind, dense, every_step, is_host_step, spins, within
 from kiln.codegen.direct import direct
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
 from kiln.codegen.layout import Layout, assign, is_view, row_major
-from kiln.codegen.library import is_library_step, library_call
+from kiln.codegen.library import flow_entry, library_call
 from kiln.codegen.plan import Plan, Step
-from kiln.codegen.steps import Note, Strides, digest, fusion_step, steps, template_work
+from kiln.codegen.steps import Note, Strides, digest, fusion_step, step_work, steps
 from kiln.ir import loops as L
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops import OPS
@@ -23,12 +24,14 @@ from kiln.ir.ops.base import Scatter, Template
 from kiln.ir.passes.cse import cse
 from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
-from kiln.ir.program import CheckSite, LibraryCall, Module, Program, Slot
+from kiln.ir.passes.inside import everywhere, prune
+from kiln.ir.passes.merge import merge
+from kiln.ir.program import CheckSite, Entry, Module, Program, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Sym
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (fold, cse, dce)
-"""Exact, target-independent rewrites, in order."""
+PASSES: tuple[Callable[[Graph], Graph], ...] = (everywhere(merge), everywhere(fold), everywhere(cse), prune, dce)
+"""Exact, target-independent rewrites, in order; also of the graphs inside control flow."""
 Layouts = dict[Value, Layout | None]
 MakeFusion = Callable[[Operation, Layouts, "Sequence[Strides | None]"], Step]
 
@@ -63,10 +66,16 @@ def prepare(graph: Graph, strides: list[Strides | None], note: Note, passes: boo
         for rewrite in PASSES:
             graph = rewrite(graph)
         note("simplified", graph)
-    graph = _materialise(direct(graph))
-    fused = fuse(graph, assign(graph, strides), passes)
+    fused = _fused(graph, strides, passes)
     note("fused", fused)
     return fused
+
+
+def _fused(graph: Graph, strides: Sequence[Strides | None], passes: bool) -> Graph:
+    """The kernels of a graph and of those inside it."""
+    graph = dense(_materialise(direct(graph)), strides)
+    graph = fuse(graph, assign(graph, strides), passes)
+    return within(graph, strides, lambda inner, strides: _fused(inner, strides, passes))
 
 
 def _generate(
@@ -84,15 +93,16 @@ def _generate(
     slots = place_values(graph, made)
     note("plan", made)
     symbol = f"main_{digest(str(made) + name)}"
-    mains, entries = _entries(symbol, made, slots, target)
-    for main in mains:
+    run = _Entries(symbol, made, slots, target)
+    entries = run.all()
+    for main in run.modules:
         note("entry", main.text)
     modules = {m.name: m for step in made.steps for m in step.modules}
-    work = sum(s.lowered.work if s.lowered is not None else template_work(s.operation) for s in made.steps)
+    work = sum(map(step_work, made.steps))
     return Program(
         name=name,
         target=target,
-        modules=(*modules.values(), *mains),
+        modules=(*modules.values(), *run.modules),
         entries=entries,
         slots=slots,
         input_types=tuple(v.type for v in graph.inputs),
@@ -101,27 +111,40 @@ def _generate(
         arena_bytes=made.arena_bytes,
         constants=tuple(made.constants),
         checks=tuple(sites),
-        work=0 if any(slot.kind == "size" for slot in slots) else max(1, work),
+        work=0 if spins(made.steps) or any(slot.kind == "size" for slot in slots) else max(1, work),
         stages=tuple(kept),
     )
 
 
-def _entries(
-    symbol: str, made: Plan, slots: tuple[Slot, ...], target: Target
-) -> tuple[list[Module], tuple[str | LibraryCall, ...]]:
-    """Native functions for the runs of generated steps, with the library's calls between them."""
-    mains: list[Module] = []
-    entries: list[str | LibraryCall] = []
-    for library, run in itertools.groupby(made.steps, is_library_step):
-        if library:
-            entries += [library_call(step, made, slots) for step in run]
-        else:
-            name = symbol if not mains else f"{symbol}_{len(mains)}"
-            mains.append(entry.emit_entry(name, made, list(run), slots, target))
-            entries.append(name)
-    if not entries:
-        mains, entries = [entry.emit_entry(symbol, made, (), slots, target)], [symbol]
-    return mains, tuple(entries)
+class _Entries:
+    """What a run calls: native functions for the runs of generated steps, with the library's calls between them."""
+
+    def __init__(self, symbol: str, made: Plan, slots: tuple[Slot, ...], target: Target) -> None:
+        self.symbol = symbol
+        self.made = made
+        self.slots = slots
+        self.target = target
+        self.modules: list[Module] = []
+
+    def all(self) -> tuple[Entry, ...]:
+        return self.of(self.made.steps) or (self._native(()),)
+
+    def of(self, steps: Sequence[Step]) -> tuple[Entry, ...]:
+        entries: list[Entry] = []
+        for host, run in itertools.groupby(steps, is_host_step):
+            together = list(run)
+            entries += map(self._host, together) if host else [self._native(together)]
+        return tuple(entries)
+
+    def _native(self, steps: Sequence[Step]) -> str:
+        name = self.symbol if not self.modules else f"{self.symbol}_{len(self.modules)}"
+        self.modules.append(entry.emit_entry(name, self.made, steps, self.slots, self.target))
+        return name
+
+    def _host(self, step: Step) -> Entry:
+        if isinstance(step, Flow):
+            return flow_entry(step, self.made, self.slots, [self.of(inner.steps) for inner in step.inner])
+        return library_call(step, self.made, self.slots)
 
 
 # ------------------------------------------------------------------------------------ before fusion
@@ -214,20 +237,31 @@ def place_values(graph: Graph, made: Plan) -> tuple[Slot, ...]:
         made.targets[v] = ("input", k)
     for k, v in enumerate(graph.outputs):
         made.targets[v] = ("output", k)
-    for op in graph.operations:
-        if op.op.name == "constant" and not is_literal(op):
-            data = op.attrs["data"]
-            assert isinstance(data, Constant)
-            made.targets[op.result] = ("constant", len(made.constants))
-            made.constants.append(data)
-    computed = [r for s in made.steps for r in s.operation.results if r not in made.targets]
-    plan.allocate(made, computed)
-    symbols = [a.name for s in made.steps for a in s.args if isinstance(a, Sym)]
+    flows = [s for s in every_step(made.steps) if isinstance(s, Flow)]
+    for inside in (graph, *(inner.graph for flow in flows for inner in flow.inner)):
+        _place_constants(inside, made)
+    for step in made.steps:
+        if isinstance(step, Flow):
+            bind(step, made)
+    computed = [r for s in every_step(made.steps) for r in (*s.operation.results, *s.extra())]
+    plan.allocate(made, [r for r in computed if r not in made.targets and r not in made.bound])
+    symbols = [a.name for s in every_step(made.steps) for a in s.args if isinstance(a, Sym)]
     names = sorted({factor for name in symbols for factor in name.split("*") if not factor.isdigit()})
+    moving = [n for flow in flows if is_host_step(flow) for n in made.moving.get(flow.operation, ())]
     return (
         *(Slot("input", k) for k in range(len(graph.inputs))),
         *(Slot("output", k) for k in range(len(graph.outputs))),
         *(Slot("size", 0, n) for n in names),
         *(Slot("constant", k) for k in range(len(made.constants))),
         *([Slot("arena")] if made.arena_bytes else []),
+        *(Slot("pointer", n) for n in moving),
     )
+
+
+def _place_constants(graph: Graph, made: Plan) -> None:
+    for op in graph.operations:
+        if op.op.name == "constant" and not is_literal(op):
+            data = op.attrs["data"]
+            assert isinstance(data, Constant)
+            made.targets[op.result] = ("constant", len(made.constants))
+            made.constants.append(data)

@@ -55,6 +55,14 @@ class Step:
     site: int | None = None  # of a library's: what its refusal means, among the program's checks
     strides: tuple[tuple[int, ...], ...] = ()  # of a library's operands
 
+    def parts(self) -> Sequence[tuple[str, Sequence[Step], Sequence[Value]]]:
+        """What it holds: names, steps, and the values that are read when a part is done."""
+        return ()
+
+    def extra(self) -> Sequence[Value]:
+        """Further memory that it needs while it runs."""
+        return ()
+
     def reads(self) -> set[Value]:
         written = set(self.operation.results)
         return {a.root for a in self.args if isinstance(a, Pointer) and a.root not in written}
@@ -66,28 +74,55 @@ class Step:
 
 @dataclass(slots=True)
 class Plan:
-    """Where everything is. `arena` maps values to byte offsets; `targets` maps values to (kind, index)."""
+    """Where everything is. `arena` maps values to byte offsets; `targets` maps values to (kind, index); `bound` maps
+    inputs and outputs of nested graphs to values outside."""
 
     steps: list[Step]
     targets: dict[Value, tuple[str, int]] = field(default_factory=dict)
     arena: dict[Value, int] = field(default_factory=dict)
     arena_bytes: int = 0
     constants: list[Constant] = field(default_factory=list)
+    bound: dict[Value, Pointer] = field(default_factory=dict)
+    pointers: int = 0  # how many loops move
+    moving: dict[Operation, tuple[int, ...]] = field(default_factory=dict)
+    """For each loop its moving pointers: to what is read (carried values, slices), then to what is written."""
+
+    def locate(self, a: Pointer) -> tuple[Value, int]:
+        """The value that has the memory, and how many bytes in."""
+        root, offset = a.root, a.nbytes
+        while root in self.bound:
+            a = self.bound[root]
+            root, offset = a.root, offset + a.nbytes
+        return root, offset
 
     def __str__(self) -> str:
-        lines = [f"arena {self.arena_bytes:,} bytes"]
         names: dict[Value, str] = {}
         for v, (kind, index) in self.targets.items():
             names[v] = f"{kind}{index}"
         for v, offset in self.arena.items():
             names[v] = f"arena+{offset}"
+        lines = [f"arena {self.arena_bytes:,} bytes"]
         for k, step in enumerate(self.steps):
-            args = ", ".join(
-                names.get(a.root, "?") + (f"[{a.offset}:]" if a.offset else "") if isinstance(a, Pointer) else str(a)
-                for a in step.args
-            )
-            lines.append(f"{k:3} {step.symbol}({args})")
+            lines += self._step(f"{k:3}", step, names)
         return "\n".join(lines)
+
+    def _step(self, number: str, step: Step, names: dict[Value, str]) -> list[str]:
+        args = ", ".join(self._argument(a, names) for a in step.args)
+        lines = [f"{number} {step.symbol}({args})"]
+        indent = " " * len(number)
+        for part, steps, _ in step.parts():
+            lines.append(f"{indent} {part}")
+            for k, inner in enumerate(steps):
+                lines += self._step(f"{indent} {k:3}", inner, names)
+        return lines
+
+    def _argument(self, a: Argument, names: dict[Value, str]) -> str:
+        if not isinstance(a, Pointer):
+            return str(a)
+        if a.root in self.bound:
+            root, offset = self.locate(a)
+            return names.get(root, "?") + (f"[{offset} bytes:]" if offset else "")
+        return names.get(a.root, "?") + (f"[{a.offset}:]" if a.offset else "")
 
 
 def in_place(
@@ -129,19 +164,35 @@ def in_place(
     return True
 
 
+class _Lives:
+    """When each value is needed first and last. What a step holds counts like steps of its own, before its end."""
+
+    def __init__(self, wanted: set[Value]) -> None:
+        self.wanted = wanted
+        self.born: dict[Value, int] = {}
+        self.dies: dict[Value, int] = {}
+        self.now = 0
+
+    def run(self, steps: Sequence[Step]) -> None:
+        for step in steps:
+            begin = self.now
+            for v in (*step.operation.results, *step.extra()):
+                if v in self.wanted:
+                    self.born[v] = begin
+            for _, inner, outputs in step.parts():
+                self.run(inner)
+                self.dies.update({v: self.now for v in outputs if v in self.wanted})
+            for v in (*step.operation.results, *step.extra(), *step.reads()):
+                if v in self.wanted:
+                    self.dies[v] = self.now
+            self.now += 1
+
+
 def allocate(plan: Plan, values: Iterable[Value]) -> None:
     """Give each value a place in the arena for as long as some step needs it."""
-    born: dict[Value, int] = {}
-    dies: dict[Value, int] = {}
-    wanted = set(values)
-    for k, step in enumerate(plan.steps):
-        for v in step.operation.results:
-            if v in wanted:
-                born[v] = k
-                dies[v] = k
-        for v in step.reads():
-            if v in wanted:
-                dies[v] = k
+    lives = _Lives(set(values))
+    lives.run(plan.steps)
+    born, dies = lives.born, lives.dies
     placed: list[tuple[int, int, int, int]] = []  # offset, end, born, dies
     for v in sorted(born, key=lambda v: -_bytes(v)):
         size = -(-max(1, _bytes(v)) // ALIGN) * ALIGN

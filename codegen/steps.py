@@ -11,9 +11,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
+from kiln.codegen.control import Flow, flow_step, flow_work
 from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.domain import definition
-from kiln.codegen.layout import Layout, is_view, row_major
+from kiln.codegen.layout import Layout, assign, is_view, row_major
 from kiln.codegen.library import library_step
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
@@ -26,7 +27,7 @@ from kiln.codegen.sort import lower_sort
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.loops import Kernel
-from kiln.ir.ops.base import Library, Scatter
+from kiln.ir.ops.base import Control, Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
@@ -46,8 +47,23 @@ def steps(
     note: Note,
 ) -> list[Step]:
     """One step per computing operation of a fused graph; equal kernels are made once."""
-    steps = []
-    made: dict[object, Step] = {}
+    return _steps(graph, layouts, target, sites, note, {})
+
+
+def _steps(
+    graph: Graph,
+    layouts: dict[Value, Layout | None],
+    target: Target,
+    sites: list[CheckSite],
+    note: Note,
+    made: dict[object, Step],
+) -> list[Step]:
+    """`made`: the steps of fusions so far, here and in the graphs around and inside."""
+    steps: list[Step] = []
+
+    def inside(inner: Graph, strides: list[Strides | None]) -> list[Step]:
+        return _steps(inner, assign(inner, strides), target, sites, note, made)
+
     for op in graph.operations:
         if op.op.name == "fusion":
             key = (
@@ -68,6 +84,8 @@ def steps(
             steps.append(_scatter_step(op, layouts, target, sites, note))
         elif isinstance(definition(op).lower, Library):
             steps.append(library_step(op, layouts, sites))
+        elif isinstance(definition(op).lower, Control):
+            steps.append(flow_step(op, layouts, inside))
         elif op.op.name in ("argsort", "searchsorted", *SCANS):
             make = lower_scan if op.op.name in SCANS else lower_sort
             lowered = make(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
@@ -245,6 +263,13 @@ def _batched_step(
     kernel = Kernel("kernel", (*buffers, *(symbols[s] for s in names)), body)
     wrapper = _named(emit_kernel(kernel, target), "matmul_batches")
     return Step(op, wrapper.exports[0], (module, wrapper), (*pointers, *(Sym(s) for s in names)))
+
+
+def step_work(step: Step) -> int:
+    """The estimated scalar operations of a step; 0 where nobody knows."""
+    if isinstance(step, Flow):
+        return flow_work(step, step_work)
+    return step.lowered.work if step.lowered is not None else template_work(step.operation)
 
 
 def template_work(op: Operation) -> int:

@@ -66,6 +66,10 @@ if TYPE_CHECKING:
     from kiln.contraction import outer as outer
     from kiln.contraction import tensordot as tensordot
     from kiln.contraction import vdot as vdot
+    from kiln.control import cond as cond
+    from kiln.control import map as map
+    from kiln.control import scan as scan
+    from kiln.control import while_loop as while_loop
     from kiln.convolution import conv1d as conv1d
     from kiln.convolution import conv2d as conv2d
     from kiln.convolution import conv3d as conv3d
@@ -508,6 +512,7 @@ _NAMES = {
         "Size channels_last channels_last_3d contiguous_format e inf layout=Layout memory_format=MemoryFormat "
         "nan newaxis pi preserve_format strided"
     ),
+    "kiln.control": "cond map scan while_loop",
     "kiln.contraction": (
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),

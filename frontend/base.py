@@ -123,6 +123,9 @@ class Recorder(Protocol):
     def record(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]) -> None:
         """`op` was executed; views (results sharing an operand's buffer) included."""
 
+    def writing(self, tensor: Tensor) -> None:
+        """`tensor`'s memory is about to be written."""
+
     def record_write(self, tensor: Tensor, value: Tensor) -> None:
         """`tensor`'s memory now holds what the recorded `value` holds."""
 

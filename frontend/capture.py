@@ -116,6 +116,9 @@ class Capture:
             else:
                 self.entries[id(t)] = Entry(t, Storage(t, v, None), (), v)
 
+    def writing(self, tensor: TensorBase) -> None:
+        """`tensor`'s memory is about to be written: `Inner` may object."""
+
     def record_write(self, tensor: TensorBase, value: TensorBase) -> None:
         """`tensor`'s memory was overwritten once, with what `value` held before."""
         self._settle()

@@ -22,7 +22,8 @@ from kiln import errors
 from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of, maker
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
-from kiln.ir.ops.base import OPS, Dense, Library, LibraryError, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.interpreter import follow, walk
+from kiln.ir.ops.base import OPS, Control, Dense, Library, LibraryError, OpDef, OpTypeError, Scatter, ints_attr
 from kiln.ir.ops.gather import dimension_names as gather_names
 from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
@@ -322,6 +323,8 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
         return _view_launch(op, layouts[0], attrs, results[0])
     if isinstance(op.lower, Library):
         return _library_launch(op, layouts, attrs, results)
+    if isinstance(op.lower, Control):
+        return _control_launch(op, attrs)
     special = _SPECIAL.get(op.name)
     if special is not None:
         return special(layouts, attrs, results[0])
@@ -527,6 +530,33 @@ def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results:
         return made
 
     return launch
+
+
+def _control_launch(op: OpDef, attrs: Attrs) -> Launch:
+    """The ops of the graphs, one by one. Results share memory with nothing."""
+
+    def inside(graph: Graph, operands: Sequence[Any]) -> list[Any]:
+        return walk(graph, operands, lambda each, given: run(cast("OpDef", each.op), given, each.attrs))
+
+    def control(operands: Sequence[Any]) -> Results:
+        made = follow(op, operands, attrs, inside, truth, slices, stack)
+        return tuple([run(OPS["copy"], (t,), {})[0] for t in made])
+
+    def truth(t: Any) -> bool:
+        return bool(t._buffer.as_numpy(np.dtype(bool), (), (), t._ptr - t._buffer.ptr))
+
+    def slices(x: Any, k: int) -> Any:
+        layout = layout_of(x._layout.dtype, x._layout.shape[1:], x._layout.strides[1:])
+        return _tensor(x._buffer, x._ptr + k * x._layout.strides[0] * x._layout.dtype.itemsize, layout)
+
+    def stack(parts: Sequence[Any], t: TensorType) -> Any:
+        out = empty(layout_of(t.dtype, t.static_shape()))
+        for k, part in enumerate(parts):
+            write(slices(out, k), OPS["copy"], (part,), {})
+        out._buffer.version = 0
+        return out
+
+    return control
 
 
 def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:

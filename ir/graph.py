@@ -117,6 +117,10 @@ class Operation:
         (value,) = self.results
         return value
 
+    def graphs(self) -> Iterator[Graph]:
+        """The graphs that the operation holds."""
+        return (value for value in self.attrs.values() if isinstance(value, Graph))
+
     def __repr__(self) -> str:
         return f"<{self.op.name} -> {', '.join(str(r.type) for r in self.results)}>"
 
@@ -176,6 +180,8 @@ class Graph:
             inferred = op.op.infer_types([v.type for v in op.operands], op.attrs)
             if inferred != tuple(r.type for r in op.results):
                 raise VerifyError(f"graph {self.name}: {op.op.name} has types {op.results}, rule says {inferred}")
+            for inner in op.graphs():
+                inner.verify()
             for i, r in enumerate(op.results):
                 if r.producer is not op or r.index != i or r in known:
                     raise VerifyError(f"graph {self.name}: result {i} of {op.op.name} is not its own")
@@ -238,6 +244,14 @@ class GraphBuilder:
             r.builder = self
         self._operations.append(operation)
         return operation.results
+
+    def inputs(self) -> list[Value]:
+        """What was declared so far."""
+        return self._inputs
+
+    def operations(self) -> list[Operation]:
+        """What was appended so far."""
+        return self._operations
 
     def clone(self, operation: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
         """Append a copy of another graph's operation over this graph's operands, keeping its line."""

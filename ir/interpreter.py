@@ -11,8 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kiln.ir.graph import Graph, Operation, Value
+from kiln.ir.graph import Attrs, Graph, Operation, Value
 from kiln.ir.ops.base import OpDef
+from kiln.ir.ops.control import nested, number, scan_parts, stacked_type
+from kiln.ir.types import TensorType
 
 T = TypeVar("T")
 Array = np.ndarray[Any, Any]
@@ -48,6 +50,37 @@ def run(graph: Graph, inputs: Sequence[Any], receiver: Any = None) -> list[Any]:
         return op.bind(operands, operation.attrs, None if operands else target)
 
     return walk(graph, inputs, apply)
+
+
+def follow(
+    op: OpDef,
+    operands: Sequence[T],
+    attrs: Attrs,
+    inside: Callable[[Graph, Sequence[T]], list[T]],
+    truth: Callable[[T], bool],
+    part: Callable[[T, int], T],
+    stack: Callable[[Sequence[T], TensorType], T],
+) -> list[T]:
+    """The results of control flow: `inside(graph, inputs)` runs a graph, `truth` reads a bool, `part` is a slice, and
+    `stack` puts values in a row to one of a type."""
+    if op.name == "cond":
+        return inside(nested(attrs, "then" if truth(operands[0]) else "else"), operands[1:])
+    body = nested(attrs, "body")
+    if op.name == "while_loop":
+        count = len(body.outputs)
+        state, constants = list(operands[:count]), operands[count:]
+        while truth(inside(nested(attrs, "test"), [*state, *constants])[0]):
+            state = inside(body, [*state, *constants])
+        return state
+    carried, xs, constants = scan_parts(operands, attrs)
+    length, reverse = number(attrs, "length"), attrs["reverse"]
+    rows: list[list[T]] = [[] for _ in range(length)]
+    state = list(carried)
+    for k in reversed(range(length)) if reverse else range(length):
+        made = inside(body, [*state, *(part(x, k) for x in xs), *constants])
+        state, rows[k] = made[: len(carried)], made[len(carried) :]
+    types = [stacked_type(v.type, length) for v in body.outputs[len(carried) :]]
+    return [*state, *(stack([row[n] for row in rows], t) for n, t in enumerate(types))]
 
 
 def evaluate_ref(graph: Graph, arrays: Sequence[Any]) -> list[Array]:

@@ -9,7 +9,8 @@ The native ABI (docs/architecture.md states it for other languages):
 - `ctx` points to 64-bit fields, see `CTX_FIELDS`. The functions in it have these signatures:
   allocate: `ptr (ptr ctx, i64 bytes)`; free: `void (ptr ctx, ptr)`;
   parallel_for: `i32 (ptr ctx, ptr body, ptr closure, i64 n, i64 grain)` where
-  body: `void (ptr ctx, ptr closure, i64 begin, i64 end)`; host_call: `i32 (ptr ctx, i64 id, ptr args)`.
+  body: `void (ptr ctx, ptr closure, i64 begin, i64 end)`; host_call: `i32 (ptr ctx, i64 id, ptr args)`, which long
+  loops call now and then (with id 0 and no args): other than 0 stops the program with that status.
 - the error record is 4 int64: code (0: none), check number, value, spare. The first error in program order
   wins: a kernel writes only while code is 0, and `entry` returns after the first kernel that failed.
 - no other external symbols but those of `Module.imports` (other modules' exports), memcpy, memset, libm.
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from kiln.ir.graph import AttrValue, Constant, SourceLoc
 from kiln.ir.target import Target
@@ -56,7 +57,8 @@ class Module:
 @dataclass(frozen=True, slots=True)
 class Slot:
     """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena"
-    (bytes the caller provides, 64-byte aligned), or "size" (an int64 named `name`)."""
+    (bytes the caller provides, 64-byte aligned), "size" (an int64 named `name`), or "pointer" (which a loop moves that
+    is not native: see `LoopCall`)."""
 
     kind: str
     index: int = 0
@@ -97,13 +99,61 @@ class LibraryCall:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchCall:
+    """A branch that holds library calls: one of two runs of entries, by the bool at `pred`."""
+
+    pred: Place
+    then: tuple[Entry, ...]
+    other: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedPlace:
+    """A value that a loop carries: `source` is its first content, `first` and `second` what turns write, in turn; it
+    ends in `first`. Slots `read` and `written` point to what a turn reads and writes."""
+
+    read: int
+    written: int
+    source: Place
+    first: Place
+    second: Place
+
+
+@dataclass(frozen=True, slots=True)
+class SlicedPlace:
+    """Something that a loop walks along: slot `pointer` points `pace` bytes further in each turn."""
+
+    pointer: int
+    start: Place
+    pace: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopCall:
+    """A loop that holds library calls: `body` while the bool at `pred` is true after `test`, or, with no `pred`,
+    `length` times, from the last slice with `reverse`."""
+
+    test: tuple[Entry, ...]
+    pred: Place | None
+    body: tuple[Entry, ...]
+    carried: tuple[CarriedPlace, ...]
+    sliced: tuple[SlicedPlace, ...]
+    length: int
+    reverse: bool
+
+
+Entry: TypeAlias = "str | LibraryCall | BranchCall | LoopCall"
+"""What a run calls: a native function by name, a library, or others as the data say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A compiled program as text and plans."""
 
     name: str
     target: Target
     modules: tuple[Module, ...]  # in dependency order; the entries last
-    entries: tuple[str | LibraryCall, ...]
+    entries: tuple[Entry, ...]
     """What a run calls, in order, all with the same slots: native functions, and library calls between them. Without
     ops for a library it is one function."""
     slots: tuple[Slot, ...]

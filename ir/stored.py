@@ -17,7 +17,19 @@ import numpy as np
 
 from kiln.ir.graph import AttrValue, Constant, Graph, Operation, SourceLoc
 from kiln.ir.ops.base import OPS
-from kiln.ir.program import CheckSite, LibraryCall, Module, Place, Program, Slot
+from kiln.ir.program import (
+    BranchCall,
+    CarriedPlace,
+    CheckSite,
+    Entry,
+    LibraryCall,
+    LoopCall,
+    Module,
+    Place,
+    Program,
+    SlicedPlace,
+    Slot,
+)
 from kiln.ir.target import Target
 from kiln.ir.types import Device, DType, Sym, TensorType, dtype_named
 
@@ -112,7 +124,7 @@ def encode(program: Program, graph: Graph) -> bytes:
     record = {
         "name": program.name,
         "modules": [[m.name, m.text, m.exports, m.imports, m.plain] for m in program.modules],
-        "entries": [e if isinstance(e, str) else _call_record(e) for e in program.entries],
+        "entries": list(map(_entry_record, program.entries)),
         "slots": [[s.kind, s.index, s.name] for s in program.slots],
         "inputs": [_type_record(t) for t in program.input_types],
         "outputs": [_type_record(t) for t in program.output_types],
@@ -142,7 +154,7 @@ def _program(record: Mapping[str, _Json], known: _Places, target: Target) -> Pro
             Module(n, text, tuple(exports), tuple(imports), plain)
             for n, text, exports, imports, plain in record["modules"]
         ),
-        entries=tuple(e if isinstance(e, str) else _call(e) for e in record["entries"]),
+        entries=_entries(record["entries"]),
         slots=tuple(Slot(kind, index, name) for kind, index, name in record["slots"]),
         input_types=tuple(map(_type, record["inputs"])),
         output_types=tuple(map(_type, record["outputs"])),
@@ -167,17 +179,47 @@ def _type(record: _Json) -> TensorType:
     return TensorType(dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), Device(kind, slot))
 
 
-def _call_record(call: LibraryCall) -> _Json:
-    places = [[[p.slot, p.offset, _type_record(p.type), p.strides] for p in ps] for ps in (call.operands, call.results)]
-    return [call.op, call.attrs, *places, call.check]
+def _entry_record(entry: Entry) -> _Json:
+    match entry:
+        case str():
+            return entry
+        case LibraryCall(op, attrs, operands, results, check):
+            return ["library", op, attrs, list(map(_place_record, operands)), list(map(_place_record, results)), check]
+        case BranchCall(pred, then, other):
+            return ["branch", _place_record(pred), list(map(_entry_record, then)), list(map(_entry_record, other))]
+        case LoopCall(test, pred, body, carried, sliced, length, reverse):
+            moved = [[c.read, c.written, *map(_place_record, (c.source, c.first, c.second))] for c in carried]
+            walked = [[x.pointer, _place_record(x.start), x.pace] for x in sliced]
+            parts = [list(map(_entry_record, part)) for part in (test, body)]
+            return ["loop", *parts, None if pred is None else _place_record(pred), moved, walked, length, reverse]
 
 
-def _call(record: _Json) -> LibraryCall:
-    op, attrs, operands, results, check = record
+def _entries(records: _Json) -> tuple[Entry, ...]:
+    return tuple(map(_entry, records))
+
+
+def _entry(record: _Json) -> Entry:
+    if isinstance(record, str):
+        return record
+    kind, *rest = record
+    if kind == "branch":
+        pred, then, other = rest
+        return BranchCall(_place(pred), _entries(then), _entries(other))
+    if kind == "loop":
+        test, body, pred, moved, walked, length, reverse = rest
+        carried = tuple(CarriedPlace(read, written, *map(_place, places)) for read, written, *places in moved)
+        sliced = tuple(SlicedPlace(pointer, _place(start), pace) for pointer, start, pace in walked)
+        tested = None if pred is None else _place(pred)
+        return LoopCall(_entries(test), tested, _entries(body), carried, sliced, length, reverse)
+    op, attrs, operands, results, check = rest
     if op not in OPS:
         raise StoredError(f"there is no op {op}")
     found = tuple((name, _tuples(value)) for name, value in attrs)
     return LibraryCall(op, found, tuple(map(_place, operands)), tuple(map(_place, results)), check)
+
+
+def _place_record(place: Place) -> _Json:
+    return [place.slot, place.offset, _type_record(place.type), place.strides]
 
 
 def _place(record: _Json) -> Place:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import Final
+from typing import Final, NoReturn
 
 from kiln.ir.program import CTX_FIELDS
 from kiln.runtime.threads import get_num_threads, pool
@@ -28,13 +28,20 @@ class Context:
             "allocate": loaded.allocate,
             "free": loaded.free,
             "parallel_for": loaded.parallel_for,
-            "host_call": 0,  # no op calls back yet
+            "host_call": loaded.host_call,
             "error": error_at,
             "interrupt": error_at + 8 * ERROR_SLOTS,
             "threads": get_num_threads(),
         }
         for i, name in enumerate(CTX_FIELDS):
             self._block[i] = values[name]
+
+    def raise_again(self) -> NoReturn:
+        """Raise what a signal handler raised while native code ran."""
+        kept = [ctypes.c_void_p(self.error[k]) for k in (1, 2, 3)]
+        self.error[0] = 0
+        ctypes.pythonapi.PyErr_Restore(*kept)
+        raise AssertionError("an exception was kept, and is none")
 
     def take_error(self) -> tuple[int, int, int]:
         """(code, check number, value) of the error record, which is cleared."""

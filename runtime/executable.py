@@ -11,15 +11,14 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
-from kiln.ir.ops.base import LibraryError
-from kiln.ir.program import CheckSite, LibraryCall, Program
+from kiln.ir.program import Program
 from kiln.runtime import context
-from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.modules import load_module
+from kiln.runtime.sequence import ProgramError as ProgramError
+from kiln.runtime.sequence import sequence
 
 KEEP_GIL_BELOW: Final = 20_000
 """Programs of fewer scalar operations (about 10 µs) keep the interpreter lock: handing it over costs more."""
@@ -27,22 +26,16 @@ KEEP_GIL_BELOW: Final = 20_000
 OUT_OF_MEMORY: Final = 2
 """Error code of a kernel whose workspace could not be allocated (1 is a failed check)."""
 
+INTERRUPTED: Final = 3
+"""Error code of a loop that a signal handler of Python's stopped."""
+
 _FIRST_KINDS: Final = ("input", "output", "size")
-
-
-class ProgramError(Exception):
-    """A check of a program failed: `site` says which, `value` is the offending number."""
-
-    def __init__(self, site: CheckSite, value: int) -> None:
-        super().__init__(f"{site.op}: {site.message.replace('{value}', str(value))}")
-        self.site = site
-        self.value = value
 
 
 class Executable:
     """A program in this process. Thread-safe and re-entrant: each run leases its own arena."""
 
-    __slots__ = ("_arenas", "_call", "_constants", "_count", "_pack", "program")
+    __slots__ = ("_arenas", "_call", "_constants", "_count", "_moving", "_pack", "program")
 
     def __init__(self, program: Program, symbols: Mapping[str, int]) -> None:
         kinds = [slot.kind for slot in program.slots]
@@ -52,9 +45,9 @@ class Executable:
         self.program = program
         prototype = ctypes.PYFUNCTYPE if 0 < program.work < KEEP_GIL_BELOW else ctypes.CFUNCTYPE
         native = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p)
-        calls = [Performer(e) if isinstance(e, LibraryCall) else native(symbols[e]) for e in program.entries]
-        plain = len(calls) == 1 and not isinstance(calls[0], Performer)
-        self._call: Any = calls[0] if plain else _Sequence(calls, program.checks)
+        (first,) = program.entries if len(program.entries) == 1 else (None,)
+        self._call: Any = native(symbols[first]) if isinstance(first, str) else sequence(program, native, symbols)
+        self._moving = (0,) * kinds.count("pointer")
         self._pack = struct.Struct(f"{len(kinds)}q").pack
         self._constants = tuple(
             program.constants[slot.index].data.__array_interface__["data"][0]
@@ -75,16 +68,16 @@ class Executable:
                 arena = self._arenas.pop()
             except IndexError:
                 arena = Buffer.allocate(self.program.arena_bytes)
-            status = self._call(ctx.address, self._pack(*values, *self._constants, arena.ptr))
+            status = self._call(ctx.address, self._pack(*values, *self._constants, arena.ptr, *self._moving))
             self._arenas.append(arena)
         else:
-            status = self._call(ctx.address, self._pack(*values, *self._constants))
+            status = self._call(ctx.address, self._pack(*values, *self._constants, *self._moving))
         if status:
             self._fail(ctx)
 
     def runner(self) -> Callable[..., None]:
         """`run` for those who run often: a function of the numbers themselves, which are not counted first."""
-        if self.program.arena_bytes or self._constants:
+        if self.program.arena_bytes or self._constants or self._moving:
             return lambda *values: self.run(values)
         call, pack, current, fail = self._call, self._pack, context.current, self._fail
 
@@ -96,36 +89,14 @@ class Executable:
         return run
 
     def _fail(self, ctx: context.Context) -> None:
+        if ctx.error[0] == INTERRUPTED:
+            ctx.raise_again()
         code, site, value = ctx.take_error()
         if code == OUT_OF_MEMORY:
             raise MemoryError(f"program {self.program.name}: the system refused workspace memory")
         if code != 1:
             raise RuntimeError(f"program {self.program.name} failed without an error record (code {code})")
         raise ProgramError(self.program.checks[site], value)
-
-
-class _Sequence:
-    """Native functions and library calls, called as if they were one function. No lock and no thread of the pool is
-    held between them."""
-
-    __slots__ = ("calls", "checks")
-
-    def __init__(self, calls: Sequence[Any], checks: Sequence[CheckSite]) -> None:
-        self.calls = tuple(calls)
-        self.checks = checks
-
-    def __call__(self, ctx: int, packed: bytes) -> int:
-        slots = memoryview(packed).cast("q")
-        for call in self.calls:
-            if isinstance(call, Performer):
-                try:
-                    call(slots)
-                except LibraryError as refusal:
-                    site = self.checks[call.call.check]
-                    raise ProgramError(replace(site, message=str(refusal)), 0) from None
-            elif status := call(ctx, packed):
-                return int(status)
-        return 0
 
 
 def load(program: Program) -> Executable:

@@ -30,6 +30,32 @@ declare void @free(ptr)
 declare void @llvm.x86.sse2.pause()
 declare void @llvm.x86.sse.ldmxcsr(ptr)
 declare void @llvm.x86.sse.stmxcsr(ptr)
+declare i32 @PyGILState_Ensure()
+declare void @PyGILState_Release(i32)
+declare i32 @PyErr_CheckSignals()
+declare void @PyErr_Fetch(ptr, ptr, ptr)
+
+; What a context's `host_call` is: a long loop asks, now and then, whether to go on. Python's signal handlers run, in
+; the main thread; what they raise is kept in the error record (type, value, traceback), for the caller to raise again.
+define i32 @kiln_host_call(ptr %ctx, i64 %id, ptr %args) nounwind {
+  %state = call i32 @PyGILState_Ensure()
+  %raised = call i32 @PyErr_CheckSignals()
+  %stop = icmp ne i32 %raised, 0
+  br i1 %stop, label %keep, label %leave
+keep:
+  %field = getelementptr i64, ptr %ctx, i64 4
+  %error = load ptr, ptr %field
+  %type = getelementptr i64, ptr %error, i64 1
+  %value = getelementptr i64, ptr %error, i64 2
+  %trace = getelementptr i64, ptr %error, i64 3
+  call void @PyErr_Fetch(ptr %type, ptr %value, ptr %trace)
+  store i64 3, ptr %error
+  br label %leave
+leave:
+  %status = phi i32 [0, %0], [3, %keep]
+  call void @PyGILState_Release(i32 %state)
+  ret i32 %status
+}
 
 ; Set the calling thread's floating-point control register; what it was.
 define i32 @kiln_exchange_csr(i32 %wanted) nounwind {

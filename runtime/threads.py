@@ -21,7 +21,9 @@ from kiln.runtime.modules import load_module
 
 MAX_THREADS: Final = 256
 _SYMBOLS: Final = ("pthread_create", "pthread_detach", "syscall", "aligned_alloc", "free")
+_PYTHON: Final = ("PyGILState_Ensure", "PyGILState_Release", "PyErr_CheckSignals", "PyErr_Fetch")
 _EXPORTS: Final = (
+    "kiln_host_call",
     "kiln_allocate",
     "kiln_free",
     "kiln_parallel_for",
@@ -39,6 +41,7 @@ class Pool:
     allocate: int
     free: int
     parallel_for: int
+    host_call: int
     start_worker: Any
     set_workers: Any
     reset: Any
@@ -56,10 +59,12 @@ def _module_addresses() -> dict[str, int]:
     libc = ctypes.CDLL(None)
 
     def resolve(name: str) -> int | None:
-        return ctypes.cast(getattr(libc, name), ctypes.c_void_p).value if name in _SYMBOLS else None
+        home = libc if name in _SYMBOLS else ctypes.pythonapi if name in _PYTHON else None
+        return None if home is None else ctypes.cast(getattr(home, name), ctypes.c_void_p).value
 
     # The baseline target: the pool has no vectors, and one object serves every machine.
-    return load_module(Module("pool", text, _EXPORTS, _SYMBOLS, plain=True), targets.LEVELS["baseline"], resolve)
+    module = Module("pool", text, _EXPORTS, (*_SYMBOLS, *_PYTHON), plain=True)
+    return load_module(module, targets.LEVELS["baseline"], resolve)
 
 
 @functools.cache
@@ -70,6 +75,7 @@ def pool() -> Pool:
         at["kiln_allocate"],
         at["kiln_free"],
         at["kiln_parallel_for"],
+        at["kiln_host_call"],
         ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_int64)(at["kiln_start_worker"]),
         ctypes.CFUNCTYPE(None, ctypes.c_int32)(at["kiln_set_workers"]),
         ctypes.CFUNCTYPE(None)(at["kiln_pool_reset"]),

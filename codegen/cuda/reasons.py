@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from kiln.ir.ops.base import Library, Lowering, OpDef
+from kiln.ir.ops.base import Control, Library, Lowering, OpDef
 
 REASONS: Final[dict[type[Lowering], str]] = {
+    Control: "branches and loops run on the CPU, as part of a program's native code; a GPU has none yet",
     Library: "a library (LAPACK, pocketfft) computes it on the host; a GPU needs one of its own for it",
 }
 

@@ -15,7 +15,7 @@ from kiln.autograd.grad_mode import enable_grad
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View, on_memory
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
-from kiln.ir.ops.base import OPS, Call, OpDef
+from kiln.ir.ops.base import OPS, Call, OpDef, Vjp
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType, bool_
@@ -216,7 +216,7 @@ class OpNode(Node):
         self.op = op
         self.attrs = attrs
         self.needs = tuple([e is not None for e in self.edges])
-        reads, kept = op.saved(self.needs) if op.saved_for else (op.saved_operands, op.saved_results)
+        reads, kept = op.saved(self.needs) if op.saves else (op.saved_operands, op.saved_results)
         held: list[Any] = [untouched(t._layout) for t in operands]
         # The memory that the rule will read, with its version: a later in-place write is an error.
         versions: list[Saved] = []
@@ -241,6 +241,11 @@ class OpNode(Node):
         return self.op.name
 
     def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        call, vjp = self._call()
+        return cast("Sequence[Tensor | None]", vjp(call, *grads))
+
+    def _call(self) -> tuple[Call, Vjp]:
+        """What the rule is given, and the rule; GradError when that is gone or there is none."""
         if self.operands is None:
             raise GradError(
                 "the tape was already walked here and what it had saved is gone",
@@ -251,8 +256,7 @@ class OpNode(Node):
         if self.op.vjp is None or not self.op.derives(self.needs):
             by = "".join(f" by operand {k}" for k in self.op.underived)
             raise GradError(f"{self.op.name} has no derivative{by}", op=self.op.name, fix="detach() what needs none")
-        call = Call(self.operands, self._call_results(), self.attrs, self.needs)
-        return cast("Sequence[Tensor | None]", self.op.vjp(call, *grads))
+        return Call(self.operands, self._call_results(), self.attrs, self.needs), self.op.vjp
 
     def _call_results(self) -> tuple[Any, ...]:
         """Results as the rule sees them, saved ones joined to this node for higher derivatives."""
@@ -267,7 +271,7 @@ class OpNode(Node):
         return tuple(results)
 
     def release(self) -> None:
-        if self.op.saved_operands or self.op.saved_results:
+        if self.versions:
             self.operands = None
             self.saved_results = ()
             self.versions = ()
@@ -284,6 +288,27 @@ _NAMES: Final = {
     "reverse": "Flip",
 }
 """Ops whose nodes PyTorch calls by another name than ours."""
+
+
+class FoldNode(OpNode):
+    """The tape entry of control flow: its rule adds the gradients of its operands to those that they have already, turn
+    by turn."""
+
+    __slots__ = ()
+
+    continues_fold = True
+
+    def apply(self, grads: Sequence[Tensor | None], running: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+        from kiln.ir.passes.autodiff import NoDerivative, folded  # few take gradients through control flow
+
+        call, vjp = self._call()
+        places = [(k,) if e is None else (id(e[0]), e[1]) for k, e in enumerate(map(resolved, self.edges))]
+        try:
+            totals = dict(folded(vjp, call, grads, places, running))
+        except NoDerivative as error:
+            raise GradError(str(error), op=self.op.name, loc=error.operation.loc) from None
+        # Of operands with one place, one gives the sum.
+        return [totals.pop(place, None) for place in places]
 
 
 def check_versions(op: str, saved: Sequence[Saved]) -> None:
@@ -321,7 +346,8 @@ def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[A
             refresh(t)
         flags |= t._flags
     if flags & REQUIRES_GRAD and not flags & LAYERED:  # layers have put theirs on the tape
-        attach(OpNode(op, operands, attrs, results, MODES.recorder is not None), results)
+        kind = FoldNode if "folds" in op.traits else OpNode
+        attach(kind(op, operands, attrs, results, MODES.recorder is not None), results)
 
 
 # ----------------------------------------------------------------------------------- views and writes
@@ -410,6 +436,8 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
     if t._flags & LAYERED:
         _layers[0](t, name, op, operands, attrs)
         return
+    if MODES.recorder is not None:
+        MODES.recorder.writing(t)
     taped = MODES.grad_enabled and any(map(wants_grad, (t, *operands)))
     if not taped and MODES.recorder is None:
         dispatch.write(t, op, operands, attrs)

@@ -197,6 +197,11 @@ class Library(Template):
     run: Callable[..., Any]
 
 
+@dataclass(frozen=True)
+class Control(Template):
+    """Lowering of `ir/ops/control.py`: the operation's graphs become steps of the program, run as the data say."""
+
+
 class LibraryError(Exception):
     """A library op can't be carried out on these numbers (a singular matrix, ...). The message is for the user."""
 
@@ -218,6 +223,9 @@ class Call:
     results: tuple[Any, ...]
     attrs: Attrs
     needs: tuple[bool, ...]  # which operands want a gradient
+    running: tuple[Any, ...] = ()
+    """Of ops with the trait "folds": the gradients of the operands so far (None: none). Their rules add to them what
+    the call contributes, use by use, and give the sums."""
 
 
 Vjp = Callable[..., Sequence[Any]]
@@ -251,7 +259,7 @@ class OpDef:
     """Of: "elementwise", "view", "commutative", "exact" (correctly rounded or integer), "foldable"
     (NumPy's result is bit-equal, NUMERICS 7), "random", "constant" (no operands), "parts" (real and linear: applied to
     complex operands, it is applied to their real and to their imaginary parts), "window" (an element costs as much as
-    its window is large)."""
+    its window is large), "folds" (see `Call.running`; the rule may read all operands)."""
     saved_operands: tuple[int, ...] = ()
     """Positions of the operands that the derivative rule reads; those that a call does not have count nothing."""
     saved_results: tuple[int, ...] = ()
@@ -265,9 +273,16 @@ class OpDef:
         """Whether there is a rule for the operands that want a gradient."""
         return self.vjp is not None and not any(needs[k] for k in self.underived)
 
+    @functools.cached_property
+    def saves(self) -> bool:
+        """Whether `saved` depends on the call."""
+        return bool(self.saved_for) or "folds" in self.traits
+
     def saved(self, needs: Sequence[bool]) -> Reads:
         """The positions of the operands and of the results that the derivative rule reads for the operands that want a
         gradient."""
+        if "folds" in self.traits:
+            return tuple(range(len(needs))), ()
         if not self.saved_for or all(needs):
             return self.saved_operands, self.saved_results
         reads = [r for r, need in zip(self.saved_for, needs, strict=True) if need]
@@ -311,7 +326,8 @@ def register(op: OpDef) -> OpDef:
     rounded once."""
     if op.name in OPS:
         raise ValueError(f"op {op.name!r} is declared twice")
-    op = replace(op, ref=_in_float32(op))
+    if not isinstance(op.lower, Control):  # those ask other ops
+        op = replace(op, ref=_in_float32(op))
     OPS[op.name] = op
     return op
 

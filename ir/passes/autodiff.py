@@ -9,11 +9,13 @@ gradients come in and the region's uses are folded onto them.
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from kiln.ir.graph import Graph, Operation, Value, rebuild
-from kiln.ir.ops.base import OPS, Call, OpDef
+from kiln.ir.ops.base import OPS, Call, OpDef, Vjp
+
+T = TypeVar("T")
 
 
 class NoDerivative(Exception):
@@ -110,7 +112,28 @@ def _visit(op: Operation, mapped: dict[Value, Value], requires: set[Value], tota
     if op.op.vjp is None or not op.op.derives(needs):
         raise NoDerivative(op)
     call = Call(tuple(mapped[v] for v in op.operands), tuple(mapped[r] for r in op.results), op.attrs, needs)
-    grads = op.op.vjp(call, *[totals.get(r) for r in op.results])
+    seeds = [totals.get(r) for r in op.results]
+    if "folds" in op.op.traits:
+        running = [totals.get(v) for v in op.operands]
+        totals.update((v, g) for v, g in folded(op.op.vjp, call, seeds, op.operands, running) if g is not None)
+        return
+    grads = op.op.vjp(call, *seeds)
     for v, g, need in zip(op.operands, grads, needs, strict=True):
         if need and g is not None:
             _fold(totals, v, g)
+
+
+def folded(
+    vjp: Vjp, call: Call, grads: Sequence[Any], places: Sequence[T], running: Sequence[Any]
+) -> list[tuple[T, Any]]:
+    """What gradients have gathered at `places` (those of the operands) after a call of an op that folds. Where operands
+    are the same, the last one's uses come first."""
+    last = {place: k for k, place in enumerate(places)}
+    so_far = tuple(r if last[place] == k else None for k, (place, r) in enumerate(zip(places, running, strict=True)))
+    made = vjp(replace(call, running=so_far), *grads)
+    totals: dict[T, Any] = {}
+    for place, g, need in reversed(list(zip(places, made, call.needs, strict=True))):
+        if need and g is not None:
+            before = totals.get(place)
+            totals[place] = g if before is None else OPS["add"](before, g)
+    return list(totals.items())

@@ -8,8 +8,9 @@ from kiln.ir.ops.base import OpDef
 
 
 def can_fail(op: Operation) -> bool:
-    """Whether running the operation may raise at the user."""
-    return isinstance(op.op, OpDef) and "check" in op.op.traits
+    """Whether running the operation, or one inside it, may raise at the user."""
+    own = isinstance(op.op, OpDef) and "check" in op.op.traits
+    return own or any(can_fail(inner) for graph in op.graphs() for inner in graph.operations)
 
 
 def dce(graph: Graph) -> Graph:

@@ -6,7 +6,8 @@ Every decision about an early value of the joint graph has a price, in eighths o
 - to *store* it: its bytes (twice for a view, which has to be copied);
 - to compute it *again*: per element a quarter of a byte for exact arithmetic, two bytes for exp and its like; what must
   not be done twice is not for sale;
-- to compute *ahead* what only derivative rules compute: next to nothing where it is as cheap, else not for sale.
+- to compute *ahead* what only derivative rules compute: next to nothing where it is as cheap, else not for sale; but
+  for control flow, which they apply again for what is to be stored: that is always ahead.
 
 The source's side of the cut is what the forward program computes; of it, what the other side reads is stored. Of
 several cheapest cuts it is the one that repeats least. The answer depends on the graph alone.
@@ -18,7 +19,7 @@ from typing import Final
 
 from kiln.ir.graph import Operation, Value
 from kiln.ir.ops.base import OpDef
-from kiln.ir.passes.partition import AtHand, Early, can_repeat, is_free, nbytes
+from kiln.ir.passes.partition import AtHand, Early, can_repeat, is_flow, is_free, nbytes
 
 _BYTE: Final = 8
 _EXACT: Final = 2
@@ -62,7 +63,7 @@ def _network(early: Early, at_hand: AtHand) -> _Edges:
             if all(v in direct for v in operands):
                 direct.update(op.results)
         cheap = can_repeat(op)
-        if op not in early.ahead:
+        if op not in early.ahead and not is_flow(op):
             edges[op, _SINK] = sum(_AHEAD * r.type.numel() for r in op.results) if cheap else None
         elif not is_free(op):
             edges[_SOURCE, op] = sum(map(_again, op.results)) if cheap else None

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from kiln.ir.graph import Graph, GraphBuilder, Operation, Value, rebuild
-from kiln.ir.ops.base import Dense, OpDef
+from kiln.ir.ops.base import Control, Dense, OpDef
 from kiln.ir.passes.autodiff import Joint
 from kiln.ir.passes.cse import structural_key
 
@@ -89,6 +89,11 @@ def nbytes(v: Value) -> int:
 def is_free(op: Operation) -> bool:
     """Views and literals: made anew wherever they are needed."""
     return isinstance(op.op, OpDef) and (op.op.view is not None or "constant" in op.op.traits)
+
+
+def is_flow(op: Operation) -> bool:
+    """Branches and loops: opaque, and never repeated."""
+    return isinstance(op.op, OpDef) and isinstance(op.op.lower, Control)
 
 
 _NEVER: Final = frozenset({"check", "random"})

@@ -21,6 +21,10 @@ from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
 
+APART = frozenset({"fusion", "cond", "while_loop", "scan", "detach"})
+"""Ops without samples: those that hold graphs of the others, which have tests of their own, and `detach`, whose
+derivative is not that of the function that it computes."""
+
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 HALVES = ("float16", "bfloat16")
 WIDE_FLOATS = ("float32", "float64")

@@ -15,9 +15,9 @@ from kiln.ir.types import Sym, TensorType, contiguous_strides, int64
 from tests import tolerances
 from tests.ops.elements import evaluate_element
 from tests.ops.samples import ErrorSample, Sample, error_samples, samples, specials
+from tests.ops.sampling import APART
 
-# A fusion is not an op of its own: its body is a graph of these, and codegen's tests cover it.
-NAMES = [name for name in OPS if name != "fusion"]
+NAMES = [name for name in OPS if name not in APART]
 CALLS = [pytest.param(OPS[name], s, id=f"{name}-{s.label}") for name in NAMES for s in samples(name)]
 TRAITS = {
     "elementwise",
@@ -31,6 +31,7 @@ TRAITS = {
     "reduction",
     "check",
     "parts",
+    "folds",
 }
 
 

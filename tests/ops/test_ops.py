@@ -15,11 +15,11 @@ from kiln.ir.ops.base import OpDef
 from kiln.runtime import targets, threads
 from tests import tolerances as tol
 from tests.ops.samples import Sample, error_samples, generator, samples, smooth_samples
-from tests.ops.sampling import direction, product
+from tests.ops.sampling import APART, direction, product
 from tests.ops.test_declarations import references, same_bits
 
 Array = np.ndarray[Any, Any]
-NAMES = [name for name in OPS if name != "fusion"]
+NAMES = [name for name in OPS if name not in APART]
 DERIVED = [name for name in NAMES if OPS[name].vjp is not None]
 EXACT = {
     "uniform",

@@ -37,7 +37,20 @@ EAGER_ONLY = frozenset({"argwhere", "index by mask", "masked_select", "nonzero",
 """The shapes of their results depend on data, so no capture takes them: they run, alone, against the oracle."""
 
 NOT_ON_TENSORS = frozenset(
-    {"amp", "autograd", "constants", "device", "dtypes", "errors", "explain", "interop", "ir.types", "jit", "printing"}
+    {
+        "amp",
+        "autograd",
+        "constants",
+        "control",
+        "device",
+        "dtypes",
+        "errors",
+        "explain",
+        "interop",
+        "ir.types",
+        "jit",
+        "printing",
+    }
     | {"promotion", "random", "runtime.threads", "serialization", "settings", "tensor"}
 )
 """Modules of public names that compute nothing on tensors."""
