@@ -76,8 +76,8 @@ if TYPE_CHECKING:
     from kiln.convolution import conv_tbc as conv_tbc
     from kiln.convolution import conv_transpose1d as conv_transpose1d
     from kiln.convolution import conv_transpose2d as conv_transpose2d
-    from kiln.copies import *  # noqa: F403
     from kiln.convolution import conv_transpose3d as conv_transpose3d
+    from kiln.copies import *  # noqa: F403
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
     from kiln.creation import as_tensor as asarray
@@ -491,12 +491,12 @@ if TYPE_CHECKING:
     from kiln.systems import slogdet as slogdet
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
+    from kiln.vmap import vmap as vmap
     from kiln.windows import bartlett_window as bartlett_window
     from kiln.windows import blackman_window as blackman_window
     from kiln.windows import hamming_window as hamming_window
     from kiln.windows import hann_window as hann_window
     from kiln.windows import kaiser_window as kaiser_window
-    from kiln.vmap import vmap as vmap
 
 _NAMES = {
     "kiln.activation": "gelu",

@@ -163,6 +163,10 @@ class Capture:
         at = (self.builder.count, len(self.inputs))
         self.queries.append(Query(value, answer, fold, what, user_location(), *at))
 
+    def give_up(self, refusal: CaptureError) -> None:
+        """What was refused stays refused."""
+        raise refusal
+
     def reject(self, message: str, fix: str) -> None:
         """Something that no compiled call could repeat is about to happen."""
         self.refuse(message, fix=fix)

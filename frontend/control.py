@@ -17,7 +17,7 @@ from kiln.autograd.grad_mode import no_grad
 from kiln.base import TensorBase
 from kiln.capture import current
 from kiln.control_nodes import ended, passed, slices
-from kiln.errors import ArgumentError, DTypeError, ShapeError
+from kiln.errors import ArgumentError, CaptureError, DTypeError, ShapeError
 from kiln.ir.types import TensorType, bool_
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.tensor import Tensor
@@ -53,7 +53,10 @@ def cond(
     if capture is not None:
         from kiln.control_capture import captured_cond
 
-        return captured_cond(capture, pred, true_fn, false_fn, operands)
+        try:
+            return captured_cond(capture, pred, true_fn, false_fn, operands)
+        except CaptureError as refusal:
+            capture.give_up(refusal)  # raises, or lets the call go on eagerly
     return _own((true_fn if pred else false_fn)(*operands))
 
 
@@ -78,7 +81,10 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     if capture is not None:
         from kiln.control_capture import captured_while
 
-        return captured_while(capture, cond_fn, body_fn, state, form)
+        try:
+            return captured_while(capture, cond_fn, body_fn, state, form)
+        except CaptureError as refusal:
+            capture.give_up(refusal)  # raises, or lets the call go on eagerly
     types = [t.ttype for t in state]
     state = passed(state)
     while _goes_on(call(cond_fn, form, state)):
@@ -118,7 +124,10 @@ def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | No
     if capture is not None:
         from kiln.control_capture import captured_scan
 
-        return captured_scan(capture, name, f, (state, form), (sliced, shape), count, reverse)
+        try:
+            return captured_scan(capture, name, f, (state, form), (sliced, shape), count, reverse)
+        except CaptureError as refusal:
+            capture.give_up(refusal)  # raises, or lets the call go on eagerly
     types = [t.ttype for t in state]
     state = passed(state)
     parts = [slices(x) for x in sliced]

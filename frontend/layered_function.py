@@ -91,9 +91,8 @@ class _Below(Node):
         self.given = tuple([_is_batched(a) for a in given])
         self.outputs = tuple([_is_batched(t) for t in outputs])
 
-    @property
     def name(self) -> str:
-        return self.above.name
+        return self.above.name()
 
     @property
     def operation(self) -> str:

@@ -14,11 +14,20 @@ layers are constants there; what they depend on is on the tapes of the lower lay
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, Self, cast
 
 from kiln import dispatch
 from kiln.autograd import tape
-from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, LayeredLayout, TensorBase, layered_layout
+from kiln.base import (
+    LAYERED,
+    MODES,
+    READONLY,
+    REQUIRES_GRAD,
+    LayeredLayout,
+    TensorBase,
+    layered_layout,
+    on_memory,
+)
 from kiln.errors import TransformError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS, OpDef
@@ -83,8 +92,8 @@ class Layered(Tensor):
 
     __slots__ = ()
 
-    def __init__(self, buffer: Any, content: Any, layout: Any, flags: int = 0) -> None:
-        TensorBase.__init__(self, buffer, content, layout, flags | LAYERED)
+    def __new__(cls, buffer: Any, content: Any, layout: Any, flags: int = 0) -> Self:
+        return cast("Self", on_memory(cls, buffer, content, layout, flags | LAYERED))
 
     def __kiln_bind__(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         if not operands:
@@ -96,7 +105,7 @@ class Layered(Tensor):
         layer: Layer = content_of(self).layer
         return layer.apply(OPS["reshape"], (self,), {"shape": self.shape})[0]
 
-    def _read(self, what: str) -> Any:
+    def _read(self, what: str, fold: Any = None) -> Any:
         return content_of(self).layer.read(self, what)
 
     def _located(self, what: str) -> None:

@@ -19,11 +19,10 @@ from kiln import pointwise as P
 from kiln import selection as L
 from kiln import sorting as O
 from kiln import systems as S
-from kiln.answers import truth
 from kiln.autograd.methods import GradMethods
 from kiln.base import LAYERED, MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, DTypeError, ShapeError
-from kiln.interop import InteropMethods
+from kiln.errors import ArgumentError
+from kiln.interop import InteropMethods, real_item, truth_of
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
@@ -297,26 +296,6 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
 # ------------------------------------------------------------------------------------------ operator slots
 
 
-def _truth(x: Tensor) -> bool:
-    if x._layout.numel != 1:
-        raise ShapeError(
-            "the truth of a tensor of more than one element, or none, is ambiguous",
-            operands=[x.ttype],
-            fix="use .any() or .all()",
-        )
-    return truth(x._read("bool()", truth))
-
-
-def _real_item(x: Tensor, to: str) -> Any:
-    """The only element; DTypeError for a complex number with an imaginary part (PyTorch's rule)."""
-    value = x.item()
-    if not isinstance(value, complex):
-        return value
-    if value.imag:
-        raise DTypeError(f"{value} has an imaginary part, {to}() takes none", operands=[x.ttype], fix=f"{to}(x.real)")
-    return value.real
-
-
 def _index(x: Tensor) -> int:
     if x.dtype.is_inexact or x.ndim:
         raise ArgumentError("only 0-d integer tensors can be indices", operands=[x.ttype])
@@ -391,9 +370,9 @@ install_operators(
         "__abs__": F.abs,
         "__invert__": F.bitwise_not,
         "__pos__": P.positive,
-        "__bool__": _truth,
-        "__int__": lambda x: int(_real_item(x, "int")),
-        "__float__": lambda x: float(_real_item(x, "float")),
+        "__bool__": truth_of,
+        "__int__": lambda x: int(real_item(x, "int")),
+        "__float__": lambda x: float(real_item(x, "float")),
         "__index__": _index,
         "__len__": _length,
         "__iter__": _iterate,

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any, Self, cast
 
 from kiln.base import MODES, REQUIRES_GRAD
-from kiln.creation import empty
 from kiln.constants import Size
+from kiln.creation import empty
 from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
@@ -114,7 +114,7 @@ class UninitializedTensorMixin(Tensor):
         return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)  # type: ignore[call-arg]
+        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
         return copied
 
 

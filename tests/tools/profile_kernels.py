@@ -53,9 +53,7 @@ def counted(program: Program) -> tuple[Program, np.ndarray[Any, Any], list[str]]
             f"  %counter{k} = getelementptr i64, ptr %counters, i64 {k}",
             f"  store i64 %spent{k}, ptr %counter{k}",
         ]
-    text = "\n".join([*lines, "declare i64 @llvm.readcyclecounter()", ""]).replace(
-        f"@{symbol}(", f"@{symbol}_counted("
-    )
+    text = "\n".join([*lines, "declare i64 @llvm.readcyclecounter()", ""]).replace(f"@{symbol}(", f"@{symbol}_counted(")
     name = f"{symbol}_counted"
     counters = np.zeros(max(1, len(names)), np.int64)
     held = Constant(counters)
