@@ -10,7 +10,7 @@ from kiln import functional as F
 from kiln.base import MODES
 from kiln.distributions import constraints
 from kiln.distributions.binary import BinaryDistribution, negative_log_likelihood
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.utils import broadcast_all, clamp_probs, lazy_property, logits_to_probs
 from kiln.maths import expm1, log1p
 from kiln.random import rand

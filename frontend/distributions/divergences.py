@@ -20,7 +20,7 @@ from kiln.distributions.categorical import Categorical
 from kiln.distributions.cauchy import Cauchy
 from kiln.distributions.continuous_bernoulli import ContinuousBernoulli
 from kiln.distributions.dirichlet import Dirichlet
-from kiln.distributions.distribution import ExponentialFamily, bregman_divergence
+from kiln.distributions.exp_family import ExponentialFamily, bregman_divergence
 from kiln.distributions.exponential import Exponential
 from kiln.distributions.gamma import Gamma
 from kiln.distributions.geometric import Geometric

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln.distributions import constraints, sampling
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.utils import broadcast_all
 from kiln.dtypes import finfo
 from kiln.maths import digamma, lgamma, xlogy

@@ -13,7 +13,7 @@ from kiln.base import MODES, TensorBase
 from kiln.creation import arange, tensor
 from kiln.distributions import constraints
 from kiln.distributions.chi2 import Chi2
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.multivariate_normal import chosen_matrix, factor, half_log_det
 from kiln.distributions.utils import lazy_property
 from kiln.dtypes import finfo
