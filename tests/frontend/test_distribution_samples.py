@@ -393,6 +393,18 @@ def test_compiled_implicit_gradients() -> None:
     assert same_bits(kiln.compile(gradient)(a).numpy(), eager)
 
 
+def test_implicit_gradients_outside() -> None:
+    """They go through Python code, which a compiled call does not run: so the call is eager, and says so."""
+    a = tensor([0.4, 1.0, 7.0]).requires_grad_()
+    kiln.manual_seed(7)
+    D.Gamma(a, 2.0).rsample().sum().backward()
+    wanted, a.grad = a.grad, None
+    kiln.manual_seed(7)
+    with pytest.warns(kiln.errors.CaptureWarning, match="back through _LogGamma"):
+        kiln.compile(lambda a: D.Gamma(a, 2.0).rsample().sum())(a).backward()
+    assert wanted is not None and a.grad is not None and same_bits(a.grad.numpy(), wanted.numpy())
+
+
 def test_transforms_compile() -> None:
     for name, (make, values) in cases.TRANSFORMS.items():
         f = make(D, tensor)
