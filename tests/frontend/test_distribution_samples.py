@@ -160,6 +160,36 @@ def test_quantiles(name: str) -> None:
     assert np.allclose(d.cdf(d.icdf(q)).numpy(), q.numpy(), rtol=0, atol=1e-12)
 
 
+FREQUENCIES: dict[str, Any] = {
+    "Bernoulli": lambda: D.Bernoulli(0.3),
+    "Geometric": lambda: D.Geometric(0.3),
+    "Binomial few": lambda: D.Binomial(30, tensor(0.2)),
+    "Binomial many": lambda: D.Binomial(45, tensor(0.7)),
+    "Binomial at the switch": lambda: D.Binomial(20, tensor(0.5)),
+    "Poisson": lambda: D.Poisson(4.0),
+    "Poisson many": lambda: D.Poisson(15.0),
+    "NegativeBinomial": lambda: D.NegativeBinomial(2.5, tensor(0.6)),
+    "Categorical": lambda: D.Categorical(tensor([0.1, 0.0, 0.6, 0.3])),
+}
+
+
+@pytest.mark.parametrize("name", list(FREQUENCIES))
+def test_frequencies(name: str) -> None:
+    """Pearson's test of how often each value came against its probability, rare ones in one class."""
+    d = FREQUENCIES[name]()
+    kiln.manual_seed(18)
+    drawn = d.sample((N,)).numpy().astype(np.int64)
+    last = {"Categorical": 3, "Bernoulli": 1}.get(name, 60)
+    values = np.arange(int(d.total_count) + 1 if isinstance(d, D.Binomial) else last + 1)
+    wanted = d.log_prob(tensor(values.astype(np.float64))).exp().numpy() * N
+    found = np.bincount(drawn, minlength=len(values))[: len(values)].astype(np.float64)
+    often = wanted >= 10
+    rest = N - wanted[often].sum(), N - found[often].sum()
+    distance = ((found - wanted)[often] ** 2 / wanted[often]).sum() + (rest[1] - rest[0]) ** 2 / max(rest[0], 10.0)
+    degrees = often.sum()
+    assert distance <= degrees + 4 * math.sqrt(2 * degrees) + 4, (distance, degrees)
+
+
 def test_float32_and_half() -> None:
     kiln.set_default_dtype(kiln.float32)
     kiln.manual_seed(15)

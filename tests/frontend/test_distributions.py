@@ -13,6 +13,7 @@ import pytest
 
 import kiln
 from kiln import distributions as D
+from kiln.distributions import exp_family
 from tests.frontend import distribution_cases as cases
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).resolve().parents[1] / "golden" / "distributions.json").read_text())
@@ -96,6 +97,29 @@ def test_divergence(p: str, family: list[str]) -> None:
         wanted = GOLDEN["divergences"].get(f"{p}, {q}")
         if wanted is not None:
             agree(cases.divergence(D, tensor, p, q), wanted, 1e-11, (p, q))
+
+
+@pytest.mark.parametrize(
+    "name", ["Normal", "Bernoulli", "ContinuousBernoulli", "Exponential", "Gamma", "Chi2", "Beta", "Dirichlet"]
+)
+def test_exponential_families(name: str) -> None:
+    """Entropies and divergences from the normaliser alone are those of the formulas, and so are their derivatives."""
+    make, _ = cases.DISTRIBUTIONS[name]
+    leaves: list[kiln.Tensor] = []
+
+    def leaf(x: Any) -> kiln.Tensor:
+        leaves.append(tensor(x).requires_grad_())
+        return leaves[-1]
+
+    p, q = make(D, leaf), make(D, lambda x: tensor(x) * 0.9)
+    pairs = [(exp_family.bregman_divergence(p, q), D.kl_divergence(p, q))]
+    if name not in ("Beta", "Dirichlet"):
+        pairs.append((D.ExponentialFamily.entropy(p), p.entropy()))
+    for a, b in pairs:
+        assert np.allclose(a.tolist(), b.tolist(), rtol=0, atol=1e-7)
+        slopes = [kiln.grad(f.sum(), leaves, retain_graph=True, materialize_grads=True) for f in (a, b)]
+        for x, y in zip(*slopes, strict=True):
+            assert np.allclose(x.tolist(), y.tolist(), rtol=1e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------- what is refused
