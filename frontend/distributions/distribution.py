@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
+from kiln.constants import Size
 from kiln.distributions import constraints
-from kiln.distributions.utils import lazy_property
+from kiln.distributions.utils import holds, lazy_property
 from kiln.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Distribution:
     the shape `event_shape`.
 
     Arguments are validated unless `validate_args` is False; by default as `set_default_validate_args` says. What
-    depends on data is not asked inside a captured function, which could not ask again when it is replayed.
+    depends on data is not asked inside of a captured function, which could not ask again, and of `vmap`.
     """
 
     has_rsample = False
@@ -45,8 +46,8 @@ class Distribution:
     def __init__(
         self, batch_shape: Sequence[int] = (), event_shape: Sequence[int] = (), validate_args: bool | None = None
     ) -> None:
-        self._batch_shape = tuple(batch_shape)
-        self._event_shape = tuple(event_shape)
+        self._batch_shape = Size(batch_shape)
+        self._event_shape = Size(event_shape)
         if validate_args is not None:
             self._validate_args = validate_args
         if self._validate_args and MODES.recorder is None:
@@ -67,7 +68,7 @@ class Distribution:
             if constraints.is_dependent(constraint) or derived:
                 continue
             value = getattr(self, name)
-            if not bool(constraint.check(value).all()):
+            if not holds(constraint.check(value)):
                 self._refuse(
                     f"Expected parameter {name} ({type(value).__name__} of shape {tuple(value.shape)}) of distribution "
                     f"{self!r} to satisfy the constraint {constraint!r}, but found invalid values:\n{value}"
@@ -86,7 +87,7 @@ class Distribution:
         if owner is None:
             self._lacks("expand")
         new = self._get_checked_instance(owner, _instance)
-        batch = tuple(batch_shape)
+        batch = Size(batch_shape)
         for name, value in vars(self).items():
             after = owner._batched.get(name)
             if after is not None:
@@ -106,12 +107,12 @@ class Distribution:
         return type(self).__new__(type(self)) if _instance is None else _instance
 
     @property
-    def batch_shape(self) -> tuple[int, ...]:
+    def batch_shape(self) -> Size:
         """The shape that parameters are batched over."""
         return self._batch_shape
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
+    def event_shape(self) -> Size:
         """The shape of one sample of one distribution of the batch."""
         return self._event_shape
 
@@ -186,8 +187,8 @@ class Distribution:
         """exp of the entropy."""
         return self.entropy().exp()
 
-    def _extended_shape(self, sample_shape: Sequence[int] = ()) -> tuple[int, ...]:
-        return (*sample_shape, *self._batch_shape, *self._event_shape)
+    def _extended_shape(self, sample_shape: Sequence[int] = ()) -> Size:
+        return Size((*sample_shape, *self._batch_shape, *self._event_shape))
 
     def _validate_sample(self, value: Any) -> None:
         """InvalidValueError unless `value` could be a sample."""
@@ -211,7 +212,7 @@ class Distribution:
                 stacklevel=3,
             )
             return
-        if not bool(support.check(value).all()):
+        if not holds(support.check(value)):
             self._refuse(
                 f"Expected value argument ({type(value).__name__} of shape {tuple(shape)}) to be within the support "
                 f"({support!r}) of the distribution {self!r}, but found invalid values:\n{value}"
@@ -219,7 +220,7 @@ class Distribution:
 
     def __repr__(self) -> str:
         parameters = ((name, vars(self)[name]) for name in self.arg_constraints if name in vars(self))
-        shown = ", ".join(f"{n}: {v if v.numel() == 1 else tuple(v.shape)}" for n, v in parameters)
+        shown = ", ".join(f"{n}: {v if v.numel() == 1 else v.shape}" for n, v in parameters)
         return f"{type(self).__name__}({shown})"
 
 

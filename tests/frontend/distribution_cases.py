@@ -204,7 +204,7 @@ def text(x: object) -> str:
         sizes = m[1].split(", ")
         return f"({m[1]},)" if len(sizes) == 1 and sizes[0] else f"({m[1]})"
 
-    shown = re.sub(r"torch\.Size\(\[([^\]]*)\]\)", shape, repr(x))
+    shown = re.sub(r"(?:torch|kiln)\.Size\(\[([^\]]*)\]\)", shape, repr(x))
     return re.sub(r", dtype=(torch|kiln)\.float64|kiln\.|torch\.", "", shown)
 
 

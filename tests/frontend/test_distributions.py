@@ -351,6 +351,11 @@ def test_views_and_vectors() -> None:
     assert d.log_prob(table.t()).tolist() == wanted.tolist()
     each = kiln.vmap(lambda m: D.Normal(m, 1.0).log_prob(kiln.zeros(3)))(table)
     assert each.tolist() == D.Normal(table, 1.0).log_prob(kiln.zeros(3)).tolist()
+    refused = kiln.vmap(lambda m: D.Normal(m, -m).log_prob(kiln.zeros(3)))(table)  # no data to ask for
+    assert np.isnan(refused.numpy()).all()
+    drawn = kiln.vmap(lambda a: D.Gamma(a, 1.0).rsample(), randomness="different")(table)
+    assert drawn.shape == (2, 3) and (drawn > 0).all()
+    assert (kiln.func.grad(lambda a: D.Gamma(a, 1.0).rsample().sum())(table) > 0).all()
     slope = kiln.func.grad(lambda m: D.Normal(m, 1.0).log_prob(kiln.ones(3)).sum())(kiln.zeros(3))
     assert slope.tolist() == [1.0, 1.0, 1.0]
 
