@@ -190,6 +190,19 @@ def test_frequencies(name: str) -> None:
     assert distance <= degrees + 4 * math.sqrt(2 * degrees) + 4, (distance, degrees)
 
 
+def test_certain_samples() -> None:
+    sure = D.Binomial(tensor([0.0, 5.0, 5.0, 400.0, 400.0]), tensor([0.5, 0.0, 1.0, 0.0, 1.0])).sample((50,))
+    assert (sure == tensor([0.0, 0.0, 5.0, 0.0, 400.0])).all()
+    assert (D.Bernoulli(tensor([0.0, 1.0])).sample((50,)) == tensor([0.0, 1.0])).all()
+    assert (D.Geometric(tensor(1.0)).sample((50,)) == 0).all()
+    assert (D.NegativeBinomial(0.0, tensor(0.5)).sample((50,)) == 0).all()
+    assert (D.Poisson(0.0).sample((50,)) == 0).all()
+    assert (D.Categorical(tensor([0.0, 1.0, 0.0])).sample((50,)) == 1).all()
+    large = D.Binomial(1e12, tensor([0.3])).sample((200,))
+    assert (((large - 3e11) / math.sqrt(2.1e11)).abs() < 5).all()
+    assert (D.Gamma(tensor([1e-3, 1e8]), 1.0).sample((200,)) > 0).all()
+
+
 def test_float32_and_half() -> None:
     kiln.set_default_dtype(kiln.float32)
     kiln.manual_seed(15)
