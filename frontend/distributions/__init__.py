@@ -28,7 +28,7 @@ from kiln.distributions.constraint_registry import transform_to as transform_to
 from kiln.distributions.continuous_bernoulli import ContinuousBernoulli as ContinuousBernoulli
 from kiln.distributions.dirichlet import Dirichlet as Dirichlet
 from kiln.distributions.distribution import Distribution as Distribution
-from kiln.distributions.distribution import ExponentialFamily as ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily as ExponentialFamily
 from kiln.distributions.exponential import Exponential as Exponential
 from kiln.distributions.fishersnedecor import FisherSnedecor as FisherSnedecor
 from kiln.distributions.gamma import Gamma as Gamma

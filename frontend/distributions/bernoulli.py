@@ -11,7 +11,8 @@ from kiln.autograd.grad_mode import no_grad
 from kiln.creation import arange
 from kiln.distributions import constraints
 from kiln.distributions.binary import BinaryDistribution, negative_log_likelihood
-from kiln.distributions.distribution import ExponentialFamily, enumerated
+from kiln.distributions.distribution import enumerated
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.utils import broadcast_all
 from kiln.maths import log1p, logit
 from kiln.random import bernoulli

@@ -304,7 +304,7 @@ class _CorrCholesky(_LowerCholesky):
     """Rows have the length 1, within 10 roundings for each of their elements."""
 
     def check(self, value: Tensor) -> Tensor:
-        tolerance = finfo(value.dtype).eps * value.shape[-1] * 10
+        tolerance: float = finfo(value.dtype).eps * value.shape[-1] * 10
         length = linalg.norm(value.detach(), dim=-1)
         return super().check(value) & ((length - 1.0).abs() <= tolerance).all(-1)
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
-from kiln.base import MODES
 from kiln.distributions import constraints
 from kiln.distributions.binary import BinaryDistribution, negative_log_likelihood
-from kiln.distributions.distribution import ExponentialFamily
-from kiln.distributions.utils import broadcast_all, clamp_probs, lazy_property, logits_to_probs
+from kiln.distributions.exp_family import ExponentialFamily
+from kiln.distributions.utils import broadcast_all, clamp_probs, holds, lazy_property, logits_to_probs
 from kiln.maths import expm1, log1p
 from kiln.random import rand
 
@@ -44,7 +43,7 @@ class ContinuousBernoulli(BinaryDistribution, ExponentialFamily):
         (parameter,) = broadcast_all(logits if probs is None else probs)
         self._lims = lims
         if probs is not None:
-            if validate_args and MODES.recorder is None and not bool(constraints.unit_interval.check(parameter).all()):
+            if validate_args and not holds(constraints.unit_interval.check(parameter)):
                 self._refuse(f"The parameter probs has invalid values:\n{parameter}")
             parameter = clamp_probs(parameter)
         vars(self)[name] = parameter

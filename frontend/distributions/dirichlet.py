@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kiln import functional as F
 from kiln.distributions import constraints, sampling
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.gathering import one_hot
 from kiln.maths import digamma, lgamma, xlogy
 
@@ -67,7 +67,7 @@ class Dirichlet(ExponentialFamily):
 
     def entropy(self) -> Tensor:
         """log of the multivariate beta function - (n - total) digamma(total) - sum of (a - 1) digamma(a)."""
-        a, n = self.concentration, self.concentration.shape[-1]
+        a, n = self.concentration, int(self.concentration.shape[-1])
         total = a.sum(-1)
         return lgamma(a).sum(-1) - lgamma(total) - (n - total) * digamma(total) - ((a - 1.0) * digamma(a)).sum(-1)
 

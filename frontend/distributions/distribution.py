@@ -1,4 +1,4 @@
-"""`Distribution`: what all of them share. `ExponentialFamily`: entropies by the derivative of the normaliser."""
+"""`Distribution`: what all of them share."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
-from kiln import functional as F
-from kiln.autograd.backward import grad
-from kiln.autograd.grad_mode import enable_grad, no_grad
+from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
+from kiln.constants import Size
 from kiln.distributions import constraints
-from kiln.distributions.utils import lazy_property, sum_rightmost
+from kiln.distributions.utils import holds, lazy_property
 from kiln.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-__all__ = ["Distribution", "ExponentialFamily"]
+__all__ = ["Distribution"]
 
 Self = TypeVar("Self", bound="Distribution")
 
@@ -27,7 +26,7 @@ class Distribution:
     the shape `event_shape`.
 
     Arguments are validated unless `validate_args` is False; by default as `set_default_validate_args` says. What
-    depends on data is not asked inside a captured function, which could not ask again when it is replayed.
+    depends on data is not asked inside of a captured function, which could not ask again, and of `vmap`.
     """
 
     has_rsample = False
@@ -47,8 +46,8 @@ class Distribution:
     def __init__(
         self, batch_shape: Sequence[int] = (), event_shape: Sequence[int] = (), validate_args: bool | None = None
     ) -> None:
-        self._batch_shape = tuple(batch_shape)
-        self._event_shape = tuple(event_shape)
+        self._batch_shape = Size(batch_shape)
+        self._event_shape = Size(event_shape)
         if validate_args is not None:
             self._validate_args = validate_args
         if self._validate_args and MODES.recorder is None:
@@ -69,7 +68,7 @@ class Distribution:
             if constraints.is_dependent(constraint) or derived:
                 continue
             value = getattr(self, name)
-            if not bool(constraint.check(value).all()):
+            if not holds(constraint.check(value)):
                 self._refuse(
                     f"Expected parameter {name} ({type(value).__name__} of shape {tuple(value.shape)}) of distribution "
                     f"{self!r} to satisfy the constraint {constraint!r}, but found invalid values:\n{value}"
@@ -88,7 +87,7 @@ class Distribution:
         if owner is None:
             self._lacks("expand")
         new = self._get_checked_instance(owner, _instance)
-        batch = tuple(batch_shape)
+        batch = Size(batch_shape)
         for name, value in vars(self).items():
             after = owner._batched.get(name)
             if after is not None:
@@ -108,12 +107,12 @@ class Distribution:
         return type(self).__new__(type(self)) if _instance is None else _instance
 
     @property
-    def batch_shape(self) -> tuple[int, ...]:
+    def batch_shape(self) -> Size:
         """The shape that parameters are batched over."""
         return self._batch_shape
 
     @property
-    def event_shape(self) -> tuple[int, ...]:
+    def event_shape(self) -> Size:
         """The shape of one sample of one distribution of the batch."""
         return self._event_shape
 
@@ -188,8 +187,8 @@ class Distribution:
         """exp of the entropy."""
         return self.entropy().exp()
 
-    def _extended_shape(self, sample_shape: Sequence[int] = ()) -> tuple[int, ...]:
-        return (*sample_shape, *self._batch_shape, *self._event_shape)
+    def _extended_shape(self, sample_shape: Sequence[int] = ()) -> Size:
+        return Size((*sample_shape, *self._batch_shape, *self._event_shape))
 
     def _validate_sample(self, value: Any) -> None:
         """InvalidValueError unless `value` could be a sample."""
@@ -213,7 +212,7 @@ class Distribution:
                 stacklevel=3,
             )
             return
-        if not bool(support.check(value).all()):
+        if not holds(support.check(value)):
             self._refuse(
                 f"Expected value argument ({type(value).__name__} of shape {tuple(shape)}) to be within the support "
                 f"({support!r}) of the distribution {self!r}, but found invalid values:\n{value}"
@@ -221,7 +220,7 @@ class Distribution:
 
     def __repr__(self) -> str:
         parameters = ((name, vars(self)[name]) for name in self.arg_constraints if name in vars(self))
-        shown = ", ".join(f"{n}: {v if v.numel() == 1 else tuple(v.shape)}" for n, v in parameters)
+        shown = ", ".join(f"{n}: {v if v.numel() == 1 else v.shape}" for n, v in parameters)
         return f"{type(self).__name__}({shown})"
 
 
@@ -231,49 +230,3 @@ def enumerated(distribution: Distribution, values: Tensor, expand: bool) -> Tens
     batch, event = distribution.batch_shape, distribution.event_shape
     made = values.reshape((-1, *(1 for _ in batch), *event))
     return made.expand((-1, *batch, *event)) if expand else made
-
-
-class ExponentialFamily(Distribution):
-    """A distribution of density exp(t(x) . theta - F(theta) + k(x)), theta being its natural parameters.
-
-    Its entropy follows from F alone: F(theta) - theta . grad F(theta) - E[k(x)] (Nielsen and Nock, 2010: "Entropies and
-    cross-entropies of exponential families")."""
-
-    @property
-    def _natural_params(self) -> tuple[Tensor, ...]:
-        self._lacks("_natural_params")
-
-    def _log_normalizer(self, *natural_params: Tensor) -> Tensor:
-        """F of the natural parameters."""
-        self._lacks("_log_normalizer")
-
-    @property
-    def _mean_carrier_measure(self) -> Any:
-        """E[k(x)]."""
-        self._lacks("_mean_carrier_measure")
-
-    def entropy(self) -> Tensor:
-        """By the derivative of the normaliser, which is differentiable like any other."""
-        result, parameters, slopes = _normaliser(self)
-        result = F.sub(result, self._mean_carrier_measure)
-        for p, slope in zip(parameters, slopes, strict=True):
-            result = result - (p * slope).reshape((*self._batch_shape, -1)).sum(-1)
-        return result
-
-
-def _normaliser(of: ExponentialFamily) -> tuple[Tensor, Sequence[Tensor], Sequence[Tensor]]:
-    """The logarithm of the normaliser, the natural parameters, and the derivatives by these."""
-    with enable_grad():
-        parameters = [p + 0.0 if p.requires_grad else p.detach().requires_grad_() for p in of._natural_params]
-        value = of._log_normalizer(*parameters)
-        slopes: Any = grad(value.sum(), parameters, create_graph=True)
-    return value, parameters, slopes
-
-
-def bregman_divergence(p: ExponentialFamily, q: ExponentialFamily) -> Tensor:
-    """KL(p || q) of two members of one exponential family."""
-    normaliser, mine, slopes = _normaliser(p)
-    result = q._log_normalizer(*q._natural_params) - normaliser
-    for x, y, slope in zip(mine, q._natural_params, slopes, strict=True):
-        result = result - sum_rightmost((y - x) * slope, len(q.event_shape))
-    return result

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln.distributions import constraints, sampling
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.utils import broadcast_all
 from kiln.dtypes import finfo
 from kiln.maths import digamma, lgamma, xlogy
+from kiln.special import gammainc
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -65,7 +66,7 @@ class Gamma(ExponentialFamily):
         """The regularised lower incomplete gamma function."""
         if self._validate_args:
             self._validate_sample(value)
-        return sampling.special_function("gammainc", self, "cdf")(self.concentration, self.rate * value)
+        return gammainc(self.concentration, self.rate * value)
 
     def entropy(self) -> Tensor:
         """concentration - log(rate) + log(Gamma(concentration)) + (1 - concentration) digamma(concentration)."""

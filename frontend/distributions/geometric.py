@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln.autograd.grad_mode import no_grad
-from kiln.base import MODES
 from kiln.creation import zeros_like
 from kiln.distributions import constraints, sampling
 from kiln.distributions.binary import BinaryDistribution, negative_log_likelihood
-from kiln.distributions.utils import broadcast_all
+from kiln.distributions.utils import broadcast_all, holds
 from kiln.maths import log1p
 from kiln.pointwise import floor
 
@@ -33,7 +32,7 @@ class Geometric(BinaryDistribution):
         (parameter,) = broadcast_all(logits if probs is None else probs)
         vars(self)[name] = parameter
         super().__init__(parameter.shape, validate_args=validate_args)
-        if self._validate_args and probs is not None and MODES.recorder is None and not bool((parameter > 0).all()):
+        if self._validate_args and probs is not None and not holds(parameter > 0):
             self._refuse(
                 f"Expected parameter probs ({type(parameter).__name__} of shape {tuple(parameter.shape)}) of "
                 f"distribution {self!r} to be positive but found invalid values:\n{parameter[parameter <= 0]}"

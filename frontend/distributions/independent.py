@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kiln.constants import Size
 from kiln.distributions import constraints
 from kiln.distributions.distribution import Distribution
 from kiln.distributions.utils import sum_rightmost
@@ -40,7 +41,7 @@ class Independent(Distribution):
         new = self._get_checked_instance(Independent, _instance)
         vars(new).update(vars(self))
         new.base_dist = self.base_dist.expand((*batch_shape, *self._event_shape[: self.reinterpreted_batch_ndims]))
-        new._batch_shape = tuple(batch_shape)
+        new._batch_shape = Size(batch_shape)
         return new
 
     @property

@@ -134,9 +134,9 @@ class LowRankMultivariateNormal(Distribution):
         m = lowrank_mahalanobis(
             self._unbroadcasted_cov_factor, self._unbroadcasted_cov_diag, value - self.loc, self._capacitance_tril
         )
-        return -0.5 * (self._event_shape[0] * math.log(2 * math.pi) + self._log_det() + m)
+        return -0.5 * (int(self._event_shape[0]) * math.log(2 * math.pi) + self._log_det() + m)
 
     def entropy(self) -> Tensor:
         """Half of n (1 + log(2 pi)) and the logarithm of the covariance's determinant."""
-        both = self._event_shape[0] * (1.0 + math.log(2 * math.pi)) + self._log_det()
+        both = int(self._event_shape[0]) * (1.0 + math.log(2 * math.pi)) + self._log_det()
         return (0.5 * both).expand(self._batch_shape)

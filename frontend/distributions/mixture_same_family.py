@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kiln import functional as F
 from kiln.autograd.grad_mode import no_grad
+from kiln.constants import Size
 from kiln.distributions import constraints
 from kiln.distributions.categorical import Categorical
 from kiln.distributions.distribution import Distribution
@@ -58,7 +59,7 @@ class MixtureSameFamily(Distribution):
         """The components and their choice expanded."""
         new = self._get_checked_instance(MixtureSameFamily, _instance)
         vars(new).update(vars(self))
-        batch = tuple(batch_shape)
+        batch = Size(batch_shape)
         new._component_distribution = self._component_distribution.expand((*batch, self._num_component))
         new._mixture_distribution = self._mixture_distribution.expand(batch)
         new._batch_shape = batch

@@ -148,10 +148,11 @@ class MultivariateNormal(Distribution):
         if self._validate_args:
             self._validate_sample(value)
         m = batch_mahalanobis(self._unbroadcasted_scale_tril, value - self.loc)
-        n = self._event_shape[0]
+        n = int(self._event_shape[0])
         return -0.5 * (n * math.log(2 * math.pi) + m) - half_log_det(self._unbroadcasted_scale_tril)
 
     def entropy(self) -> Tensor:
         """n (1 + log(2 pi)) / 2 and half the logarithm of the covariance's determinant."""
         half = half_log_det(self._unbroadcasted_scale_tril)
-        return (0.5 * self._event_shape[0] * (1.0 + math.log(2 * math.pi)) + half).expand(self._batch_shape)
+        n = int(self._event_shape[0])
+        return (0.5 * n * (1.0 + math.log(2 * math.pi)) + half).expand(self._batch_shape)

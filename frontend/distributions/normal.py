@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln.distributions import constraints
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.utils import broadcast_all
 from kiln.maths import erfinv
 from kiln.random import randn

@@ -6,7 +6,6 @@ captured and compiled like any other code, and draws then what it drew before.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,14 +27,6 @@ __all__ = ["binomial", "dirichlet", "exponential", "gamma", "log_gamma"]
 def exponential(shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Standard exponential numbers, above 0."""
     return _exponential("exponential", shape, _wide(dtype), None).to(dtype)
-
-
-def special_function(name: str, distribution: object, method: str) -> Callable[..., Tensor]:
-    """`kiln.special`'s function of this name. NotImplementedError where there is none."""
-    found = getattr(importlib.import_module("kiln.special"), name, None)
-    if found is None:
-        raise NotImplementedError(f"{type(distribution).__name__} does not implement {method}")
-    return found  # type: ignore[no-any-return]
 
 
 Propose = Callable[[tuple[int, ...]], tuple["Tensor", "Tensor"]]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kiln.autograd.grad_mode import no_grad
+from kiln.constants import Size
 from kiln.distributions import constraints
 from kiln.distributions.distribution import Distribution
 from kiln.distributions.independent import Independent
@@ -56,7 +57,7 @@ class TransformedDistribution(Distribution):
         """The base, and parameters, expanded; the transforms are the same."""
         owner: Any = next(c for c in type(self).__mro__ if "_batched" in vars(c))
         new = self._get_checked_instance(owner, _instance)
-        batch = tuple(batch_shape)
+        batch = Size(batch_shape)
         vars(new).update(vars(self))
         for name in owner._batched:
             vars(new)[name] = vars(self)[name].expand(batch)

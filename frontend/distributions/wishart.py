@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kiln import functional as F
 from kiln import linalg
-from kiln.base import MODES, TensorBase
+from kiln.base import TensorBase
 from kiln.creation import arange, tensor
 from kiln.distributions import constraints
 from kiln.distributions.chi2 import Chi2
-from kiln.distributions.distribution import ExponentialFamily
+from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.multivariate_normal import chosen_matrix, factor, half_log_det
-from kiln.distributions.utils import lazy_property
+from kiln.distributions.utils import holds, lazy_property
 from kiln.dtypes import finfo
 from kiln.maths import digamma
 from kiln.movement import diag_embed
@@ -62,14 +62,13 @@ class Wishart(ExponentialFamily):
         batch = broadcast_shapes(matrix.shape[:-2], degrees.shape)
         self.df = cast("Tensor", degrees).expand(batch)
         p = event[-1]
-        if MODES.recorder is None:
-            if not bool((self.df > p - 1).all()):
-                self._refuse(f"Value of df={df} expected to be greater than ndim - 1 = {p - 1}.")
-            if bool((self.df < p).any()):
-                warnings.warn(
-                    "Low df values detected. Singular samples are highly likely to occur for ndim - 1 < df < ndim.",
-                    stacklevel=2,
-                )
+        if not holds(self.df > p - 1):
+            self._refuse(f"Value of df={df} expected to be greater than ndim - 1 = {p - 1}.")
+        if not holds(self.df >= p):
+            warnings.warn(
+                "Low df values detected. Singular samples are highly likely to occur for ndim - 1 < df < ndim.",
+                stacklevel=2,
+            )
         vars(self)[name] = matrix.expand(batch + event)
         super().__init__(batch, event, validate_args=validate_args)
         self._unbroadcasted_scale_tril = factor(name, matrix)
@@ -114,7 +113,7 @@ class Wishart(ExponentialFamily):
     @property
     def mode(self) -> Tensor:
         """(df - p - 1) times the covariance; NaN where that is not positive."""
-        times = self._degrees() - (self._event_shape[-1] + 1)
+        times = self._degrees() - (int(self._event_shape[-1]) + 1)
         return F.where(times <= 0, math.nan, times) * self.covariance_matrix
 
     @property
@@ -136,7 +135,7 @@ class Wishart(ExponentialFamily):
         """The logarithm of the density."""
         if self._validate_args:
             self._validate_sample(value)
-        nu, p, tril = self.df, self._event_shape[-1], self._unbroadcasted_scale_tril
+        nu, p, tril = self.df, int(self._event_shape[-1]), self._unbroadcasted_scale_tril
         solved = cholesky_solve(value, tril.expand((*value.shape[:-2], p, p)))
         trace = solved.diagonal(dim1=-2, dim2=-1).sum(-1)
         norm = nu * (p * math.log(2) / 2 + half_log_det(tril)) + multigammaln(nu / 2, p)
@@ -144,7 +143,7 @@ class Wishart(ExponentialFamily):
 
     def entropy(self) -> Tensor:
         """-E[log_prob]."""
-        nu, p = self.df, self._event_shape[-1]
+        nu, p = self.df, int(self._event_shape[-1])
         return (
             (p + 1) * (p * math.log(2) / 2 + half_log_det(self._unbroadcasted_scale_tril))
             + multigammaln(nu / 2, p)
@@ -158,6 +157,6 @@ class Wishart(ExponentialFamily):
 
     def _log_normalizer(self, *natural_params: Tensor) -> Tensor:
         x, y = natural_params
-        p = self._event_shape[-1]
+        p = int(self._event_shape[-1])
         a = y + (p + 1) / 2
         return a * (-linalg.slogdet(-2 * x).logabsdet + math.log(2) * p) + multigammaln(a, p)

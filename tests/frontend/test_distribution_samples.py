@@ -160,6 +160,49 @@ def test_quantiles(name: str) -> None:
     assert np.allclose(d.cdf(d.icdf(q)).numpy(), q.numpy(), rtol=0, atol=1e-12)
 
 
+FREQUENCIES: dict[str, Any] = {
+    "Bernoulli": lambda: D.Bernoulli(0.3),
+    "Geometric": lambda: D.Geometric(0.3),
+    "Binomial few": lambda: D.Binomial(30, tensor(0.2)),
+    "Binomial many": lambda: D.Binomial(45, tensor(0.7)),
+    "Binomial at the switch": lambda: D.Binomial(20, tensor(0.5)),
+    "Poisson": lambda: D.Poisson(4.0),
+    "Poisson many": lambda: D.Poisson(15.0),
+    "NegativeBinomial": lambda: D.NegativeBinomial(2.5, tensor(0.6)),
+    "Categorical": lambda: D.Categorical(tensor([0.1, 0.0, 0.6, 0.3])),
+}
+
+
+@pytest.mark.parametrize("name", list(FREQUENCIES))
+def test_frequencies(name: str) -> None:
+    """Pearson's test of how often each value came against its probability, rare ones in one class."""
+    d = FREQUENCIES[name]()
+    kiln.manual_seed(18)
+    drawn = d.sample((N,)).numpy().astype(np.int64)
+    last = {"Categorical": 3, "Bernoulli": 1}.get(name, 60)
+    values = np.arange(int(d.total_count) + 1 if isinstance(d, D.Binomial) else last + 1)
+    wanted = d.log_prob(tensor(values.astype(np.float64))).exp().numpy() * N
+    found = np.bincount(drawn, minlength=len(values))[: len(values)].astype(np.float64)
+    often = wanted >= 10
+    rest = N - wanted[often].sum(), N - found[often].sum()
+    distance = ((found - wanted)[often] ** 2 / wanted[often]).sum() + (rest[1] - rest[0]) ** 2 / max(rest[0], 10.0)
+    degrees = often.sum()
+    assert distance <= degrees + 4 * math.sqrt(2 * degrees) + 4, (distance, degrees)
+
+
+def test_certain_samples() -> None:
+    sure = D.Binomial(tensor([0.0, 5.0, 5.0, 400.0, 400.0]), tensor([0.5, 0.0, 1.0, 0.0, 1.0])).sample((50,))
+    assert (sure == tensor([0.0, 0.0, 5.0, 0.0, 400.0])).all()
+    assert (D.Bernoulli(tensor([0.0, 1.0])).sample((50,)) == tensor([0.0, 1.0])).all()
+    assert (D.Geometric(tensor(1.0)).sample((50,)) == 0).all()
+    assert (D.NegativeBinomial(0.0, tensor(0.5)).sample((50,)) == 0).all()
+    assert (D.Poisson(0.0).sample((50,)) == 0).all()
+    assert (D.Categorical(tensor([0.0, 1.0, 0.0])).sample((50,)) == 1).all()
+    large = D.Binomial(1e12, tensor([0.3])).sample((200,))
+    assert (((large - 3e11) / math.sqrt(2.1e11)).abs() < 5).all()
+    assert (D.Gamma(tensor([1e-3, 1e8]), 1.0).sample((200,)) > 0).all()
+
+
 def test_float32_and_half() -> None:
     kiln.set_default_dtype(kiln.float32)
     kiln.manual_seed(15)
@@ -391,6 +434,18 @@ def test_compiled_implicit_gradients() -> None:
     eager = gradient(a).numpy()
     kiln.manual_seed(7)
     assert same_bits(kiln.compile(gradient)(a).numpy(), eager)
+
+
+def test_implicit_gradients_outside() -> None:
+    """They go through Python code, which a compiled call does not run: so the call is eager, and says so."""
+    a = tensor([0.4, 1.0, 7.0]).requires_grad_()
+    kiln.manual_seed(7)
+    D.Gamma(a, 2.0).rsample().sum().backward()
+    wanted, a.grad = a.grad, None
+    kiln.manual_seed(7)
+    with pytest.warns(kiln.errors.CaptureWarning, match="back through _LogGamma"):
+        kiln.compile(lambda a: D.Gamma(a, 2.0).rsample().sum())(a).backward()
+    assert wanted is not None and a.grad is not None and same_bits(a.grad.numpy(), wanted.numpy())
 
 
 def test_transforms_compile() -> None:
