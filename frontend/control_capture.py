@@ -40,13 +40,12 @@ class _Start(Node):
 
 def _placeholders(types: Sequence[TensorType], flags: int = 0) -> list[Any]:
     """Tensors without data, through which gradients flow if any are wanted."""
-    cls = dispatch.tensor_class()
     node = _Start((), types)
     made = []
     for k, t in enumerate(types):
         layout = layout_of(t.dtype, t.static_shape())
         empty = dispatch.empty(layout)
-        tensor = cls(empty._buffer, empty._ptr, layout, flags)
+        tensor = dispatch.tensor_on(empty._buffer, empty._ptr, layout, flags)
         if MODES.grad_enabled and t.dtype.is_inexact:
             attach_one(tensor, node, k)
         made.append(tensor)

@@ -269,7 +269,7 @@ def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, r
 
     >>> import kiln
     >>> kiln.frombuffer(bytearray(b"abcd"), dtype=kiln.uint8, offset=1)
-    tensor([98, 99, 100], dtype=kiln.uint8)
+    tensor([ 98,  99, 100], dtype=kiln.uint8)
     """
     from kiln.creation import from_numpy
 
