@@ -101,6 +101,8 @@ if TYPE_CHECKING:
     from kiln.cumulative import logcumsumexp as logcumsumexp
     from kiln.cumulative import trapezoid as trapezoid
     from kiln.cumulative import trapezoid as trapz
+    from kiln.debugging import bisect as bisect
+    from kiln.debugging import debug as debug
     from kiln.device import device as device
     from kiln.differences import frexp as frexp
     from kiln.differences import gradient as gradient
@@ -529,6 +531,7 @@ _NAMES = {
     ),
     "kiln.cumulative": "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid trapz=trapezoid",
     "kiln.device": "device",
+    "kiln.debugging": "bisect debug",
     "kiln.differences": "frexp gradient",
     "kiln.distances": "cdist pdist renorm",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",

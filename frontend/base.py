@@ -167,6 +167,7 @@ class Modes(threading.local):
     grad_enabled: bool = True
     inference: bool = False
     recorder: Recorder | None = None
+    compiling: bool = True
     layers: tuple[Any, ...] = ()
     """The transforms whose functions run now, outermost first (`kiln.layers`)."""
     default_dtype: DType = float32
