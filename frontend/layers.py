@@ -31,6 +31,7 @@ from kiln.base import (
 from kiln.errors import TransformError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS, OpDef
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 
@@ -91,6 +92,7 @@ class Layered(Tensor):
     """A tensor of a layer. `_ptr` holds its content, `_buffer` is that of the tensor inside, so that versions count."""
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
 
     def __new__(cls, buffer: Any, content: Any, layout: Any, flags: int = 0) -> Self:
         return cast("Self", on_memory(cls, buffer, content, layout, flags | LAYERED))
