@@ -256,6 +256,8 @@ if TYPE_CHECKING:
     from kiln.jit import compile as compile
     from kiln.legacy import *  # noqa: F403
     from kiln.linalg import vander_ as vander
+    from kiln.lowrank import pca_lowrank as pca_lowrank
+    from kiln.lowrank import svd_lowrank as svd_lowrank
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
     from kiln.maths import acosh as acosh
@@ -433,8 +435,16 @@ if TYPE_CHECKING:
     from kiln.reductions import std_mean as std_mean
     from kiln.reductions import var as var
     from kiln.reductions import var_mean as var_mean
+    from kiln.removed import eig as eig
+    from kiln.removed import lstsq as lstsq
+    from kiln.removed import matrix_rank as matrix_rank
+    from kiln.removed import solve as solve
+    from kiln.removed import symeig as symeig
     from kiln.runtime.threads import get_num_threads as get_num_threads
     from kiln.runtime.threads import set_num_threads as set_num_threads
+    from kiln.segments import binomial as binomial
+    from kiln.segments import histogramdd as histogramdd
+    from kiln.segments import segment_reduce as segment_reduce
     from kiln.selection import broadcast_shapes as broadcast_shapes
     from kiln.selection import combinations as combinations
     from kiln.selection import diagonal_scatter as diagonal_scatter
@@ -544,16 +554,17 @@ _NAMES = {
     "kiln.flat": (
         "adaptive_max_pool1d alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
         "celu celu_ constant_pad_nd cosine_embedding_loss cosine_similarity ctc_loss dropout dropout_ embedding "
-        "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm group_norm "
-        "gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell margin_ranking_loss "
-        "max_pool1d_with_indices nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
-        "rnn_tanh_cell rrelu rrelu_ selu selu_ threshold threshold_ triplet_margin_loss"
+        "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm "
+        "group_norm gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell "
+        "margin_ranking_loss max_pool1d_with_indices norm_except_dim nuclear_norm pairwise_distance "
+        "poisson_nll_loss prelu rms_norm rnn_relu_cell rnn_tanh_cell rrelu rrelu_ selu selu_ threshold "
+        "threshold_ triplet_margin_loss"
     ),
     "kiln.free": (
         "abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ as_strided_ asin_ asinh_ "
         "atan_ atanh_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ conj_physical_ cos_ cosh_ deg2rad_ detach detach_ "
-        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ get_device index_put_ is_inference is_nonzero "
-        "is_same_size is_signed ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ "
+        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ gcd_ get_device i0_ index_put_ is_inference is_nonzero "
+        "is_same_size is_signed lcm_ ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ "
         "reciprocal_ relu_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ "
         "xlogy_ zero_"
     ),
@@ -582,6 +593,7 @@ _NAMES = {
         "ShortTensor set_default_tensor_type typename"
     ),
     "kiln.linalg": "vander=vander_",
+    "kiln.lowrank": "pca_lowrank svd_lowrank",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
         "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
@@ -615,7 +627,9 @@ _NAMES = {
     "kiln.reductions": (
         "aminmax count_nonzero dist logsumexp median mode nanmean nanmedian nansum norm prod std std_mean var var_mean"
     ),
+    "kiln.removed": "eig lstsq matrix_rank solve symeig",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
+    "kiln.segments": "binomial histogramdd segment_reduce",
     "kiln.selection": (
         "broadcast_shapes combinations diagonal_scatter histogram isin select_scatter slice_scatter "
         "split_with_sizes unravel_index"

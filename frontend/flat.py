@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from kiln import inplace
 from kiln import linalg as LA
+from kiln.arguments import dim_index
 from kiln.base import TensorBase
 from kiln.errors import InvalidValueError
 from kiln.nn import functional as NF
@@ -30,8 +31,8 @@ __all__ = [
     "cosine_similarity", "ctc_loss", "dropout", "dropout_", "embedding", "feature_alpha_dropout",
     "feature_alpha_dropout_", "feature_dropout", "feature_dropout_", "frobenius_norm", "group_norm", "gru_cell",
     "hardshrink", "hinge_embedding_loss", "instance_norm", "kl_div", "layer_norm", "lstm_cell", "margin_ranking_loss",
-    "max_pool1d_with_indices", "nuclear_norm", "pairwise_distance", "poisson_nll_loss", "prelu", "rms_norm",
-    "rnn_relu_cell", "rnn_tanh_cell", "rrelu", "rrelu_", "selu", "selu_", "threshold", "threshold_",
+    "max_pool1d_with_indices", "norm_except_dim", "nuclear_norm", "pairwise_distance", "poisson_nll_loss", "prelu",
+    "rms_norm", "rnn_relu_cell", "rnn_tanh_cell", "rrelu", "rrelu_", "selu", "selu_", "threshold", "threshold_",
     "triplet_margin_loss",
 ]  # fmt: skip
 
@@ -144,6 +145,16 @@ def group_norm(
 def frobenius_norm(input: TensorBase, dim: Any, keepdim: bool = False) -> Tensor:
     """The square root of the sum of squared lengths of the elements, over one or two dimensions."""
     return LA.vector_norm(input, 2, dim, keepdim)
+
+
+def norm_except_dim(v: TensorBase, pow: int = 2, dim: int = 0) -> Tensor:
+    """The norm of order `pow` over all dimensions but `dim`, which keep size 1; with dim=-1 over all, 0-d."""
+    return LA.vector_norm(v, pow) if dim == -1 else LA.vector_norm(v, pow, _others(v, dim), True)
+
+
+def _others(v: TensorBase, dim: int) -> list[int]:
+    kept = dim_index("norm_except_dim", dim, v.ndim)
+    return [k for k in range(v.ndim) if k != kept]
 
 
 def nuclear_norm(input: TensorBase, dim: Any = (-2, -1), keepdim: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import activation, autograd, differences, dispatch, indexing, inplace, special, spectral
+from kiln import activation, autograd, differences, dispatch, indexing, inplace, removed, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
 from kiln import distances as D
@@ -228,6 +228,10 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
         """`kiln.polygamma(n, self)`."""
         return special.polygamma(n, self)
 
+    def polygamma_(self: Self, n: int) -> Self:
+        """self[...] = polygamma(n, self)."""
+        return cast("Self", inplace.variant(Tensor.polygamma, "polygamma_")(self, n))
+
     # ------------------------------------------------------------------------- the functions, as methods
     # fmt: off
 
@@ -270,8 +274,10 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
     gcd, lcm = N.gcd, N.lcm
+    gcd_, lcm_ = inplace.variant(N.gcd, "gcd_"), inplace.variant(N.lcm, "lcm_")
     mvlgamma, i0 = special.multigammaln, special.i0
     igamma, igammac = special.gammainc, special.gammaincc
+    mvlgamma_, i0_ = inplace.variant(special.multigammaln, "mvlgamma_"), inplace.variant(special.i0, "i0_")
     igamma_, igammac_ = inplace.variant(special.gammainc, "igamma_"), inplace.variant(special.gammaincc, "igammac_")
     histogram, split_with_sizes = L.histogram, L.split_with_sizes
     select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
@@ -281,6 +287,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
     baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
     stft, istft = spectral.stft, spectral.istft
+    eig, lstsq, solve, symeig = removed.eig, removed.lstsq, removed.solve, removed.symeig
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_

@@ -19,6 +19,7 @@ from kiln.pointwise import floor
 from kiln.random import _exponential, _wide, rand, randn
 
 if TYPE_CHECKING:
+    from kiln.random import Generator
     from kiln.tensor import Tensor
 
 __all__ = ["binomial", "dirichlet", "exponential", "gamma", "log_gamma"]
@@ -191,7 +192,7 @@ _PROPOSALS: Final = (3, 6)
 rejected is below 1e-9, and then the mean is returned, rounded."""
 
 
-def binomial(count: Tensor, probs: Tensor) -> Tensor:
+def binomial(count: Tensor, probs: Tensor, generator: Generator | None = None) -> Tensor:
     """How many of `count` trials succeed, of one shape with `probs` and in their dtype; without a gradient.
 
     Of success and failure the rarer is drawn: below a mean of 10 by inversion, else by transformed rejection (W.
@@ -199,14 +200,14 @@ def binomial(count: Tensor, probs: Tensor) -> Tensor:
     n, p = count.detach().to(float64), probs.detach().to(float64)
     rare = F.minimum(p, 1.0 - p)
     low = n * rare < 10.0
-    few = _few(F.where(low, n, 1.0), F.where(low, rare, 0.25))
-    many = _many(F.where(low, 100.0, n), F.where(low, 0.25, rare))
+    few = _few(F.where(low, n, 1.0), F.where(low, rare, 0.25), generator)
+    many = _many(F.where(low, 100.0, n), F.where(low, 0.25, rare), generator)
     drawn = F.where(low, few, many)
     return F.where(p > 0.5, n - drawn, drawn).to(probs.dtype)
 
 
-def _few(n: Tensor, p: Tensor) -> Tensor:
-    u = rand(n.shape, dtype=float64)
+def _few(n: Tensor, p: Tensor, generator: Generator | None) -> Tensor:
+    u = rand(n.shape, dtype=float64, generator=generator)
     odds, term = p / (1.0 - p), F.exp(n * log1p(-p))
     total, count = term, full_like(n, 0.0)
     for k in range(_FEW):
@@ -216,7 +217,7 @@ def _few(n: Tensor, p: Tensor) -> Tensor:
     return F.minimum(count, n)
 
 
-def _many(n: Tensor, p: Tensor) -> Tensor:
+def _many(n: Tensor, p: Tensor, generator: Generator | None) -> Tensor:
     spread = F.sqrt(n * p * (1.0 - p))
     b = 1.15 + 2.53 * spread
     a = -0.0873 + 0.0248 * b + 0.01 * p
@@ -225,7 +226,8 @@ def _many(n: Tensor, p: Tensor) -> Tensor:
     highest = lgamma(top + 1.0) + lgamma(n - top + 1.0)
 
     def propose(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        u, v = rand(shape, dtype=float64) - 0.5, rand(shape, dtype=float64)
+        u = rand(shape, dtype=float64, generator=generator) - 0.5
+        v = rand(shape, dtype=float64, generator=generator)
         gap = 0.5 - F.abs(u)
         k = floor((2.0 * a / gap + b) * u + n * p + 0.5)
         inside = (k >= 0.0) & (k <= n)

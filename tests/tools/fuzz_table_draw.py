@@ -51,7 +51,7 @@ NOT_ON_TENSORS = frozenset(
         "jit",
         "printing",
     }
-    | {"promotion", "random", "runtime.threads", "serialization", "settings", "tensor"}
+    | {"promotion", "random", "removed", "runtime.threads", "serialization", "settings", "tensor"}
 )
 """Modules of public names that compute nothing on tensors."""
 
