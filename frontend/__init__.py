@@ -539,11 +539,11 @@ _NAMES = {
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.flat": (
-        "adaptive_max_pool1d alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
+        "alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
         "celu celu_ constant_pad_nd cosine_embedding_loss cosine_similarity ctc_loss dropout dropout_ embedding "
         "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm group_norm "
         "gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell margin_ranking_loss "
-        "max_pool1d_with_indices nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
+        "nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
         "rnn_tanh_cell rrelu rrelu_ selu selu_ threshold threshold_ triplet_margin_loss"
     ),
     "kiln.free": (
@@ -667,6 +667,7 @@ _MODULES = frozenset(
         "cuda",
         "linalg",
         "overrides",
+        "testing",
         "version",
         "fft",
         "signal",
