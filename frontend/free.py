@@ -40,12 +40,15 @@ __all__ = [
     "fix_",
     "floor_",
     "frac_",
+    "gcd_",
     "get_device",
+    "i0_",
     "index_put_",
     "is_inference",
     "is_nonzero",
     "is_same_size",
     "is_signed",
+    "lcm_",
     "ldexp_",
     "log1p_",
     "log2_",
@@ -86,6 +89,7 @@ logit_, nan_to_num_, neg_, negative_, rad2deg_ = T.logit_, T.nan_to_num_, T.neg_
 reciprocal_, relu_, resize_as_, round_, rsqrt_ = T.reciprocal_, T.relu_, T.resize_as_, T.round_, T.rsqrt_
 sigmoid_, sin_, sinc_, sinh_, sqrt_, square_ = T.sigmoid_, T.sin_, T.sinc_, T.sinh_, T.sqrt_, T.square_
 tan_, tanh_, trunc_, xlogy_, zero_ = T.tan_, T.tanh_, T.trunc_, T.xlogy_, T.zero_
+gcd_, i0_, lcm_ = T.gcd_, T.i0_, T.lcm_
 detach, detach_, get_device, is_inference = T.detach, T.detach_, T.get_device, T.is_inference
 is_nonzero, is_same_size, is_signed = T.is_nonzero, T.is_same_size, T.is_signed
 # fmt: on
