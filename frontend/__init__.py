@@ -339,6 +339,8 @@ if TYPE_CHECKING:
     from kiln.movement import vsplit as vsplit
     from kiln.movement import vstack as row_stack
     from kiln.movement import vstack as vstack
+    from kiln.overriding import DisableTorchFunction as DisableTorchFunction
+    from kiln.overriding import DisableTorchFunctionSubclass as DisableTorchFunctionSubclass
     from kiln.padding import channel_shuffle as channel_shuffle
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
@@ -552,21 +554,20 @@ _NAMES = {
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.flat": (
-        "adaptive_max_pool1d alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
+        "alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
         "celu celu_ constant_pad_nd cosine_embedding_loss cosine_similarity ctc_loss dropout dropout_ embedding "
-        "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm "
-        "group_norm gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell "
-        "margin_ranking_loss max_pool1d_with_indices norm_except_dim nuclear_norm pairwise_distance "
-        "poisson_nll_loss prelu rms_norm rnn_relu_cell rnn_tanh_cell rrelu rrelu_ selu selu_ threshold "
-        "threshold_ triplet_margin_loss"
+        "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm group_norm "
+        "gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell margin_ranking_loss "
+        "norm_except_dim nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
+        "rnn_tanh_cell rrelu rrelu_ selu selu_ threshold threshold_ triplet_margin_loss"
     ),
     "kiln.free": (
         "abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ as_strided_ asin_ asinh_ "
         "atan_ atanh_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ conj_physical_ cos_ cosh_ deg2rad_ detach detach_ "
-        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ gcd_ get_device i0_ index_put_ is_inference is_nonzero "
-        "is_same_size is_signed lcm_ ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ "
-        "reciprocal_ relu_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ "
-        "xlogy_ zero_"
+        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ gcd_ get_device i0_ index_put_ is_inference "
+        "is_nonzero is_same_size is_signed lcm_ ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ "
+        "rad2deg_ reciprocal_ relu_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ "
+        "trunc_ xlogy_ zero_"
     ),
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
@@ -606,6 +607,7 @@ _NAMES = {
         "row_stack=vstack select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten "
         "vsplit vstack"
     ),
+    "kiln.overriding": "DisableTorchFunction DisableTorchFunctionSubclass",
     "kiln.padding": "channel_shuffle pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
@@ -684,6 +686,7 @@ _MODULES = frozenset(
         "cuda",
         "linalg",
         "overrides",
+        "testing",
         "version",
         "fft",
         "signal",

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from kiln import activation, autograd, differences, dispatch, indexing, inplace, removed, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
+from kiln import copies as Y
 from kiln import distances as D
 from kiln import factorizations as Z
 from kiln import functional as F
@@ -280,6 +281,11 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     mvlgamma_, i0_ = inplace.variant(special.multigammaln, "mvlgamma_"), inplace.variant(special.i0, "i0_")
     igamma_, igammac_ = inplace.variant(special.gammainc, "igamma_"), inplace.variant(special.gammaincc, "igammac_")
     histogram, split_with_sizes = L.histogram, L.split_with_sizes
+    gcd_, lcm_ = inplace.variant(N.gcd, "gcd_"), inplace.variant(N.lcm, "lcm_")
+    i0_, mvlgamma_ = inplace.variant(special.i0, "i0_"), inplace.variant(special.multigammaln, "mvlgamma_")
+    narrow_copy, nonzero_static, unsafe_chunk = Y.narrow_copy, Y.nonzero_static, Y.unsafe_chunk
+    unsafe_split, unsafe_split_with_sizes = Y.unsafe_split, Y.unsafe_split_with_sizes
+    as_strided_scatter = Y.as_strided_scatter
     select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
     renorm, frexp = D.renorm, differences.frexp
     tril_, triu_ = inplace.variant(M.tril, "tril_"), inplace.variant(M.triu, "triu_")

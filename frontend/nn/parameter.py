@@ -12,7 +12,6 @@ from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
-from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -29,7 +28,6 @@ class Parameter(Tensor):
     """
 
     __slots__ = ()
-    __torch_function__ = disabled_torch_function
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         return object.__new__(cls)
@@ -51,7 +49,6 @@ class Buffer(Tensor):
     `persistent`: it is saved with the module."""
 
     __slots__ = ("persistent",)
-    __torch_function__ = disabled_torch_function
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         return object.__new__(cls)
@@ -81,7 +78,6 @@ class UninitializedTensorMixin(Tensor):
     """What waits for its shape."""
 
     __slots__ = ()
-    __torch_function__ = disabled_torch_function
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         return object.__new__(cls)

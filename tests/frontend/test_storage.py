@@ -166,8 +166,11 @@ class TestPythonForEveryElement:
     def test_refused(self) -> None:
         with pytest.raises(kiln.GradError, match="apply_"):
             kiln.ones(2, requires_grad=True).apply_(lambda v: v)
-        with pytest.raises(kiln.CaptureError, match="apply_"):
-            kiln.compile(lambda x: (x * 2).apply_(lambda v: v), fullgraph=True)(kiln.ones(2))
+
+    def test_compiled(self) -> None:
+        compiled = kiln.compile(lambda x: (x * 2).apply_(lambda v: v + 1))
+        for value in (1.0, 2.0, 1.0):
+            assert compiled(kiln.full((2,), value)).tolist() == [2 * value + 1] * 2
 
 
 def test_version() -> None:
