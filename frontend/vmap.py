@@ -32,7 +32,7 @@ def vmap(
     argument is the same for all), nested as the arguments are or less deeply. Inside func tensors look like one
     element. `out_dims`: where that dimension stands in the results. `randomness`: whether func may draw random numbers:
     "error", "same" for all elements, or "different" ones. `chunk_size`: how many elements to compute at once. Keyword
-    arguments are batched along dimension 0.
+    arguments are the same for all elements.
 
     InvalidValueError for dimensions that do not fit; TransformError where func asks for data (`item()`, `bool()`) of a
     batched tensor, or writes batched values into a tensor that is not.
@@ -49,7 +49,8 @@ def vmap(
     @functools.wraps(func)
     def run(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = flatten((args, kwargs))
-        dims = _in_dims(in_dims, args, kwargs)
+        dims = _in_dims(in_dims, args)
+        dims += [None] * (len(leaves) - len(dims))
         size = _size(leaves, dims)
         moved = [x if d is None else M.movedim(x, d, 0) for x, d in zip(leaves, dims, strict=True)]
         places = [d is not None for d in dims]
@@ -60,7 +61,7 @@ def vmap(
     return run
 
 
-def _in_dims(in_dims: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[int | None]:
+def _in_dims(in_dims: Any, args: tuple[Any, ...]) -> list[int | None]:
     """For each leaf of the arguments the dimension that counts elements."""
     if not isinstance(in_dims, (int, tuple, list)) or isinstance(in_dims, bool):
         raise InvalidValueError(f"in_dims is a {type(in_dims).__name__}", op="vmap", fix="an int, or a tuple")
@@ -70,10 +71,8 @@ def _in_dims(in_dims: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> lis
     if len(given) != len(args):
         raise InvalidValueError(f"in_dims {in_dims} does not fit {len(args)} arguments", op="vmap")
     found = [d for dim, x in zip(given, args, strict=True) for d in _spread(dim, flatten(x)[1], in_dims, "in_dims")]
-    leaves = flatten((args, kwargs))[0]
-    found += [0 if isinstance(x, TensorBase) else None for x in leaves[len(found) :]]
     checked: list[int | None] = []
-    for k, (x, d) in enumerate(zip(leaves, found, strict=True)):
+    for k, (x, d) in enumerate(zip(flatten(args)[0], found, strict=True)):
         if d is None:
             checked.append(None)
         elif not isinstance(x, TensorBase):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 
-class _Walk:
+class Walk:
     """One walk over the tape: the gradients gathered so far, by node and by leaf."""
 
     def __init__(self) -> None:
@@ -67,10 +67,10 @@ class _Walk:
         so_far = self.so_far(edge)
         self.put(edge, grad if so_far is None else OPS["add"](so_far, grad))
 
-    def run(self, wanted: dict[Edge, Any], useful: set[Node] | None, retain_graph: bool) -> None:
-        """Visit nodes by descending sequence number, only `useful` ones if given; note the gradients of the
-        `wanted` edges in that table."""
-        while self.heap:
+    def run(self, wanted: dict[Edge, Any], useful: set[Node] | None, retain_graph: bool, above: int = 0) -> None:
+        """Visit nodes by descending sequence number, only `useful` ones if given, and those `above` a number; note the
+        gradients of the `wanted` edges in that table."""
+        while self.heap and -self.heap[0][0] > above:
             _, node = heapq.heappop(self.heap)
             grads = self.pending.pop(node, None)
             if grads is None:  # expanded since it was put here
@@ -205,11 +205,11 @@ def _tuple(x: Any) -> tuple[Any, ...]:
     return (x,) if isinstance(x, TensorBase) or not isinstance(x, Iterable) else tuple(x)
 
 
-def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk:
+def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> Walk:
     """Seed the walk: each output with its gradient, 1 for those of one element."""
     if len(outputs) != len(gradients):
         raise ShapeError(f"{len(gradients)} gradients for {len(outputs)} outputs", op=name)
-    walk = _Walk()
+    walk = Walk()
     if MODES.recorder is not None:
         MODES.recorder.differentiated = True
     for out, grad in zip(outputs, gradients, strict=True):
