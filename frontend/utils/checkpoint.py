@@ -118,7 +118,6 @@ class _CheckpointNode(Node):
         self.checked = checked
         self.versions: tuple[Saved, ...] = tuple([(t, t._buffer, t._buffer.version) for t in held])
 
-    @property
     def name(self) -> str:
         return "CheckpointBackward"
 
