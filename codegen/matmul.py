@@ -91,6 +91,9 @@ GRAIN: Final = 1 << 16
 PACK_GRAIN: Final = 1 << 15
 """Elements that are worth a thread's packing."""
 
+LEADING: Final = ("_tasks", "_product")
+"""Kernels (by how their names end) without loops over elements."""
+
 DTYPES: Final = ("float32", "float64", "float16", "bfloat16", "uint8", "int8", "int16", "int32", "int64")
 CONVERT_GRAIN: Final = 1 << 15
 """Elements whose conversion is worth a thread."""
@@ -126,7 +129,9 @@ def matmul_module(dtype: DType, target: Target) -> Module:
     i64 b_k, i64 b_n, i64 c_batch, i64 c_m, i64 c_n)`: C[i, m, n] = sum over k of A[i, m, k] * B[i, k, n]. Strides
     count elements. C overlaps neither A nor B. K = 0 gives +0; integers wrap.
     """
-    return emit_module(f"matmul_{dtype.name}", kernels(dtype, target), target)
+    made = kernels(dtype, target)
+    leading = {k.name for k in made if k.name.endswith(LEADING)}
+    return emit_module(f"matmul_{dtype.name}", made, target, leading)
 
 
 def kernels(dtype: DType, target: Target) -> list[Kernel]:
@@ -175,19 +180,19 @@ class _Family:
     # ------------------------------------------------------------------------------------------- tile
 
     def tiles(self) -> list[tuple[int, int, bool]]:
-        """(rows, vectors, masked) of every tile kernel: full width, and masked ones for the last columns."""
-        heights = [self.shape.rows, 4, 2, 1]
-        widths = [(self.shape.vectors, False), *((v, True) for v in range(1, self.shape.vectors + 1))]
-        return [(rows, vectors, masked) for vectors, masked in widths for rows in heights]
+        """(rows, vectors, masked) of every tile kernel: of full width, and masked ones for the last columns, whose last
+        rows may be fewer. They are few because they are what a first process waits for."""
+        full = [(rows, self.shape.vectors, False) for rows in (self.shape.rows, 4, 2, 1)]
+        return [*full, *((self.shape.rows, v, True) for v in range(1, self.shape.vectors + 1))]
 
     def tile_name(self, rows: int, vectors: int, masked: bool) -> str:
         return f"{self.stem}_tile{rows}x{vectors}{'m' if masked else ''}"
 
     def tile(self, rows: int, vectors: int, masked: bool) -> Kernel:
         """c[rows, n] (+)= a[rows, kc] b[kc, n]: one block of the contraction order. With `masked` the last
-        vector's columns from n on are neither read nor written."""
+        vector's columns from n on are neither read nor written, and rows from m on are the last one again."""
         lanes, vec = self.shape.lanes, self.vec
-        n, kc, a_m, a_k, b_k, c_m, more = params = _vars("n kc a_m a_k b_k c_m more")
+        m, n, kc, a_m, a_k, b_k, c_m, more = params = _vars("m n kc a_m a_k b_k c_m more")
         a = Buffer("a", self.dtype, (rows, kc), (a_m, a_k))
         b = Buffer("b", self.dtype, (kc, vectors * lanes), (b_k, 1))
         c = Buffer("c", self.dtype, (rows, vectors * lanes), (c_m, 1))
@@ -199,7 +204,10 @@ class _Family:
             masks[-1] = mask
 
         k = Var(INDEX, "k")
-        row = [L.splat(L.load(a, (L.index(i), k)), lanes) for i in range(rows)]
+        places: list[Expr] = [L.index(i) for i in range(rows)]
+        if masked:
+            places[1:] = [Var(INDEX, f"i{i}") for i in range(1, rows)]
+        row = [L.splat(L.load(a, (i, k)), lanes) for i in places]
         column = [L.load(b, (k, columns[j]), masks[j]) for j in range(vectors)]
         carried, sums = [], []
         for i in range(rows):
@@ -208,12 +216,17 @@ class _Family:
                 carried.append(Carry(partial, L.const(0, vec), self.multiply_add(row[i], column[j], partial), total))
                 sums.append((i, j, total))
         walk = For("serial", k, L.index(0), kc, (), carried=tuple(carried))
-        again, first = [], []
+        again: list[Stmt] = []
+        stores: list[Stmt] = []
+        first: list[Stmt] = []
         for i, j, total in sums:
-            at = (L.index(i), columns[j])
-            again.append(Store(c, at, L.add(L.load(c, at, masks[j]), total), masks[j]))
+            at, both = (places[i], columns[j]), Var(vec, f"both{i}_{j}")
+            again.append(Let(both, L.add(L.load(c, at, masks[j]), total)))
+            stores.append(Store(c, at, both, masks[j]))
             first.append(Store(c, at, total, masks[j]))
-        body: list[Stmt] = [Let(mask, inside)] if masked else []
+        again += stores  # after all loads: rows may be the same one
+        body: list[Stmt] = [Let(v, _min(L.index(i), m - 1)) for i, v in enumerate(places) if isinstance(v, Var)]
+        body += [Let(mask, inside)] if masked else []
         body += [walk, If(_is(more, 0), tuple(first), tuple(again))]
         return Kernel(self.tile_name(rows, vectors, masked), (a, b, c, *params), tuple(body))
 
@@ -229,28 +242,32 @@ class _Family:
         m, n, kc, a_m, a_k, b_k, c_m, more = params = _vars("m n kc a_m a_k b_k c_m more")
         a, b, c = (self.memory(name) for name in "abc")
 
-        def tiles(vectors: int, masked: bool) -> Block:
-            def call(rows: int, i: Expr) -> Stmt:
-                where = ((a, L.mul(i, a_m)), (b, L.index(0)), (c, L.mul(i, c_m)))
-                return Invoke(self.tile_name(rows, vectors, masked), (*where, n, kc, a_m, a_k, b_k, c_m, more))
+        height, width = self.shape.rows, self.shape.vectors
 
-            height = self.shape.rows
-            names = _Names()
+        def call(rows: int, vectors: int, masked: bool, i: Expr) -> Stmt:
+            where = ((a, L.mul(i, a_m)), (b, L.index(0)), (c, L.mul(i, c_m)))
+            scalars = (L.sub(m, i), n, kc, a_m, a_k, b_k, c_m, more)
+            return Invoke(self.tile_name(rows, vectors, masked), (*where, *scalars))
+
+        def masked(vectors: int) -> Block:
             i = Var(INDEX, "i")
-            left = names.let("left", _mod(m, height))
-            row = names.let("full", L.sub(m, left))
-            names.add(For("serial", i, L.index(0), row, (call(height, i),), height))
-            for rows in (4, 2, 1):
-                some = names.let(f"has{rows}", L.apply("and", left, L.index(rows)))
-                names.add(If(_not(_is(some, 0)), (call(rows, row),)))
-                row = names.let(f"row{rows}", L.add(row, some))
-            return names.block()
+            return (For("serial", i, L.index(0), m, (call(height, vectors, True, i),), height),)
 
-        choice = tiles(self.shape.vectors, True)
-        for vectors in reversed(range(1, self.shape.vectors)):
+        names = _Names()
+        i = Var(INDEX, "i")
+        left = names.let("left", _mod(m, height))
+        row = names.let("full", L.sub(m, left))
+        names.add(For("serial", i, L.index(0), row, (call(height, width, False, i),), height))
+        for rows in (4, 2, 1):
+            some = names.let(f"has{rows}", L.apply("and", left, L.index(rows)))
+            names.add(If(_not(_is(some, 0)), (call(rows, width, False, row),)))
+            row = names.let(f"row{rows}", L.add(row, some))
+
+        choice = masked(width)
+        for vectors in reversed(range(1, width)):
             fits = L.apply("le", n, L.index(vectors * self.shape.lanes))
-            choice = (If(fits, tiles(vectors, True), choice),)
-        body = (If(_is(n, self.shape.panel), tiles(self.shape.vectors, False), choice),)
+            choice = (If(fits, masked(vectors), choice),)
+        body = (If(_is(n, self.shape.panel), names.block(), choice),)
         return Kernel(f"{self.stem}_strip", (a, b, c, *params), body)
 
     # ---------------------------------------------------------------------------------------- packing

@@ -156,7 +156,9 @@ def in_place(
             return False
         if layout is not None and (layout.offset != 0 or layout.strides != strides):
             return False
-        for index in lowered.reads.get(k, []):
+        if k not in lowered.reads:  # read in ways that are not told
+            return False
+        for index in lowered.reads[k]:
             if len(index) != len(written) or not all(same_index(a, b) for a, b in zip(index, written, strict=True)):
                 return False
     return True

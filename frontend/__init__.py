@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from kiln.convolution import conv2d as conv2d
     from kiln.convolution import conv_transpose1d as conv_transpose1d
     from kiln.convolution import conv_transpose2d as conv_transpose2d
+    from kiln.copies import *  # noqa: F403
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
     from kiln.creation import as_tensor as asarray
@@ -128,6 +129,8 @@ if TYPE_CHECKING:
     from kiln.factorizations import lu_unpack as lu_unpack
     from kiln.factorizations import qr_ as qr
     from kiln.factorizations import svd_ as svd
+    from kiln.flat import *  # noqa: F403
+    from kiln.free import *  # noqa: F403
     from kiln.functional import abs as abs
     from kiln.functional import add as add
     from kiln.functional import all as all
@@ -245,6 +248,7 @@ if TYPE_CHECKING:
     from kiln.ir.types import int64 as long
     from kiln.ir.types import uint8 as uint8
     from kiln.jit import compile as compile
+    from kiln.legacy import *  # noqa: F403
     from kiln.linalg import vander_ as vander
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
@@ -456,13 +460,18 @@ if TYPE_CHECKING:
     from kiln.sorting import searchsorted as searchsorted
     from kiln.sorting import sort as sort
     from kiln.sorting import topk as topk
+    from kiln.special import gammainc as igamma
+    from kiln.special import gammaincc as igammac
     from kiln.special import i0 as i0
     from kiln.special import multigammaln as mvlgamma
     from kiln.special import polygamma as polygamma
+    from kiln.spectral import istft as istft
+    from kiln.spectral import stft as stft
     from kiln.statistics import corrcoef as corrcoef
     from kiln.statistics import cov as cov
     from kiln.statistics import nanquantile as nanquantile
     from kiln.statistics import quantile as quantile
+    from kiln.storage import *  # noqa: F403
     from kiln.systems import cholesky_inverse as cholesky_inverse
     from kiln.systems import cholesky_solve as cholesky_solve
     from kiln.systems import det as det
@@ -476,6 +485,11 @@ if TYPE_CHECKING:
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
     from kiln.transforms import vmap as vmap
+    from kiln.windows import bartlett_window as bartlett_window
+    from kiln.windows import blackman_window as blackman_window
+    from kiln.windows import hamming_window as hamming_window
+    from kiln.windows import hann_window as hann_window
+    from kiln.windows import kaiser_window as kaiser_window
 
 _NAMES = {
     "kiln.activation": "gelu",
@@ -496,6 +510,12 @@ _NAMES = {
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),
     "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
+    "kiln.copies": (
+        "alias_copy as_strided_copy as_strided_scatter detach_copy diagonal_copy empty_permuted expand_copy fill "
+        "narrow_copy nonzero_static permute_copy range rsub scalar_tensor select_copy slice_copy split_copy "
+        "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk "
+        "unsafe_split unsafe_split_with_sizes unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy"
+    ),
     "kiln.creation": (
         "arange as_tensor asarray=as_tensor empty empty_like eye from_numpy full full_like ones ones_like "
         "tensor zeros zeros_like"
@@ -511,6 +531,22 @@ _NAMES = {
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
+    "kiln.flat": (
+        "adaptive_max_pool1d alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
+        "celu celu_ constant_pad_nd cosine_embedding_loss cosine_similarity ctc_loss dropout dropout_ embedding "
+        "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm group_norm "
+        "gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell margin_ranking_loss "
+        "max_pool1d_with_indices nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
+        "rnn_tanh_cell rrelu rrelu_ selu selu_ threshold threshold_ triplet_margin_loss"
+    ),
+    "kiln.free": (
+        "abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ as_strided_ asin_ asinh_ "
+        "atan_ atanh_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ conj_physical_ cos_ cosh_ deg2rad_ detach detach_ "
+        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ get_device index_put_ is_inference is_nonzero "
+        "is_same_size is_signed ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ "
+        "reciprocal_ relu_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ "
+        "xlogy_ zero_"
+    ),
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
         "clone cos div eq erf exp expand flatten ge greater=gt greater_equal=ge gt le less=lt less_equal=le "
@@ -531,6 +567,10 @@ _NAMES = {
         "complex128 cdouble=complex128"
     ),
     "kiln.jit": "compile",
+    "kiln.legacy": (
+        "BFloat16Tensor BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor IntTensor LongTensor "
+        "ShortTensor set_default_tensor_type typename"
+    ),
     "kiln.linalg": "vander=vander_",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
@@ -575,14 +615,17 @@ _NAMES = {
         "set_flush_denormal set_num_interop_threads set_warn_always use_deterministic_algorithms"
     ),
     "kiln.sorting": "argsort bucketize kthvalue msort searchsorted sort topk",
-    "kiln.special": "i0 mvlgamma=multigammaln polygamma",
+    "kiln.special": "i0 igamma=gammainc igammac=gammaincc mvlgamma=multigammaln polygamma",
+    "kiln.spectral": "istft stft",
     "kiln.statistics": "corrcoef cov nanquantile quantile",
+    "kiln.storage": "TypedStorage UntypedStorage empty_strided frombuffer is_storage",
     "kiln.systems": (
         "cholesky_inverse cholesky_solve det inverse logdet lu_solve=lu_solve_ matrix_exp matrix_power "
         "pinverse slogdet triangular_solve"
     ),
     "kiln.tensor": "Tensor",
     "kiln.transforms": "vmap",
+    "kiln.windows": "bartlett_window blackman_window hamming_window hann_window kaiser_window",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""
@@ -612,7 +655,10 @@ _MODULES = frozenset(
         "errors",
         "cuda",
         "linalg",
+        "overrides",
+        "version",
         "fft",
+        "signal",
     }
 )
 

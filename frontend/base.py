@@ -7,11 +7,12 @@ behind the slots are installed once by `kiln.tensor` (so that a native base coul
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 import numpy as np
 
+from kiln.constants import Size
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.affine import overlaps
 from kiln.ir.ops.base import OpDef
@@ -48,11 +49,12 @@ class Layout:
     difference.
     """
 
-    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "strides", "ttype", "untouched")
+    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "size", "strides", "ttype", "untouched")
 
     def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         self.dtype = dtype
-        self.shape = shape
+        self.shape = shape = tuple(shape)  # a plain one: internals are quicker with it
+        self.size = Size(shape)
         self.strides = strides
         self.ttype = TensorType(dtype, shape)
         numel = 1
@@ -104,7 +106,13 @@ class Recorder(Protocol):
         """`tensor`'s memory now holds what the recorded `value` holds."""
 
     def forbid(self, tensor: Tensor, what: str) -> None:
-        """`what` (like "item()") needs the data of `tensor`: raises CaptureError if it is traced."""
+        """`what` (like "data_ptr()") needs to know what no compiled call can tell: raises CaptureError."""
+
+    def ask(self, tensor: Tensor, what: str, fold: Callable[[Any], Hashable]) -> None:
+        """`what` (like "item()") needs the data of `tensor`, of which only `fold(data)` matters."""
+
+    def reject(self, message: str, fix: str) -> None:
+        """Something that no compiled call could repeat is about to happen: raises CaptureError."""
 
     def grad_read(self, tensor: Tensor) -> None:
         """`tensor.grad` is about to be read."""
@@ -194,7 +202,8 @@ class TensorBase:
 
     __array_priority__ = 1000  # NumPy arrays leave mixed operators to us
 
-    def __init__(self, buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> None:
+    def _place(self, buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> None:
+        """Make this new tensor one on memory, without history."""
         self._ptr = ptr
         self._layout = layout
         self._flags = flags
@@ -203,6 +212,13 @@ class TensorBase:
         self._buffer = buffer
         self._grad = None
         self._view = None
+
+    def _array(self) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy view."""
+        layout, itemsize = self._layout, self._layout.dtype.itemsize
+        strides = tuple([s * itemsize for s in layout.strides])
+        offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
+        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
 
     @property
     def ttype(self) -> TensorType:
@@ -215,9 +231,9 @@ class TensorBase:
         return self._layout.dtype
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Size:
         """Sizes of the dimensions."""
-        return self._layout.shape
+        return self._layout.size
 
     @property
     def ndim(self) -> int:
@@ -303,6 +319,32 @@ class TensorBase:
         def __setitem__(self, index: Any, value: Operand) -> None: ...
 
 
+def on_memory(cls: type[Any], buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
+    """A tensor of class `cls` without history, whatever the constructor of the class takes."""
+    made = object.__new__(cls)
+    made._place(buffer, ptr, layout, flags)
+    return made
+
+
+def maker(cls: type[Any]) -> Callable[..., Any]:
+    """`on_memory` for one class, as quick as it goes: every op makes its results so."""
+    new = object.__new__
+
+    def make(buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
+        made = new(cls)
+        made._ptr = ptr
+        made._layout = layout
+        made._flags = flags
+        made._node = None
+        made._index = 0
+        made._buffer = buffer
+        made._grad = None
+        made._view = None
+        return made
+
+    return make
+
+
 _OPERANDS: Final = (TensorBase, int, float, complex, np.generic)
 
 
@@ -315,6 +357,8 @@ def install_operators(binary: Mapping[str, Callable[[Any, Any], Any]], other: Ma
     for name, function in binary.items():
         setattr(TensorBase, name, _binary_slot(name, function))
     for name, function in other.items():
+        if function.__module__ in ("kiln.tensor", "kiln.indexing"):  # no public function, but the operator itself
+            function.__name__ = function.__qualname__ = name
         setattr(TensorBase, name, function)
 
 
@@ -326,6 +370,10 @@ def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[An
             from kiln.creation import tensor  # lies above this file
 
             return function(self, tensor(other))
+        if hasattr(type(other), "__torch_function__"):
+            from kiln.overriding import operator_result  # lies above this file
+
+            return operator_result(function, self, other)
         return NotImplemented
 
     slot.__name__ = slot.__qualname__ = name

@@ -5,14 +5,18 @@ Value; views of it know the chain of view ops from there, and derive their Value
 view puts its value back into the root's. Written storages of inputs become outputs aliased to those inputs.
 
 Tensors that come from outside are inputs: arguments, tensors that the guards found reachable from the function
-(parameters, closures), and gradients that were there before. Anything else from outside is refused, as is any
-question about tensor data: a compiled call could not ask it again.
+(parameters, closures), and gradients that were there before. Anything else from outside is refused.
+
+Questions about tensor data (`if x > 0`, `x.item()`) are answered, and noted with their answers: what comes after one
+holds for that answer, and a compiled call asks again (`tree.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final, NoReturn
+
+import numpy as np
 
 from kiln import dispatch
 from kiln.autograd import Node
@@ -25,64 +29,10 @@ from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType
 from kiln.location import user_location
+from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate
 
-Chain = tuple[tuple[OpDef, Attrs], ...]
-
-
-class Storage:
-    """Memory as the graph sees it: the value of its root tensor, and how often it was written."""
-
-    __slots__ = ("input", "root", "stamp", "value", "version")
-
-    def __init__(self, root: TensorBase, value: Value, input: int | None) -> None:
-        self.root = root
-        self.value = value
-        self.input = input
-        self.stamp = 0
-        self.version = root._buffer.version
-
-
-class Entry:
-    """A traced tensor: its storage, the views between, and its value as of a stamp of the storage."""
-
-    __slots__ = ("chain", "stamp", "storage", "tensor", "value")
-
-    def __init__(self, tensor: TensorBase, storage: Storage, chain: Chain, value: Value) -> None:
-        self.tensor = tensor
-        self.storage = storage
-        self.chain = chain
-        self.value = value
-        self.stamp = storage.stamp
-
-
-class GradSlot:
-    """What happened to the `.grad` of one tensor: was the gradient from before seen, and what is left."""
-
-    __slots__ = ("before", "final", "read", "tensor", "written")
-
-    def __init__(self, tensor: TensorBase) -> None:
-        self.tensor = tensor
-        self.before: TensorBase | None = None
-        self.final: TensorBase | None = None
-        self.read = False  # before it was written: then a warm call must find it as it was
-        self.written = False
-
-
-def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None:
-    """CaptureError if an input that is written shares memory with another one: the graph takes them for apart."""
-    starts = [t._buffer.ptr for t in inputs]
-    if len(set(starts)) == len(starts) and all(t._buffer.owner is None for t in inputs):
-        return  # blocks of our allocator never overlap
-    for k in written:
-        memory = inputs[k]._buffer
-        for i, t in enumerate(inputs):
-            other = t._buffer
-            if i != k and memory.ptr < other.ptr + other.nbytes and other.ptr < memory.ptr + memory.nbytes:
-                raise CaptureError(
-                    "two tensors from outside share memory, and one of them is written in place",
-                    operands=[inputs[k].ttype, t.ttype],
-                    fix="pass the whole tensor and take the views inside the function",
-                )
+_MAX_ANSWER: Final = 1024
+"""Bytes of tensor data that may decide how a call goes on."""
 
 
 def _edge(t: TensorBase) -> bool:
@@ -123,6 +73,8 @@ class Capture:
         self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
         self.rederived: set[Operation] = set()
         self.reads: list[tuple[str, Callable[[], Any]]] = []
+        self.queries: list[Query] = []
+        self.answers = True  # whether these may be asked
         self.differentiated = False  # whether a gradient was taken
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
@@ -193,12 +145,27 @@ class Capture:
             entry.value, entry.stamp = storage.value, storage.stamp
 
     def forbid(self, tensor: TensorBase, what: str) -> None:
-        """`what` needs the data of `tensor`."""
+        """`what` needs the data of `tensor`, and no compiled call can give it that."""
         self.refuse(
             f"{what} asks for tensor data while a function is captured; the compiled program could not ask again",
             operands=[tensor.ttype],
             fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
         )
+
+    def ask(self, tensor: TensorBase, what: str, fold: Callable[[np.ndarray[Any, Any]], Hashable]) -> None:
+        """`what` needs the data of `tensor`, of which only `fold(data)` matters."""
+        if not self.answers:
+            self.forbid(tensor, what)
+        answer = fold(tensor._array())
+        if isinstance(answer, bytes) and len(answer) > _MAX_ANSWER:
+            self.forbid(tensor, what)
+        value = self.value_of(tensor)
+        at = (self.builder.count, len(self.inputs))
+        self.queries.append(Query(value, answer, fold, what, user_location(), *at))
+
+    def reject(self, message: str, fix: str) -> None:
+        """Something that no compiled call could repeat is about to happen."""
+        self.refuse(message, fix=fix)
 
     def grad_read(self, tensor: TensorBase) -> None:
         """`.grad` is read: the gradient from before becomes an input when it is used."""
@@ -220,13 +187,17 @@ class Capture:
 
     def change(self, tensor: TensorBase, what: str) -> None:
         """`tensor` changes in ways that only tensors of the call's own may."""
-        entry = self.entries.get(id(tensor))
-        if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
+        if not self.made(tensor):
             self.refuse(
                 f"{what} on a tensor from outside; a compiled call would not repeat it",
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
             )
+
+    def made(self, tensor: TensorBase) -> bool:
+        """Whether a tensor is the call's own."""
+        entry = self.entries.get(id(tensor))
+        return entry is not None and not (entry.tensor is entry.storage.root and entry.storage.input is not None)
 
     def pass_on(self, tensor: TensorBase, heir: TensorBase) -> None:
         """From here on `heir` is what `tensor` was: the same part of the same memory."""

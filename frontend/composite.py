@@ -88,7 +88,7 @@ def composite(function: F) -> F:
 def _key(args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> tuple[Any, ...] | None:
     """What decides a call, which must be a plain one (else None); its tensors are put to `tensors`."""
     key: list[Any] = [len(args), MODES.grad_enabled, MODES.inference, MODES.default_dtype, host_target()]
-    plain = _plain_classes()
+    plain = plain_classes()
     operands = (*args, *kwargs, *kwargs.values()) if kwargs else args
     for x in operands:
         if x.__class__ in plain:
@@ -108,7 +108,7 @@ def _key(args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> tup
 
 
 @functools.cache
-def _plain_classes() -> frozenset[Any]:
+def plain_classes() -> frozenset[Any]:
     """The classes whose tensors behave as tensors do."""
     from kiln.nn.parameter import Parameter  # above this file
 
@@ -144,4 +144,4 @@ def _like(layout: Layout, flags: int) -> Any:
     """A tensor of this layout whose memory nobody reads."""
     extent = 1 + sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True) if n)
     buffer = Buffer.allocate(max(1, extent) * layout.dtype.itemsize)
-    return dispatch.tensor_class()(buffer, buffer.ptr, layout, flags)
+    return dispatch.tensor_on(buffer, buffer.ptr, layout, flags)

@@ -51,9 +51,10 @@ def cond(
     checked_pred("cond", pred)
     capture = current()
     if capture is not None:
-        from kiln.control_capture import captured_cond
+        from kiln.control_capture import captured_cond, staged
 
-        return captured_cond(capture, pred, true_fn, false_fn, operands)
+        for result in staged(capture, captured_cond, pred, true_fn, false_fn, operands):
+            return result
     return _own((true_fn if pred else false_fn)(*operands))
 
 
@@ -76,9 +77,10 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         raise ArgumentError("nothing is carried", op="while_loop", fix="pass tensors that the loop changes")
     capture = current()
     if capture is not None:
-        from kiln.control_capture import captured_while
+        from kiln.control_capture import captured_while, staged
 
-        return captured_while(capture, cond_fn, body_fn, state, form)
+        for result in staged(capture, captured_while, cond_fn, body_fn, state, form):
+            return result
     types = [t.ttype for t in state]
     state = passed(state)
     while _goes_on(call(cond_fn, form, state)):
@@ -116,9 +118,10 @@ def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | No
     count = _length(name, sliced, length)
     capture = current()
     if capture is not None:
-        from kiln.control_capture import captured_scan
+        from kiln.control_capture import captured_scan, staged
 
-        return captured_scan(capture, name, f, (state, form), (sliced, shape), count, reverse)
+        for result in staged(capture, captured_scan, name, f, (state, form), (sliced, shape), count, reverse):
+            return result
     types = [t.ttype for t in state]
     state = passed(state)
     parts = [slices(x) for x in sliced]

@@ -138,8 +138,7 @@ def slices(x: TensorBase) -> list[Any]:
     """Read-only views of the slices along the first dimension."""
     layout = layout_of(x.dtype, x.shape[1:], x._layout.strides[1:])
     step = x._layout.strides[0] * x.dtype.itemsize
-    cls = dispatch.tensor_class()
-    made = [cls(x._buffer, x._ptr + k * step, layout, READONLY) for k in range(x.shape[0])]
+    made = [dispatch.tensor_on(x._buffer, x._ptr + k * step, layout, READONLY) for k in range(x.shape[0])]
     if made and _wanted([x]):
         node = Slices(x)
         for k, t in enumerate(made):

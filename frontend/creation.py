@@ -170,7 +170,8 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     layout = layout_of(dtype, array.shape, None if array.flags.c_contiguous else strides)
     span = 0 if not array.size else size * (1 + sum((n - 1) * s for n, s in zip(array.shape, strides, strict=True)))
     ptr = array.__array_interface__["data"][0]
-    return Tensor(Buffer.wrap(ptr, span, array), ptr, layout, 0 if array.flags.writeable else READONLY)
+    flags = 0 if array.flags.writeable else READONLY
+    return cast("Tensor", dispatch.tensor_on(Buffer.wrap(ptr, span, array), ptr, layout, flags))
 
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:

@@ -19,7 +19,7 @@ import numpy as np
 import kiln.codegen
 import kiln.ir
 from kiln import errors
-from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of
+from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of, maker
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
 from kiln.ir.interpreter import follow, walk
@@ -56,18 +56,24 @@ _launches: dict[tuple[object, ...], Launch] = {}
 _kernels: dict[tuple[object, ...], Kernel] = {}
 _constants: dict[tuple[object, ...], TensorBase] = {}
 _target: Target | None = None
-_tensor: type[TensorBase] = TensorBase
+_class: type[TensorBase] = TensorBase
+_tensor: Callable[..., Any] = maker(TensorBase)
 
 
 def register_tensor_class(cls: type[TensorBase]) -> None:
     """Results are made as `cls`; called once by `kiln.tensor`, which lies above this file."""
-    global _tensor
-    _tensor = cls
+    global _class, _tensor
+    _class, _tensor = cls, maker(cls)
+
+
+def tensor_on(buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
+    """A tensor without history on this memory."""
+    return _tensor(buffer, ptr, layout, flags)
 
 
 def tensor_class() -> Any:
     """The class that results are made as."""
-    return _tensor
+    return _class
 
 
 # ------------------------------------------------------------------------------------- whole programs

@@ -114,6 +114,10 @@ class CaptureError(KilnError, RuntimeError):
     """What a captured function did could not be replayed faithfully."""
 
 
+class CaptureWarning(UserWarning):
+    """Calls of a compiled function run eagerly: what they do could not be replayed faithfully."""
+
+
 class WorkerError(KilnError, RuntimeError):
     """A worker process of a data loader died, took too long, or raised what can't be raised again."""
 

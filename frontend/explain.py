@@ -39,8 +39,7 @@ class Explanation:
     def cuda(self) -> CudaProgram:
         """The same graph for a GPU: `source()` is CUDA C for NVRTC, `plan()` what the host launches, in order. This is
         text: no GPU is needed. NotYetError for ops that have none (docs/cuda.md lists them)."""
-        graph = self.region.graph if self.region.plan is None else self.region.plan.forward
-        return program_of(graph, self.region.strides, self.name)
+        return program_of(*self.region.program(), self.name)
 
     def svg(self, stage: str = "fused") -> str:
         """A stage that is a graph ("captured", "simplified", "fused") drawn, as the text of an SVG element."""
@@ -58,7 +57,7 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
     The function runs once, eagerly, as any first call does.
     """
     inner = function._function if isinstance(function, CompiledFunction) else function
-    compiled = CompiledFunction(inner)
+    compiled = CompiledFunction(inner, fullgraph=True)
     compiled(*args, **kwargs)
     (region,) = compiled.regions()
     return Explanation(region.name, tuple(compiled.log), stages_of(region), region)

@@ -380,7 +380,7 @@ def mean(input: TensorBase, dim: Dims = None, keepdim: bool = False, *, dtype: D
 
 @in_float32
 def _mean(x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
-    count = math.prod([x.shape[d] for d in dim_tuple("mean", dim, x.ndim)])
+    count = math.prod([x._layout.shape[d] for d in dim_tuple("mean", dim, x.ndim)])
     return div(sum(x, dim, keepdim), float(count))
 
 
@@ -497,9 +497,14 @@ def reshape(input: TensorBase, *shape: Any) -> Tensor:
     return apply(_RESHAPE, x, shape=_resolve("reshape", x, size_tuple("reshape", shape)))
 
 
-def view(input: TensorBase, *shape: Any) -> Tensor:
-    """As `reshape`, but always a view: ShapeError when the strides do not allow it."""
+def view(input: TensorBase, *shape: Any, dtype: DType | None = None) -> Tensor:
+    """As `reshape`, but always a view: ShapeError when the strides do not allow it. With a dtype, view(dtype): the same
+    memory as elements of that, without history; the last dimension changes where elements have another size."""
     x = tensor_arg("view", input)
+    if dtype is not None or (len(shape) == 1 and isinstance(shape[0], DType)):
+        from kiln.storage import seen_as  # lies above this file
+
+        return seen_as(x, shape[0] if dtype is None else dtype)
     target = _resolve("view", x, size_tuple("view", shape))
     assert _RESHAPE.view is not None
     if target != x.shape and _RESHAPE.view(x.shape, x._layout.strides, 0, {"shape": target}) is None:
@@ -520,7 +525,9 @@ def flatten(input: TensorBase, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         return reshape(x, (1,))
     if first > last:
         raise ShapeError(f"start_dim {start_dim} lies behind end_dim {end_dim}", op="flatten", operands=[x.ttype])
-    return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+    return reshape(
+        x, (*x._layout.shape[:first], math.prod(x._layout.shape[first : last + 1]), *x._layout.shape[last + 1 :])
+    )
 
 
 @numpy_names
@@ -536,7 +543,7 @@ def unsqueeze(input: TensorBase, dim: int) -> Tensor:
     """With a new dimension of size one at `dim`; a view."""
     x = tensor_arg("unsqueeze", input)
     d = dim_index("unsqueeze", dim, x.ndim + 1)
-    return reshape(x, (*x.shape[:d], 1, *x.shape[d:]))
+    return reshape(x, (*x._layout.shape[:d], 1, *x._layout.shape[d:]))
 
 
 def permute(input: TensorBase, *dims: Any) -> Tensor:
@@ -577,7 +584,7 @@ def expand(input: TensorBase, *sizes: Any) -> Tensor:
         raise ShapeError(f"{list(shape)} has fewer dimensions than the tensor", op="expand", operands=[x.ttype])
     result = []
     for d, n in enumerate(shape):
-        old = x.shape[d - new] if d >= new else 1
+        old = x._layout.shape[d - new] if d >= new else 1
         size = old if n == -1 and d >= new else n
         if size < 0 or (size != old and old != 1):
             raise ShapeError(
@@ -647,10 +654,10 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
         return _complex_product(a, b, attrs)
     if not a.ndim or not b.ndim:
         raise ShapeError("needs at least one dimension", op="matmul", operands=types, fix="use * for numbers")
-    inner = b.shape[-2] if b.ndim > 1 else b.shape[0]
-    if a.shape[-1] != inner:
+    inner = b._layout.shape[-2] if b.ndim > 1 else b._layout.shape[0]
+    if a._layout.shape[-1] != inner:
         raise ShapeError(
-            f"inner sizes {a.shape[-1]} and {inner} differ",
+            f"inner sizes {a._layout.shape[-1]} and {inner} differ",
             op="matmul",
             operands=types,
             fix="transpose one operand (.t(), .mT), or make the layer's sizes fit",
@@ -659,14 +666,14 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
         return apply(_MATMUL, a, b, **attrs)
     if a.ndim == 1:
         product = _product(reshape(a, (1, -1)), b if b.ndim > 1 else reshape(b, (-1, 1)), attrs)
-        return reshape(product, (*b.shape[:-2], *b.shape[-1:]) if b.ndim > 1 else ())
+        return reshape(product, (*b._layout.shape[:-2], *b._layout.shape[-1:]) if b.ndim > 1 else ())
     if b.ndim == 1:
-        return reshape(_product(a, reshape(b, (-1, 1)), attrs), a.shape[:-1])
+        return reshape(_product(a, reshape(b, (-1, 1)), attrs), a._layout.shape[:-1])
     if b.ndim == 2:
-        rows = reshape(a, (math.prod(a.shape[:-1]), a.shape[-1]))
-        return reshape(apply(_MATMUL, rows, b, **attrs), (*a.shape[:-1], b.shape[-1]))
+        rows = reshape(a, (math.prod(a._layout.shape[:-1]), a._layout.shape[-1]))
+        return reshape(apply(_MATMUL, rows, b, **attrs), (*a._layout.shape[:-1], b._layout.shape[-1]))
     batch = _batch_shape(a, b)
-    a, b = broadcast_to(a, (*batch, *a.shape[-2:])), broadcast_to(b, (*batch, *b.shape[-2:]))
+    a, b = broadcast_to(a, (*batch, *a._layout.shape[-2:])), broadcast_to(b, (*batch, *b._layout.shape[-2:]))
     return apply(_MATMUL, a, b, **attrs)
 
 
@@ -679,7 +686,7 @@ def _complex_product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
 
 def _batch_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
     try:
-        return np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+        return np.broadcast_shapes(a._layout.shape[:-2], b._layout.shape[:-2])
     except ValueError:
         raise ShapeError("leading dimensions can't be broadcast", op="matmul", operands=[a.ttype, b.ttype]) from None
 

@@ -15,11 +15,13 @@ import numpy as np
 
 from kiln import functional as F
 from kiln import indexing
+from kiln.answers import extremes, ones
 from kiln.autograd import write_in_place
 from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
+from kiln.positions import flat_positions, host_tensor, positions
 from kiln.promotion import (
     CATEGORY,
     apply,
@@ -408,7 +410,7 @@ def masked_scatter(input: TensorBase, mask: TensorBase, source: TensorBase) -> T
     _same_dtype("masked_scatter", x, v)
     shape = broadcast_shapes("masked_scatter", x, m)
     wide, m = broadcast_to(x, shape), broadcast_to(m, shape)
-    count = int(np.count_nonzero(m._read("masked_scatter, which needs as many values as the mask has ones,")))
+    count = int(np.count_nonzero(m._read("masked_scatter, which needs as many values as the mask has ones,", ones)))
     if count > v.numel():
         raise ShapeError(
             f"the mask has {count} ones, the source {v.numel()} elements", op="masked_scatter", operands=[v.ttype]
@@ -455,25 +457,19 @@ masked_scatter_ = _in_place("masked_scatter_", masked_scatter)
 
 
 def nonzero(input: TensorBase, *, as_tuple: bool = False) -> Any:
-    """The indices of nonzero elements, row-major, as int64 [count, rank]; or as one vector per dimension. Found on the
-    host: CaptureError in a capture."""
+    """The indices of nonzero elements, row-major, as int64 [count, rank]; or as one vector per dimension."""
     x = tensor_arg("nonzero", input)
-    array = x._read("nonzero()")
+    found = positions(x if x.dtype is T.bool_ else F.ne(x, 0), "nonzero()")
     if as_tuple:
-        return tuple([_made(p) for p in np.nonzero(np.atleast_1d(array))])
-    return _made(np.stack(np.nonzero(array), axis=1) if x.ndim else np.zeros((int(bool(array)), 0), np.int64))
+        return tuple(found)
+    if x.ndim:
+        return F.stack(found, 1)
+    return full_like_number(found[0], T.int64, 0, (found[0].numel(), 0))
 
 
 def argwhere(input: TensorBase) -> Tensor:
     """nonzero(input)."""
     return cast("Tensor", nonzero(input))
-
-
-def _made(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor that owns a host result."""
-    from kiln.creation import from_numpy  # lies above `tensor`, which lies above this file
-
-    return from_numpy(np.array(array, order="C"))
 
 
 def bincount(input: TensorBase, weights: TensorBase | None = None, minlength: int = 0) -> Tensor:
@@ -484,7 +480,7 @@ def bincount(input: TensorBase, weights: TensorBase | None = None, minlength: in
         raise ShapeError("expects a vector", op="bincount", operands=[x.ttype])
     if minlength < 0:
         raise InvalidValueError(f"minlength must not be negative, got {minlength}", op="bincount")
-    array = x._read("bincount(), whose length is the largest number,")
+    array = x._read("bincount(), whose length is the largest number,", extremes)
     if array.size and int(array.min()) < 0:
         raise InvalidValueError("numbers must not be negative", op="bincount")
     length = max(minlength, int(array.max()) + 1 if array.size else 0)
@@ -513,7 +509,7 @@ def histc(input: TensorBase, bins: int = 100, min: float = 0, max: float = 0) ->
         raise InvalidValueError(f"[{low}, {high}] is no range", op="histc")
     flat = F.reshape(x, (-1,)).detach()
     if low == high and x.numel():
-        array = flat._read("histc() without a range")
+        array = flat._read("histc() without a range", extremes)
         low, high = float(array.min()), float(array.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise InvalidValueError(f"the data's range [{low}, {high}] is not finite", op="histc")
@@ -531,7 +527,7 @@ def one_hot(tensor: TensorBase, num_classes: int = -1) -> Tensor:
     largest class, which a capture refuses. KilnIndexError for a class outside [0, num_classes)."""
     x = _index("one_hot", tensor)
     if num_classes == -1:
-        array = x._read("one_hot() without num_classes")
+        array = x._read("one_hot() without num_classes", extremes)
         if not array.size:
             raise InvalidValueError("no classes to count", op="one_hot", fix="pass num_classes")
         num_classes = int(array.max()) + 1
@@ -563,18 +559,44 @@ def unique(
     dim: int | None = None,
 ) -> Any:
     """The distinct elements (or slices of `dim`), ascending; with `return_inverse` where each element went, with
-    `return_counts` how often each came. NaNs are all different. Found on the host: CaptureError in a capture."""
+    `return_counts` how often each came. NaNs are all different."""
     del sorted  # they always are
     x = tensor_arg("unique", input)
     if x.dtype.is_complex:
         raise DTypeError("complex numbers have no order", op="unique", operands=[x.ttype], fix="use view_as_real")
+    if dim is None and MODES.recorder is not None:
+        return _unique_result(_unique_captured(x, return_inverse, return_counts))
     array = x._read("unique()")
     axis = None if dim is None else F.dim_index("unique", dim, x.ndim)
     values, inverse, counts = np.unique(array, return_inverse=True, return_counts=True, axis=axis, equal_nan=False)
     inverse = inverse.reshape(array.shape if axis is None else -1)
     return _unique_result(
-        Unique(_made(values), _made(inverse) if return_inverse else None, _made(counts) if return_counts else None)
+        Unique(
+            host_tensor(values),
+            host_tensor(inverse) if return_inverse else None,
+            host_tensor(counts) if return_counts else None,
+        )
     )
+
+
+def _unique_captured(x: Tensor, return_inverse: bool, return_counts: bool) -> Unique:
+    """As on the host, by ops of a graph: sorted, each element that differs from the one before is new."""
+    line = F.reshape(x, (-1,))
+    order = apply(OPS["argsort"], line, descending=False)
+    ascending = apply(_GATHER, line, order, **_along(1, 0))
+    n = line.numel()
+    first = full_like_number(line, T.bool_, True, (min(n, 1),))
+    fresh = F.cat([first, F.ne(ascending[1:], ascending[:-1])]) if n > 1 else first
+    starts = flat_positions(fresh, "unique()")
+    values = apply(_GATHER, ascending, starts, **_along(1, 0))
+    inverse = counts = None
+    if return_inverse:
+        ranks = F.sub(apply(OPS["cumsum"], cast_to(fresh, T.int64), dim=0, reverse=False), 1)
+        inverse = F.reshape(apply(_SCATTER, F.clone(ranks), ranks, order, **_along(1, 0)), x.shape)
+    if return_counts:
+        end = full_like_number(line, T.int64, n, (1,))
+        counts = F.sub(F.cat([starts[1:], end]), starts) if n else starts
+    return Unique(values, inverse, counts)
 
 
 def unique_consecutive(
@@ -597,5 +619,9 @@ def unique_consecutive(
     else:
         values = np.moveaxis(values, 0, axis)
     return _unique_result(
-        Unique(_made(values), _made(inverse) if return_inverse else None, _made(counts) if return_counts else None)
+        Unique(
+            host_tensor(values),
+            host_tensor(inverse) if return_inverse else None,
+            host_tensor(counts) if return_counts else None,
+        )
     )

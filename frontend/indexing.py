@@ -27,6 +27,7 @@ from kiln.inplace import copy_
 from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
+from kiln.positions import positions
 from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, number
 
 if TYPE_CHECKING:
@@ -129,13 +130,13 @@ def _take_apart(x: Tensor, index: Any) -> _Parts:
         if item is None:
             shape.append(1)
         elif isinstance(item, slice):
-            start, stop, step = _slice_bounds(item, x.shape[d])
+            start, stop, step = _slice_bounds(item, x._layout.shape[d])
             shape.append(-(-(stop - start) // step))
             starts.append(start)
             stops.append(stop)
             steps.append(step)
         elif isinstance(item, (TensorBase, np.ndarray)):
-            covered = x.shape[d : d + _dimensions(item)]
+            covered = x._layout.shape[d : d + _dimensions(item)]
             if item.dtype in (T.bool_, bool) and item.shape != covered:
                 raise KilnIndexError(
                     f"the mask's shape {list(item.shape)} is not that of what it indexes, {list(covered)}",
@@ -149,7 +150,7 @@ def _take_apart(x: Tensor, index: Any) -> _Parts:
             stops += covered
             steps += [1] * len(covered)
         else:
-            start = _position(item, x.shape[d], d)
+            start = _position(item, x._layout.shape[d], d)
             starts.append(start)
             stops.append(start + 1)
             steps.append(1)
@@ -257,7 +258,8 @@ def _without_masks(tensors: Sequence[tuple[int, Tensor]]) -> list[tuple[int, Ten
         if item.dtype is not T.bool_:
             found.append((d, item))
             continue
-        found += _tensors_of(item, item._read("a bool mask, whose ones say how many elements there are,"), d)
+        what = "a bool mask, whose ones say how many elements there are,"
+        found += [(d + k, t) for k, t in enumerate(positions(item, what))]
     return found
 
 
@@ -319,11 +321,11 @@ def _masked(x: Tensor, d: int, mask: Tensor, value: Operand) -> tuple[Tensor, Te
     """What `where` takes to put `value` where the mask holds, if `value` is the same for all of its ones; else None."""
     if mask.dtype is not T.bool_:
         return None
-    after = x.shape[d + max(1, mask.ndim) :]
+    after = x._layout.shape[d + max(1, mask.ndim) :]
     shape = value.shape if isinstance(value, TensorBase) else ()
     if len(shape) > len(after) and shape[-1 - len(after)] != 1:
         return None
-    before = x.shape[:d]
+    before = x._layout.shape[:d]
     one = _fitted(x, value, (*before, 1, *after))
     ones = (1,) * max(1, mask.ndim)
     spread = broadcast_to(apply(_RESHAPE, one, shape=(*before, *ones, *after)), x.shape)

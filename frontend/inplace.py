@@ -59,7 +59,7 @@ def _write(self: Self, function: str, other: Operand) -> Self:
     else:
         a, b = together(name, self, other)
     if a.shape != self.shape:
-        raise ShapeError(f"the result has shape {a.shape}", op=name, operands=[self.ttype, b.ttype])
+        raise ShapeError(f"the result has shape {list(a.shape)}", op=name, operands=[self.ttype, b.ttype])
     if CATEGORY[a.dtype.kind] > CATEGORY[self.dtype.kind]:
         raise DTypeError(
             f"a result of {a.dtype} can't be written to {self.dtype}", op=name, fix="leave out the underscore"

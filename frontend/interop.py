@@ -1,14 +1,13 @@
 """Tensors and the world around them: Python numbers and containers, copying and pickling, NumPy, DLPack, devices.
 
-`InteropMethods` is mixed into `Tensor`. Results of ops on a subclass of `Tensor` are plain tensors; only copies and
-pickles keep the class.
+`InteropMethods` is mixed into `Tensor`.
 """
 
 from __future__ import annotations
 
 import copyreg
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,7 +15,8 @@ import numpy as np
 
 from kiln import functional as F
 from kiln import printing
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.answers import contents
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
 from kiln.ir.halves import widened
@@ -38,14 +38,15 @@ class InteropMethods(TensorBase):
 
     # ------------------------------------------------------------------------------------------- Python
 
-    def _read(self, what: str) -> np.ndarray[Any, Any]:
-        """The elements as a NumPy view; a capture may forbid it."""
+    def _read(self, what: str, fold: Callable[[Any], Hashable] | None = contents) -> np.ndarray[Any, Any]:
+        """The elements as a NumPy view. A capture notes that `what` asked for `fold` of them, and refuses if that is
+        too much; or in any case, without one: then they stay in sight."""
         if MODES.recorder is not None:
-            MODES.recorder.forbid(cast("Tensor", self), what)
-        layout, itemsize = self._layout, self.dtype.itemsize
-        strides = tuple([s * itemsize for s in layout.strides])
-        offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
-        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
+            if fold is None:
+                MODES.recorder.forbid(cast("Tensor", self), what)
+            else:
+                MODES.recorder.ask(cast("Tensor", self), what, fold)
+        return self._array()
 
     def item(self) -> bool | int | float:
         """The only element as a Python number; ShapeError when there are more or none."""
@@ -77,7 +78,7 @@ class InteropMethods(TensorBase):
         made = _on_memory(type(self), self)
         made._flags |= self._flags & REQUIRES_GRAD
         made._node, made._index, made._view = self._node, self._index, self._view
-        _set_attributes(made, _attributes(self))
+        _set_attributes(made, attributes_of(self))
         return made
 
     def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
@@ -92,14 +93,14 @@ class InteropMethods(TensorBase):
         made._flags = self._flags & REQUIRES_GRAD
         if source.grad is not None:
             cast("Tensor", made).grad = source.grad.__deepcopy__(memo)
-        _set_attributes(made, deepcopy(_attributes(self), memo))
+        _set_attributes(made, deepcopy(attributes_of(self), memo))
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled by value: dtype, shape and elements, contiguous, `requires_grad`; without history and gradient."""
         array = np.ascontiguousarray(self._read("pickle")).reshape(self.shape)
         bits = array if array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
-        state = (type(self), self.dtype.name, bits, bool(self._flags & REQUIRES_GRAD), _attributes(self))
+        state = (type(self), self.dtype.name, bits, bool(self._flags & REQUIRES_GRAD), attributes_of(self))
         return _unpickled, state
 
     # -------------------------------------------------------------------------------------------- NumPy
@@ -108,7 +109,7 @@ class InteropMethods(TensorBase):
         """A NumPy array on the same memory. GradError when gradients are required: detach() first, or `force`."""
         if cast("Tensor", self).requires_grad and not force:
             raise GradError("numpy() on a tensor that requires a gradient", fix="use detach().numpy()")
-        return self._read("numpy()")
+        return self._read("numpy()", None)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         array = self.numpy()
@@ -145,7 +146,7 @@ class InteropMethods(TensorBase):
         if stream is not None:
             raise DeviceError("there are no streams on the CPU", op="__dlpack__")
         given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
-        return self._read("__dlpack__").__dlpack__(**{k: v for k, v in given.items() if v is not None})
+        return self._read("__dlpack__", None).__dlpack__(**{k: v for k, v in given.items() if v is not None})
 
     # ------------------------------------------------------------------------------- devices and dtypes
 
@@ -247,12 +248,11 @@ def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DT
 
 def _on_memory(cls: type[Self], source: TensorBase) -> Self:
     """A tensor of class `cls` on the memory of `source`, without history."""
-    made = cls.__new__(cls)
-    TensorBase.__init__(made, source._buffer, source._ptr, source._layout, source._flags & READONLY)
+    made: Self = on_memory(cls, source._buffer, source._ptr, source._layout, source._flags & READONLY)
     return made
 
 
-def _attributes(t: Any) -> dict[str, Any]:
+def attributes_of(t: Any) -> dict[str, Any]:
     """What a subclass added to its instances."""
     slots = [name for name in copyreg._slotnames(type(t)) if name not in TensorBase.__slots__]  # type: ignore[attr-defined]
     return {**getattr(t, "__dict__", {}), **{name: getattr(t, name) for name in slots if hasattr(t, name)}}

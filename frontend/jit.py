@@ -1,57 +1,68 @@
 """`kiln.compile` and `kiln.jit.trace`: two doors to one capture.
 
 A compiled function keeps *regions*, one per signature (structure of the arguments, their dtypes, shapes and strides,
-Python values, modes) and state of what the function reaches (`guards.py`). The first call with a new signature is a
-capture: it runs eagerly and its results are eager's. Later calls run one program.
+Python values, modes) and state of what the function reaches (`guards.py`), as ends of a tree of decisions on tensor
+data (`tree.py`). The first call that goes a new way is a capture: it runs eagerly and its results are eager's. Later
+calls run compiled programs. Calls that can't be compiled run eagerly.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import threading
-from collections.abc import Callable, Container, Sequence
-from operator import is_
-from types import MethodType
-from typing import Any, Final
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
-from kiln.autograd import refresh
 from kiln.autograd.tape import ANOMALY
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.capture import Capture
+from kiln.base import MODES
+from kiln.composite import plain_classes
 from kiln.dispatch import CheckFailed
-from kiln.errors import ArgumentError, CaptureError
-from kiln.guards import SCALARS, Guards
+from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
+from kiln.location import frames_of_kiln
 from kiln.pytree import flatten
-from kiln.reach import reach
+from kiln.reach import Reached, reach
+from kiln.reasons import difference
+from kiln.recording import Call, Recording, StateChanged
 from kiln.region import Region
-from kiln.world import Audit
+from kiln.signature import signature
+from kiln.tally import Tally
+from kiln.tree import Eager, Found, Tree
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
+MAX_CAPTURES = 256
+"""Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
+MAX_ATTEMPTS = 4
+"""Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
+
+
+OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
 
 
 class _Entry:
-    """A region with the guards under which it holds, which say also which arguments are tensors that the function
+    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("guards", "known", "objects", "region")
+    __slots__ = ("known", "objects", "reached", "tree")
 
-    def __init__(self, guards: Guards, region: Region, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
-        self.guards = guards
-        self.region = region
+    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
+        self.reached = reached
+        self.tree = Tree()
         self.objects = objects  # kept alive: the signature knows them by id
-        self.known = [id(t) if id(t) in guards.tensors else 0 for t in tensors]
+        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
 
     def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether the region may answer a call with these tensor arguments."""
-        reached = self.guards.tensors
+        """Whether calls with these tensor arguments go one of these ways."""
+        reached = self.reached.guards.tensors
         for t, known in zip(tensors, self.known, strict=True):
             if known != (id(t) if id(t) in reached else 0):
                 return False
-        return self.guards.hold()
+        return self.reached.guards.hold()
 
 
 class CompiledFunction:
@@ -60,13 +71,27 @@ class CompiledFunction:
     Attributes of the wrapped function or module are reachable through it.
     """
 
-    def __init__(self, function: Callable[..., Any], *, fixed: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        fullgraph: bool = False,
+        fixed: bool = False,
+        on_recompile: OnRecompile = "ignore",
+    ) -> None:
         if not callable(function):
             raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
         functools.update_wrapper(self, function, updated=())
         self._function = function
+        self._strict = fullgraph or fixed
         self._fixed = fixed
+        self._on_recompile = on_recompile
         self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
+        self._failures: dict[tuple[Any, ...], int] = {}
+        self._told: dict[str, None] = {}
+        self._tally = Tally()
+        name = getattr(function, "__name__", type(function).__name__)
+        self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
         """Why each capture happened, in order."""
         self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
@@ -82,27 +107,63 @@ class CompiledFunction:
         # Inside another capture it is part of that; where NaNs are looked for, each op has to be seen.
         if MODES.recorder is not None or ANOMALY.enabled:
             return self._function(*args, **kwargs)
-        key, tensors, objects = _signature(keep, args, kwargs)
-        found = self._find(key, tensors)
+        try:
+            call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
+            _, found = self._find(call)
+            if isinstance(found, Found):
+                returned = found.region.run(found.inputs, call.tensors, found.carried)
+                if found.decided:
+                    self._tally.decided += 1
+                else:
+                    self._tally.compiled += 1
+                return returned
+        except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
+            return self._uncompiled(args, kwargs)
+        except CaptureError as error:  # the arguments can't be told apart, or share memory
+            return self._eagerly(error, args, kwargs)
         if found is None:
             with self._lock:
-                found = self._find(key, tensors)  # another thread may have captured it meanwhile
+                entry, found = self._find(call)  # another thread may have captured it meanwhile
                 if found is None:
-                    return self._capture(key, tensors, objects, keep, args, kwargs)
-        region, inputs = found
-        try:
-            return region.run(inputs, tensors)
-        except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
-            return self._function(*args, **kwargs)
+                    return self._capture(call, entry)
+        return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
 
-    def _find(self, key: tuple[Any, ...], tensors: list[Any]) -> tuple[Region, list[Any]] | None:
-        """The region that may answer a call, with its input tensors."""
-        for entry in self._entries.get(key, ()):
-            if entry.fits(tensors):
-                inputs = entry.region.gather(tensors)
-                if inputs is not None:
-                    return entry.region, inputs
-        return None
+    def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An eager call."""
+        self._tally.eager += 1
+        return self._function(*args, **kwargs)
+
+    def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
+        """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
+        begun = None
+        for entry in self._entries.get(call.key, ()):
+            if entry.fits(call.tensors):
+                found = entry.tree.find(call.tensors)
+                if found is not None:
+                    return entry, found
+                begun = entry if entry.tree.decisions else begun
+        return begun, None
+
+    def _eagerly(self, error: CaptureError | GradError, args: Any, kwargs: Any) -> Any:
+        """A call that can't be compiled."""
+        if self._strict:
+            raise error
+        self._warn(error)
+        return self._uncompiled(args, kwargs)
+
+    def _complain(self, why: str) -> None:
+        """The function is about to be captured again."""
+        error = CaptureError(f"{self._name} has to be captured again: {why}")
+        if self._on_recompile == "raise":
+            raise error
+        warnings.warn(str(error), CaptureWarning, stacklevel=frames_of_kiln())
+
+    def _warn(self, error: CaptureError | GradError) -> None:
+        """Say, once for each reason, that calls run eagerly."""
+        message = f"{self._name} runs eagerly, not compiled: {error}"
+        if message not in self._told:
+            self._told[message] = None
+            warnings.warn(message, CaptureWarning, stacklevel=frames_of_kiln())
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, bound like a function."""
@@ -129,19 +190,32 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return _made(copy.deepcopy(self._function, memo), self._fixed)
+        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed, self._on_recompile)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
         return (self._function,)
 
     def __repr__(self) -> str:
-        count = sum(map(len, self._entries.values()))
+        count = len(self.regions())
         return f"<compiled {getattr(self._function, '__name__', self._function)!s}, {count} captures>"
+
+    def report(self) -> Tally:
+        """What became of the calls so far.
+
+        >>> import kiln
+        >>> f = kiln.compile(lambda x: x + 1 if x.sum() > 0 else x - 1)
+        >>> values = [f(kiln.tensor([n])).item() for n in (1.0, 2.0, -1.0, -2.0)]
+        >>> print(f.report())
+        0 compiled, 2 decided, 2 captured, 0 eager
+        captured: first call
+        captured: a question about tensor data had another answer
+        """
+        return dataclasses.replace(self._tally, captures=tuple(self.log), refusals=tuple(self._told))
 
     def regions(self) -> list[Region]:
         """All compiled regions, oldest first."""
-        return [entry.region for entries in self._entries.values() for entry in entries]
+        return [r for entries in self._entries.values() for entry in entries for r in entry.tree.regions()]
 
     @property
     def compile_seconds(self) -> float:
@@ -150,123 +224,85 @@ class CompiledFunction:
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _capture(
-        self,
-        key: tuple[Any, ...],
-        tensors: list[Any],
-        objects: list[Any],
-        keep: tuple[int, ...],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Any:
-        """Run the function for real, recorded, and keep what was recorded. Its results are the call's."""
-        why = self._reason(key)
+    def _capture(self, call: Call, entry: _Entry | None) -> Any:
+        """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
+        ways begin like this call's, if any."""
+        why = self._reason(call.key, entry)
         if self._fixed and self._entries:
             raise CaptureError(
                 f"a traced function was called in a way its example did not show: {why}",
                 fix="trace it with such an example, or use kiln.compile",
             )
-        name = getattr(self._function, "__name__", type(self._function).__name__)
-        name = name if name.isidentifier() else "main"
-        containers: list[Any] = []
-        leaves, _ = flatten((args, kwargs), containers, keep)
-        kinds = [type(x) for x in containers if type(x) not in (list, dict)]
-        reached = reach(self._function, (*[x for x in objects if not isinstance(x, np.ndarray)], *kinds))
-        with Capture(name, tensors, reached.guards.tensors) as capture:
-            audit = Audit(reached.code, reached.dormant)
+        if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
+            return self._uncompiled(call.args, call.kwargs)
+        if self._tally.captured >= MAX_CAPTURES:
+            often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
+            return self._eagerly(often, call.args, call.kwargs)
+        if self.log and self._on_recompile != "ignore":
+            self._complain(why)
+        if entry is None:
             try:
-                with audit:
-                    returned = self._function(*args, **kwargs)
-            except Exception:
-                self._check_refused(audit, capture)
-                raise
-            self._check_refused(audit, capture)
-            for path, read in capture.reads:
-                reached.guards.referent(path, read)
-            if not capture.differentiated:
-                reached.no_gradients()
-            changed = reached.guards.broken()
-            after = flatten((args, kwargs), keep=keep)[0]
-            now = _signature(keep, args, kwargs)[0]
-            if not all(map(is_, leaves, after)) or (now[0], *now[2:]) != (key[0], *key[2:]):
-                changed = "an argument: its items, its contents, or whether it requires a gradient"
-            if changed:
-                raise CaptureError(
-                    f"the call changed Python state: {changed}; a compiled call could not repeat that",
-                    fix="keep what changes in tensors (and change them in place), or move it out of the function",
-                )
-            if _modes() != key[1]:
-                raise CaptureError(
-                    "the call left gradients, inference mode or the default dtype changed", fix="use a with block"
-                )
-            _check_containers(returned, containers, reached.seen)
-            region = Region(capture, tensors, returned, reached.seen, name)
-        region.compile()
-        self._keep(key, _Entry(reached.guards, region, tensors, objects))
-        self.log.append(why)
+                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
+            except CaptureError as error:
+                self._failures[call.key] = MAX_ATTEMPTS
+                return self._eagerly(error, call.args, call.kwargs)
+        self._tally.captured += 1
+        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed)
+        try:
+            returned = recording.run()
+        finally:
+            self._enter(call.key, entry, recording, why)
         return returned
 
-    def _check_refused(self, audit: Audit, capture: Capture) -> None:
-        """Raise a refusal that the function's own code caught: it went a way that it does not go outside a capture."""
-        refused = audit.refused or capture.refused
-        if refused is not None:
-            raise refused
+    def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
+        """Keep what came of a call."""
+        end, error = recording.end, recording.error
+        if end is not None:
+            try:
+                entry.tree.grow(recording.capture.queries, end)
+            except CaptureError as refusal:
+                if self._strict:
+                    raise
+                error = refusal
+                self._failures[key] = MAX_ATTEMPTS
+            else:
+                if isinstance(end, Region):
+                    end.compile()
+                    self.log.append(why)
+                self._keep(key, entry)
+        if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
+            self._failures[key] = self._failures.get(key, 0) + 1  # nothing that was kept will fit
+            if self._failures[key] < MAX_ATTEMPTS and end is None:
+                return  # state that is made once is there now
+        if error is not None:
+            self._warn(error)
 
     def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
-        entries = self._entries.pop(key, [])
+        entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
         while len(self._entries) > MAX_REGIONS:
             del self._entries[next(iter(self._entries))]
 
-    def _reason(self, key: tuple[Any, ...]) -> str:
+    def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""
+        if begun is not None:
+            return "a question about tensor data had another answer"
         if not self._entries:
             return "first call"
         for entry in self._entries.get(key, ()):
-            broken = entry.guards.broken()
+            broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
-        known = next(reversed(self._entries))
-        if known[0] != key[0]:
-            return "the arguments have another structure"
-        for k, (a, b) in enumerate(zip(known[3:], key[3:], strict=False)):
-            if a != b:
-                return f"argument leaf {k}: {_told(b)}, known was {_told(a)}"
-        return (
-            "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
-        )
+        return difference(self._function, next(reversed(self._entries)), key)
 
 
-def _signature(keep: tuple[int, ...], args: Any, kwargs: Any) -> tuple[tuple[Any, ...], list[Any], list[Any]]:
-    """(key, tensor arguments without repetition, other objects to guard)."""
+def _watched(call: Call) -> tuple[Any, ...]:
+    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
+    containers and of tensors."""
     containers: list[Any] = []
-    try:
-        leaves, tree = flatten((args, kwargs), containers, keep)
-    except RecursionError:
-        raise CaptureError(
-            "an argument holds itself, directly or through others", fix="keep it in a variable that the function reads"
-        ) from None
-    key: list[Any] = [tree, _modes(), _repeated(containers)]
-    tensors: list[Any] = []
-    objects: list[Any] = []
-    known: dict[int, int] = {}
-    buffers: dict[int, int] = {}
-    for x in leaves:
-        if isinstance(x, TensorBase):
-            position = known.setdefault(id(x), len(tensors))
-            if position == len(tensors):
-                tensors.append(x)
-            shared = buffers.setdefault(id(x._buffer), position)
-            tied = False
-            if x._view is not None:
-                refresh(x)
-                tied = bool(x._view.base._flags & REQUIRES_GRAD)
-            key.append((x._layout, x._flags, x._node is None, tied, position, shared, x.__class__))
-        elif x.__class__ in _BY_VALUE:
-            key.append((x.__class__, repr(x) if isinstance(x, float | complex | np.generic) else x))
-        else:
-            key.append(_known_by(x))
-            objects.append(x)
-    return tuple(key), tensors, objects
+    flatten((call.args, call.kwargs), containers, call.keep)
+    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
+    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
+    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 
 class CompiledModule(CompiledFunction):
@@ -288,83 +324,58 @@ class CompiledModule(CompiledFunction):
         return item in self._function  # type: ignore[operator]
 
 
-def _made(function: Callable[..., Any], fixed: bool = False) -> CompiledFunction:
-    module = hasattr(type(function), "named_parameters")
-    return (CompiledModule if module else CompiledFunction)(function, fixed=fixed)
+def _made(
+    function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False, on_recompile: OnRecompile = "ignore"
+) -> CompiledFunction:
+    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
+    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile)
 
 
-def _modes() -> tuple[Any, ...]:
-    """What holds for the thread and decides what a call does."""
-    return MODES.grad_enabled, MODES.inference, MODES.default_dtype
+@overload
+def compile(
+    function: Callable[..., Any],
+    *,
+    fullgraph: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
+) -> CompiledFunction: ...
 
 
-_BY_VALUE: Final = frozenset({*SCALARS, range}) - {np.generic} | set(np.sctypeDict.values())
-"""Types of leaves that are told by what they are."""
+@overload
+def compile(
+    function: None = None, *, fullgraph: bool = False, on_recompile: OnRecompile = "ignore", disable: bool = False
+) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
-def _known_by(x: Any) -> Any:
-    """What tells an object among the arguments: its contents where those are all, else which object it is."""
-    if type(x) is np.ndarray and not x.dtype.hasobject:
-        return (np.ndarray, x.dtype.str, x.shape, x.tobytes())
-    if type(x) is slice and all(type(part) in (int, type(None)) for part in (x.start, x.stop, x.step)):
-        return (slice, x.start, x.stop, x.step)
-    if type(x) is MethodType:
-        return (MethodType, id(x.__self__), id(x.__func__))
-    return id(x)
-
-
-def _repeated(containers: Sequence[Any]) -> tuple[int, ...]:
-    """For each list and dict, where the same one came first; empty when all differ (but for the keyword arguments)."""
-    if len(containers) < 3:
-        return ()
-    first: dict[int, int] = {}
-    places = tuple([first.setdefault(id(x), k) for k, x in enumerate(containers)])
-    return () if len(first) == len(places) else places
-
-
-def _check_containers(returned: Any, given: Sequence[Any], owned: Container[int]) -> None:
-    """Refuse a returned list or dict that was there before: a warm call makes new ones."""
-    before = set(map(id, given))
-    found: list[Any] = []
-    flatten(returned, found, owned)
-    for x in found:
-        if id(x) in before or id(x) in owned:
-            raise CaptureError(
-                f"the call returned a {type(x).__name__} that it was given or found outside",
-                fix="return a new one, or its items",
-            )
-
-
-def _told(part: Any) -> str:
-    """A part of a signature in words."""
-    if isinstance(part, tuple) and len(part) == 7:
-        layout, flags, leaf = part[:3]
-        words = f"{layout.ttype} with strides {list(layout.strides)}"
-        if flags & REQUIRES_GRAD:
-            words += ", requires grad" if leaf else ", computed with gradients"
-        return words + (", read-only" if flags & READONLY else "")
-    if isinstance(part, tuple) and len(part) == 2:
-        return f"{part[0].__name__} {part[1]}"
-    if isinstance(part, tuple):
-        return f"another {part[0].__name__}"
-    return "another object"
-
-
-def compile(function: Callable[..., Any]) -> CompiledFunction:
-    """Compile a function or a module; also a decorator.
+def compile(
+    function: Callable[..., Any] | None = None,
+    *,
+    fullgraph: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
+) -> Any:
+    """Compile a function or a module; also a decorator, with or without arguments.
 
     The result gives the same numbers, bit for bit, as the function itself, for any arguments: tensors (of a new shape:
-    captured anew), Python numbers and strings (compiled in), containers of these, and objects. Control flow on tensor
-    *data* raises CaptureError, as does a call that changes Python state.
+    captured anew), Python numbers and strings (compiled in), containers of these, and objects. Where the function asks
+    about tensor *data* (`if x.sum() > 0`), each answer that comes up has compiled code of its own. What a compiled call
+    could not repeat (changes of Python state, `print`, clocks) makes calls of that kind run eagerly, with one
+    CaptureWarning that says why; with `fullgraph` it raises CaptureError instead. `on_recompile`: what to do when the
+    function must be captured again (a new shape, another answer): "ignore", or "warn" or "raise" with what differs.
+    With `disable` the function itself is returned.
 
     >>> import kiln
     >>> @kiln.compile
     ... def f(x):
-    ...     return (x * 2 + 1).sum()
-    >>> f(kiln.arange(3.0)), f(kiln.arange(3.0))
-    (tensor(9.), tensor(9.))
+    ...     return (x * 2 + 1).sum() if x[0] > 0 else x.sum()
+    >>> f(kiln.arange(3.0)), f(kiln.arange(3.0) + 1)
+    (tensor(3.), tensor(15.))
     """
-    return _made(function)
+    if function is None:
+        return functools.partial(compile, fullgraph=fullgraph, on_recompile=on_recompile, disable=disable)
+    if on_recompile not in ("ignore", "warn", "raise"):
+        raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
+    return function if disable else _made(function, fullgraph, on_recompile=on_recompile)
 
 
 def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:

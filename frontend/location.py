@@ -24,6 +24,15 @@ def user_location() -> SourceLoc | None:
     return None
 
 
+def frames_of_kiln() -> int:
+    """How many frames from the caller on are kiln's own, and one: the `stacklevel` of a warning for the user's line."""
+    frame: FrameType | None = sys._getframe(1)
+    count = 1
+    while frame is not None and is_kiln(frame.f_globals.get("__name__", "")):
+        frame, count = frame.f_back, count + 1
+    return count
+
+
 def source_line(loc: SourceLoc) -> str:
     """The text of that line without indentation; empty when the source can't be read."""
     return linecache.getline(loc.file, loc.line).strip()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
+from kiln import dispatch
 from kiln import functional as F
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase, layout_of
-from kiln.errors import CaptureError, InvalidValueError, NotYetError, ShapeError
+from kiln.errors import InvalidValueError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, broadcast_shapes, full_like_number, tensor_arg
@@ -554,7 +555,7 @@ def as_strided(
     """Any strides (in elements) over the memory of a tensor; a view, without gradients. CaptureError in a capture."""
     x = tensor_arg("as_strided", input)
     if MODES.recorder is not None:
-        raise CaptureError("a view by strides of memory can't be captured", op="as_strided", fix="index, or use unfold")
+        MODES.recorder.reject("as_strided(): a view by strides of memory can't be captured", fix="index, or use unfold")
     if MODES.grad_enabled and x._flags & REQUIRES_GRAD:
         raise NotYetError("has no gradient", op="as_strided", fix="use unfold or diagonal, or detach()")
     if len(size) != len(stride) or any(n < 0 for n in (*size, *stride)):
@@ -564,4 +565,5 @@ def as_strided(
     if offset < 0 or (0 not in size and (last + 1) * x.element_size() > x._buffer.nbytes):
         raise InvalidValueError(f"elements {offset}..{last} lie outside the memory", op="as_strided")
     ptr = x._buffer.ptr + offset * x.element_size()
-    return type(x)(x._buffer, ptr, layout_of(x.dtype, tuple(size), tuple(stride)), x._flags & ~REQUIRES_GRAD)
+    layout = layout_of(x.dtype, tuple(size), tuple(stride))
+    return cast("Tensor", dispatch.tensor_on(x._buffer, ptr, layout, x._flags & ~REQUIRES_GRAD))

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from kiln import dispatch
 from kiln.base import MODES
 from kiln.errors import InvalidValueError
 from kiln.ir import types as T
+from kiln.overriding import opted_out
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -65,27 +67,28 @@ def set_printoptions(
 
 def tensor_repr(t: Tensor, data: Array) -> str:
     """`tensor([[1., 2.]], dtype=kiln.float64, requires_grad=True)`, for elements `data`."""
-    prefix = "tensor("
+    named = not opted_out(type(t)) and type(t) is not dispatch.tensor_class()
+    prefix = f"{type(t).__name__}(" if named else "tensor("
     suffixes = []
     floats = MODES.default_dtype
     known: tuple[T.DType, ...] = (T.bool_, T.int64, floats, floats.paired)  # these one sees
     if not t.numel():
         text = "[]"
         if t.ndim != 1:
-            suffixes.append(f"size={t.shape}")
+            suffixes.append(f"size={tuple(t.shape)}")
         known = (floats,)
     else:
         shorten = data.size > _options.threshold
         if shorten and not _options.edgeitems:
             text = "[...]"
-            suffixes.append(f"size={t.shape}")
+            suffixes.append(f"size={tuple(t.shape)}")
         else:
             text = _text(data, len(prefix), shorten)
     if t.dtype not in known:
         suffixes.append(f"dtype={t.dtype!r}")
     node = t.grad_fn
     if node is not None:
-        suffixes.append(f"grad_fn=<{node.name}>")
+        suffixes.append(f"grad_fn=<{node.name()}>")
     elif t.requires_grad:
         suffixes.append("requires_grad=True")
     return _with_suffixes(prefix + text, suffixes, len(prefix))

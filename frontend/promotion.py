@@ -13,7 +13,7 @@ import numpy as np
 
 from kiln import dispatch
 from kiln.base import MODES, Modes, TensorBase
-from kiln.errors import ArgumentError, CaptureError, DTypeError, InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import AttrValue
 from kiln.ir.halves import round_number
@@ -38,7 +38,9 @@ def set_default_dtype(d: DType) -> None:
     if not isinstance(d, DType) or not d.is_floating_point:
         raise DTypeError(f"the default dtype must be a floating-point dtype, not {d}", op="set_default_dtype")
     if MODES.recorder is not None:
-        raise CaptureError("set_default_dtype() inside a captured function", fix="call it before the compiled function")
+        MODES.recorder.reject(
+            "set_default_dtype() inside a captured function", fix="call it before the compiled function"
+        )
     Modes.default_dtype = d
 
 
@@ -62,6 +64,8 @@ def tensor_arg(name: str, x: object) -> Tensor:
         return cast("Tensor", x)
     maker = "kiln.from_numpy or kiln.tensor" if isinstance(x, np.ndarray) else "kiln.tensor"
     fix = f"make a tensor of it with {maker}"
+    if hasattr(type(x), "__torch_function__"):
+        fix = "import kiln.overrides, so that the __torch_function__ of classes other than tensors is called"
     raise ArgumentError(f"expected a tensor, got {type(x).__name__}", op=name, fix=fix)
 
 

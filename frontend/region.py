@@ -19,12 +19,16 @@ import numpy as np
 
 from kiln import autograd, dispatch
 from kiln.autograd import Edge, Node
-from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of
-from kiln.capture import Capture, Chain, GradSlot, check_separate
+from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of, on_memory
+from kiln.capture import Capture
+from kiln.constants import Size
 from kiln.errors import CaptureError, GradError
 from kiln.guards import SCALARS
+from kiln.inputs import Inputs, strides_of
+from kiln.interop import attributes_of
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
+from kiln.ir.passes.cut import given
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
@@ -32,8 +36,9 @@ from kiln.pytree import Tree, flatten, unflatten
 from kiln.runtime.executable import Executable
 from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
+from kiln.traced import Chain, GradSlot, check_separate
 
-_KEPT: Final = (*SCALARS, type, enum.Enum, DType, Device, np.dtype, range, type(...))
+_KEPT: Final = (*SCALARS, Size, type, enum.Enum, DType, Device, np.dtype, range, type(...))
 """What a captured function may return besides tensors and containers of them: these can't change."""
 
 
@@ -53,18 +58,20 @@ class Result:
     chain: Chain | None
     same: bool  # the very input tensor
     viewed: bool  # whether in-place writes and gradients go through the tensor that it is a view of
+    cls: type[Any]
 
-    def build(self, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any], cls: Any) -> Any:
+    def build(self, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> Any:
         if self.input is None:
             buffer = buffers[self.output]
-            t = cls(buffer, buffer.ptr + self.delta, self.layout, self.flags)
+            t = on_memory(self.cls, buffer, buffer.ptr + self.delta, self.layout, self.flags)
             if self.base is not None:
                 t._view = View(made[self.base], self.chain, buffer.version)
             return t
         source = inputs[self.input]
         if self.same:
             return source
-        t = cls(source._buffer, source._ptr + self.delta, self.layout, self.flags | source._flags & READONLY)
+        flags = self.flags | source._flags & READONLY
+        t = on_memory(self.cls, source._buffer, source._ptr + self.delta, self.layout, flags)
         if not self.viewed:
             return t
         base, chain = (source, ()) if source._view is None else (source._view.base, source._view.chain)
@@ -148,7 +155,6 @@ class Region:
         name: str,
     ) -> None:
         self.name = name
-        self.cls = dispatch.tensor_class()
         self._positions = {id(t): k for k, t in enumerate(arguments)}
         self._values: list[Value] = []
         self._indices: dict[int, int] = {}
@@ -163,28 +169,21 @@ class Region:
             for slot in list(capture.grads.values())
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
-        self.guarded_grads = [
-            (
-                slot.tensor,
-                self._positions.get(id(slot.tensor)),
-                slot.before is not None,
-                -1 if slot.before is None else self._positions.get(id(slot.before), -1),
-            )
-            for slot in capture.grads.values()
-            if slot.read
-        ]
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._values)
         self.taped = capture.taped_operations()
-        self.strides = [None if t._layout.contiguous else t._layout.strides for _, t in capture.inputs]
+        self.strides = strides_of(capture)
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
         self._find_paths(capture)
-        self._find_inputs(capture)
+        self.inputs = Inputs(capture, self._positions)
         del self._positions, self._values, self._indices, self._kept
         self._behind: dict[int, frozenset[int]] = {}
         self.passes_for: tuple[str, str] | None = None
         """What its nodes on the tape and the op are called, where it passes for an op."""
+        self.places: list[tuple[int, int]] = []
+        self.carried: list[Value] = []
+        """Values of the graph that a warm call is given, since decisions before it computed them."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.plan = self._differentiate() if self.seeds and self.wanted else None
@@ -194,7 +193,7 @@ class Region:
         since the gradient of an input would be a sum."""
         (result,) = self.results if len(self.results) == 1 else (None,)
         new = result is not None and result.input is None and result.base is None and result.delta == 0
-        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self._objects):
+        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self.inputs.objects):
             return False
         reads = [v for operation in self.taped for v in operation.operands]
         if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
@@ -248,7 +247,9 @@ class Region:
         flags = 0 if seed is not None else t._flags & REQUIRES_GRAD
         chain = None if t._view is not None and t._view.chain is None else entry.chain
         delta = t._ptr - entry.storage.root._ptr
-        return Result(entry.storage.input, 0, delta, t._layout, flags, seed, None, chain, same, t._view is not None)
+        source, viewed = entry.storage.input, t._view is not None
+        cls = type(t) if same else _class_of(t)
+        return Result(source, 0, delta, t._layout, flags, seed, None, chain, same, viewed, cls)
 
     def _on_output(self, t: TensorBase, value: Value, capture: Capture, base: int | None) -> Result:
         storage = capture.entries[id(t)].storage
@@ -262,15 +263,15 @@ class Region:
         if whole not in self._values:
             self._values.append(whole)
         chain = None if t._view is None else t._view.chain
-        return Result(None, self._values.index(whole), delta, layout, flags, seed, base, chain, False, base is not None)
+        viewed, output = base is not None, self._values.index(whole)
+        return Result(None, output, delta, layout, flags, seed, base, chain, False, viewed, _class_of(t))
 
     def _grad_write(self, slot: GradSlot, capture: Capture, owned: Container[int]) -> GradWrite | None:
         """What a warm call does about a gradient that was set; None when its tensor was the call's own."""
         t = slot.tensor
         argument, result = self._positions.get(id(t)), self._indices.get(id(t))
-        entry = capture.entries.get(id(t))
         if argument is None and result is None and id(t) not in owned:
-            if entry is None or (entry.tensor is entry.storage.root and entry.storage.input is not None):
+            if not capture.made(t):
                 raise CaptureError(
                     "a gradient went to a tensor that is neither an argument nor reachable from the function",
                     operands=[t.ttype],
@@ -316,20 +317,6 @@ class Region:
             kept = set.intersection(*(set(p.outputs) for p in self.paths))
             self.at_hand = AtHand(*(frozenset(part) for part in (some - written, every - written, kept)))
 
-    def _find_inputs(self, capture: Capture) -> None:
-        """Where a warm call finds the inputs: kept objects, arguments, and gradients of either."""
-        self._objects: list[Any] = []
-        self._arguments: list[tuple[int, int]] = []
-        self._gradients: list[tuple[int, Any, int | None, Layout, int]] = []
-        for n, (kind, t) in enumerate(capture.inputs):
-            self._objects.append(t if kind == "object" else None)
-            if kind == "argument":
-                self._arguments.append((n, self._positions[id(t)]))
-            elif kind == "grad":
-                owner = next(s.tensor for s in capture.grads.values() if s.before is t)
-                position = self._positions.get(id(owner))
-                self._gradients.append((n, owner, position, t._layout, t._flags))
-
     def _differentiate(self) -> Differentiated:
         """Forward with what is stored for backward, for the usual case that every seed gets a gradient."""
         try:
@@ -365,44 +352,33 @@ class Region:
     def _joint(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> Joint:
         return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
 
+    def program(self) -> tuple[Graph, list[tuple[int, ...] | None]]:
+        """The graph of a warm call, and the strides of its inputs."""
+        if self.plan is not None:
+            return self.plan.forward, self.strides
+        if not self.carried:
+            return self.graph, self.strides
+        return given(self.graph, self.carried), [*self.strides, *[None] * len(self.carried)]
+
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
         if self.forward is None or self.forward.program.target is not host_target():
-            graph = self.graph if self.plan is None else self.plan.forward
-            self.forward = Compiled(graph, self.strides, self.name)
+            self.forward = Compiled(*self.program(), self.name)
             dump(self)
         return self.forward
 
     # ------------------------------------------------------------------------------------- warm calls
 
-    def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
-        """The input tensors; None when gradients are not there (or are) as they were in the capture."""
-        for tensor, k, present, argument in self.guarded_grads:
-            grad = (tensor if k is None else arguments[k])._grad
-            if (grad is not None) is not present:
-                return None
-            if present and argument != next((n for n, t in enumerate(arguments) if t is grad), -1):
-                return None  # an argument is that very gradient now, or no longer
-        inputs = self._objects.copy()
-        for n, k in self._arguments:
-            inputs[n] = arguments[k]
-        for n, owner, position, layout, flags in self._gradients:
-            grad = (owner if position is None else arguments[position])._grad
-            if grad is None or grad._layout is not layout or grad._flags != flags:
-                return None
-            inputs[n] = grad
-        return inputs
-
-    def run(self, inputs: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        """One warm call on gathered inputs."""
+    def run(self, inputs: Sequence[Any], arguments: Sequence[Any], carried: Sequence[Any] = ()) -> Any:
+        """One warm call on gathered inputs, and what decisions before it computed already."""
         if self.written:
             check_separate(inputs, self.written)
-        buffers = self.compile().run(inputs, dispatch.execute_region)
+        buffers = self.compile().run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
         made: list[Any] = []
         for result in self.results:
-            made.append(result.build(inputs, buffers, made, self.cls))
+            made.append(result.build(inputs, buffers, made))
         if self.plan is not None:
             self._attach(self.plan, inputs, buffers, made)
         for write in self.grads:
@@ -422,7 +398,7 @@ class Region:
         for k in (*plan.stored.values(), *plan.preserved.values()):
             layout = layouts[k]
             assert layout is not None
-            stored[k] = self.cls(buffers[k], buffers[k].ptr, layout)
+            stored[k] = dispatch.tensor_on(buffers[k], buffers[k].ptr, layout)
         node = (RegionNode if self.passes_for is None else CompositeNode)(self, inputs, stored, buffers)
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
@@ -444,6 +420,17 @@ class Region:
         """Seconds spent compiling so far."""
         programs = [c for _, c in self.backwards.values()]
         return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
+
+
+def _class_of(t: Any) -> type[Any]:
+    """The class of a tensor that the call made. CaptureError if the tensor has attributes of its own."""
+    if attributes_of(t):
+        raise CaptureError(
+            f"the call returned a new {type(t).__name__} with attributes, which a compiled call could not make again",
+            operands=[t.ttype],
+            fix="return a plain tensor (as_subclass(kiln.Tensor)), and set attributes outside",
+        )
+    return type(t)
 
 
 def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
@@ -501,8 +488,7 @@ def _check_keys(tree: Tree, owned: Container[int]) -> None:
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
     """All stages of a region's forward program; before them, what it stores for its backward program."""
-    graph = region.graph if region.plan is None else region.plan.forward
-    stages = dispatch.build(graph, region.strides, name=region.name, stages=True).stages
+    stages = dispatch.build(*region.program(), name=region.name, stages=True).stages
     return stages if region.plan is None else (("partition", str(region.plan)), *stages)
 
 

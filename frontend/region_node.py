@@ -46,7 +46,6 @@ class RegionNode(Node):
         self.latest: set[int] = set()
         """Those that the latest walk met."""
 
-    @property
     def name(self) -> str:
         return "CompiledBackward"
 
@@ -108,7 +107,9 @@ class RegionNode(Node):
         """One native call. The program was compiled for contiguous operands."""
         dense = [t if t._layout.contiguous else dispatch.run(OPS["copy"], (t,), {})[0] for t in operands]
         buffers = compiled.run(dense)
-        return [region.cls(b, b.ptr, layout) for b, layout in zip(buffers, compiled.layouts, strict=True) if layout]
+        return [
+            dispatch.tensor_on(b, b.ptr, layout) for b, layout in zip(buffers, compiled.layouts, strict=True) if layout
+        ]
 
     def expand(self) -> None:
         """Put the nodes of the region's ops on the tape; gradients of the results go to them from now on."""
@@ -183,7 +184,6 @@ class CompositeNode(RegionNode):
         assert region.passes_for is not None
         self.about = region.passes_for
 
-    @property
     def name(self) -> str:
         return self.about[0]
 

@@ -13,6 +13,7 @@ from kiln import functional as F
 from kiln import movement as M
 from kiln import pointwise as P
 from kiln import return_types
+from kiln.answers import extremes
 from kiln.base import Operand, TensorBase
 from kiln.convolution import table
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
@@ -189,7 +190,7 @@ def _span(flat: Tensor, given: tuple[float, float] | None) -> tuple[float, float
     elif not flat.numel():
         low, high = 0.0, 0.0
     else:
-        data = flat._read("histogram() without a range")
+        data = flat._read("histogram() without a range", extremes)
         low, high = float(data.min()), float(data.max())
     if low > high or not (math.isfinite(low) and math.isfinite(high)):
         raise InvalidValueError(f"[{low}, {high}] is no range", op="histogram")

@@ -21,6 +21,7 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 
 from kiln import tensorfile
+from kiln.constants import Size
 from kiln.creation import from_numpy
 from kiln.device import placed
 from kiln.errors import ArgumentError, InvalidValueError, LoadError, SaveError
@@ -123,7 +124,7 @@ class _Encoder:
             return {"dtype": x.name}
         if isinstance(x, Device):
             return {"device": str(x)}
-        if kind not in (list, tuple, set, frozenset) and kind not in _MAPPINGS:
+        if kind not in (list, tuple, Size, set, frozenset) and kind not in _MAPPINGS:
             self._refuse(x, place)
         if id(x) in self._open:
             raise ArgumentError(f"{place or 'the object'} contains itself", op="save", fix="save its items")
@@ -204,7 +205,12 @@ def _decode(x: Any, tensors: Mapping[str, Tensor], left: dict[str, Tensor]) -> A
     raise ValueError(f"unknown tag {tag!r}")
 
 
-_GROUPS: dict[str, Callable[[Iterator[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_GROUPS: dict[str, Callable[[Iterator[Any]], Any]] = {
+    "tuple": tuple,
+    "Size": Size,
+    "set": set,
+    "frozenset": frozenset,
+}
 _ATOMS: dict[str, Callable[[Any], Any]] = {
     "float": lambda body: {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}[body],
     "bytes": lambda body: base64.b64decode(body, validate=True),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kiln import functional as F
 from kiln import movement as M
-from kiln.base import MODES, REQUIRES_GRAD, TensorBase
-from kiln.errors import GradError, InvalidValueError, NotYetError, ShapeError
-from kiln.ir import types as T
-from kiln.ir.types import DType
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
+from kiln.errors import GradError, InvalidValueError, ShapeError
+from kiln.storage import StorageMethods, grown
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -30,7 +30,7 @@ def _become(self: Any, view_of: Callable[[Any], Any], name: str) -> Any:
             operands=[self.ttype],
             fix=f"assign the result of {name[:-1]}() instead",
         )
-    before = type(self)(self._buffer, self._ptr, self._layout, self._flags)
+    before = on_memory(type(self), self._buffer, self._ptr, self._layout, self._flags)
     before._node, before._index, before._view = self._node, self._index, self._view
     if MODES.recorder is not None:
         MODES.recorder.pass_on(self, before)
@@ -43,18 +43,10 @@ def _become(self: Any, view_of: Callable[[Any], Any], name: str) -> Any:
     return self
 
 
-class ShapeMethods(TensorBase):
+class ShapeMethods(StorageMethods):
     """The part of `Tensor` that tells of and changes shapes in place."""
 
     __slots__ = ()
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """NotYetError for a class that wants to see calls: it would never be asked."""
-        super().__init_subclass__(**kwargs)
-        if "__torch_function__" in vars(cls):
-            raise NotYetError(
-                "__torch_function__ is not called", op=cls.__name__, fix="define functions, or methods of other names"
-            )
 
     def squeeze_(self: Self, dim: Any = None) -> Self:
         """`squeeze`, of the tensor itself."""
@@ -96,18 +88,21 @@ class ShapeMethods(TensorBase):
         return self
 
     def resize_(self: Self, *sizes: Any, memory_format: Any = None) -> Self:
-        """Another shape of the same number of elements, or fewer (the first ones), on the same memory."""
+        """Another shape, on the same memory if there is room: the elements that lie there in row-major order. More
+        elements take new memory, which this tensor alone moves to; they begin as zeros, and can't be captured."""
         del memory_format
         shape = F.size_tuple("resize_", sizes)
-        count = 1
-        for n in shape:
-            count *= n
+        if any(n < 0 for n in shape):
+            raise InvalidValueError(f"negative size in {list(shape)}", op="resize_", fix="sizes are 0 or more")
+        count = math.prod(shape)
         if self._flags & REQUIRES_GRAD:
             raise GradError("a tensor that requires a gradient can't be resized", op="resize_", operands=[self.ttype])
         if count > self._layout.numel or not self._layout.contiguous:
-            raise InvalidValueError(
-                f"{list(shape)} is more than there is", op="resize_", operands=[self.ttype], fix="make a new tensor"
-            )
+            if MODES.recorder is not None:
+                MODES.recorder.forbid(cast("Tensor", self), "resize_() to more elements")
+            self._buffer, self._ptr, self._layout = grown(self, shape)
+            self._view = None
+            return self
         flat = F.reshape(self, (-1,))[:count]
         return cast("Self", _become(self, lambda _: F.reshape(flat, shape), "resize_"))
 
@@ -165,18 +160,6 @@ class ShapeMethods(TensorBase):
         """False: processes do not share tensors."""
         return False
 
-    def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """The name of the type, as "torch.FloatTensor" without the package; or with a dtype `to(dtype)`."""
-        del non_blocking
-        if dtype is None:
-            return f"kiln.{_TYPE_NAMES[self.dtype]}"
-        if isinstance(dtype, str):
-            named = {f"kiln.{v}": k for k, v in _TYPE_NAMES.items()}
-            if dtype not in named:
-                raise InvalidValueError(f"there is no type {dtype!r}", op="type", fix="pass a dtype")
-            dtype = named[dtype]
-        return cast("Tensor", self).to(dtype)
-
     def sum_to_size(self, *size: Any) -> Tensor:
         """The sum over the dimensions that `size` would be broadcast along."""
         shape = F.size_tuple("sum_to_size", size)
@@ -193,17 +176,3 @@ class ShapeMethods(TensorBase):
         if len(args) == 1 and not isinstance(args[0], int):
             return tensor(args[0], dtype=self.dtype)
         return empty(*args if args else (0,), dtype=self.dtype)
-
-
-_TYPE_NAMES: dict[DType, str] = {
-    T.float32: "FloatTensor",
-    T.float64: "DoubleTensor",
-    T.float16: "HalfTensor",
-    T.bfloat16: "BFloat16Tensor",
-    T.int8: "CharTensor",
-    T.uint8: "ByteTensor",
-    T.int16: "ShortTensor",
-    T.int32: "IntTensor",
-    T.int64: "LongTensor",
-    T.bool_: "BoolTensor",
-}

@@ -35,6 +35,10 @@ class Sketch(Capture):
             raise from_type_error(error, operands) from None
         return tuple([dispatch.empty(layout_of(t.dtype, t.static_shape())) for t in types])
 
+    def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Any]) -> None:
+        """There is no data."""
+        self.forbid(tensor, what)
+
 
 def generalised(graph: Graph, dim: Callable[[int], Dim]) -> Graph:
     """`graph` with every size replaced by what `dim` makes of it, in types and in shapes among attributes. For graphs

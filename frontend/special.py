@@ -1,21 +1,39 @@
 """`kiln.special`: special functions, under PyTorch's names. Integers and bools are taken in the default dtype.
 
-Most are public functions of `kiln` under another name. The Bessel functions are Chebyshev series of the scaled ones
-(coefficients computed in 50 digits from their definition), on [0, 8] in the argument and beyond in its reciprocal.
+Most are public functions of `kiln` under another name; Bessel functions lie in `bessel.py`, orthogonal polynomials in
+`polynomials.py`.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from kiln import bessel, polynomials
 from kiln import functional as F
-from kiln.base import TensorBase
-from kiln.errors import ArgumentError, InvalidValueError
+from kiln import special_tables as N
+from kiln.base import Operand, TensorBase
+from kiln.bessel import airy_ai as airy_ai
+from kiln.bessel import bessel_j0 as bessel_j0
+from kiln.bessel import bessel_j1 as bessel_j1
+from kiln.bessel import bessel_y0 as bessel_y0
+from kiln.bessel import bessel_y1 as bessel_y1
+from kiln.bessel import i0 as i0
+from kiln.bessel import i0e as i0e
+from kiln.bessel import i1 as i1
+from kiln.bessel import i1e as i1e
+from kiln.bessel import modified_bessel_i0 as modified_bessel_i0
+from kiln.bessel import modified_bessel_i1 as modified_bessel_i1
+from kiln.bessel import modified_bessel_k0 as modified_bessel_k0
+from kiln.bessel import modified_bessel_k1 as modified_bessel_k1
+from kiln.bessel import scaled_modified_bessel_k0 as scaled_modified_bessel_k0
+from kiln.bessel import scaled_modified_bessel_k1 as scaled_modified_bessel_k1
+from kiln.bessel import spherical_bessel_j0 as spherical_bessel_j0
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.functional import log_softmax as log_softmax
 from kiln.functional import softmax as softmax
+from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.maths import digamma as digamma
 from kiln.maths import erfc as erfc
@@ -28,18 +46,32 @@ from kiln.maths import logit as logit
 from kiln.maths import sinc as sinc
 from kiln.maths import xlog1py as xlog1py
 from kiln.maths import xlogy as xlogy
+from kiln.pointwise import floor, fmod, trunc
 from kiln.pointwise import round as round
-from kiln.pointwise import sign, trunc
-from kiln.promotion import apply, floating, in_float32
+from kiln.polynomials import chebyshev_polynomial_t as chebyshev_polynomial_t
+from kiln.polynomials import chebyshev_polynomial_u as chebyshev_polynomial_u
+from kiln.polynomials import chebyshev_polynomial_v as chebyshev_polynomial_v
+from kiln.polynomials import chebyshev_polynomial_w as chebyshev_polynomial_w
+from kiln.polynomials import hermite_polynomial_h as hermite_polynomial_h
+from kiln.polynomials import hermite_polynomial_he as hermite_polynomial_he
+from kiln.polynomials import laguerre_polynomial_l as laguerre_polynomial_l
+from kiln.polynomials import legendre_polynomial_p as legendre_polynomial_p
+from kiln.polynomials import shifted_chebyshev_polynomial_t as shifted_chebyshev_polynomial_t
+from kiln.polynomials import shifted_chebyshev_polynomial_u as shifted_chebyshev_polynomial_u
+from kiln.polynomials import shifted_chebyshev_polynomial_v as shifted_chebyshev_polynomial_v
+from kiln.polynomials import shifted_chebyshev_polynomial_w as shifted_chebyshev_polynomial_w
+from kiln.promotion import apply, cast_to, floating, in_float32, tensor_arg, together
 from kiln.reductions import logsumexp as logsumexp
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    *("digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "i0e", "i1"),
-    *("i1e", "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr", "polygamma", "psi"),
-    *("round", "sinc", "softmax", "xlog1py", "xlogy"),
+    *("digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammainc", "gammaincc"),
+    *("gammaln", "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri"),
+    *("polygamma", "psi", "round", "sinc", "softmax", "xlog1py", "xlogy", "zeta"),
+    *bessel.__all__,
+    *polynomials.__all__,
 ]
 
 erf, expit, psi = F.erf, F.sigmoid, digamma
@@ -120,88 +152,76 @@ def log_ndtr(input: TensorBase) -> Tensor:
     return F.where(low, below, log1p(F.mul(erfc(b), -0.5)))
 
 
-# ---------------------------------------------------------------------------------- Bessel functions
-
-_I0_NEAR: Final = (
-    0.33839763720473803, -0.3046826723431984, 0.17162090152220877, -0.09490109704804764, 0.04930528423967071,
-    -0.02373741480589947, 0.010546460394594998, -0.004324309995050576, 0.0016394756169413357, -0.0005763755745385824,
-    0.00018850288509584165, -5.754195010082104e-05, 1.6448448070728896e-05, -4.4167383584587505e-06,
-    1.1173875391201037e-06, -2.670793853940612e-07, 6.046995022541919e-08, -1.300025009986248e-08,
-    2.6598237246823866e-09, -5.189795601635263e-10, 9.675809035373237e-11, -1.726826291441556e-11, 2.95505266312964e-12,
-    -4.856446783111929e-13, 7.676185498604936e-14, -1.1685332877993451e-14, 1.715391285555133e-15,
-    -2.431279846547955e-16, 3.3307945188222384e-17, -4.4153416464793395e-18,
-)  # fmt: skip
-_I0_FAR: Final = (
-    0.4022452055070544, 0.0033691164782556943, 6.889758346916825e-05, 2.8913705208347567e-06, 2.0489185894690638e-07,
-    2.266668990498178e-08, 3.3962320257083865e-09, 4.94060238822497e-10, 1.1889147107846439e-11,
-    -3.1499165279632416e-11, -1.3215811840447713e-11, -1.7941785315068062e-12, 7.180124451383666e-13,
-    3.8527783827421426e-13, 1.54008621752141e-14, -4.150569347287222e-14, -9.554846698828307e-15,
-    3.8116806693526224e-15, 1.7725601330565263e-15, -3.425485619677219e-16, -2.8276239805165836e-16,
-    3.461222867697461e-17, 4.46562142029676e-17, -4.830504485944182e-18, -7.233180487874754e-18,
-)  # fmt: skip
-_I1_NEAR: Final = (
-    0.12629359322181682, -0.17641651835783406, 0.1026436586898471, -0.05294598120809499, 0.024726449030626516,
-    -0.010564084894626197, 0.004156422944312888, -0.0015135724506312532, 0.0005122859561685758, -0.00016176081582589674,
-    4.781565107550054e-05, -1.3273163656039436e-05, 3.4702513081376785e-06, -8.568720264695455e-07,
-    2.0032947535521353e-07, -4.445059128796328e-08, 9.381537386495773e-09, -1.8872497517228294e-09,
-    3.625590281552117e-10, -6.663489723502027e-11, 1.1736186298890901e-11, -1.9839743977649436e-12,
-    3.223793365945575e-13, -5.042185504727912e-14, 7.600684294735408e-15, -1.1055969477353862e-15,
-    1.5536319577362005e-16, -2.111421214358166e-17, 2.7779141127610464e-18,
-)  # fmt: skip
-_I1_FAR: Final = (
-    0.38928811750914005, -0.009761097491361469, -0.00011058893876262371, -3.882564808877691e-06, -2.512236237870209e-07,
-    -2.6314688468895196e-08, -3.835380385964237e-09, -5.589743462196584e-10, -1.8974958123505413e-11,
-    3.2526035830154884e-11, 1.4125807436613782e-11, 2.0356285441470896e-12, -7.198551776245908e-13,
-    -4.0835511110921974e-13, -2.1015418427726643e-14, 4.272440016711951e-14, 1.0420276984128802e-14,
-    -3.8144030724370075e-15, -1.8803547755107825e-15, 3.3082023109209285e-16, 2.96262899764595e-16,
-    -3.209525921993424e-17, -4.6503053684893586e-17, 4.414348323071708e-18, 7.517296310842105e-18,
-)  # fmt: skip
-
-
-def _chebyshev(x: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """The sum of coefficients[k] * T_k(x), by Clenshaw's recurrence."""
-    twice = F.mul(x, 2.0)
-    head, *rest = coefficients
-    b, later = F.add(F.mul(x, 0.0), rest[-1]), F.mul(x, 0.0)
-    for c in reversed(rest[:-1]):
-        b, later = F.add(F.sub(F.mul(twice, b), later), c), b
-    return F.add(F.sub(F.mul(x, b), later), head)
-
-
-def _bessel(x: Tensor, near: Sequence[float], far: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """Where |x| is at most 8, the series there, and beyond."""
-    a = F.abs(x)
-    inside = F.le(a, 8.0)
-    b = F.where(inside, 8.0, a)
-    low = _chebyshev(F.sub(F.mul(F.where(inside, a, 8.0), 0.25), 1.0), near)
-    high = F.div(_chebyshev(F.sub(F.div(16.0, b), 1.0), far), F.sqrt(b))
-    return inside, low, high
-
-
 @in_float32
-def i0e(input: TensorBase) -> Tensor:
-    """i0(input) * exp(-|input|)."""
-    inside, low, high = _bessel(floating("i0e", input), _I0_NEAR, _I0_FAR)
-    return F.where(inside, low, high)
+def ndtri(input: TensorBase) -> Tensor:
+    """The number below which a standard normal number is with probability `input`, the inverse of `ndtr`: -inf at 0,
+    inf at 1, NaN beyond. In the middle by erfinv; else by a series in 1 / sqrt(-2 log p), p being the smaller one of
+    `input` and 1 - `input`."""
+    x = floating("ndtri", input)
+    p = cast_to(x, T.float64)
+    upper = F.gt(p, 0.5)
+    small = F.where(upper, F.sub(1.0, p), p)
+    middle = F.gt(small, math.exp(-2))
+    inside = F.logical_and(F.gt(small, 0.0), F.logical_not(middle))
+    r = F.sqrt(F.mul(F.log(F.where(inside, small, math.exp(-2))), -2.0))
+    tail = F.where(F.lt(r, 6.0), _quantile(r, 2.0, 6.0, N.NDTRI_MIDDLE), _quantile(r, 6.0, 38.7, N.NDTRI_FAR))
+    center = F.mul(erfinv(F.sub(F.mul(F.where(middle, p, 0.5), 2.0), 1.0)), math.sqrt(2))
+    value = F.where(middle, center, F.where(upper, tail, F.neg(tail)))
+    value = F.where(F.logical_or(inside, middle), value, F.where(F.eq(p, 0.0), -math.inf, math.nan))
+    return cast_to(F.where(F.eq(p, 1.0), math.inf, value), x.dtype)
 
 
-@in_float32
-def i0(input: TensorBase) -> Tensor:
-    """The modified Bessel function of the first kind of order 0."""
-    x = floating("i0", input)
-    return F.mul(F.exp(F.abs(x)), i0e(x))
+def _quantile(r: Tensor, low: float, high: float, coefficients: tuple[float, ...]) -> Tensor:
+    """r times a series in 1 / r, of r brought between `low` and `high`."""
+    near = F.clamp(r, low, high)
+    span = 1 / low - 1 / high
+    at = F.sub(F.mul(F.sub(F.reciprocal(near), 1 / high), 2 / span), 1.0)
+    return F.mul(r, apply(OPS["chebyshev"], at, c=coefficients))
 
 
-@in_float32
-def i1e(input: TensorBase) -> Tensor:
-    """i1(input) * exp(-|input|)."""
-    x = floating("i1e", input)
-    inside, low, high = _bessel(x, _I1_NEAR, _I1_FAR)
-    return F.where(inside, F.mul(F.where(inside, x, 0.0), low), F.mul(sign(x), high))
+# ------------------------------------------------------------------------------- gamma, with two arguments
 
 
-@in_float32
-def i1(input: TensorBase) -> Tensor:
-    """The modified Bessel function of the first kind of order 1."""
-    x = floating("i1", input)
-    return F.mul(F.exp(F.abs(x)), i1e(x))
+def _gammas(name: str, input: TensorBase, other: TensorBase) -> Tensor:
+    tensor_arg(name, input), tensor_arg(name, other)
+    a, x = together(name, input, other)
+    if a.dtype.kind != "float":
+        raise DTypeError(f"is not defined for {a.dtype}", op=name, operands=[a.ttype, x.ttype], fix="use .float()")
+    return cast_to(apply(OPS[name], cast_to(a, T.float64), cast_to(x, T.float64)), a.dtype)
+
+
+def gammainc(input: TensorBase, other: TensorBase) -> Tensor:
+    """The lower incomplete gamma function P(a, x), a = `input`, x = `other`: the integral of t^(a - 1) e^-t from 0 to x
+    over gamma(a). Floats, broadcast; computed in float64. NaN where one is negative. GradError for a gradient by
+    `input`, which is not defined here."""
+    return _gammas("gammainc", input, other)
+
+
+def gammaincc(input: TensorBase, other: TensorBase) -> Tensor:
+    """The upper incomplete gamma function Q(a, x) = 1 - P(a, x), see `gammainc`."""
+    return _gammas("gammaincc", input, other)
+
+
+def zeta(input: Operand, other: Operand) -> Tensor:
+    """Hurwitz' zeta function: the sum of (q + k)^-x over k >= 0, x = `input`, q = `other`. Infinite at x = 1 and where
+    q is 0 or a negative integer; NaN for x below 1, and for other negative q where x is no integer. Computed in
+    float64. GradError for a gradient by `input`, which is not defined here."""
+    x, q = (floating("zeta", t) for t in together("zeta", input, other))
+    kind = x.dtype
+    x, q = cast_to(x, T.float64), cast_to(q, T.float64)
+    negative = F.lt(q, 0.0)
+    a = F.where(negative, F.neg(q), 0.5)
+    whole = floor(a)
+    pole = F.logical_or(F.eq(q, 0.0), F.logical_and(negative, F.eq(a, whole)))
+    part = F.where(
+        pole, 0.5, F.sub(a, whole)
+    )  # the terms of negative numbers end with -part, the others begin with 1 - part
+    op = OPS["zeta"]
+    ahead = apply(op, x, F.where(negative, F.sub(1.0, part), F.where(pole, 1.0, q)))
+    odd = F.ne(fmod(x, 2.0), 0.0)
+    behind = F.sub(apply(op, x, part), apply(op, x, F.add(a, 1.0)))
+    value = F.where(negative, F.add(ahead, F.where(odd, F.neg(behind), behind)), ahead)
+    value = F.where(F.logical_and(negative, F.ne(x, floor(x))), math.nan, value)
+    value = F.where(F.logical_and(pole, F.logical_not(F.lt(x, 1.0))), math.inf, value)
+    value = F.where(F.eq(x, math.inf), F.where(F.lt(q, 1.0), math.inf, F.where(F.eq(q, 1.0), 1.0, math.nan)), value)
+    return cast_to(F.where(F.eq(x, 1.0), math.inf, value), kind)

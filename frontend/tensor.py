@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, differences, dispatch, indexing, inplace, special
+from kiln import autograd, differences, dispatch, indexing, inplace, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
 from kiln import distances as D
@@ -19,14 +19,15 @@ from kiln import pointwise as P
 from kiln import selection as L
 from kiln import sorting as O
 from kiln import systems as S
+from kiln.answers import truth
 from kiln.autograd.methods import GradMethods
 from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
 from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
-from kiln.ir.halves import widened
 from kiln.ir.ops.base import OpDef
+from kiln.legacy import Constructed
 from kiln.methods import Methods
 from kiln.promotion import cast_to
 from kiln.random_methods import RandomMethods
@@ -89,7 +90,7 @@ class _Casts(Methods):
         return cast_to(cast("Tensor", self), T.bool_)
 
 
-class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
+class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, Constructed):
     """An n-dimensional array of one dtype on the CPU, with PyTorch's methods.
 
     Made by `kiln.tensor`, `kiln.zeros`, `kiln.from_numpy` and so on, or by ops on other tensors.
@@ -125,7 +126,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
 
     def size(self, dim: int | None = None) -> Any:
         """The shape, or one size."""
-        return self.shape if dim is None else self.shape[F.dim_index("size", dim, self.ndim)]
+        return self._layout.size if dim is None else self._layout.shape[F.dim_index("size", dim, self.ndim)]
 
     def stride(self, dim: int | None = None) -> Any:
         """Strides in elements, or one of them."""
@@ -268,6 +269,8 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
     gcd, lcm = N.gcd, N.lcm
     mvlgamma, i0 = special.multigammaln, special.i0
+    igamma, igammac = special.gammainc, special.gammaincc
+    igamma_, igammac_ = inplace.variant(special.gammainc, "igamma_"), inplace.variant(special.gammaincc, "igammac_")
     histogram, split_with_sizes = L.histogram, L.split_with_sizes
     select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
     renorm, frexp = D.renorm, differences.frexp
@@ -275,6 +278,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods):
     addmm_, addmv_ = inplace.variant(C.addmm, "addmm_"), inplace.variant(C.addmv, "addmv_")
     addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
     baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
+    stft, istft = spectral.stft, spectral.istft
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
@@ -297,7 +301,7 @@ def _truth(x: Tensor) -> bool:
             operands=[x.ttype],
             fix="use .any() or .all()",
         )
-    return bool(widened(x._read("bool()")).item())
+    return truth(x._read("bool()", truth))
 
 
 def _real_item(x: Tensor, to: str) -> Any:
@@ -319,7 +323,7 @@ def _index(x: Tensor) -> int:
 def _length(x: Tensor) -> int:
     if not x.ndim:
         raise ArgumentError("len() of a 0-d tensor")
-    return x.shape[0]
+    return x._layout.shape[0]
 
 
 def _iterate(x: Tensor) -> Iterator[Tensor]:

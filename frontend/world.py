@@ -60,6 +60,7 @@ _NEVER: Final = frozenset(
     {importlib.import_module.__code__, importlib.reload.__code__, inspect.currentframe.__code__, inspect.stack.__code__}
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
+_FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
 
@@ -69,24 +70,41 @@ class Audit:
     The first refusal is raised where it happens and kept in `refused`, in case the user's code catches it.
     """
 
-    def __init__(self, known: Set[CodeType], dormant: dict[CodeType, Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        known: Set[CodeType],
+        dormant: dict[CodeType, Callable[[], None]],
+        leave: Callable[[CaptureError], None] | None = None,
+    ) -> None:
         self.known = known  # grows as dormant code wakes
         self.dormant = dormant
         self.refused: CaptureError | None = None
+        self.hopeless = False
+        """Whether what was refused would not be right eagerly either: it looks at the frames of callers."""
+        self._leave = leave
+        """Told of the first refusal, in place of the user's code; nothing is watched after that."""
         self._before: Any = None
+        self._watching = False
 
     def __enter__(self) -> Audit:
         self._before = sys.getprofile()
         # Garbage collection would run other people's callbacks and finalisers in the middle of the call.
         self._collects = gc.isenabled()
         gc.disable()
+        self._watching = True
         sys.setprofile(self._watch)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _resume(self._before)
-        if self._collects:
-            gc.enable()
+        self.stop()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._watching:
+            self._watching = False
+            _resume(self._before)
+            if self._collects:
+                gc.enable()
 
     def _watch(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call":
@@ -111,6 +129,7 @@ class Audit:
         if is_library_code(frame.f_globals):
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
             if (not pure or code in _NEVER) and self._of_user(frame.f_back):
+                self.hopeless = self.hopeless or code in _FRAMES
                 self._refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)
@@ -120,9 +139,7 @@ class Audit:
         try:
             wake()
         except CaptureError as error:
-            if self.refused is None:
-                self.refused = error
-            raise
+            self._report(error)
 
     def _native(self, frame: FrameType, function: BuiltinFunctionType) -> None:
         """A C function is about to be called from `frame`."""
@@ -139,6 +156,7 @@ class Audit:
         elif owner is None or isinstance(owner, ModuleType):
             pure = function in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
             if not pure or module.startswith("numpy.random"):
+                self.hopeless = self.hopeless or function is sys._getframe
                 self._refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
             if name == "__subclasses__":
@@ -169,10 +187,14 @@ class Audit:
             if unseen
             else "call it outside the compiled function, and pass what it gives as an argument"
         )
-        error = CaptureError(f"{what}() {reason}", fix=fix)
+        self._report(CaptureError(f"{what}() {reason}", fix=fix))
+
+    def _report(self, error: CaptureError) -> None:
         if self.refused is None:
             self.refused = error
-        raise error
+        if self._leave is None or self.hopeless:
+            raise error
+        self._leave(error)
 
 
 @contextlib.contextmanager

@@ -217,6 +217,11 @@ class GraphBuilder:
         self._operations: list[Operation] = []
         self._locate = locate
 
+    @property
+    def count(self) -> int:
+        """How many operations there are so far."""
+        return len(self._operations)
+
     def input(self, type: TensorType, hint: str = "") -> Value:
         """Declare the next graph input."""
         v = Value(type, None, len(self._inputs), hint)

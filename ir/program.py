@@ -46,10 +46,12 @@ class Module:
     text: str
     exports: tuple[str, ...]
     imports: tuple[str, ...] = ()
+    plain: bool = False
+    """Whether nothing is won by optimising it: no loops over elements. It is compiled in a tenth of the time."""
 
     def digest(self) -> str:
-        """SHA-256 of the text: the module's identity in caches."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+        """SHA-256 of the text, and of how it is compiled: the module's identity in caches."""
+        return hashlib.sha256(f"{self.plain}|{self.text}".encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def encode(program: Program, graph: Graph) -> bytes:
     known = _Places(graph)
     record = {
         "name": program.name,
-        "modules": [[m.name, m.text, m.exports, m.imports] for m in program.modules],
+        "modules": [[m.name, m.text, m.exports, m.imports, m.plain] for m in program.modules],
         "entries": list(map(_entry_record, program.entries)),
         "slots": [[s.kind, s.index, s.name] for s in program.slots],
         "inputs": [_type_record(t) for t in program.input_types],
@@ -151,7 +151,8 @@ def _program(record: Mapping[str, _Json], known: _Places, target: Target) -> Pro
         name=record["name"],
         target=target,
         modules=tuple(
-            Module(n, text, tuple(exports), tuple(imports)) for n, text, exports, imports in record["modules"]
+            Module(n, text, tuple(exports), tuple(imports), plain)
+            for n, text, exports, imports, plain in record["modules"]
         ),
         entries=_entries(record["entries"]),
         slots=tuple(Slot(kind, index, name) for kind, index, name in record["slots"]),

@@ -11,6 +11,7 @@ import os
 import threading
 from typing import Any, Final
 
+from kiln.ir.program import Module
 from kiln.ir.target import Target
 
 lock: Final = threading.RLock()
@@ -25,30 +26,30 @@ class CompileError(RuntimeError):
 
 
 @functools.cache
-def _machine(target: Target) -> Any:
+def _machine(target: Target, plain: bool) -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     made = llvm.Target.from_triple(target.triple).create_target_machine(
-        cpu=target.cpu, features=target.features, opt=2, reloc="pic", codemodel="small"
+        cpu=target.cpu, features=target.features, opt=0 if plain else 2, reloc="pic", codemodel="small"
     )
     return made
 
 
-def compile_object(text: str, target: Target, name: str = "module") -> bytes:
-    """An ELF object of `text` for `target`; CompileError with LLVM's message when it is not valid IR."""
+def compile_object(source: Module, target: Target) -> bytes:
+    """An ELF object of a module for `target`; CompileError with LLVM's message when its text is not valid IR."""
     import llvmlite.binding as llvm
 
     with lock:
-        machine = _machine(target)
+        machine = _machine(target, source.plain)
         try:
-            module = llvm.parse_assembly(text)
+            module = llvm.parse_assembly(source.text)
             module.triple = target.triple
             module.data_layout = str(machine.target_data)
             module.verify()
         except RuntimeError as error:
-            raise CompileError(f"{name}: {error}") from None
+            raise CompileError(f"{source.name}: {error}") from None
         return bytes(machine.emit_object(module))
 
 
@@ -57,7 +58,7 @@ def assembly(text: str, target: Target) -> str:
     import llvmlite.binding as llvm
 
     with lock:
-        machine = _machine(target)
+        machine = _machine(target, plain=False)
         module = llvm.parse_assembly(text)
         module.triple = target.triple
         module.data_layout = str(machine.target_data)

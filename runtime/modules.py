@@ -38,7 +38,7 @@ def _imported(module: Module, name: str, resolve: Callable[[str], int | None]) -
 
 def _load(module: Module, target: Target, imports: dict[str, int]) -> dict[str, int]:
     def build() -> bytes:
-        return llvm.compile_object(module.text, target, module.name)  # imports llvmlite: on a cache miss only
+        return llvm.compile_object(module, target)  # imports llvmlite: on a cache miss only
 
     def find(name: str) -> int | None:
         return imports[name] if name in imports else loader.libc_address(name)

@@ -51,11 +51,10 @@ def test_every_stage_prints() -> None:
 
 
 def test_data_dependent_control_flow_names_the_line() -> None:
-    @kiln.compile
     def branch(x: kiln.Tensor) -> kiln.Tensor:
         if x.sum() > 0:  # the line that the error must show
             return x
         return -x
 
     with pytest.raises(kiln.errors.CaptureError, match=r"if x\.sum\(\) > 0"):
-        branch(kiln.from_numpy(np.ones(3, np.float32)))
+        kiln.jit.trace(branch, kiln.from_numpy(np.ones(3, np.float32)))

@@ -22,6 +22,7 @@ COMPOSED_ULP = {
     "erfinv": 8,
     "digamma": 8,
     "polygamma": 32,
+    **dict.fromkeys(("gammainc", "gammaincc", "zeta"), 512),
     "triangular_solve": 64,
     "lu_factor": 64,
     "matrix_exp": 64,
@@ -29,9 +30,10 @@ COMPOSED_ULP = {
 }
 """Compositions repeat that error: sigmoid has exp, an add and a divide; gelu multiplies an error of erf + 1 (small
 where erf is close to -1, hence also the absolute part below); normal has log, sqrt and cos of a rounded angle;
-polygamma sums a series. The references of erfinv and digamma are such compositions themselves. What is
-factored or substituted element by element has errors of as many roundings as there are rows (about 40 in the samples),
-which the references, in extended precision, have not; an exponential multiplies them by the logarithm of the result.
+polygamma sums a series; incomplete gamma functions and zeta are exponentials of numbers up to some hundreds. The
+references of erfinv and digamma are such compositions themselves. What is factored or substituted element by element
+has errors of as many roundings as there are rows (about 40 in the samples), which the references, in extended
+precision, have not; an exponential multiplies them by the logarithm of the result.
 A Fourier transform's error is a few roundings of its largest result."""
 
 COMPOSED_ABS = {
@@ -40,6 +42,7 @@ COMPOSED_ABS = {
     "lgamma": 8,
     "digamma": 16,
     "polygamma": 256,
+    **dict.fromkeys(("gammainc", "gammaincc"), 16),
     "triangular_solve": 256,
     "lu_factor": 256,
     "matrix_exp": 1024,

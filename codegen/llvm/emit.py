@@ -7,6 +7,8 @@ the context's `parallel_for`. Loops are phi loops tested at the head; expression
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from kiln.codegen.llvm.exprs import Expressions
 from kiln.codegen.llvm.text import function_attributes, llvm_type, memory_type
 from kiln.ir import loops as L
@@ -39,14 +41,17 @@ def emit_kernel(kernel: Kernel, target: Target) -> Module:
     return emit_module(kernel.name, [kernel], target)
 
 
-def emit_module(name: str, kernels: list[Kernel], target: Target) -> Module:
-    """One module of several kernels, which may invoke each other."""
+def emit_module(name: str, kernels: list[Kernel], target: Target, leading: Collection[str] = ()) -> Module:
+    """One module of several kernels, which may invoke each other. Those called `leading` have no loops over elements:
+    they lead others, and are compiled without optimising, which takes far less time."""
     parts: list[str] = []
     declarations: dict[str, str] = {}
     needs_record = False
     invoked: set[str] = set()
     for kernel in kernels:
         function = _Function(kernel.name, target, declarations)
+        if kernel.name in leading:
+            function.shared.attributes += " optnone noinline"
         function.kernel(kernel)
         parts.extend(function.finished())
         needs_record = needs_record or function.shared.records
@@ -64,7 +69,7 @@ class _Shared:
 
     def __init__(self, name: str, target: Target) -> None:
         self.name = name
-        self.target = target
+        self.attributes = function_attributes(target)
         self.functions: list[str] = []
         self.records = False
         self.invoked: set[str] = set()
@@ -78,6 +83,7 @@ class _Function(Expressions):
         self, name: str, target: Target, declarations: dict[str, str], parent: _Function | None = None
     ) -> None:
         super().__init__()
+        self.target = target
         self.declarations = declarations
         self.parent = parent
         self.shared: _Shared = _Shared(name, target) if parent is None else parent.shared
@@ -137,7 +143,7 @@ class _Function(Expressions):
             code = self.set(f"load i64, ptr {error}")
             status = self.set(f"trunc i64 {code} to i32")
         self.emit(f"ret i32 {status}")
-        head = f"define i32 @{kernel.name}({', '.join(params)}) {function_attributes(self.shared.target)} {{"
+        head = f"define i32 @{kernel.name}({', '.join(params)}) {self.shared.attributes} {{"
         self.shared.functions.append("\n".join([head, "entry:", *self.entry, *self.lines, "}", ""]))
 
     def finished(self) -> list[str]:
@@ -275,7 +281,7 @@ class _Function(Expressions):
             return
         self.shared.bodies += 1
         name = f"{self.shared.name}.body{self.shared.bodies}"
-        inner = _Function(name, self.shared.target, self.declarations, self)
+        inner = _Function(name, self.target, self.declarations, self)
         begin, end = Var(L.INDEX, "begin"), Var(L.INDEX, "end")
         inner.bind(begin, "%begin")
         inner.bind(end, "%end")
@@ -289,8 +295,7 @@ class _Function(Expressions):
             loads.append(f"  {local}.p = getelementptr {{ {fields} }}, ptr %closure, i64 0, i32 {k}")
             loads.append(f"  {local} = load {t}, ptr {local}.p")
         head = (
-            f'define internal void @"{name}"(ptr %ctx, ptr %closure, i64 %begin, i64 %end) '
-            f"{function_attributes(self.shared.target)} {{"
+            f'define internal void @"{name}"(ptr %ctx, ptr %closure, i64 %begin, i64 %end) {self.shared.attributes} {{'
         )
         self.shared.functions.append("\n".join([head, "entry:", *inner.entry, *loads, *inner.lines, "}", ""]))
         closure = self.stack_slot(f"{{ {fields} }}")

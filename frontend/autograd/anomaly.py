@@ -58,7 +58,7 @@ def apply_watched(node: Node, grads: Sequence[Any], running: Sequence[Any]) -> S
         made = node.apply(grads, running)
     except Exception as error:
         if node.site is not None:
-            error.add_note(f"  in the backward of {node.name}, applied at {node.site}")
+            error.add_note(f"  in the backward of {node.name()}, applied at {node.site}")
         raise
     if ANOMALY.check_nan:
         for k, g in enumerate(made):

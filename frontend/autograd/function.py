@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kiln.autograd.grad_mode import GradMode
 from kiln.autograd.tape import Node, Saved, attach_one, check_versions, edge_of, rebase, refresh
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.errors import ArgumentError, GradError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import TensorType
@@ -93,7 +93,7 @@ class FunctionCtx:
         found = []
         for t, index in self._saved:
             if index >= 0 and node is not None and t._node is None and MODES.grad_enabled:
-                t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
+                t = on_memory(type(t), t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, node, index)
             found.append(t)
         return tuple(found)
@@ -109,7 +109,7 @@ class FunctionCtx:
                 continue
             index = positions.get(id(t), -1)
             if index >= 0 and id(t) not in fixed and MODES.recorder is None:  # a capture knows values by their tensors
-                t = type(t)(t._buffer, t._ptr, t._layout, t._flags & READONLY)
+                t = on_memory(type(t), t._buffer, t._ptr, t._layout, t._flags & READONLY)
             self._saved.append((t, -1 if index >= 0 and id(t) in fixed else index))
             self._versions.append((t, t._buffer, t._buffer.version))
         self._to_save = ()
@@ -129,7 +129,6 @@ class _FunctionNode(Node):
         self.inputs = tuple([a.ttype if isinstance(a, TensorBase) else None for a in arguments])
         """Types of the arguments; None for those that are not tensors."""
 
-    @property
     def name(self) -> str:
         return f"{self.cls.__name__}Backward"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from kiln import dispatch
 from kiln.autograd import hooks
 from kiln.autograd.grad_mode import enable_grad
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View
+from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View, on_memory
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef, Vjp
@@ -77,27 +77,44 @@ class Node:
         """The other results that result `index` was computed from, for a node that stands for many."""
         return frozenset()
 
-    @property
     def name(self) -> str:
-        """What messages and repr call this node."""
+        """What messages and repr call this node: "AddBackward0"."""
         return type(self).__name__
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
 
     @property
     def operation(self) -> str:
         """What users call the op of this node."""
-        return self.name
+        return self.name()
 
     @property
-    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
-        """Where gradients of the inputs go: (node, index of its result); (None, 0) for leaves and for nowhere."""
-        ends = [e if e is not None and isinstance(e[0], Node) else None for e in map(resolved, self.edges)]
-        return tuple([(None, 0) if e is None else (cast("Node", e[0]), e[1]) for e in ends])
+    def next_functions(self) -> tuple[tuple[Node | AccumulateGrad | None, int], ...]:
+        """Where gradients of the inputs go: (node, index of its result); (AccumulateGrad, 0) for leaves, (None, 0) for
+        nowhere.
+
+        >>> import kiln
+        >>> x = kiln.ones(2, requires_grad=True)
+        >>> y = (x * 2).exp()
+        >>> y.grad_fn.name(), y.grad_fn.next_functions[0][0].name()
+        ('ExpBackward0', 'MulBackward0')
+        >>> y.grad_fn.next_functions[0][0].next_functions[0][0].variable is x
+        True
+        """
+        ends: list[tuple[Node | AccumulateGrad | None, int]] = []
+        for edge in map(resolved, self.edges):
+            if edge is None:
+                ends.append((None, 0))
+            else:
+                ends.append((edge[0] if isinstance(edge[0], Node) else AccumulateGrad(edge[0]), edge[1]))
+        return tuple(ends)
 
     def register_hook(self, hook: Callable[..., Any]) -> hooks.RemovableHandle:
         """Call `hook(grad_inputs, grad_outputs)` when this node's gradients are computed; it may return others."""
         if self.continues_fold:
             raise GradError(
-                "the gradients inside a compiled function have no single place", op=self.name, fix="use a prehook"
+                "the gradients inside a compiled function have no single place", op=self.name(), fix="use a prehook"
             )
         return hooks.RemovableHandle(hooks.of_node(self).after, hook)
 
@@ -115,6 +132,30 @@ class Node:
     def release(self) -> None:
         """Forget what was saved: the graph is not kept."""
         raise NotImplementedError
+
+
+class AccumulateGrad:
+    """Where a gradient ends: in `.grad` of the leaf `variable`. Equal to others of the same leaf."""
+
+    __slots__ = ("variable",)
+
+    next_functions: tuple[()] = ()
+
+    def __init__(self, variable: Tensor) -> None:
+        self.variable = variable
+
+    def name(self) -> str:
+        """ "AccumulateGrad"."""
+        return "AccumulateGrad"
+
+    def __repr__(self) -> str:
+        return f"<AccumulateGrad object at {id(self.variable):#x}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AccumulateGrad) and other.variable is self.variable
+
+    def __hash__(self) -> int:
+        return id(self.variable)
 
 
 def edge_of(tensor: TensorBase) -> Edge:
@@ -189,9 +230,11 @@ class OpNode(Node):
             versions.append((t, t._buffer, t._buffer.version))
         self.versions = tuple(versions)
 
-    @property
     def name(self) -> str:
-        return f"{self.op.name.title().replace('_', '')}Backward0"
+        name = self.op.name
+        if name == "matmul":
+            return "MmBackward0" if len(self.results[0].shape) == 2 else "BmmBackward0"
+        return f"{_NAMES.get(name) or name.title().replace('_', '')}Backward0"
 
     @property
     def operation(self) -> str:
@@ -210,8 +253,9 @@ class OpNode(Node):
                 fix="call backward or grad with retain_graph=True the first time",
             )
         check_versions(self.op.name, self.versions)
-        if self.op.vjp is None:
-            raise GradError(f"{self.op.name} has no derivative", op=self.op.name)
+        if self.op.vjp is None or not self.op.derives(self.needs):
+            by = "".join(f" by operand {k}" for k in self.op.underived)
+            raise GradError(f"{self.op.name} has no derivative{by}", op=self.op.name, fix="detach() what needs none")
         return Call(self.operands, self._call_results(), self.attrs, self.needs), self.op.vjp
 
     def _call_results(self) -> tuple[Any, ...]:
@@ -221,7 +265,7 @@ class OpNode(Node):
             return tuple(results)
         for i, t in zip(self.op.saved(self.needs)[1], self.saved_results, strict=True):
             if t._node is None and MODES.grad_enabled and t._layout.dtype.is_inexact:
-                t = type(t)(t._buffer, t._ptr, t._layout, t._flags)
+                t = on_memory(type(t), t._buffer, t._ptr, t._layout, t._flags)
                 attach_one(t, self, i)
             results[i] = t
         return tuple(results)
@@ -231,6 +275,19 @@ class OpNode(Node):
             self.operands = None
             self.saved_results = ()
             self.versions = ()
+
+
+_NAMES: Final = {
+    "broadcast": "Expand",
+    "cast": "ToCopy",
+    "conv2d": "Convolution",
+    "copy": "Clone",
+    "inv": "LinalgInvEx",
+    "modulus": "Abs",
+    "reshape": "View",
+    "reverse": "Flip",
+}
+"""Ops whose nodes PyTorch calls by another name than ours."""
 
 
 class FoldNode(OpNode):
@@ -278,7 +335,7 @@ def attach_one(tensor: TensorBase, node: Node, index: int) -> None:
 def _saved_result(t: Any, keep: bool) -> Any:
     """A record on the same memory without the node, so that no reference cycle keeps it alive. A capture
     knows values by their tensors, so there the very tensor is kept."""
-    return t if keep else type(t)(t._buffer, t._ptr, t._layout, t._flags & READONLY)
+    return t if keep else on_memory(type(t), t._buffer, t._ptr, t._layout, t._flags & READONLY)
 
 
 def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:

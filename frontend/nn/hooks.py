@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from kiln.autograd import Node, attach_one, edge_of
 from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.errors import ArgumentError, CaptureError
+from kiln.errors import ArgumentError
 from kiln.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     backward = None
     if module._backward_hooks or module._backward_pre_hooks:
         if MODES.recorder is not None:
-            raise CaptureError(
+            MODES.recorder.reject(
                 f"{type(module).__name__} has backward hooks, which a compiled backward would not call",
                 fix="remove the hooks before compiling",
             )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, Self, cast
 
 from kiln.base import MODES
+from kiln.constants import Size
 from kiln.convolution import Sizes
 from kiln.creation import empty
-from kiln.errors import CaptureError, InvalidValueError, ShapeError
+from kiln.errors import InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
@@ -21,6 +22,7 @@ from kiln.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from kiln.nn.linear import Linear
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 __all__ = [
@@ -34,16 +36,20 @@ class _Uninitialized(Tensor):
     """What waits for its shape."""
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Size:
         """There is none: InvalidValueError."""
         raise InvalidValueError("an uninitialized parameter or buffer has no shape", fix="call the module once before")
 
     def materialize(self, shape: Any, device: Any = None, dtype: DType | None = None) -> None:
         """Become a parameter (or a buffer) of this shape; its elements are not set."""
         if MODES.recorder is not None:
-            raise CaptureError("a lazy module's parameters can't be made in a capture", fix="call it once before")
+            MODES.recorder.reject("a lazy module's parameters can't be made in a capture", fix="call it once before")
         made = empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
         self._buffer, self._ptr, self._layout = made._buffer, made._ptr, made._layout
         object.__setattr__(self, "__class__", Parameter if isinstance(self, Parameter) else Tensor)
@@ -63,7 +69,7 @@ class _Uninitialized(Tensor):
         return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)  # type: ignore[call-arg]
+        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
         return copied
 
 
@@ -83,7 +89,7 @@ class UninitializedBuffer(_Uninitialized):
 
     def __init__(self, requires_grad: bool = False, device: Any = None, dtype: DType | None = None) -> None:
         made = empty(0, device=device, dtype=dtype)
-        Tensor.__init__(self, made._buffer, made._ptr, made._layout)
+        self._place(made._buffer, made._ptr, made._layout)
         self.requires_grad_(requires_grad)
 
 

@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 
 from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES
-from kiln.errors import ArgumentError, CaptureError, DTypeError, InvalidValueError, NotYetError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError
 from kiln.ir import types as T
 from kiln.ir.types import Device, DType
 from kiln.nn import hooks as H
@@ -406,7 +406,7 @@ class Module:
     def _convert(self, dtype: DType) -> Self:
         """Floating point parameters and buffers as `dtype`; complex ones if that is complex."""
         if MODES.recorder is not None:
-            raise CaptureError("Module.to() can't be captured", fix="convert the module before")
+            MODES.recorder.reject("Module.to() can't be captured", fix="convert the module before")
         for x in [*self.parameters(), *self.buffers()]:
             converts = x.dtype.is_floating_point or (x.dtype.is_complex and dtype.is_complex)
             if converts and x.dtype is not dtype:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from kiln.base import REQUIRES_GRAD
 from kiln.creation import empty
 from kiln.errors import ArgumentError
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 
@@ -19,6 +20,10 @@ class Parameter(Tensor):
     """
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
 
     def __init__(self, data: Tensor | None = None, requires_grad: bool = True) -> None:
         _share(self, "Parameter", data)
@@ -37,6 +42,10 @@ class Buffer(Tensor):
     `persistent`: it is saved with the module."""
 
     __slots__ = ("persistent",)
+    __torch_function__ = disabled_torch_function
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
 
     def __init__(self, data: Tensor | None = None, *, persistent: bool = True) -> None:
         _share(self, "Buffer", data)
@@ -56,4 +65,4 @@ def _share(x: Tensor, kind: str, data: Tensor | None) -> None:
             f"a {kind.lower()} is made of a tensor, not {type(data).__name__}", op=kind, fix="wrap it in kiln.tensor"
         )
     data = data.detach()
-    Tensor.__init__(x, data._buffer, data._ptr, data._layout, data._flags & ~REQUIRES_GRAD)
+    x._place(data._buffer, data._ptr, data._layout, data._flags & ~REQUIRES_GRAD)

@@ -351,6 +351,13 @@ class GRU(RNNBase):
         )
 
 
+def cell_step(
+    mode: str, input: Any, state: Sequence[Any], ih: Any, hh: Any, bias_ih: Any = None, bias_hh: Any = None
+) -> State:
+    """The state of a cell after one step from `input`."""
+    return _Weights(ih, hh, bias_ih, bias_hh, None).step(mode, F.linear(input, ih, bias_ih), tuple(state))
+
+
 class RNNCellBase(Module):
     """One step of a recurrent layer: weight_ih, weight_hh, bias_ih, bias_hh."""
 
@@ -395,8 +402,7 @@ class RNNCellBase(Module):
         for s in begin:
             if s.shape != shape:
                 raise ShapeError(f"expected a state of shape {list(shape)}", op=name, operands=[s.ttype])
-        weights = _Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
-        return weights.step(mode, F.linear(input, weights.ih, weights.bias_ih), tuple(begin))
+        return cell_step(mode, input, begin, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def extra_repr(self) -> str:
         text = f"{self.input_size}, {self.hidden_size}"

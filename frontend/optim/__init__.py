@@ -14,4 +14,6 @@ from kiln.optim.algorithms import SGD as SGD
 from kiln.optim.algorithms import Adam as Adam
 from kiln.optim.algorithms import AdamW as AdamW
 from kiln.optim.lbfgs import LBFGS as LBFGS
+from kiln.optim.matrices import Adafactor as Adafactor
+from kiln.optim.matrices import Muon as Muon
 from kiln.optim.optimizer import Optimizer as Optimizer

@@ -11,13 +11,13 @@ float64 arithmetic that is cast to the parameter's dtype at the end, so their re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from kiln.autograd import no_grad
 from kiln.base import MODES
 from kiln.creation import tensor
-from kiln.errors import CaptureError
 from kiln.ir import types as T
+from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 SCHEDULED: Final = ("lr", "momentum", "betas")
@@ -56,7 +56,7 @@ class Group(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         if MODES.recorder is not None:
-            raise CaptureError(
+            MODES.recorder.reject(
                 f"the call changed Python state: an optimiser's {name!r}; a compiled call could not repeat that",
                 fix="set it outside the compiled function; a compiled step sees the new value",
             )
@@ -106,7 +106,11 @@ class _Mirror(Tensor):
     """A float64 0-d tensor that follows a number; no tensor of a user's is ever one."""
 
     __slots__ = ()
+    __torch_function__ = disabled_torch_function
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
 
     def __init__(self, value: float) -> None:
         own = tensor(float(value), dtype=T.float64)
-        super().__init__(own._buffer, own._ptr, own._layout)
+        self._place(own._buffer, own._ptr, own._layout)

@@ -16,6 +16,7 @@ from kiln.ir.ops import fourier as fourier
 from kiln.ir.ops import fusion as fusion
 from kiln.ir.ops import gamma as gamma
 from kiln.ir.ops import gather as gather
+from kiln.ir.ops import incomplete as incomplete
 from kiln.ir.ops import linalg as linalg
 from kiln.ir.ops import matrix as matrix
 from kiln.ir.ops import matrix_functions as matrix_functions
@@ -26,6 +27,7 @@ from kiln.ir.ops import pool as pool
 from kiln.ir.ops import random as random
 from kiln.ir.ops import reduce as reduce
 from kiln.ir.ops import scan as scan
+from kiln.ir.ops import series as series
 from kiln.ir.ops import sort as sort
 from kiln.ir.ops import transcendental as transcendental
 from kiln.ir.ops.base import OPS as OPS

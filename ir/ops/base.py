@@ -265,7 +265,13 @@ class OpDef:
     saved_results: tuple[int, ...] = ()
     saved_for: tuple[Reads, ...] = ()
     """Where it matters which operands want a gradient: by operand, what of the saved its gradient reads."""
+    underived: tuple[int, ...] = ()
+    """Positions of the operands towards which there is no derivative: to want one is an error."""
     arity: int | None = None  # None: any number of operands
+
+    def derives(self, needs: Sequence[bool]) -> bool:
+        """Whether there is a rule for the operands that want a gradient."""
+        return self.vjp is not None and not any(needs[k] for k in self.underived)
 
     @functools.cached_property
     def saves(self) -> bool:

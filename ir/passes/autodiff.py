@@ -22,7 +22,8 @@ class NoDerivative(Exception):
     """An operation on the way back has no derivative rule."""
 
     def __init__(self, op: Operation) -> None:
-        super().__init__(f"{op.op.name} has no derivative")
+        by = "".join(f" by operand {k}" for k in getattr(op.op, "underived", ()))
+        super().__init__(f"{op.op.name} has no derivative{by}")
         self.operation = op
 
 
@@ -108,7 +109,7 @@ def _visit(op: Operation, mapped: dict[Value, Value], requires: set[Value], tota
     needs = tuple(v in requires for v in op.operands)
     if not any(needs):
         return
-    if op.op.vjp is None:
+    if op.op.vjp is None or not op.op.derives(needs):
         raise NoDerivative(op)
     call = Call(tuple(mapped[v] for v in op.operands), tuple(mapped[r] for r in op.results), op.attrs, needs)
     seeds = [totals.get(r) for r in op.results]

@@ -197,7 +197,7 @@ def _multiply_adds(threads: int) -> float:
     shape = tile_shape(float32, target)
     name = f"kiln_matmul_float32_tile{shape.rows}x{shape.vectors}"
     address = load_module(matmul_module(float32, target), target, lambda symbol: None)[name]
-    tile = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 7)(address)
+    tile = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 4, *[ctypes.c_int64] * 8)(address)
     a, steps = np.zeros(shape.panel, np.float32), 200_000
 
     def run(_: int) -> float:
@@ -206,7 +206,7 @@ def _multiply_adds(threads: int) -> float:
         best = float("inf")
         for _ in range(20):
             started = time.perf_counter()
-            tile(None, *pointers, shape.panel, steps, 0, 0, 0, shape.panel, 0)
+            tile(None, *pointers, shape.rows, shape.panel, steps, 0, 0, 0, shape.panel, 0)
             best = min(best, time.perf_counter() - started)
         return 2 * steps * shape.rows * shape.panel / best
 

@@ -40,7 +40,18 @@ OPTIMISERS: list[tuple[str, dict[str, Any]]] = [
     ("Rprop", {"lr": 0.05, "etas": (0.4, 1.5), "step_sizes": (0.04, 0.1)}),
     ("ASGD", {"lr": 0.1}),
     ("ASGD", {"lr": 0.1, "lambd": 0.01, "alpha": 0.6, "t0": 3.0, "weight_decay": 0.1}),
+    ("Adafactor", {}),
+    ("Adafactor", {"lr": 0.5, "beta2_decay": -0.6, "eps": (1e-4, 0.01), "d": 1.5, "weight_decay": 0.1}),
 ]
+
+MATRICES: list[tuple[str, dict[str, Any]]] = [
+    ("Adafactor", {"lr": 0.1}),
+    ("Adafactor", {"lr": 0.5, "eps": (1e-4, 0.01), "d": 1.5, "weight_decay": 0.1, "maximize": True}),
+    ("Muon", {"lr": 0.05}),
+    ("Muon", {"lr": 0.05, "nesterov": False, "weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw"}),
+    ("Muon", {"lr": 0.1, "momentum": 0.8, "ns_steps": 3, "adjust_lr_fn": "original"}),
+]
+"""Runs on matrices."""
 
 
 def gradient(step: int) -> list[float]:
@@ -58,6 +69,22 @@ def optimised(lib: Any, name: str, options: dict[str, Any], dtype: Any) -> list[
         optimizer.step()
         if step in (1, 2, 7, STEPS):
             seen.append(p.tolist())
+    return seen
+
+
+def of_matrices(lib: Any, name: str, options: dict[str, Any], dtype: Any) -> list[list[float]]:
+    """Two parameters, one wide and one high, after some of the steps, end to end."""
+    numbers = [math.cos(0.8 * i) for i in range(12)]
+    p = lib.tensor([numbers[i : i + 4] for i in (0, 4, 8)], dtype=dtype, requires_grad=True)
+    q = lib.tensor([[x, -x] for x in numbers[:5]], dtype=dtype, requires_grad=True)
+    optimizer = getattr(lib.optim, name)([p, q], **options)
+    seen = []
+    for step in range(1, STEPS + 1):
+        p.grad = lib.tensor([gradient(step + k)[1:] for k in range(3)], dtype=dtype)
+        q.grad = lib.tensor([gradient(step - k)[:2] for k in range(5)], dtype=dtype)
+        optimizer.step()
+        if step in (1, 2, 7, STEPS):
+            seen.append([x for row in [*p.tolist(), *q.tolist()] for x in row])
     return seen
 
 

@@ -278,7 +278,7 @@ def test_threads_share_one_compiled_function() -> None:
 def test_trace_takes_what_its_example_showed() -> None:
     traced = kiln.jit.trace(lambda x: x * 2, kiln.ones(3))
     assert traced(kiln.full((3,), 4.0)).tolist() == [8.0] * 3
-    with pytest.raises(CaptureError, match=r"float32\[4\]"):
+    with pytest.raises(CaptureError, match="dimension 0 of x is 4, known was 3"):
         traced(kiln.ones(4))
 
 
@@ -320,7 +320,7 @@ def stray(x: Any) -> Any:
 @pytest.mark.parametrize("f", [branch, loop, number, to_numpy, counts, stray], ids=lambda f: f.__name__)
 def test_refusals_are_golden(f: Callable[..., Any], request: pytest.FixtureRequest) -> None:
     with pytest.raises(CaptureError) as caught:
-        kiln.compile(f)(kiln.arange(3.0))
+        kiln.jit.trace(f, kiln.arange(3.0))
     lines = str(caught.value).split("\n")
     assert len(lines) <= 15
     text = "\n".join(line.replace(str(Path(__file__)), "test_capture.py") for line in lines)
@@ -348,7 +348,7 @@ def test_first_use_of_a_view_after_a_write_keeps_its_gradient() -> None:
 
 
 def test_memory_shared_by_two_inputs_must_not_be_written() -> None:
-    @kiln.compile
+    @kiln.compile(fullgraph=True)
     def f(a: Any, b: Any) -> Any:
         a += 1
         return a + b
@@ -410,7 +410,7 @@ def test_kernels_are_made_unwatched_and_what_follows_is_watched(monkeypatch: pyt
     x = kiln.ones(3)
     watched.clear()
     with pytest.raises(kiln.CaptureError, match="sleep"):
-        kiln.compile(f)(x)
+        kiln.compile(f, fullgraph=True)(x)
     assert watched == [None]
     assert sys.getprofile() is None
 

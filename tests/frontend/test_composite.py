@@ -195,7 +195,7 @@ def test_hooks_and_names() -> None:
     loss = NF.cross_entropy(h, y)
     seen: list[Any] = []
     node = loss.grad_fn
-    assert node is not None and node.name == "CrossEntropyBackward0"
+    assert node is not None and node.name() == "CrossEntropyBackward0"
     assert node.next_functions == ((h.grad_fn, 0),)
     node.register_hook(lambda made, given: seen.append(("node", len(made), len(given))))
     node.register_prehook(lambda given: seen.append(("before", len(given))))

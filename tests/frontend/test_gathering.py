@@ -287,10 +287,10 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: kiln.histc(LONG), kiln.DTypeError, "histc"),
     (lambda: NF.embedding(LONG, kiln.zeros(3)), kiln.ShapeError, "embedding: the table"),
     (lambda: NF.embedding(LONG, kiln.zeros(3, 2), 3), kiln.KilnIndexError, "embedding: padding_idx 3"),
-    (lambda: kiln.compile(lambda x: x.nonzero())(LONG), kiln.CaptureError, "nonzero"),
-    (lambda: kiln.compile(lambda x: x.unique())(LONG), kiln.CaptureError, "unique"),
-    (lambda: kiln.compile(lambda x: x.bincount())(LONG), kiln.CaptureError, "bincount"),
-    (lambda: kiln.compile(lambda x: NF.one_hot(x))(LONG), kiln.CaptureError, "one_hot"),
+    (lambda: kiln.jit.trace(lambda x: x.nonzero(), LONG), kiln.CaptureError, "nonzero"),
+    (lambda: kiln.jit.trace(lambda x: x.unique(), LONG), kiln.CaptureError, "unique"),
+    (lambda: kiln.jit.trace(lambda x: x.bincount(), LONG), kiln.CaptureError, "bincount"),
+    (lambda: kiln.jit.trace(lambda x: NF.one_hot(x), LONG), kiln.CaptureError, "one_hot"),
 ]
 
 

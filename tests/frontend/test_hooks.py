@@ -108,8 +108,12 @@ def test_hooks_of_nodes() -> None:
     x = leaf(1.0, 2.0)
     y = x * 3
     node = y.grad_fn
-    assert node is not None and node.name == "MulBackward0"
-    assert node.next_functions[0] == (None, 0)
+    assert node is not None and node.name() == "MulBackward0"
+    accumulate, place = node.next_functions[0]
+    assert accumulate is not None and accumulate.name() == "AccumulateGrad" and place == 0
+    assert accumulate.variable is x and accumulate.next_functions == ()  # type: ignore[union-attr]
+    assert node.next_functions == (node.next_functions[0], (None, 0))
+    assert repr(node).startswith("<MulBackward0 object at 0x")
     node.register_prehook(lambda grads: (grads[0] * 2,))
     node.register_hook(lambda made, grads: (made[0] + 1, made[1]))
     y.sum().backward()
@@ -271,7 +275,7 @@ def test_detach_in_place_and_data() -> None:
         lambda t: setattr(t, "data", kiln.ones(2)),
     ):
         with pytest.raises(kiln.CaptureError, match="from outside"):
-            kiln.compile(change)(kiln.ones(2))
+            kiln.compile(change, fullgraph=True)(kiln.ones(2))
 
 
 def test_requires_grad_of_views() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,14 @@ def test_every_name_resolves(name: str) -> None:
 def test_type_checkers_see_the_same_names() -> None:
     tree = ast.parse(Path(kiln.__file__).read_text())
     block = next(n for n in tree.body if isinstance(n, ast.If))
-    seen = {
-        alias.asname or alias.name: (node.module, alias.name)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+    seen: dict[str, tuple[str | None, str]] = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and node.module is not None
+        for alias in node.names:
+            if alias.name == "*":
+                seen.update({name: (node.module, name) for name in importlib.import_module(node.module).__all__})
+            else:
+                seen[alias.asname or alias.name] = (node.module, alias.name)
     assert seen == kiln._HOMES
 
 

@@ -130,14 +130,18 @@ def test_a_mask_with_one_value_is_captured_with_many_refused() -> None:
         assert (fill(x, mask, row).numpy() == wanted).all()
 
     with pytest.raises(kiln.CaptureError, match="mask"):
-        kiln.compile(lambda x, m: x[m])(x, mask)
+        kiln.jit.trace(lambda x, m: x[m], (x, mask))
 
-    @kiln.compile
     def many(x: kiln.Tensor, mask: kiln.Tensor) -> None:
         x[mask] = kiln.ones(2, 3)
 
     with pytest.raises(kiln.CaptureError, match=r"kiln\.where"):
-        many(x.clone(), mask)
+        kiln.jit.trace(many, (x.clone(), mask))
+    written = kiln.compile(many, fullgraph=True)
+    for _ in range(2):
+        y = x.clone()
+        written(y, mask)
+        assert y.tolist()[0::2] == [[1.0] * 3] * 2 and y.tolist()[1::2] == x.tolist()[1::2]
 
 
 def test_constant_masks_and_lists_are_captured() -> None:

@@ -393,3 +393,32 @@ def test_numbers_out_of_range_name_optimiser_and_fix(make: Any, match: str) -> N
     with pytest.raises(kiln.InvalidValueError, match=match) as caught:
         make([kiln.ones(2, requires_grad=True)])
     assert caught.value.fix
+
+
+def test_optimisers_of_matrices_refuse() -> None:
+    w, v = kiln.ones(2, 3, requires_grad=True), kiln.ones(3, requires_grad=True)
+    for options in ({"lr": -1.0}, {"beta2_decay": 0.1}, {"d": 0.5}, {"eps": (-1.0, 0.1)}, {"weight_decay": -0.1}):
+        with pytest.raises(kiln.InvalidValueError, match="Adafactor"):
+            optim.Adafactor([w], **options)  # type: ignore[arg-type]
+    for other in (
+        {"lr": -1.0},
+        {"momentum": -0.1},
+        {"ns_steps": 100},
+        {"adjust_lr_fn": "x"},
+        {"ns_coefficients": (1,)},
+    ):
+        with pytest.raises(kiln.InvalidValueError, match="Muon"):
+            optim.Muon([w], **other)  # type: ignore[arg-type]
+    with pytest.raises(kiln.ShapeError, match="matrices"):
+        optim.Muon([w, v])
+    for cls in (optim.Adafactor, optim.Muon):
+        with pytest.raises(kiln.DTypeError, match="complex"):
+            cls([w.detach().cfloat().requires_grad_()])
+    adafactor = optim.Adafactor([w, v])
+    assert {k: t.shape for k, t in adafactor.state[w].items()} == {"step": (), "row_var": (2, 1), "col_var": (1, 3)}
+    assert set(adafactor.state[v]) == {"step", "variance"}
+    second = optim.Adafactor([w, v])
+    w.grad, v.grad = kiln.ones(2, 3), kiln.ones(3)
+    adafactor.step()
+    second.load_state_dict(adafactor.state_dict())
+    assert second.state[w]["row_var"].tolist() == adafactor.state[w]["row_var"].tolist() == [[1.0], [1.0]]

@@ -28,6 +28,12 @@ def test_optimisers(k: int) -> None:
     np.testing.assert_allclose(got, GOLDEN["float32"][k], rtol=3e-6, atol=3e-7)
 
 
+@pytest.mark.parametrize("k", range(len(cases.MATRICES)), ids=map(name_of, cases.MATRICES))
+def test_optimisers_of_matrices(k: int) -> None:
+    got = cases.of_matrices(kiln, *cases.MATRICES[k], kiln.float64)
+    np.testing.assert_allclose(got, GOLDEN["matrices"][k], rtol=1e-13, atol=1e-14)
+
+
 @pytest.mark.parametrize("k", range(len(cases.LBFGS)))
 def test_lbfgs(k: int) -> None:
     for got, wanted in zip(cases.valley(kiln, cases.LBFGS[k]), GOLDEN["LBFGS"][k], strict=True):
@@ -41,6 +47,6 @@ def test_schedules(name: str) -> None:
 
 def test_no_optimiser_and_no_schedule_is_left_out() -> None:
     optimisers = {name for name in vars(kiln.optim) if isinstance(getattr(kiln.optim, name), type)}
-    assert optimisers == {*(name for name, _ in cases.OPTIMISERS), "LBFGS", "Optimizer"}
+    assert optimisers == {*(name for name, _ in cases.OPTIMISERS + cases.MATRICES), "LBFGS", "Optimizer"}
     assert {name.split()[0] for name in cases.SCHEDULES} == {*lr_scheduler.__all__} - {"LRScheduler"}
     assert len(GOLDEN["optimisers"]) == len(GOLDEN["float32"]) == len(cases.OPTIMISERS)

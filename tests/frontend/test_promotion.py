@@ -216,7 +216,7 @@ def test_a_compiled_function_knows_the_default_dtype() -> None:
         return x / 2
 
     with pytest.raises(kiln.CaptureError):
-        kiln.compile(changes)(x)
+        kiln.compile(changes, fullgraph=True)(x)
 
 
 # ------------------------------------------------------------------------------------- dtypes as objects

@@ -27,6 +27,7 @@ from tests.ops import (
     samples_pointwise,
     samples_pool,
     samples_scan,
+    samples_series,
     samples_transcendental,
 )
 from tests.ops.sampling import (
@@ -56,6 +57,7 @@ FAMILIES: tuple[Any, ...] = (
     samples_pointwise,
     samples_pool,
     samples_scan,
+    samples_series,
     samples_transcendental,
 )
 """Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""

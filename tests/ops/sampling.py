@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kiln.ir.graph import Constant
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.ops.matrix import adjoint
@@ -40,12 +41,14 @@ FEW_LAYOUTS = ("0-d", "line", "strided")
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One call. `label` names it in test ids. `symmetric`: derivatives of the op are those along symmetric matrices, so
-    tests of them take them of the op after its operand was made symmetric."""
+    tests of them take them of the op after its operand was made symmetric. `fixed`: the op has no derivative by its
+    first operand, so they take them of the op of a constant."""
 
     label: str
     operands: tuple[Array, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
     symmetric: bool = False
+    fixed: bool = False
 
     def bind(self, op: OpDef, operands: Sequence[Any], receiver: Any = None) -> tuple[Any, ...]:
         """`op` as derivatives are taken of it, on anything that it can be applied to."""
@@ -53,6 +56,9 @@ class Sample:
             x = operands[0]
             half = OPS["full"].bind((), {"shape": x.ttype.shape, "dtype": x.ttype.dtype, "value": 0.5}, receiver=x)[0]
             operands = [OPS["mul"](OPS["add"](x, adjoint(x)), half), *operands[1:]]
+        if self.fixed:
+            first = OPS["constant"].bind((), {"data": Constant(self.operands[0])}, receiver=operands[1])
+            operands = [*first, *operands[1:]]
         return op.bind(operands, self.attrs, receiver=receiver)
 
     def types(self) -> list[TensorType]:

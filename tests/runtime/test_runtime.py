@@ -229,7 +229,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(folder: Path, monkeypat
 
 def test_unknown_symbols_are_refused() -> None:
     text = "declare i32 @nowhere()\ndefine i32 @f() { %r = call i32 @nowhere()\n ret i32 %r }"
-    data = compile_object(text, targets.host_target())
+    data = compile_object(Module("text", text, ()), targets.host_target())
     assert loader.undefined_symbols(data) == {"nowhere"}
     with pytest.raises(loader.LoadError, match="'nowhere'"):
         loader.load_object(data, lambda name: None)
@@ -243,7 +243,7 @@ def test_damaged_objects_are_typed_errors(data: bytes) -> None:
 
 def test_invalid_text_is_a_typed_error() -> None:
     with pytest.raises(CompileError, match="mine"):
-        compile_object("define i32 @f( {", targets.host_target(), "mine")
+        compile_object(Module("mine", "define i32 @f( {", ()), targets.host_target())
 
 
 def test_targets_by_name() -> None:
@@ -280,7 +280,7 @@ def test_dirty_floating_point_modes_change_nothing() -> None:
     """
     import ctypes
 
-    address = loader.load_object(compile_object(code, targets.host_target()), lambda name: None)["dirty"]
+    address = loader.load_object(compile_object(Module("code", code, ()), targets.host_target()), lambda name: None)["dirty"]
     dirty = ctypes.CFUNCTYPE(None, ctypes.c_uint32)(address)
     tiny = kiln.full((40,), 1e-40)
     clean = (tiny * 0.5).numpy().copy()

@@ -154,7 +154,7 @@ def run_eager(program: AnyProgram) -> Result:
 def run_forward(program: AnyProgram) -> Iterator[Result]:
     """Forward compiled, backward and writes outside; capture, then a warm call."""
 
-    @kiln.compile
+    @kiln.compile(fullgraph=True)
     def forward(*inputs: Any) -> list[Any]:
         return run_range(program, list(inputs), 0, len(program.instrs))
 
@@ -170,7 +170,7 @@ def run_forward(program: AnyProgram) -> Iterator[Result]:
 def run_whole(program: AnyProgram) -> Iterator[Result]:
     """Forward, backward and in-place writes in one program."""
 
-    @kiln.compile
+    @kiln.compile(fullgraph=True)
     def whole(*inputs: Any) -> list[Any]:
         values = run_range(program, list(inputs), 0, len(program.instrs))
         outputs = [values[i] for i in program.outputs]
@@ -188,7 +188,7 @@ def run_split(program: AnyProgram) -> Iterator[Result]:
     n = len(program.instrs)
     a, b = n // 3, n - n // 3
 
-    @kiln.compile
+    @kiln.compile(fullgraph=True)
     def middle(*values: Any) -> list[Any]:
         return run_range(program, list(values), a, b)[len(values) :]
 

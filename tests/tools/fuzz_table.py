@@ -231,15 +231,15 @@ def entry(*names: str) -> Callable[[Callable[[Draw], Drawn]], Callable[[Draw], D
 def calling(fn: Run, *rest: Any, **named: Any) -> Run:
     """fn of the operands and these attributes."""
 
-    def run(*xs: Any) -> Any:
-        return fn(*xs, *rest, **named)
+    def run(*xs: Any, **more: Any) -> Any:
+        return fn(*xs, *rest, **named, **more)
 
     return run
 
 
 def method(name: str, *rest: Any, **named: Any) -> Run:
-    def run(x: Any, *xs: Any) -> Any:
-        return getattr(x, name)(*xs, *rest, **named)
+    def run(x: Any, *xs: Any, **more: Any) -> Any:
+        return getattr(x, name)(*xs, *rest, **named, **more)
 
     return run
 

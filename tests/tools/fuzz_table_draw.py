@@ -10,6 +10,7 @@ from typing import Any
 
 import fuzz_table_more as _more  # noqa: F401  (fills the table)
 import fuzz_table_nn as _rows  # noqa: F401  (fills the table)
+import fuzz_table_numeric as _numeric  # noqa: F401  (fills the table)
 import fuzz_table_spaces as _spaces  # noqa: F401  (fills the table)
 import numpy as np
 from fuzz_programs import LIMITS, Array
@@ -53,7 +54,7 @@ NOT_ON_TENSORS = frozenset(
 )
 """Modules of public names that compute nothing on tensors."""
 
-SPACES = ("linalg", "special", "fft")
+SPACES = ("linalg", "special", "fft", "signal.windows")
 """Name spaces of functions on tensors; one that is not there (yet) draws nothing."""
 
 RANDOM = ("bernoulli", "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",

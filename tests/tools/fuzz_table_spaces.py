@@ -31,6 +31,12 @@ for _name in special.__all__:
             case "polygamma":
                 n = d.int(0, 3)
                 return [k], lambda x: fn(n, x), None
+            case "gammainc" | "gammaincc" | "zeta":
+                size, dtype = d.size(k), d.dtype(FLOATS)
+                a = [d.new(size, dtype, positive=True), d.new(size, dtype, positive=True)]
+                return a, (lambda x, q: fn(x.detach() + 1.5, q)), None
+            case str() if "_polynomial_" in name:
+                return [k], calling(fn, d.int(-1, 9)), None
             case _:
                 return [k], calling(fn), None
 
@@ -38,6 +44,13 @@ for _name in special.__all__:
 
 TABLE["i0"], TABLE["polygamma"] = TABLE["special.i0"], TABLE["special.polygamma"]
 TABLE["mvlgamma"] = TABLE["special.multigammaln"]
+TABLE["igamma"], TABLE["igammac"] = TABLE["special.gammainc"], TABLE["special.gammaincc"]
+
+
+@entry("igamma_", "igammac_")
+def _(d: Draw) -> Drawn:
+    k = d.new(d.shape(d.int(1, 3)), d.dtype(FLOATS), positive=True)
+    return [k, d.like(k)], lambda a, x: a.detach().clone().igamma_(x.abs()) * 1, None
 
 
 # ---- kiln.fft

@@ -21,6 +21,7 @@ def main() -> None:
         "torch": torch.__version__,
         "optimisers": [cases.optimised(torch, *case, torch.float64) for case in cases.OPTIMISERS],
         "float32": [cases.optimised(torch, *case, torch.float32) for case in cases.OPTIMISERS],
+        "matrices": [cases.of_matrices(torch, *case, torch.float64) for case in cases.MATRICES],
         "LBFGS": [cases.valley(torch, options) for options in cases.LBFGS],
         "schedules": {name: cases.scheduled(torch, name) for name in cases.SCHEDULES},
     }

@@ -26,7 +26,9 @@ _CALL = re.compile(r"  %s(\d+) = call i32 @(\S+)\(")
 
 def counted(program: Program) -> tuple[Program, np.ndarray[Any, Any], list[str]]:
     """The program with counters: what it is then, where the cycles of each call are added up, and the calls' names."""
-    entry = program.modules[-1]
+    (symbol,), entry = program.entries, program.modules[-1]
+    if not isinstance(symbol, str):
+        raise ValueError(f"program {program.name} runs in a library: none of its kernels to count")
     lines: list[str] = []
     names: list[str] = []
     arena = program.slots[-1:] if program.arena_bytes else ()
@@ -51,17 +53,15 @@ def counted(program: Program) -> tuple[Program, np.ndarray[Any, Any], list[str]]
             f"  %counter{k} = getelementptr i64, ptr %counters, i64 {k}",
             f"  store i64 %spent{k}, ptr %counter{k}",
         ]
-    text = "\n".join([*lines, "declare i64 @llvm.readcyclecounter()", ""]).replace(
-        f"@{program.entry}(", f"@{program.entry}_counted("
-    )
-    name = f"{program.entry}_counted"
+    text = "\n".join([*lines, "declare i64 @llvm.readcyclecounter()", ""]).replace(f"@{symbol}(", f"@{symbol}_counted(")
+    name = f"{symbol}_counted"
     counters = np.zeros(max(1, len(names)), np.int64)
     held = Constant(counters)
     module = Module(name, text, (name,), entry.imports)
     made = replace(
         program,
         modules=(*program.modules[:-1], module),
-        entry=name,
+        entries=(name,),
         slots=(*program.slots[:slot], Slot("constant", len(program.constants)), *arena),
         constants=(*program.constants, held),
     )

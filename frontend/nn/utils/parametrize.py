@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from kiln.autograd import no_grad
 from kiln.base import MODES
-from kiln.errors import ArgumentError, CaptureError, InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.nn.containers import ModuleDict, ModuleList
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
@@ -99,7 +99,7 @@ def cached() -> Iterator[None]:
     captured function."""
     global _cache
     if MODES.recorder is not None:
-        raise CaptureError("cached() inside a captured function", fix="leave it out there")
+        MODES.recorder.reject("cached() inside a captured function", fix="leave it out there")
     outermost = _cache is None
     if outermost:
         _cache = {}

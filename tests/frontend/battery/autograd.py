@@ -562,3 +562,18 @@ def gradient_of_a_result_by_another(c: Any, see: Any) -> None:
     for n in range(3):
         h, y = g(vector(0.1 * n, 1, grad=True))
         see.attempt(lambda h=h, y=y: kiln.grad(y, h))
+
+
+@right(captures=1)
+def leaf_made_inside_and_its_gradient_returned(c: Any, see: Any) -> None:
+    w = linear()
+
+    def f(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        w(x).exp().sum().backward()
+        return x.grad
+
+    f = c(f)
+    for n in range(4):
+        w.zero_grad()
+        see(f(vector(n, 1)), w.weight.grad)

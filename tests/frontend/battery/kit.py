@@ -26,7 +26,8 @@ _numbers = itertools.count()
 
 @dataclass(frozen=True)
 class Program:
-    """One row of the battery. `expected`: "right" or "refused". `captures`: how many there may be at most in all (none:
+    """One row of the battery. `expected`: "right", "refused" with `fullgraph` (and else right), or "always refused".
+    `captures`: how many there may be at most in all (none:
     not looked at). `wrong`: what is known to be wrong about it."""
 
     name: str
@@ -43,9 +44,9 @@ class Table(list[Program]):
         """The compiled program does what the eager one does, with at most so many captures."""
         return self._entry("right", captures, wrong)
 
-    def refused(self, wrong: str = "") -> Callable[[Any], Any]:
-        """CaptureError, at the first call or a later one."""
-        return self._entry("refused", None, wrong)
+    def refused(self, wrong: str = "", always: bool = False) -> Callable[[Any], Any]:
+        """CaptureError, at the first call or a later one: with `fullgraph`, or always."""
+        return self._entry("always refused" if always else "refused", None, wrong)
 
     def _entry(self, expected: str, captures: int | None, wrong: str) -> Callable[[Any], Any]:
         def enter(function: Any) -> Any:
@@ -125,14 +126,14 @@ class Outcome:
         return sum(len(f.log) for f in self.functions)
 
 
-def run(program: Program, compiled: bool) -> Outcome:
+def run(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:
     """Run a program; what it raises is part of the outcome."""
     outcome = Outcome()
 
     def compile(function: Any) -> Any:
         if not compiled:
             return function
-        outcome.functions.append(kiln.compile(function))
+        outcome.functions.append(kiln.compile(function, fullgraph=fullgraph))
         return outcome.functions[-1]
 
     kiln.manual_seed(7)

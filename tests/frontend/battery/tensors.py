@@ -93,7 +93,7 @@ def parameter_or_tensor(c: Any, see: Any) -> None:
 
 @refused()
 def grad_fn_is_asked_for(c: Any, see: Any) -> None:
-    f = c(lambda x: (x * 2, x.grad_fn.name))
+    f = c(lambda x: (x * 2, x.grad_fn.name()))
     x = vector(1, grad=True)
     see(f(x * 2), f(x + 1), f(x.exp()))
 

@@ -95,7 +95,7 @@ def shape_error_caught_inside(c: Any, see: Any) -> None:
 def refusal_caught_inside(c: Any, see: Any) -> None:
     def f(x: Any) -> Any:
         try:
-            return x * x.sum().item()
+            return x * float(x.sum().numpy())
         except Exception:  # noqa: BLE001
             return x * 0
 
@@ -280,7 +280,7 @@ def warning_inside(c: Any, see: Any) -> None:
         see(c(m.f)(vector(1)))
 
 
-@refused()
+@refused(always=True)
 def frames_asked(c: Any, see: Any) -> None:
     m = module("import inspect\ndef f(x): return x * inspect.currentframe().f_back.f_locals.get('scale', 1.0)")
     f = c(m.f)
@@ -288,7 +288,7 @@ def frames_asked(c: Any, see: Any) -> None:
         see(f(vector(scale)))
 
 
-@refused()
+@refused(always=True)
 def stack_of_callers(c: Any, see: Any) -> None:
     m = module("import sys\ndef f(x): return x * sys._getframe(1).f_lineno")
     see(c(m.f)(vector(1)) * 0)
@@ -372,25 +372,33 @@ def thread_inside(c: Any, see: Any) -> None:
 # ---------------------------------------------------------------------------------- data-dependent
 
 
-@refused()
+@right(captures=2)
 def branch_on_data(c: Any, see: Any) -> None:
-    see(c(lambda x: x if x.sum() > 0 else -x)(vector(1)))
+    f = c(lambda x: x if x.sum() > 0 else -x)
+    for n in (1, -1, 2, -3, 0):
+        see(f(vector(n)))
 
 
-@refused()
+@right(captures=2)
 def data_as_index(c: Any, see: Any) -> None:
-    see(c(lambda x, n: x[int(n)])(vector(1, 2), kiln.tensor(1)))
+    f = c(lambda x, n: x[int(n)])
+    for n in (1, 0, 1, 0):
+        see(f(vector(1, 2), kiln.tensor(n)))
 
 
-@refused()
+@right(captures=2)
 def data_in_a_string(c: Any, see: Any) -> None:
-    see(c(lambda x: f"{x}")(vector(1)))
+    f = c(lambda x: f"{x}")
+    for n in (1, 2, 1, 2):
+        see(f(vector(n)))
 
 
-@refused()
+@right(captures=3)
 def tensor_in_a_list(c: Any, see: Any) -> None:
     xs = [vector(1), vector(2)]
-    see(c(lambda x: x in xs)(vector(2)))
+    f = c(lambda x: x in xs)
+    for n in (2, 1, 3, 2, 1):
+        see(f(vector(n)))
 
 
 @right()
@@ -410,9 +418,114 @@ def tensors_as_keys(c: Any, see: Any) -> None:
         see(f(x))
 
 
-@refused()
+@right(captures=2)
 def sorted_by_data(c: Any, see: Any) -> None:
-    see(c(lambda x, y: sorted([x, y])[0])(kiln.tensor(2.0), kiln.tensor(1.0)))
+    f = c(lambda x, y: sorted([x, y])[0] * 1)
+    for a, b in ((2.0, 1.0), (1.0, 2.0), (3.0, 0.0), (1.0, 1.0)):
+        see(f(kiln.tensor(a), kiln.tensor(b)))
+
+
+@right(captures=4)
+def loop_until_data_says_stop(c: Any, see: Any) -> None:
+    def f(x: Any) -> Any:
+        n = 0
+        while x.sum() < 10:
+            x, n = x * 2, n + 1
+        return x, n
+
+    f = c(f)
+    for n in (1, 3, 20, 1, 2, 30):
+        see(f(vector(n, n)))
+
+
+@right(captures=2)
+def branch_on_data_with_gradients(c: Any, see: Any) -> None:
+    w = vector(1, 2, grad=True)
+
+    def f(x: Any) -> Any:
+        y = x * w
+        return y.exp() if y.sum() > 0 else (y * x).sin()
+
+    f = c(f)
+    for n in (1, -1, 2, -2):
+        w.grad = None
+        x = vector(n, n)
+        f(x).sum().backward()
+        see(x, w.grad)
+
+
+@right(captures=4)
+def writes_before_and_after_a_branch_on_data(c: Any, see: Any) -> None:
+    total = vector(0, 0)
+
+    def f(x: Any) -> Any:
+        total.add_(x)
+        if total.sum() > 5:
+            total.zero_()
+            return x * 0
+        if x[0] > 1:
+            x.mul_(2)
+        return total + x
+
+    f = c(f)
+    for n in (1, 2, 1, 3, -4, 2, 1, 1, 2):
+        x = vector(n, n)
+        see(f(x), x, total)
+
+
+@right(captures=3)
+def random_numbers_around_a_branch_on_data(c: Any, see: Any) -> None:
+    def f(x: Any) -> Any:
+        noise = kiln.rand(2)
+        if noise[0] > 0.5:
+            return x + noise
+        return x - kiln.rand(2) if noise[1] > 0.5 else x * noise
+
+    f = c(f)
+    for n in range(12):
+        see(f(vector(n, 1)))
+
+
+@right()
+def exception_for_some_data(c: Any, see: Any) -> None:
+    def f(x: Any) -> Any:
+        if (x < 0).any():
+            raise ValueError(f"negative: {x.min().item()}")
+        return x.sqrt()
+
+    f = c(f)
+    for n in (1, -1, 4, -1, -2, 9):
+        see.attempt(f, vector(n))
+
+
+@right(captures=2)
+def gradient_taken_after_a_branch_on_data(c: Any, see: Any) -> None:
+    w = vector(1, 2, grad=True)
+
+    def step(x: Any) -> Any:
+        loss = (w * x).square().sum()
+        if loss > 3:
+            loss = loss * 0.5
+        loss.backward()
+        return loss.detach()
+
+    step = c(step)
+    for n in (1, 2, 0, 3):
+        w.grad = None
+        see(step(vector(n, n)), w.grad)
+
+
+@right(captures=2)
+def number_asked_for_twice(c: Any, see: Any) -> None:
+    def f(x: Any) -> Any:
+        s = x.sum()
+        a = 1 if s > 0 else 2
+        b = 10 if s > 0 else 20
+        return x * (a + b), a, b
+
+    f = c(f)
+    for n in (1, -1, 2, -2):
+        see(f(vector(n)))
 
 
 @refused()

@@ -402,4 +402,4 @@ def test_wrong_arguments() -> None:
 def test_inside_a_capture_it_is_refused() -> None:
     loader = D.DataLoader(Numbers(3))
     with pytest.raises(kiln.CaptureError):
-        kiln.compile(lambda: next(iter(loader))[1])()
+        kiln.compile(lambda: next(iter(loader))[1], fullgraph=True)()

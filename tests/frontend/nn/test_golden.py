@@ -151,9 +151,9 @@ def test_compiled_is_eager(name: str, dtype: str) -> None:
 
         call = whole
         if mode == "whole":
-            call = kiln.compile(whole)
+            call = kiln.compile(whole, fullgraph=True)
         elif mode == "forward":
-            compiled = kiln.compile(function)
+            compiled = kiln.compile(function, fullgraph=True)
             call = lambda *xs, compiled=compiled: step(compiled, list(xs))  # noqa: E731
         held: list[Any] = []
         refused = CASES[name][4].get("refused")

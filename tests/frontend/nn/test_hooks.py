@@ -122,7 +122,7 @@ def test_hooks_and_capture() -> None:
     layer = nn.Linear(2, 2)
     layer.register_forward_hook(_twice)
     x = kiln.randn(3, 2)
-    compiled = kiln.compile(layer)
+    compiled = kiln.compile(layer, fullgraph=True)
     for _ in range(2):
         assert compiled(x).tolist() == layer(x).tolist()
     layer.register_full_backward_hook(lambda m, gi, go: None)

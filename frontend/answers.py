@@ -1,0 +1,35 @@
+"""What a question about a tensor's data is about: functions from its elements to something small and hashable.
+
+A compiled call that comes to a question goes on as it did when the answer was the same (`tree.py`), so the less an
+answer says, the fewer ways there are.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from kiln.ir.halves import widened
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+
+
+def contents(data: Array) -> bytes:
+    """Everything."""
+    return data.tobytes()
+
+
+def truth(data: Array) -> bool:
+    """Whether the only element is not zero."""
+    return bool(widened(data).item())
+
+
+def ones(data: Array) -> int:
+    """How many elements are not zero."""
+    return int(np.count_nonzero(data))
+
+
+def extremes(data: Array) -> tuple[bytes, bytes] | None:
+    """The least and the largest element."""
+    return (data.min().tobytes(), data.max().tobytes()) if data.size else None

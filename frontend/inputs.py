@@ -1,0 +1,65 @@
+"""Where a warm call finds the tensors that a captured graph reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kiln.base import Layout, TensorBase
+from kiln.capture import Capture
+
+
+class Inputs:
+    """The inputs of a capture, in order: kept objects, arguments, and gradients of either. `positions`: of the tensor
+    arguments, by their ids in the capture."""
+
+    def __init__(self, capture: Capture, positions: Mapping[int, int]) -> None:
+        self.objects: list[Any] = []
+        self._arguments: list[tuple[int, int]] = []
+        self._gradients: list[tuple[int, Any, int | None, Layout, int]] = []
+        for n, (kind, t) in enumerate(capture.inputs):
+            self.objects.append(t if kind == "object" else None)
+            if kind == "argument":
+                self._arguments.append((n, positions[id(t)]))
+            elif kind == "grad":
+                owner = next(s.tensor for s in capture.grads.values() if s.before is t)
+                self._gradients.append((n, owner, positions.get(id(owner)), t._layout, t._flags))
+        self._guarded = [
+            (
+                slot.tensor,
+                positions.get(id(slot.tensor)),
+                slot.before is not None,
+                -1 if slot.before is None else positions.get(id(slot.before), -1),
+            )
+            for slot in capture.grads.values()
+            if slot.read and not capture.made(slot.tensor)
+        ]
+
+    def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
+        """The input tensors; None when gradients are not there (or are) as they were in the capture."""
+        for tensor, k, present, argument in self._guarded:
+            grad = (tensor if k is None else arguments[k])._grad
+            if (grad is not None) is not present:
+                return None
+            if present and argument != next((n for n, t in enumerate(arguments) if t is grad), -1):
+                return None  # an argument is that very gradient now, or no longer
+        return self.first(len(self.objects), arguments)
+
+    def first(self, count: int, arguments: Sequence[TensorBase]) -> list[Any] | None:
+        """The first `count` of them, as far as these alone can tell."""
+        inputs = self.objects[:count]
+        for n, k in self._arguments:
+            if n < count:
+                inputs[n] = arguments[k]
+        for n, owner, position, layout, flags in self._gradients:
+            if n < count:
+                grad = (owner if position is None else arguments[position])._grad
+                if grad is None or grad._layout is not layout or grad._flags != flags:
+                    return None
+                inputs[n] = grad
+        return inputs
+
+
+def strides_of(capture: Capture) -> list[tuple[int, ...] | None]:
+    """Strides of the inputs of a capture; None for contiguous ones."""
+    return [None if t._layout.contiguous else t._layout.strides for _, t in capture.inputs]

@@ -1,0 +1,59 @@
+"""A capture that lets go: where it would refuse, the call goes on eagerly, and is not compiled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Concatenate, ParamSpec, cast
+
+from kiln.base import MODES, TensorBase
+from kiln.capture import Capture
+from kiln.errors import CaptureError
+
+P = ParamSpec("P")
+
+
+def _unless_gone(
+    listen: Callable[Concatenate[LenientCapture, P], None],
+) -> Callable[Concatenate[LenientCapture, P], None]:
+    """What tensors report, up to the first refusal."""
+
+    @functools.wraps(listen)
+    def wrapped(self: LenientCapture, *args: P.args, **kwargs: P.kwargs) -> None:
+        if self.refused is None:
+            try:
+                listen(self, *args, **kwargs)
+            except CaptureError as refusal:
+                self.leave(refusal)
+
+    return cast("Callable[Concatenate[LenientCapture, P], None]", wrapped)
+
+
+class LenientCapture(Capture):
+    """See the module. `left` is called once, with the refusal, when the capture lets go."""
+
+    def __init__(
+        self, name: str, arguments: Sequence[TensorBase], reachable: dict[int, TensorBase], left: Callable[[], None]
+    ) -> None:
+        super().__init__(name, arguments, reachable)
+        self._left = left
+
+    def leave(self, refusal: CaptureError) -> None:
+        """Stop listening; the call goes on."""
+        if self.refused is None:
+            self.refused = refusal
+        MODES.recorder = None
+        self._left()
+
+    record = _unless_gone(Capture.record)
+    record_write = _unless_gone(Capture.record_write)
+    forbid = _unless_gone(Capture.forbid)
+    ask = _unless_gone(Capture.ask)
+    reject = _unless_gone(Capture.reject)
+    grad_read = _unless_gone(Capture.grad_read)
+    grad_write = _unless_gone(Capture.grad_write)
+    hook = _unless_gone(Capture.hook)
+    change = _unless_gone(Capture.change)
+    pass_on = _unless_gone(Capture.pass_on)
+    walk = _unless_gone(Capture.walk)
+    depend = _unless_gone(Capture.depend)

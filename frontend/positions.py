@@ -1,0 +1,69 @@
+"""Where elements are that are not zero. How many there are is data, so the size of the result is.
+
+Eagerly they are found on the host. A capture is asked only for the count, and finds them by ops of the graph.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kiln.answers import ones
+from kiln.base import MODES
+from kiln.ir import types as T
+from kiln.ir.ops.base import OPS
+from kiln.promotion import apply, cast_to, full_like_number
+
+if TYPE_CHECKING:
+    from kiln.tensor import Tensor
+
+
+def host_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor that owns a host result."""
+    from kiln.creation import from_numpy  # lies above `tensor`, which lies above this file
+
+    return from_numpy(np.array(array, order="C"))
+
+
+def counters(n: int) -> Tensor:
+    """0, 1, ..., n - 1 as int64."""
+    from kiln.creation import arange
+
+    return arange(n)
+
+
+def flat_positions(flags: Tensor, what: str) -> Tensor:
+    """Where a contiguous bool tensor holds, ascending, as int64 positions in row-major order. `what` asks for it."""
+    data = flags._read(what, ones)
+    if MODES.recorder is None:
+        return host_tensor(np.flatnonzero(data))
+    count = ones(data)
+    line = apply(OPS["reshape"], flags, shape=(flags.numel(),))
+    return compressed(line, counters(flags.numel()), count)
+
+
+def compressed(flags: Tensor, values: Tensor, count: int) -> Tensor:
+    """The int64 `values` [n] where `flags` [n] hold, of which there are `count`."""
+    minus_one = full_like_number(values, T.int64, -1, values.shape)
+    place = apply(OPS["add"], apply(OPS["cumsum"], cast_to(flags, T.int64), dim=0, reverse=False), minus_one)
+    last = full_like_number(values, T.int64, count, values.shape)
+    spread = apply(OPS["where"], flags, place, last)  # what is not wanted goes behind the end
+    room = full_like_number(values, T.int64, 0, (count + 1,))
+    made = apply(OPS["scatter"], room, values, spread, at=(0,), place=(-1,), wrap=False)
+    return made[:count]
+
+
+def positions(flags: Tensor, what: str) -> list[Tensor]:
+    """The indices of a bool tensor's ones along each dimension (of one element: along one), row-major."""
+    shape = flags.shape or (1,)
+    if MODES.recorder is None:
+        data = flags._read(what, ones)
+        return [host_tensor(p) for p in np.nonzero(np.atleast_1d(data))]
+    rest = flat_positions(flags, what)
+    found: list[Tensor] = []
+    for n in reversed(shape):
+        size = full_like_number(rest, T.int64, max(n, 1), rest.shape)
+        found.append(apply(OPS["remainder_int"], rest, size))
+        rest = apply(OPS["floor_divide_int"], rest, size)
+    return found[::-1]

@@ -1,0 +1,79 @@
+"""Why a call of a compiled function is captured again: which argument differs, and where."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kiln.base import READONLY, REQUIRES_GRAD
+from kiln.pytree import Tree
+
+
+def leaf_names(function: Callable[..., Any], tree: Tree) -> list[str]:
+    """What the leaves of (args, kwargs), nested like `tree`, are called: `x`, `batch['image']`, `pair[0]`."""
+    positional, named = tree.children
+    names: list[str] = []
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a callable of C that has none
+        parameters = []
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+    for k, child in enumerate(positional.children):
+        names += _paths(child, plain[k] if k < len(plain) else f"{rest}[{k - len(plain)}]")
+    for key, child in zip(named.keys, named.children, strict=True):
+        names += _paths(child, str(key))
+    return names
+
+
+def _paths(tree: Tree, path: str) -> Iterator[str]:
+    if tree.kind is None:
+        yield path
+        return
+    for k, child in enumerate(tree.children):
+        if not tree.keys:
+            yield from _paths(child, f"{path}[{k}]")
+        elif tree.kind is dict:
+            yield from _paths(child, f"{path}[{tree.keys[k]!r}]")
+        else:
+            yield from _paths(child, f"{path}.{tree.keys[k]}")
+
+
+def difference(function: Callable[..., Any], known: tuple[Any, ...], key: tuple[Any, ...]) -> str:
+    """What tells a call's signature from a known one."""
+    if known[0] != key[0]:
+        return "the arguments have another structure"
+    names = leaf_names(function, key[0])
+    for name, a, b in zip(names, known[3:], key[3:], strict=True):
+        if a != b:
+            return _leaf(name, a, b)
+    return "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
+
+
+def _leaf(name: str, known: Any, now: Any) -> str:
+    if _is_tensor(known) and _is_tensor(now):
+        before, after = known[0].ttype, now[0].ttype
+        if before.dtype is after.dtype and len(before.shape) == len(after.shape) and before.shape != after.shape:
+            d = next(d for d, (m, n) in enumerate(zip(before.shape, after.shape, strict=True)) if m != n)
+            return f"dimension {d} of {name} is {after.shape[d]}, known was {before.shape[d]}"
+    return f"{name} is {told(now)}, known was {told(known)}"
+
+
+def _is_tensor(part: Any) -> bool:
+    return isinstance(part, tuple) and len(part) == 7
+
+
+def told(part: Any) -> str:
+    """A part of a signature in words."""
+    if _is_tensor(part):
+        layout, flags, leaf = part[:3]
+        words = f"{layout.ttype} with strides {list(layout.strides)}"
+        if flags & REQUIRES_GRAD:
+            words += ", requires grad" if leaf else ", computed with gradients"
+        return words + (", read-only" if flags & READONLY else "")
+    if isinstance(part, tuple) and len(part) == 2:
+        return f"{part[0].__name__} {part[1]}"
+    if isinstance(part, tuple):
+        return f"another {part[0].__name__}"
+    return "another object"

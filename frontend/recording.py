@@ -1,0 +1,136 @@
+"""One real call of a function under a capture, and what came of it: the end of a way through a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from operator import is_
+from typing import Any, NamedTuple
+
+from kiln.capture import Capture
+from kiln.errors import CaptureError, GradError
+from kiln.lenient import LenientCapture
+from kiln.pytree import flatten
+from kiln.reach import Reached
+from kiln.region import Region
+from kiln.signature import modes, signature
+from kiln.tree import Eager
+from kiln.world import Audit
+
+
+class Call(NamedTuple):
+    """A call, and what `signature` says of it."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    keep: tuple[int, ...]
+    key: tuple[Any, ...]
+    tensors: list[Any]
+    objects: list[Any]
+
+
+class StateChanged(CaptureError):
+    """The call changed Python state; the next one may not (what is made once is there then)."""
+
+
+class Recording:
+    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
+
+    `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
+    is None if the call changed Python state. `answers`: whether questions about data are allowed."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Any], reached: Reached, call: Call, strict: bool, answers: bool
+    ) -> None:
+        self.name = name
+        self._function = function
+        self._reached = reached
+        self._call = call
+        self._strict = strict
+        self.error: CaptureError | GradError | None = None
+        self.end: Region | Eager | None = None
+        guards = reached.guards
+        if strict:
+            self.capture = Capture(name, call.tensors, guards.tensors)
+            self._audit = Audit(reached.code, reached.dormant)
+        else:
+            lenient = LenientCapture(name, call.tensors, guards.tensors, self._stop)
+            self.capture = lenient
+            self._audit = Audit(reached.code, reached.dormant, lenient.leave)
+        self.capture.answers = answers
+
+    def _stop(self) -> None:
+        self._audit.stop()
+
+    def run(self) -> Any:
+        """The function's result."""
+        call, capture = self._call, self.capture
+        containers: list[Any] = []
+        before = flatten((call.args, call.kwargs), containers, call.keep)[0]
+        with capture:
+            try:
+                with self._audit:
+                    returned = self._function(*call.args, **call.kwargs)
+            except Exception:
+                self._look_for_refusal()
+                raise
+            if not self._look_for_refusal():
+                try:
+                    self._check(before)
+                    _check_containers(returned, containers, self._reached.seen)
+                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                except (CaptureError, GradError) as error:
+                    self._fail(error)
+        return returned
+
+    def _look_for_refusal(self) -> bool:
+        """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
+        outside a capture. Raised if that is so."""
+        refused = self._audit.refused or self.capture.refused
+        if refused is None:
+            return False
+        if self._audit.hopeless:
+            raise refused
+        self._fail(refused)
+        return True
+
+    def _fail(self, error: CaptureError | GradError) -> None:
+        if self._strict:
+            raise error
+        self.error = error
+        if not isinstance(error, StateChanged):
+            self.end = Eager(self.capture, self._call.tensors)
+
+    def _check(self, before: Sequence[Any]) -> None:
+        """CaptureError when the call changed Python state."""
+        call, guards = self._call, self._reached.guards
+        for path, read in self.capture.reads:
+            guards.referent(path, read)
+        if not self.capture.differentiated and not self.capture.queries:
+            self._reached.no_gradients()
+        changed = guards.broken()
+        after = flatten((call.args, call.kwargs), keep=call.keep)[0]
+        now = signature(call.keep, call.args, call.kwargs)[0]
+        if not all(map(is_, before, after)) or (now[0], *now[2:]) != (call.key[0], *call.key[2:]):
+            changed = "an argument: its items, its contents, or whether it requires a gradient"
+        if changed:
+            raise StateChanged(
+                f"the call changed Python state: {changed}; a compiled call could not repeat that",
+                fix="keep what changes in tensors (and change them in place), or move it out of the function",
+            )
+        if modes() != call.key[1]:
+            raise CaptureError(
+                "the call left gradients, inference mode or the default dtype changed", fix="use a with block"
+            )
+
+
+def _check_containers(returned: Any, given: Sequence[Any], owned: Container[int]) -> None:
+    """Refuse a returned list or dict that was there before: a warm call makes new ones."""
+    before = set(map(id, given))
+    found: list[Any] = []
+    flatten(returned, found, owned)
+    for x in found:
+        if id(x) in before or id(x) in owned:
+            raise CaptureError(
+                f"the call returned a {type(x).__name__} that it was given or found outside",
+                fix="return a new one, or its items",
+            )

@@ -1,0 +1,22 @@
+"""What became of the calls of a compiled function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Tally:
+    """How many calls were `compiled` (one program), `decided` (they went through decisions on tensor data to one),
+    `captured` (run for real, and recorded), and `eager`; and why the captures, and the eager calls."""
+
+    compiled: int = 0
+    decided: int = 0
+    captured: int = 0
+    eager: int = 0
+    captures: tuple[str, ...] = ()
+    refusals: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        counts = f"{self.compiled} compiled, {self.decided} decided, {self.captured} captured, {self.eager} eager"
+        return "\n".join([counts, *(f"captured: {why}" for why in self.captures), *self.refusals])
