@@ -16,7 +16,7 @@ from typing import Any
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import TensorBase
 from kiln.capture import current
-from kiln.control_nodes import ended, passed, slices
+from kiln.control_nodes import ended, parted, passed, slices
 from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.ir.types import TensorType, bool_
 from kiln.pytree import Tree, flatten, unflatten
@@ -127,15 +127,15 @@ def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | No
     parts = [slices(x) for x in sliced]
     made: list[list[Any]] = [[]] * count
     y_form, y_types = _shape_of_y(name, f, state, form, sliced, shape) if count == 0 else (None, [])
-    for turn, k in enumerate(reversed(range(count)) if reverse else range(count)):
+    for k in reversed(range(count)) if reverse else range(count):
         carry, y = pair(name, f(form.build(state), shape.build([part[k] for part in parts])))
         made[k], found = form_of(y)
         tensors(name, "y", made[k], found)
         if y_form is None:
             y_form, y_types = found, [y.ttype for y in made[k]]
         agreeing(name, "the second result of f is", made[k], found, y_types, y_form)
-        new = agreeing(name, "the first result of f is", *form_of(carry), types, form)
-        state = new if turn == count - 1 else passed(new)
+        state = passed(agreeing(name, "the first result of f is", *form_of(carry), types, form))
+        made[k] = parted(made[k])
     assert y_form is not None
     stacks = [[row[n] for row in made] for n in range(len(y_types))]
     results = ended(stacks, state, y_types)
