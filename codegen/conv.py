@@ -13,7 +13,8 @@ of consecutive k that do exist, with the place of the first x. From the inside o
   back into the order of the images, turning blocks in registers.
 
 `kiln_conv_<dtype>` convolves, forwards or transposed; `kiln_conv_weight_<dtype>` computes the gradient by the weights:
-there the rows of a tile are channels of x, k is a position, and the gradient is what is packed.
+there the rows of a tile are channels of x, k is a position, and the gradient is what is packed (`conv_weight.py`); of
+few channels, pairs of channel and tap (`conv_few.py`).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Weight:
         buffers = [self.family.memory(n) for n in ("x", "g", "out")]
         scalars = variables(self.SCALARS)
         (channels,) = (v for v in scalars if v.name == "channels")
-        given = (*((b, L.index(0)) for b in buffers), *scalars)
+        given: tuple[tuple[Buffer, Expr] | Expr, ...] = (*((b, L.index(0)) for b in buffers), *scalars)
         either = If(few.worth(channels), (Invoke(few.stem, given),), (Invoke(f"{self.stem}_many", given),))
         return Kernel(self.stem, (*buffers, *scalars), (either,))
 
@@ -100,8 +100,9 @@ class Weight:
         zero = L.index(0)
         spots = family.numbers("spots", 2 * family.rows, "stack")
         names.add(Alloc(spots))
-        for r, place in enumerate(places):
-            names.add(Store(spots, (L.index(2 * r),), place), Store(spots, (L.index(2 * r + 1),), L.index(r)))
+        for number, place in enumerate(places):
+            spot = L.index(2 * number)
+            names.add(Store(spots, (spot,), place), Store(spots, (spot + 1,), L.index(number)))
         where = ((x, x_at), (packed, w_at), (c, zero), (tables, L.mul(tap, room)), (spots, zero))
         x_step = L.mul(s["stride_w"], s["x_w"])
         narrow = L.apply("eq", pitch, L.index(family.lanes))

@@ -72,8 +72,11 @@ if TYPE_CHECKING:
     from kiln.control import while_loop as while_loop
     from kiln.convolution import conv1d as conv1d
     from kiln.convolution import conv2d as conv2d
+    from kiln.convolution import conv3d as conv3d
+    from kiln.convolution import conv_tbc as conv_tbc
     from kiln.convolution import conv_transpose1d as conv_transpose1d
     from kiln.convolution import conv_transpose2d as conv_transpose2d
+    from kiln.convolution import conv_transpose3d as conv_transpose3d
     from kiln.copies import *  # noqa: F403
     from kiln.creation import arange as arange
     from kiln.creation import as_tensor as as_tensor
@@ -98,6 +101,8 @@ if TYPE_CHECKING:
     from kiln.cumulative import logcumsumexp as logcumsumexp
     from kiln.cumulative import trapezoid as trapezoid
     from kiln.cumulative import trapezoid as trapz
+    from kiln.debugging import bisect as bisect
+    from kiln.debugging import debug as debug
     from kiln.device import device as device
     from kiln.differences import frexp as frexp
     from kiln.differences import gradient as gradient
@@ -121,6 +126,7 @@ if TYPE_CHECKING:
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
+    from kiln.errors import TransformError as TransformError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
     from kiln.factorizations import cholesky_ as cholesky
@@ -250,6 +256,8 @@ if TYPE_CHECKING:
     from kiln.jit import compile as compile
     from kiln.legacy import *  # noqa: F403
     from kiln.linalg import vander_ as vander
+    from kiln.lowrank import pca_lowrank as pca_lowrank
+    from kiln.lowrank import svd_lowrank as svd_lowrank
     from kiln.maths import acos as acos
     from kiln.maths import acos as arccos
     from kiln.maths import acosh as acosh
@@ -331,6 +339,8 @@ if TYPE_CHECKING:
     from kiln.movement import vsplit as vsplit
     from kiln.movement import vstack as row_stack
     from kiln.movement import vstack as vstack
+    from kiln.overriding import DisableTorchFunction as DisableTorchFunction
+    from kiln.overriding import DisableTorchFunctionSubclass as DisableTorchFunctionSubclass
     from kiln.padding import channel_shuffle as channel_shuffle
     from kiln.padding import pixel_shuffle as pixel_shuffle
     from kiln.padding import pixel_unshuffle as pixel_unshuffle
@@ -378,9 +388,12 @@ if TYPE_CHECKING:
     from kiln.pointwise import trunc as fix
     from kiln.pointwise import trunc as trunc
     from kiln.pooling import adaptive_avg_pool1d as adaptive_avg_pool1d
+    from kiln.pooling import adaptive_max_pool1d_with_indices as adaptive_max_pool1d
     from kiln.pooling import avg_pool1d as avg_pool1d
     from kiln.pooling import max_pool1d as max_pool1d
+    from kiln.pooling import max_pool1d_with_indices as max_pool1d_with_indices
     from kiln.pooling import max_pool2d as max_pool2d
+    from kiln.pooling import max_pool3d as max_pool3d
     from kiln.printing import set_printoptions as set_printoptions
     from kiln.promotion import can_cast as can_cast
     from kiln.promotion import get_default_dtype as get_default_dtype
@@ -424,8 +437,16 @@ if TYPE_CHECKING:
     from kiln.reductions import std_mean as std_mean
     from kiln.reductions import var as var
     from kiln.reductions import var_mean as var_mean
+    from kiln.removed import eig as eig
+    from kiln.removed import lstsq as lstsq
+    from kiln.removed import matrix_rank as matrix_rank
+    from kiln.removed import solve as solve
+    from kiln.removed import symeig as symeig
     from kiln.runtime.threads import get_num_threads as get_num_threads
     from kiln.runtime.threads import set_num_threads as set_num_threads
+    from kiln.segments import binomial as binomial
+    from kiln.segments import histogramdd as histogramdd
+    from kiln.segments import segment_reduce as segment_reduce
     from kiln.selection import broadcast_shapes as broadcast_shapes
     from kiln.selection import combinations as combinations
     from kiln.selection import diagonal_scatter as diagonal_scatter
@@ -484,7 +505,7 @@ if TYPE_CHECKING:
     from kiln.systems import slogdet as slogdet
     from kiln.systems import triangular_solve as triangular_solve
     from kiln.tensor import Tensor as Tensor
-    from kiln.transforms import vmap as vmap
+    from kiln.vmap import vmap as vmap
     from kiln.windows import bartlett_window as bartlett_window
     from kiln.windows import blackman_window as blackman_window
     from kiln.windows import hamming_window as hamming_window
@@ -509,43 +530,44 @@ _NAMES = {
     "kiln.contraction": (
         "addbmm addmm addmv addr baddbmm bmm chain_matmul cross dot einsum ger inner kron mv outer tensordot vdot"
     ),
-    "kiln.convolution": "conv1d conv2d conv_transpose1d conv_transpose2d",
     "kiln.copies": (
         "alias_copy as_strided_copy as_strided_scatter detach_copy diagonal_copy empty_permuted expand_copy fill "
         "narrow_copy nonzero_static permute_copy range rsub scalar_tensor select_copy slice_copy split_copy "
         "split_with_sizes_copy squeeze_copy t_copy transpose_copy unbind_copy unfold_copy unsafe_chunk "
         "unsafe_split unsafe_split_with_sizes unsqueeze_copy view_as_complex_copy view_as_real_copy view_copy"
     ),
+    "kiln.convolution": "conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d",
     "kiln.creation": (
         "arange as_tensor asarray=as_tensor empty empty_like eye from_numpy full full_like ones ones_like "
         "tensor zeros zeros_like"
     ),
     "kiln.cumulative": "cummax cummin cumprod cumsum cumulative_trapezoid diff logcumsumexp trapezoid trapz=trapezoid",
     "kiln.device": "device",
+    "kiln.debugging": "bisect debug",
     "kiln.differences": "frexp gradient",
     "kiln.distances": "cdist pdist renorm",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError WorkerError"
+        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError TransformError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
     "kiln.flat": (
-        "adaptive_max_pool1d alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
+        "alpha_dropout alpha_dropout_ batch_norm bilinear binary_cross_entropy_with_logits "
         "celu celu_ constant_pad_nd cosine_embedding_loss cosine_similarity ctc_loss dropout dropout_ embedding "
         "feature_alpha_dropout feature_alpha_dropout_ feature_dropout feature_dropout_ frobenius_norm group_norm "
         "gru_cell hardshrink hinge_embedding_loss instance_norm kl_div layer_norm lstm_cell margin_ranking_loss "
-        "max_pool1d_with_indices nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
+        "norm_except_dim nuclear_norm pairwise_distance poisson_nll_loss prelu rms_norm rnn_relu_cell "
         "rnn_tanh_cell rrelu rrelu_ selu selu_ threshold threshold_ triplet_margin_loss"
     ),
     "kiln.free": (
         "abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ as_strided_ asin_ asinh_ "
         "atan_ atanh_ ceil_ clamp_ clamp_max_ clamp_min_ clip_ conj_physical_ cos_ cosh_ deg2rad_ detach detach_ "
-        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ get_device index_put_ is_inference is_nonzero "
-        "is_same_size is_signed ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ "
-        "reciprocal_ relu_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ "
-        "xlogy_ zero_"
+        "erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ gcd_ get_device i0_ index_put_ is_inference "
+        "is_nonzero is_same_size is_signed lcm_ ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ "
+        "rad2deg_ reciprocal_ relu_ resize_as_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ "
+        "trunc_ xlogy_ zero_"
     ),
     "kiln.functional": (
         "abs add all amax amin any argmax argmin bitwise_and bitwise_not bitwise_or bitwise_xor cat clamp "
@@ -572,6 +594,7 @@ _NAMES = {
         "ShortTensor set_default_tensor_type typename"
     ),
     "kiln.linalg": "vander=vander_",
+    "kiln.lowrank": "pca_lowrank svd_lowrank",
     "kiln.maths": (
         "acos acosh arccos=acos arccosh=acosh arcsin=asin arcsinh=asinh arctan2=atan2 arctan=atan "
         "arctanh=atanh asin asinh atan atan2 atanh cosh deg2rad digamma erfc erfinv exp2 expm1 hypot lgamma "
@@ -584,6 +607,7 @@ _NAMES = {
         "row_stack=vstack select split swapaxes swapdims tensor_split tile trace tril triu unbind unflatten "
         "vsplit vstack"
     ),
+    "kiln.overriding": "DisableTorchFunction DisableTorchFunctionSubclass",
     "kiln.padding": "channel_shuffle pixel_shuffle pixel_unshuffle",
     "kiln.pointwise": (
         "absolute addcdiv addcmul allclose bitwise_left_shift bitwise_right_shift ceil clamp_max clamp_min "
@@ -591,7 +615,10 @@ _NAMES = {
         "isclose isfinite isinf isnan isneginf isposinf isreal ldexp lerp logical_xor multiply nan_to_num "
         "negative nextafter positive remainder round sign signbit subtract trunc"
     ),
-    "kiln.pooling": "adaptive_avg_pool1d avg_pool1d max_pool1d max_pool2d",
+    "kiln.pooling": (
+        "adaptive_avg_pool1d adaptive_max_pool1d=adaptive_max_pool1d_with_indices avg_pool1d max_pool1d "
+        "max_pool1d_with_indices max_pool2d max_pool3d"
+    ),
     "kiln.printing": "set_printoptions",
     "kiln.promotion": "can_cast get_default_dtype promote_types result_type set_default_dtype",
     "kiln.random": (
@@ -602,7 +629,9 @@ _NAMES = {
     "kiln.reductions": (
         "aminmax count_nonzero dist logsumexp median mode nanmean nanmedian nansum norm prod std std_mean var var_mean"
     ),
+    "kiln.removed": "eig lstsq matrix_rank solve symeig",
     "kiln.runtime.threads": "get_num_threads set_num_threads",
+    "kiln.segments": "binomial histogramdd segment_reduce",
     "kiln.selection": (
         "broadcast_shapes combinations diagonal_scatter histogram isin select_scatter slice_scatter "
         "split_with_sizes unravel_index"
@@ -624,8 +653,8 @@ _NAMES = {
         "pinverse slogdet triangular_solve"
     ),
     "kiln.tensor": "Tensor",
-    "kiln.transforms": "vmap",
     "kiln.windows": "bartlett_window blackman_window hamming_window hann_window kaiser_window",
+    "kiln.vmap": "vmap",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
 `tests/test_api.py` holds this table against TYPE_CHECKING's."""
@@ -647,6 +676,7 @@ _MODULES = frozenset(
         "nn",
         "optim",
         "data",
+        "distributions",
         "utils",
         "jit",
         "autograd",
@@ -656,6 +686,7 @@ _MODULES = frozenset(
         "cuda",
         "linalg",
         "overrides",
+        "testing",
         "version",
         "fft",
         "signal",

@@ -17,7 +17,7 @@ from kiln.errors import DTypeError, InvalidValueError, ShapeError
 from kiln.inplace import copy_
 from kiln.ir.ops.base import OPS
 from kiln.maths import expm1, log1p
-from kiln.promotion import apply, in_float32, tensor_arg
+from kiln.promotion import apply, cast_to, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -45,8 +45,18 @@ _SELU_ALPHA = 1.6732632423543772848170429916717
 _SELU_SCALE = 1.0507009873554804934193349852946
 
 
+_WHOLE = frozenset({"hardtanh", "relu6", "threshold"})
+"""What takes integers as they are."""
+_WIDENED = frozenset({"softsign", "tanhshrink"})
+"""What takes integers as floats of the default type."""
+
+
 def _float_arg(name: str, x: object) -> Tensor:
     t = tensor_arg(name, x)
+    if t.dtype.is_integer and name in _WHOLE:
+        return t
+    if t.dtype.is_integer and name in _WIDENED:
+        return cast_to(t, MODES.default_dtype)
     if t.dtype.kind != "float" and not (t.dtype.is_complex and name in ("silu", "tanhshrink")):
         raise DTypeError(f"is not defined for {t.dtype}", op=name, operands=[t.ttype], fix="convert it with float()")
     return t
@@ -139,9 +149,17 @@ def prelu(input: TensorBase, weight: TensorBase) -> Tensor:
     return F.where(F.gt(input, 0.0), input, F.mul(input, w))
 
 
+def _limit(x: TensorBase, number: float) -> float:
+    return int(number) if x.dtype.is_integer else number
+
+
 @_activation
 def hardtanh(input: TensorBase, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """input brought between min_val and max_val; the derivative is 0 at and beyond them."""
+    """input brought between min_val and max_val; the derivative is 0 at and beyond them. Of integers these are rounded
+    towards 0."""
+    min_val, max_val = _limit(input, min_val), _limit(input, max_val)
+    if input.dtype.kind == "uint" and min_val < 0:
+        raise InvalidValueError(f"min_val {min_val} is negative", op="hardtanh", operands=[input.ttype])
     if min_val > max_val:
         raise InvalidValueError(f"min_val {min_val} lies above max_val {max_val}", op="hardtanh")
     above = F.where(F.ge(input, max_val), max_val, input)
@@ -197,8 +215,8 @@ def softsign(input: TensorBase) -> Tensor:
 
 @_activation
 def threshold(input: TensorBase, threshold: float, value: float, inplace: bool = False) -> Tensor:
-    """input where it exceeds `threshold`, else `value`."""
-    return F.where(F.le(input, threshold), value, input)
+    """input where it exceeds `threshold`, else `value`; of integers both are rounded towards 0."""
+    return F.where(F.le(input, _limit(input, threshold)), _limit(input, value), input)
 
 
 def softmin(input: TensorBase, dim: int = -1, dtype: Any = None) -> Tensor:

@@ -33,6 +33,10 @@ HOOKED: Final = 4
 """Flag: a leaf with hooks on its gradient, in the slot `_hooks`."""
 RETAINS: Final = 8
 """Flag: not a leaf, but keeps its gradient."""
+LAYERED: Final = 16
+"""Flag: stands for more than it shows (`kiln.layers`): `_ptr` is no address."""
+SPENT: Final = 32
+"""Flag: a leaf made by a transform whose function has returned (`kiln.transforms`): no history that counts."""
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
@@ -85,6 +89,26 @@ def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | N
         if len(_LAYOUTS) >= _MAX_LAYOUTS:
             _LAYOUTS.clear()
         found = _LAYOUTS.setdefault(key, Layout(*key))
+    return found
+
+
+class LayeredLayout(Layout):
+    """dtype and shape that a layered tensor shows (`kiln.layers`). None of them is a plain tensor's layout, so whatever
+    is looked up by layouts is not confused."""
+
+    __slots__ = ()
+
+
+_LAYERED: dict[tuple[DType, tuple[int, ...]], LayeredLayout] = {}
+
+
+def layered_layout(dtype: DType, shape: tuple[int, ...]) -> LayeredLayout:
+    """The interned layout of layered tensors."""
+    found = _LAYERED.get((dtype, shape))
+    if found is None:
+        if len(_LAYERED) >= _MAX_LAYOUTS:
+            _LAYERED.clear()
+        found = _LAYERED.setdefault((dtype, shape), LayeredLayout(dtype, shape, contiguous_strides(shape)))
     return found
 
 
@@ -143,6 +167,9 @@ class Modes(threading.local):
     grad_enabled: bool = True
     inference: bool = False
     recorder: Recorder | None = None
+    compiling: bool = True
+    layers: tuple[Any, ...] = ()
+    """The transforms whose functions run now, outermost first (`kiln.layers`)."""
     default_dtype: DType = float32
 
 
@@ -179,7 +206,7 @@ class TensorBase:
 
     _ptr     address of the first element
     _layout  dtype, shape and strides: an interned `Layout`
-    _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS
+    _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS, LAYERED, SPENT
     _node    the tape node that produced this tensor, None for leaves
     _index   which result of that node
     _buffer  the memory, with the version that counts in-place writes

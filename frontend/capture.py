@@ -21,7 +21,7 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
@@ -163,6 +163,10 @@ class Capture:
         at = (self.builder.count, len(self.inputs))
         self.queries.append(Query(value, answer, fold, what, user_location(), *at))
 
+    def give_up(self, refusal: CaptureError) -> None:
+        """What was refused stays refused."""
+        raise refusal
+
     def reject(self, message: str, fix: str) -> None:
         """Something that no compiled call could repeat is about to happen."""
         self.refuse(message, fix=fix)
@@ -170,13 +174,13 @@ class Capture:
     def grad_read(self, tensor: TensorBase) -> None:
         """`.grad` is read: the gradient from before becomes an input when it is used."""
         slot = self._slot(tensor)
-        if not slot.written and not slot.read:
+        if not slot.written and not slot.read and not tensor._flags & LAYERED:
             slot.read, slot.before = True, tensor._grad
 
     def grad_write(self, tensor: TensorBase, grad: TensorBase | None) -> None:
         """`.grad` was set."""
         slot = self._slot(tensor)
-        slot.written, slot.final = True, grad
+        slot.written, slot.final = not tensor._flags & LAYERED, grad
 
     def hook(self, tensor: TensorBase, what: str) -> None:
         """A hook for the gradient of `tensor`: of one from outside it would last beyond the call; of one made here it
@@ -187,7 +191,7 @@ class Capture:
 
     def change(self, tensor: TensorBase, what: str) -> None:
         """`tensor` changes in ways that only tensors of the call's own may."""
-        if not self.made(tensor):
+        if not self.made(tensor) and not tensor._flags & LAYERED:
             self.refuse(
                 f"{what} on a tensor from outside; a compiled call would not repeat it",
                 operands=[tensor.ttype],

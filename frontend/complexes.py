@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from kiln import functional as F
 from kiln import pointwise as P
-from kiln.base import TensorBase
+from kiln.base import LAYERED, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
@@ -77,6 +77,8 @@ def view_as_complex(input: TensorBase) -> Tensor:
     op = OPS["view_as_complex"]
     assert op.view is not None
     pairs = op.view(x.shape, x._layout.strides, 0, {}) is not None
+    if x._flags & LAYERED:  # what is inside is copied where it must be
+        return apply(op, x)
     if not pairs or (x._ptr - x._buffer.ptr) % x.dtype.paired.itemsize:
         raise InvalidValueError(
             "the last stride must be 1, the others and the storage offset even",

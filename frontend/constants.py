@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from typing import Any, Final, SupportsIndex
+from typing import Any, Final, SupportsIndex, overload
 
 from kiln.errors import ArgumentError
 
@@ -44,6 +44,10 @@ class Size(tuple[int, ...]):
     def __repr__(self) -> str:
         return f"kiln.Size({list(self)})"
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> Size: ...
     def __getitem__(self, index: Any) -> Any:
         found = _item(self, index)
         return tuple.__new__(Size, found) if found.__class__ is tuple else found

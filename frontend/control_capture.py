@@ -20,7 +20,6 @@ from kiln.errors import ArgumentError, CaptureError
 from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Value
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import TensorType
-from kiln.lenient import LenientCapture
 from kiln.location import user_location
 from kiln.pytree import flatten, unflatten
 from kiln.sketch import Sketch
@@ -287,13 +286,11 @@ def staged(capture: Capture, make: Callable[..., Any], *of: Any) -> list[Any]:
     """[make(capture, *of)]; nothing where that is refused, by a capture that lets go: then the call goes on eagerly."""
     try:
         return [make(capture, *of)]
+    except StateChanged:
+        raise
     except CaptureError as refusal:
-        if not isinstance(capture, LenientCapture):
-            capture.refused = capture.refused or refusal
-            raise
-        if isinstance(refusal, StateChanged):
-            raise
-        capture.leave(refusal)
+        capture.refused = capture.refused or refusal
+        capture.give_up(refusal)  # raises, or lets the call go on eagerly
         return []
 
 

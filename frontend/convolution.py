@@ -1,6 +1,7 @@
 """Convolutions and their transposes, and the patches that they see: compositions over `ir/ops/conv.py`.
 
-A convolution over a line is one over images of one row. The bias is added to the finished sums.
+A convolution over a line is one over images of one row; one over volumes is composed in `kiln.volumes`. The bias is
+added to the finished sums.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 
 from kiln import functional as F
+from kiln import volumes
 from kiln.base import TensorBase
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.gathering import index_add, index_select
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
@@ -23,7 +25,10 @@ from kiln.promotion import apply, broadcast_to, full_like_number, in_float32, te
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-__all__ = ["conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d", "fold", "unfold"]
+__all__ = [
+    "conv1d", "conv2d", "conv3d", "conv_tbc", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "fold",
+    "unfold",
+]  # fmt: skip
 
 Sizes: TypeAlias = "int | Sequence[int]"
 
@@ -62,8 +67,8 @@ def batched(op: str, x: Tensor, dims: int) -> tuple[Tensor, bool]:
     if x.ndim == dims + 1:
         return F.unsqueeze(x, 0), True
     if x.ndim != dims + 2:
-        shape = "[N, C, L] or [C, L]" if dims == 1 else "[N, C, H, W] or [C, H, W]"
-        raise ShapeError(f"expects an input of shape {shape}", op=op, operands=[x.ttype])
+        spatial = ("L", "H, W", "D, H, W")[dims - 1]
+        raise ShapeError(f"expects an input of shape [N, C, {spatial}] or [C, {spatial}]", op=op, operands=[x.ttype])
     return x, False
 
 
@@ -164,6 +169,34 @@ def conv2d(
     return _convolution("conv2d", input, weight, bias, stride, padding, dilation, groups, 2)
 
 
+@_of_one_dtype
+@in_float32
+def conv3d(
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | str = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
+    """`conv2d` over volumes: input [N, C, D, H, W] or [C, D, H, W], weight [O, C/groups, KD, KH, KW]. The convolutions
+    of the single taps of the depth are added in ascending order."""
+    return _convolution("conv3d", input, weight, bias, stride, padding, dilation, groups, 3)
+
+
+@_of_one_dtype
+@in_float32
+def conv_tbc(input: TensorBase, weight: TensorBase, bias: TensorBase, pad: int = 0) -> Tensor:
+    """`conv1d` with the time first: input [T, N, C], weight [K, C, O], bias [O] -> [T + 2 * pad - K + 1, N, O]."""
+    x, w, b = (tensor_arg("conv_tbc", t) for t in (input, weight, bias))
+    if x.ndim != 3 or w.ndim != 3:
+        types = [x.ttype, w.ttype]
+        raise ShapeError("expects an input [T, N, C] and a weight [K, C, O]", op="conv_tbc", operands=types)
+    turned = F.permute(x, (1, 2, 0)), F.permute(w, (2, 1, 0))
+    return F.permute(_convolution("conv_tbc", *turned, b, 1, pad, 1, 1, 1), (2, 0, 1))
+
+
 def _convolution(
     op: str,
     input: TensorBase,
@@ -184,8 +217,25 @@ def _convolution(
     if dims == 1:
         x, w = _line(x), _line(w)
         steps, spread, around = (1, *steps), (1, *spread), (0, 0, *around)
-    y = apply(_CONV2D, x, w, stride=steps, padding=around, dilation=spread, groups=groups)
+    if dims == 3:
+        y = volumes.convolved(x, w, _positions(op, x, w, steps, around, spread), steps, around, spread, groups)
+    else:
+        y = apply(_CONV2D, x, w, stride=steps, padding=around, dilation=spread, groups=groups)
     return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
+
+
+def _positions(
+    op: str, x: Tensor, w: Tensor, stride: Sequence[int], around: Sequence[int], dilation: Sequence[int]
+) -> list[int]:
+    """The spatial sizes of the result."""
+    found = []
+    for d, (n, k) in enumerate(zip(x.shape[2:], w.shape[2:], strict=True)):
+        padded, span = n + around[2 * d] + around[2 * d + 1], dilation[d] * (k - 1) + 1
+        if padded < span:
+            message = f"a kernel that spans {span} does not fit in {padded} (padding included) of dimension {d + 2}"
+            raise ShapeError(message, op=op, operands=[x.ttype, w.ttype])
+        found.append((padded - span) // stride[d] + 1)
+    return found
 
 
 @_of_one_dtype
@@ -222,6 +272,22 @@ def conv_transpose2d(
     return _transposed("conv_transpose2d", input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
 
 
+@_of_one_dtype
+@in_float32
+def conv_transpose3d(
+    input: TensorBase,
+    weight: TensorBase,
+    bias: TensorBase | None = None,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
+    """`conv_transpose2d` over volumes: input [N, C, D, H, W] or [C, D, H, W], weight [C, O/groups, KD, KH, KW]."""
+    return _transposed("conv_transpose3d", input, weight, bias, stride, padding, output_padding, groups, dilation, 3)
+
+
 def _transposed(
     op: str,
     input: TensorBase,
@@ -244,8 +310,6 @@ def _transposed(
     for s, d, extra in zip(steps, spread, more, strict=True):
         if extra >= max(s, d):
             raise InvalidValueError(f"output_padding {extra} must be smaller than stride or dilation", op=op)
-        if extra >= s:
-            raise NotYetError(f"output_padding {extra} is not smaller than the stride {s}", op=op)
     if 0 in x.shape[2:]:
         raise ShapeError("expects an input that is not empty", op=op, operands=[x.ttype])
     out = [
@@ -256,10 +320,20 @@ def _transposed(
         raise ShapeError(f"the result would have size {out}", op=op, operands=[x.ttype, w.ttype])
     if dims == 1:
         x, w = _line(x), _line(w)
-        steps, spread, around, out = (1, *steps), (1, *spread), (0, *around), [1, *out]
-    pads = tuple([n for p in around for n in (p, p)])
-    attrs: dict[str, Any] = {"stride": steps, "padding": pads, "dilation": spread, "groups": groups}
-    y = apply(_CONV2D_INPUT, x, w, size=tuple(out), **attrs)
+        steps, spread, around, out, more = (1, *steps), (1, *spread), (0, *around), [1, *out], (0, *more)
+    # What is asked for beyond the end first takes the place of padding there; what no tap reaches is zeros.
+    pads = tuple([n for p, extra in zip(around, more, strict=True) for n in (p, max(0, p - extra))])
+    reached = [n - max(0, extra - p) for n, p, extra in zip(out, around, more, strict=True)]
+    attrs: dict[str, Any] = {"stride": steps, "dilation": spread, "groups": groups}
+    if any(n < 1 for n in reached):
+        y = volumes.nothing(x, w, (x.shape[0], w.shape[1] * groups, *out))
+    elif dims == 3:
+        y = volumes.transposed(x, w, reached, steps, pads, spread, groups)
+    else:
+        y = apply(_CONV2D_INPUT, x, w, size=tuple(reached), padding=pads, **attrs)
+    if list(y.shape[2:]) != list(out):
+        zeros = full_like_number(y, y.dtype, 0, (*y.shape[:2], *out))
+        y = apply(_SCATTER, zeros, y, starts=(0,) * y.ndim, stops=tuple(y.shape), steps=(1,) * y.ndim)
     return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from kiln import dispatch
-from kiln.base import MODES, READONLY, TensorBase, layout_of
+from kiln.base import LAYERED, MODES, READONLY, TensorBase, layout_of
 from kiln.device import placed
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.functional import size_tuple
@@ -237,13 +237,13 @@ def empty(*size: Any, dtype: DType | None = None, device: Any = None, requires_g
 @maker_names
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of the shape and dtype of `input`."""
-    return zeros(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return like(input, zeros(input.shape, dtype=dtype or input.dtype, device=device), requires_grad)
 
 
 @maker_names
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of the shape and dtype of `input`."""
-    return ones(input.shape, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return like(input, ones(input.shape, dtype=dtype or input.dtype, device=device), requires_grad)
 
 
 @maker_names
@@ -262,7 +262,16 @@ def full_like(
     requires_grad: bool = False,
 ) -> Tensor:
     """`fill_value` in the shape and dtype of `input`."""
-    return full(input.shape, fill_value, dtype=dtype or input.dtype, device=device, requires_grad=requires_grad)
+    return like(input, full(input.shape, fill_value, dtype=dtype or input.dtype, device=device), requires_grad)
+
+
+def like(input: TensorBase, made: Tensor, requires_grad: bool) -> Tensor:
+    """`made`, a new tensor: inside transforms as one that can hold what `input` can."""
+    if input._flags & LAYERED:
+        from kiln.layers import new_like  # lies above this file
+
+        made = new_like(input, made)
+    return made.requires_grad_() if requires_grad else made
 
 
 @maker_names

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 
 import numpy as np
 
@@ -58,6 +58,7 @@ _constants: dict[tuple[object, ...], TensorBase] = {}
 _target: Target | None = None
 _class: type[TensorBase] = TensorBase
 _tensor: Callable[..., Any] = maker(TensorBase)
+_layers: tuple[type[Layout], Callable[..., Results], Callable[..., NoReturn]] | None = None
 
 
 def register_tensor_class(cls: type[TensorBase]) -> None:
@@ -69,6 +70,17 @@ def register_tensor_class(cls: type[TensorBase]) -> None:
 def tensor_on(buffer: Buffer, ptr: int, layout: Layout, flags: int = 0) -> Any:
     """A tensor without history on this memory."""
     return _tensor(buffer, ptr, layout, flags)
+
+
+def register_layers(layout: type[Layout], bind: Callable[..., Results], refuse: Callable[..., NoReturn]) -> None:
+    """Operands of layouts of this class are for `bind` to apply ops to, and can't be written to plain tensors, which
+    `refuse` says; called once by `kiln.layers`, which lies above this file."""
+    global _layers
+    _layers = (layout, bind, refuse)
+
+
+def _layered(operands: Sequence[Any]) -> bool:
+    return _layers is not None and any(t._layout.__class__ is _layers[0] for t in operands)
 
 
 def tensor_class() -> Any:
@@ -297,6 +309,10 @@ def _retarget() -> None:
 
 def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
     """The launch for operands of these layouts; checks the op's type rule."""
+    if _layered(operands):
+        assert _layers is not None
+        apply = _layers[1]
+        return lambda tensors: apply(op, tensors, attrs)
     try:
         types = op.infer_types([t.ttype for t in operands], attrs)
     except OpTypeError as error:
@@ -545,6 +561,9 @@ def _control_launch(op: OpDef, attrs: Attrs) -> Launch:
 
 def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
     """A kernel whose output is declared to alias its first input, which has `target`'s strides."""
+    if _layered(operands):
+        assert _layers is not None
+        _layers[2](target, f"{op.name}_", next(t for t in operands if _layered((t,))))
     try:
         (result,) = op.infer_types([t.ttype for t in operands], attrs)
     except OpTypeError as error:

@@ -13,6 +13,7 @@ written for it keeps catching what it caught:
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
+    ├── TransformError        (RuntimeError)               vmap or jvp can't go through what the function does
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
@@ -108,6 +109,10 @@ class LinAlgError(KilnError, RuntimeError, np.linalg.LinAlgError):
 
 class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
+
+
+class TransformError(KilnError, RuntimeError):
+    """A function did what a transform of it (`vmap`, `jvp`, ...) can't go through."""
 
 
 class CaptureError(KilnError, RuntimeError):

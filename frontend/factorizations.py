@@ -242,9 +242,9 @@ def qr_(input: TensorBase, some: bool = True) -> QR:
 
 
 def householder_product(A: TensorBase, tau: TensorBase) -> Tensor:
-    """The first n columns of the product of reflections 1 - tau[i] * v[i] @ v[i].mT, v[i] being column i of A below the
+    """The first n columns of the product of reflections 1 - tau[i] * v[i] @ v[i].mH, v[i] being column i of A below the
     diagonal, 1 on it and 0 above."""
-    x, t = matrix_arg("householder_product", A), tensor_arg("householder_product", tau)
+    x, t = matrix_arg("householder_product", A, pairs=True), tensor_arg("householder_product", tau)
     m, n = x.shape[-2:]
     if t.dtype is not x.dtype or t.ndim != x.ndim - 1 or t.shape[:-1] != x.shape[:-2] or not t.shape[-1] <= n <= m:
         raise ShapeError("expects A [..., m, n] and tau [..., k] with m >= n >= k", op="householder_product",
@@ -254,7 +254,7 @@ def householder_product(A: TensorBase, tau: TensorBase) -> Tensor:
     for i in reversed(range(t.shape[-1])):
         column = M.narrow(v, -1, i, 1)
         scaled = F.mul(column, F.unsqueeze(M.narrow(t, -1, i, 1), -1))
-        q = F.sub(q, F.matmul(scaled, F.matmul(turned(column), q)))
+        q = F.sub(q, F.matmul(scaled, F.matmul(adjoint(column), q)))
     return q
 
 

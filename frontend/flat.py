@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from kiln import inplace
 from kiln import linalg as LA
+from kiln.arguments import dim_index
 from kiln.base import TensorBase
 from kiln.errors import InvalidValueError
 from kiln.nn import functional as NF
@@ -25,12 +26,12 @@ from kiln.nn.recurrent import cell_step
 from kiln.tensor import Tensor
 
 __all__ = [
-    "adaptive_max_pool1d", "alpha_dropout", "alpha_dropout_", "batch_norm", "bilinear",
+    "alpha_dropout", "alpha_dropout_", "batch_norm", "bilinear",
     "binary_cross_entropy_with_logits", "celu", "celu_", "constant_pad_nd", "cosine_embedding_loss",
     "cosine_similarity", "ctc_loss", "dropout", "dropout_", "embedding", "feature_alpha_dropout",
     "feature_alpha_dropout_", "feature_dropout", "feature_dropout_", "frobenius_norm", "group_norm", "gru_cell",
     "hardshrink", "hinge_embedding_loss", "instance_norm", "kl_div", "layer_norm", "lstm_cell", "margin_ranking_loss",
-    "max_pool1d_with_indices", "nuclear_norm", "pairwise_distance", "poisson_nll_loss", "prelu", "rms_norm",
+    "norm_except_dim", "nuclear_norm", "pairwise_distance", "poisson_nll_loss", "prelu", "rms_norm",
     "rnn_relu_cell", "rnn_tanh_cell", "rrelu", "rrelu_", "selu", "selu_", "threshold", "threshold_",
     "triplet_margin_loss",
 ]  # fmt: skip
@@ -146,6 +147,16 @@ def frobenius_norm(input: TensorBase, dim: Any, keepdim: bool = False) -> Tensor
     return LA.vector_norm(input, 2, dim, keepdim)
 
 
+def norm_except_dim(v: TensorBase, pow: int = 2, dim: int = 0) -> Tensor:
+    """The norm of order `pow` over all dimensions but `dim`, which keep size 1; with dim=-1 over all, 0-d."""
+    return LA.vector_norm(v, pow) if dim == -1 else LA.vector_norm(v, pow, _others(v, dim), True)
+
+
+def _others(v: TensorBase, dim: int) -> list[int]:
+    kept = dim_index("norm_except_dim", dim, v.ndim)
+    return [k for k in range(v.ndim) if k != kept]
+
+
 def nuclear_norm(input: TensorBase, dim: Any = (-2, -1), keepdim: bool = False) -> Tensor:
     """The sum of the singular values of matrices."""
     return LA.matrix_norm(input, "nuc", tuple(dim), keepdim)
@@ -169,23 +180,6 @@ def embedding(
 def constant_pad_nd(input: TensorBase, pad: Sequence[int], value: float = 0) -> Tensor:
     """`nn.functional.pad` with a constant."""
     return NF.pad(input, pad, "constant", value)
-
-
-def adaptive_max_pool1d(input: TensorBase, output_size: Any) -> Any:
-    """(`nn.functional.adaptive_max_pool1d`, where in each row the elements lay)."""
-    return NF.adaptive_max_pool1d(input, output_size, True)
-
-
-def max_pool1d_with_indices(
-    input: TensorBase,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> Any:
-    """(`nn.functional.max_pool1d`, where in each row the elements lay)."""
-    return NF.max_pool1d(input, kernel_size, stride or None, padding, dilation, ceil_mode, True)
 
 
 # ---------------------------------------------------------------------------------------------- losses

@@ -9,6 +9,7 @@ from kiln.transforms import hessian as hessian
 from kiln.transforms import jacfwd as jacfwd
 from kiln.transforms import jacrev as jacrev
 from kiln.transforms import jvp as jvp
+from kiln.transforms import linearize as linearize
 from kiln.transforms import stack_module_state as stack_module_state
 from kiln.transforms import vjp as vjp
 from kiln.transforms import vmap as vmap

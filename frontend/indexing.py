@@ -21,7 +21,7 @@ import numpy as np
 
 from kiln import dispatch
 from kiln.autograd import check_writable, write_in_place
-from kiln.base import MODES, Operand, TensorBase
+from kiln.base import LAYERED, MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.inplace import copy_
 from kiln.ir import types as T
@@ -73,6 +73,7 @@ def put(x: Tensor, index: Any, value: Operand) -> None:
     if (
         taped
         or MODES.recorder is not None
+        or any(t._flags & LAYERED for t in (view, fitted, *indices))
         or not view._layout.contiguous
         or not _in_range(view, indices, attrs["place"])
     ):

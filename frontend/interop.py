@@ -15,7 +15,7 @@ import numpy as np
 
 from kiln import functional as F
 from kiln import printing
-from kiln.answers import contents
+from kiln.answers import contents, truth
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
@@ -201,7 +201,7 @@ class InteropMethods(TensorBase):
         from kiln import creation
 
         kind = self.dtype if dtype is None else dtype
-        return creation.full(size, fill_value, dtype=kind, device=device, requires_grad=requires_grad)
+        return creation.like(self, creation.full(size, fill_value, dtype=kind, device=device), requires_grad)
 
     def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         """Zeros of a shape, by default of this one's dtype."""
@@ -320,3 +320,24 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
         )
     made = creation.from_numpy(np.from_dlpack(source))
     return made.clone() if copy else made
+
+
+def truth_of(x: Tensor) -> bool:
+    """bool(x); ShapeError unless it has one element."""
+    if x._layout.numel != 1:
+        raise ShapeError(
+            "the truth of a tensor of more than one element, or none, is ambiguous",
+            operands=[x.ttype],
+            fix="use .any() or .all()",
+        )
+    return truth(x._read("bool()", truth))
+
+
+def real_item(x: Tensor, to: str) -> Any:
+    """The only element; DTypeError for a complex number with an imaginary part (PyTorch's rule)."""
+    value = x.item()
+    if not isinstance(value, complex):
+        return value
+    if value.imag:
+        raise DTypeError(f"{value} has an imaginary part, {to}() takes none", operands=[x.ttype], fix=f"{to}(x.real)")
+    return value.real

@@ -104,8 +104,8 @@ class CompiledFunction:
         return self._run((id(instance),), (instance, *args), kwargs)
 
     def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        # Inside another capture it is part of that; where NaNs are looked for, each op has to be seen.
-        if MODES.recorder is not None or ANOMALY.enabled:
+        # Inside another capture or a transform it is part of that; where NaNs are looked for, each op has to be seen.
+        if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
             return self._function(*args, **kwargs)
         try:
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))

@@ -45,8 +45,12 @@ class LenientCapture(Capture):
         MODES.recorder = None
         self._left()
 
+    def give_up(self, refusal: CaptureError) -> None:
+        self.leave(refusal)
+
     record = _unless_gone(Capture.record)
     record_write = _unless_gone(Capture.record_write)
+    writing = _unless_gone(Capture.writing)
     forbid = _unless_gone(Capture.forbid)
     ask = _unless_gone(Capture.ask)
     reject = _unless_gone(Capture.reject)

@@ -20,6 +20,7 @@ from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.errors import ArgumentError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import Device, DType
+from kiln.location import is_kiln
 
 __all__ = ["DisableTorchFunction", "DisableTorchFunctionSubclass"]
 
@@ -153,8 +154,12 @@ class Overridable(TensorBase):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         tensor = dispatch.tensor_class()
-        if tensor is TensorBase or opted_out(cls):
-            return  # `Tensor` itself is being made; a class that is to be treated as it
+        if tensor is TensorBase:  # `Tensor` itself is being made
+            return
+        if is_kiln(cls.__module__):  # kiln's own classes are treated as plain tensors, and what derives from them
+            cls.__torch_function__ = disabled_torch_function  # type: ignore[method-assign,assignment]
+        if opted_out(cls):
+            return
         for base in tensor.__mro__:
             for name, found in vars(base).items():
                 if isinstance(found, property) and name[0] != "_" and name != "ttype" and getattr(cls, name) is found:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,14 +20,17 @@ from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeErro
 from kiln.gathering import index_select
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
-from kiln.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d
+from kiln.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from kiln.promotion import apply, cast_to, full_like_number, tensor_arg
 from kiln.resampling import cubic
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-__all__ = ["channel_shuffle", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample"]
+__all__ = [
+    "channel_shuffle", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample", "upsample_bilinear",
+    "upsample_nearest",
+]  # fmt: skip
 
 _SLICE, _SCATTER = OPS["slice"], OPS["slice_scatter"]
 
@@ -164,8 +168,6 @@ def interpolate(
         raise NotYetError("antialias is not supported", op="interpolate")
     if mode not in _RANKS:
         raise InvalidValueError(f"mode must be one of {list(_RANKS)}, got {mode!r}", op="interpolate")
-    if mode == "area" and x.ndim == 5:
-        raise NotYetError("mode 'area' is not supported for volumes", op="interpolate")
     if x.ndim not in _RANKS[mode]:
         raise ShapeError(f"mode {mode!r} is not for {x.ndim} dimensions", op="interpolate", operands=[x.ttype])
     if (mode.startswith("nearest") or mode == "area") and align_corners is not None:
@@ -176,7 +178,8 @@ def interpolate(
     if 0 in x.shape[2:]:
         raise ShapeError("expects an input that is not empty", op="interpolate", operands=[x.ttype])
     if mode == "area":
-        return adaptive_avg_pool1d(x, out[0]) if x.ndim == 3 else adaptive_avg_pool2d(x, out)
+        means = {3: adaptive_avg_pool1d, 4: adaptive_avg_pool2d, 5: adaptive_avg_pool3d}
+        return means[x.ndim](x, out)
     dtype = x.dtype
     if dtype.is_half and not mode.startswith("nearest"):
         x = cast_to(x, T.float32)  # weighed there, and rounded once
@@ -196,8 +199,26 @@ def upsample(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """`interpolate`, under its older name."""
+    """`interpolate`, under its older name (warns)."""
+    _deprecated("upsample")
     return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(input: TensorBase, size: Any = None, scale_factor: Any = None) -> Tensor:
+    """`interpolate` with mode "nearest", under its older name (warns)."""
+    _deprecated("upsample_nearest")
+    return interpolate(input, size, scale_factor, mode="nearest")
+
+
+def upsample_bilinear(input: TensorBase, size: Any = None, scale_factor: Any = None) -> Tensor:
+    """`interpolate` with mode "bilinear" and `align_corners`, under its older name (warns)."""
+    _deprecated("upsample_bilinear")
+    return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
+
+
+def _deprecated(name: str) -> None:
+    message = f"`nn.functional.{name}` is deprecated. Use `nn.functional.interpolate` instead."
+    warnings.warn(message, stacklevel=3)
 
 
 def _new_sizes(x: Tensor, size: Any, factor: Any, recompute: bool) -> tuple[list[int], list[float]]:

@@ -1,13 +1,15 @@
 """Pooling: the largest element or the mean of windows, compositions over `ir/ops/pool.py`.
 
-A line is an image of one row. Padding is not there: a maximum does not see it, and a mean counts it only where
-`count_include_pad` says so.
+A line is an image of one row. Volumes are pooled plane by plane, and then along the depth: all positions of a plane
+at once. Padding is not there: a maximum does not see it, and a mean counts it only where `count_include_pad` says so.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,25 +18,22 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.convolution import at_least, batched, sizes, table
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.gathering import gather
 from kiln.ir import types as T
-from kiln.ir.ops.base import OPS
+from kiln.ir.ops.base import OPS, OpDef
+from kiln.pointwise import floor_divide
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "lp_pool1d",
-    "lp_pool2d",
-    "max_pool1d",
-    "max_pool2d",
-]
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d",
+    "adaptive_max_pool1d_with_indices", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices",
+    "adaptive_max_pool3d", "adaptive_max_pool3d_with_indices", "avg_pool1d", "avg_pool2d", "avg_pool3d", "lp_pool1d",
+    "lp_pool2d", "lp_pool3d", "max_pool1d", "max_pool1d_with_indices", "max_pool2d", "max_pool2d_with_indices",
+    "max_pool3d", "max_pool3d_with_indices",
+]  # fmt: skip
 
 Sizes: TypeAlias = "int | Sequence[int]"
 OutputSizes: TypeAlias = "int | Sequence[int | None] | None"
@@ -102,23 +101,68 @@ def _windows(
     return found
 
 
-def _attrs(windows: Sequence[Window]) -> dict[str, Any]:
-    """What the primitives take; rows come first, of which a line has one."""
-    rows, columns = windows if len(windows) == 2 else (Window(1, 1, 0, 1, 1, 1), windows[0])
-    return {
-        "kernel": (rows.kernel, columns.kernel),
-        "stride": (rows.stride, columns.stride),
-        "padding": (rows.before, rows.behind(), columns.before, columns.behind()),
-    }
+Attrs: TypeAlias = "dict[str, Any]"
 
 
-def _images(x: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Rows and columns, without those at the end that no window reaches (they would count as a window's begin)."""
-    return F.unsqueeze(x, 2) if len(windows) == 1 else x
+class Passes(NamedTuple):
+    """What the primitives take: for images, and behind it (of volumes) for the depth, with planes as columns."""
+
+    flat: Attrs
+    deep: Attrs | None
+
+
+_ONE = Window(1, 1, 0, 1, 1, 1)
+"""The windows along a dimension that is not there."""
+
+
+def _passes(windows: Sequence[Window], dilated: bool) -> Passes:
+    def attrs(rows: Window, columns: Window) -> Attrs:
+        found: Attrs = {
+            "kernel": (rows.kernel, columns.kernel),
+            "stride": (rows.stride, columns.stride),
+            "padding": (rows.before, rows.behind(), columns.before, columns.behind()),
+        }
+        return {**found, "dilation": (rows.dilation, columns.dilation)} if dilated else found
+
+    if len(windows) == 3:
+        return Passes(attrs(*windows[1:]), attrs(windows[0], _ONE))
+    return Passes(attrs(*(_ONE, *windows)[-2:]), None)
+
+
+def _pooled(op: OpDef, x: Tensor, passes: Passes) -> Tensor:
+    """[..., H, W] or [..., D, H, W] pooled: planes first, then along the depth."""
+    y = apply(op, x, **passes.flat)
+    if passes.deep is None:
+        return y
+    z = apply(op, columns(y, 2), **passes.deep)
+    return F.reshape(z, (*z.shape[:-1], *y.shape[-2:]))
+
+
+def _places(x: Tensor, passes: Passes) -> Tensor:
+    """Where the largest of each window of `_pooled` are, in row-major order of their image or volume."""
+    inside = apply(_INDEX, x, **passes.flat)
+    if passes.deep is None:
+        return inside
+    plane = inside.shape[-2] * inside.shape[-1]
+    at = apply(_INDEX, columns(apply(_MAX, x, **passes.flat), 2), **passes.deep)
+    met = gather(columns(inside, 3), -1, columns(at, 2))
+    depth = F.reshape(floor_divide(at, plane), met.shape)
+    found = F.add(F.mul(depth, x.shape[-2] * x.shape[-1]), met)
+    return F.reshape(found, (*at.shape[:-1], *inside.shape[-2:]))
+
+
+def columns(x: Tensor, dims: int) -> Tensor:
+    """The last `dims` dimensions as one."""
+    lead = x.shape[: x.ndim - dims]
+    return F.reshape(x, (*lead, math.prod(x.shape[x.ndim - dims :])))
+
+
+def _images(x: Tensor, dims: int) -> Tensor:
+    return F.unsqueeze(x, 2) if dims == 1 else x
 
 
 def _shaped(y: Tensor, dims: int, single: bool) -> Tensor:
-    return _squeezed(F.squeeze(y, 2) if dims == 1 else y, single)
+    return squeezed(F.squeeze(y, 2) if dims == 1 else y, single)
 
 
 # --------------------------------------------------------------------------------------------- maxima
@@ -152,6 +196,19 @@ def max_pool2d(
     return _max_pool("max_pool2d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 2)
 
 
+def max_pool3d(
+    input: TensorBase,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    dilation: Sizes = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """`max_pool2d` over volumes [N, C, D, H, W] or [C, D, H, W]; indices are (plane * H + row) * W + column."""
+    return _max_pool("max_pool3d", input, kernel_size, stride, padding, dilation, ceil_mode, return_indices, 3)
+
+
 def _max_pool(
     op: str,
     input: TensorBase,
@@ -164,11 +221,30 @@ def _max_pool(
     dims: int,
 ) -> Any:
     x, single = batched(op, tensor_arg(op, input), dims)
-    windows = _windows(op, x, kernel_size, stride, padding, dilation, ceil_mode, dims)
-    spread = (*[1] * (2 - dims), *[w.dilation for w in windows])
-    x, attrs = _images(x, windows), {**_attrs(windows), "dilation": spread}
-    largest = _shaped(apply(_MAX, x, **attrs), dims, single)
-    return (largest, _shaped(apply(_INDEX, x, **attrs), dims, single)) if return_indices else largest
+    passes = _passes(_windows(op, x, kernel_size, stride, padding, dilation, ceil_mode, dims), True)
+    x = _images(x, dims)
+    largest = _shaped(_pooled(_MAX, x, passes), dims, single)
+    return (largest, _shaped(_places(x, passes), dims, single)) if return_indices else largest
+
+
+def with_indices(name: str, pool: Callable[..., Any]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`pool` with `return_indices`, whatever is given for it."""
+
+    @functools.wraps(pool)
+    def run(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        bound = inspect.signature(pool).bind(*args, **kwargs)
+        bound.arguments["return_indices"] = True
+        found: tuple[Tensor, Tensor] = pool(*bound.args, **bound.kwargs)
+        return found
+
+    run.__name__ = run.__qualname__ = name
+    run.__doc__ = f"`{pool.__name__}` with `return_indices`."
+    return run
+
+
+max_pool1d_with_indices = with_indices("max_pool1d_with_indices", max_pool1d)
+max_pool2d_with_indices = with_indices("max_pool2d_with_indices", max_pool2d)
+max_pool3d_with_indices = with_indices("max_pool3d_with_indices", max_pool3d)
 
 
 # ---------------------------------------------------------------------------------------------- means
@@ -204,6 +280,22 @@ def avg_pool2d(
     )
 
 
+@in_float32
+def avg_pool3d(
+    input: TensorBase,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    padding: Sizes = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """`avg_pool2d` over volumes [N, C, D, H, W] or [C, D, H, W]: the sums of planes are added along the depth."""
+    return _avg_pool(
+        "avg_pool3d", input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3
+    )
+
+
 def _avg_pool(
     op: str,
     input: TensorBase,
@@ -219,7 +311,7 @@ def _avg_pool(
         raise InvalidValueError("divisor_override is 0", op=op)
     x, single = batched(op, tensor_arg(op, input), dims)
     windows = _windows(op, x, kernel_size, stride, padding, 1, ceil_mode, dims)
-    total = apply(_SUM, _images(_summable(x), windows), **_attrs(windows))
+    total = _pooled(_SUM, _images(_summable(x), dims), _passes(windows, False))
     mean = F.div(total, _divisor(total, windows, count_include_pad, divisor_override))
     return _shaped(cast_to(mean, x.dtype), dims, single)
 
@@ -236,8 +328,12 @@ def _divisor(total: Tensor, windows: Sequence[Window], include_padding: bool, ov
     lengths = [w.lengths(include_padding) for w in windows]
     if all(len(set(each)) == 1 for each in lengths):
         return float(math.prod(each[0] for each in lengths))
-    rows, columns = lengths if len(lengths) == 2 else ([1], lengths[0])
-    return table(total, np.outer(rows, columns).astype(total.dtype.numpy))
+    return _products(total, lengths)
+
+
+def _products(total: Tensor, lengths: Sequence[Sequence[float]]) -> Tensor:
+    """How many elements each window has, from the lengths along each dimension."""
+    return table(total, functools.reduce(np.multiply.outer, map(np.array, lengths)).astype(total.dtype.numpy))
 
 
 @in_float32
@@ -262,6 +358,18 @@ def lp_pool2d(
 ) -> Tensor:
     """(avg_pool2d(x ** norm_type) * elements of a window) ** (1 / norm_type)."""
     return _lp_pool("lp_pool2d", input, norm_type, kernel_size, stride, ceil_mode, 2)
+
+
+@in_float32
+def lp_pool3d(
+    input: TensorBase,
+    norm_type: float,
+    kernel_size: Sizes,
+    stride: Sizes | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """`lp_pool2d` over volumes [N, C, D, H, W] or [C, D, H, W]."""
+    return _lp_pool("lp_pool3d", input, norm_type, kernel_size, stride, ceil_mode, 3)
 
 
 def _lp_pool(
@@ -296,6 +404,12 @@ def adaptive_avg_pool2d(input: TensorBase, output_size: OutputSizes) -> Tensor:
     return _adaptive_avg("adaptive_avg_pool2d", input, output_size, 2)
 
 
+@in_float32
+def adaptive_avg_pool3d(input: TensorBase, output_size: OutputSizes) -> Tensor:
+    """`adaptive_avg_pool2d` over volumes [N, C, D, H, W] or [C, D, H, W]."""
+    return _adaptive_avg("adaptive_avg_pool3d", input, output_size, 3)
+
+
 def adaptive_max_pool1d(input: TensorBase, output_size: OutputSizes, return_indices: bool = False) -> Any:
     """`adaptive_max_pool2d` over a line [N, C, L] or [C, L]."""
     return _adaptive_max("adaptive_max_pool1d", input, output_size, return_indices, 1)
@@ -304,6 +418,16 @@ def adaptive_max_pool1d(input: TensorBase, output_size: OutputSizes, return_indi
 def adaptive_max_pool2d(input: TensorBase, output_size: OutputSizes, return_indices: bool = False) -> Any:
     """The largest elements of the windows of `adaptive_avg_pool2d`; with `return_indices` as `max_pool2d`."""
     return _adaptive_max("adaptive_max_pool2d", input, output_size, return_indices, 2)
+
+
+def adaptive_max_pool3d(input: TensorBase, output_size: OutputSizes, return_indices: bool = False) -> Any:
+    """`adaptive_max_pool2d` over volumes [N, C, D, H, W] or [C, D, H, W]."""
+    return _adaptive_max("adaptive_max_pool3d", input, output_size, return_indices, 3)
+
+
+adaptive_max_pool1d_with_indices = with_indices("adaptive_max_pool1d_with_indices", adaptive_max_pool1d)
+adaptive_max_pool2d_with_indices = with_indices("adaptive_max_pool2d_with_indices", adaptive_max_pool2d)
+adaptive_max_pool3d_with_indices = with_indices("adaptive_max_pool3d_with_indices", adaptive_max_pool3d)
 
 
 def _output_sizes(op: str, x: Tensor, given: OutputSizes, dims: int) -> list[int]:
@@ -330,17 +454,16 @@ def _adaptive_avg(op: str, input: TensorBase, output_size: OutputSizes, dims: in
     out = _output_sizes(op, x, output_size, dims)
     dtype, x = x.dtype, _summable(x)
     if 0 in out:
-        return cast_to(_squeezed(_empty(x, out), single), dtype)
+        return cast_to(squeezed(_empty(x, out), single), dtype)
     if all(size == 1 for size in out):
         mean = F.mean(x, tuple(range(2, 2 + dims)), keepdim=True)
-        return cast_to(_squeezed(mean, single), dtype)
+        return cast_to(squeezed(mean, single), dtype)
     lengths = [_spans(n, size) for n, size in zip(x.shape[2:], out, strict=True)]
-    total = apply(_SUM, F.unsqueeze(x, 2) if dims == 1 else x, bins=_bins(out))
+    total = _pooled(_SUM, _images(x, dims), _bins(out))
     if all(len(set(each)) == 1 for each in lengths):
         divisor: Any = math.prod(each[0] for each in lengths)
     else:
-        rows, columns = lengths if dims == 2 else ([1.0], lengths[0])
-        divisor = table(total, np.outer(rows, columns).astype(total.dtype.numpy))
+        divisor = _products(total, lengths)
     return cast_to(_shaped(F.div(total, divisor), dims, single), dtype)
 
 
@@ -349,16 +472,17 @@ def _adaptive_max(op: str, input: TensorBase, output_size: OutputSizes, return_i
     out = _output_sizes(op, x, output_size, dims)
     if 0 in out:
         places = F.argmax(x, -1, keepdim=True)
-        values, indices = (_squeezed(_empty(part, out), single) for part in (x, places))
+        values, indices = (squeezed(_empty(part, out), single) for part in (x, places))
         return (values, indices) if return_indices else values
-    x, attrs = F.unsqueeze(x, 2) if dims == 1 else x, {"bins": _bins(out)}
-    values = _shaped(apply(_MAX, x, **attrs), dims, single)
-    return (values, _shaped(apply(_INDEX, x, **attrs), dims, single)) if return_indices else values
+    x, passes = _images(x, dims), _bins(out)
+    values = _shaped(_pooled(_MAX, x, passes), dims, single)
+    return (values, _shaped(_places(x, passes), dims, single)) if return_indices else values
 
 
-def _bins(out: Sequence[int]) -> tuple[int, ...]:
-    """Rows and columns; a line has one row."""
-    return (1, *out)[-2:]
+def _bins(out: Sequence[int]) -> Passes:
+    """Rows and columns (a line has one row); each column of the depth is a position of the planes."""
+    flat: Attrs = {"bins": (1, *out)[-2:]}
+    return Passes(flat, {"bins": (out[0], out[1] * out[2])} if len(out) == 3 else None)
 
 
 def _empty(x: Tensor, out: Sequence[int]) -> Tensor:
@@ -368,5 +492,5 @@ def _empty(x: Tensor, out: Sequence[int]) -> Tensor:
     return F.reshape(nothing, (*x.shape[:2], *out))
 
 
-def _squeezed(x: Tensor, single: bool) -> Tensor:
+def squeezed(x: Tensor, single: bool) -> Tensor:
     return F.squeeze(x, 0) if single else x

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
+from kiln import batched
 from kiln import functional as F
 from kiln import pointwise as P
 from kiln.base import MODES, TensorBase
@@ -25,6 +26,7 @@ from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import CPU, Device, DType
+from kiln.layers import plain
 from kiln.maths import lgamma
 from kiln.promotion import broadcast_shapes, cast_to, full_like_number, tensor_arg
 from kiln.sorting import argsort, topk
@@ -84,9 +86,13 @@ class Generator:
 
     def draw(self, distribution: str, shape: tuple[int, ...], dtype: DType) -> Tensor:
         """`shape` numbers by the op `distribution` ("uniform" or "normal"), and advance."""
-        (drawn,) = OPS[distribution].bind((self.state,), {"shape": shape, "dtype": dtype})
-        self.state.add_(_int64_pair(self.state, 0, math.prod(shape)))
-        return cast("Tensor", drawn)
+        count = math.prod(shape)
+        if MODES.layers:
+            drawn, count = batched.draw(OPS[distribution], self.state, shape, dtype)
+        else:
+            (drawn,) = OPS[distribution].bind((self.state,), {"shape": shape, "dtype": dtype})
+        self.state.add_(_int64_pair(self.state, 0, count))
+        return drawn
 
 
 def _signed(seed: int) -> int:
@@ -466,7 +472,7 @@ def _check_weights(weights: Tensor, least: int) -> None:
 
 def _check_data(name: str, t: Tensor, holds: Callable[[np.ndarray[Any, Any]], bool], rule: str) -> None:
     """InvalidValueError unless the data keeps a rule. Not asked while a capture listens: it could not ask again."""
-    if MODES.recorder is None and not holds(t._read(name)):
+    if MODES.recorder is None and not holds(plain(t)._read(name)):
         raise InvalidValueError(rule, op=name, operands=[t.ttype])
 
 

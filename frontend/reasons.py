@@ -45,9 +45,10 @@ def difference(function: Callable[..., Any], known: tuple[Any, ...], key: tuple[
     if known[0] != key[0]:
         return "the arguments have another structure"
     names = leaf_names(function, key[0])
-    for name, a, b in zip(names, known[3:], key[3:], strict=True):
+    named = len(names) == len(key) - 3  # no attributes of tensors among the leaves
+    for k, (a, b) in enumerate(zip(known[3:], key[3:], strict=False)):
         if a != b:
-            return _leaf(name, a, b)
+            return _leaf(names[k] if named else f"argument leaf {k}", a, b)
     return "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import dispatch
 from kiln.autograd import Node, edge_of, enable_grad, no_grad
-from kiln.autograd.hooks import of_node
-from kiln.base import MODES
+from kiln.autograd.hooks import hand_on
+from kiln.base import LAYERED, MODES
 from kiln.errors import GradError
 from kiln.ir import interpreter
 from kiln.ir.graph import Value
@@ -97,7 +97,7 @@ class RegionNode(Node):
                 fix="do the in-place write before the call, or write to a clone()",
             )
         values = [self.inputs[k] if is_input else self.stored[k] for is_input, k in plan.operands]
-        if MODES.recorder is not None:
+        if MODES.recorder is not None or any(t._flags & LAYERED for t in present):
             totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
         else:
             totals = self._run(region, compiled, [*values, *present])
@@ -142,20 +142,7 @@ class RegionNode(Node):
                 results[0]._node.site = op.loc
             known.update(zip(op.results, results, strict=True))
         self.expansion = tuple(edge_of(known[v]) for v in region.seeds)
-        self._hand_on_hooks()
-
-    def _hand_on_hooks(self) -> None:
-        """Hooks of results go to the nodes that have these results now."""
-        if self.hooks is None:
-            return
-        assert self.expansion is not None
-        for index, edge in enumerate(self.expansion):
-            if edge is not None and isinstance(edge[0], Node):
-                target = of_node(edge[0])
-                if index in self.hooks.tensor:
-                    target.tensor.setdefault(edge[1], {}).update(self.hooks.tensor[index])
-                if index in self.hooks.retained:
-                    target.retained[edge[1]] = self.hooks.retained[index]
+        hand_on(self)
 
     def release(self) -> None:
         """The nodes that the latest walk met are used up; when all are, forget what was saved."""

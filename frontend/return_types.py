@@ -29,6 +29,13 @@ class Histogram(NamedTuple):
     bin_edges: Tensor
 
 
+class HistogramDD(NamedTuple):
+    """Counts, and the edges of each dimension."""
+
+    hist: Tensor
+    bin_edges: tuple[Tensor, ...]
+
+
 class Frexp(NamedTuple):
     """Mantissas in [0.5, 1), and exponents of 2."""
 
@@ -53,4 +60,5 @@ sort, topk, kthvalue, median, nanmedian, mode = (
 max, min, cummax, cummin = (_result(name, Pair) for name in ("max", "min", "cummax", "cummin"))
 aminmax = _result("aminmax", MinMax)
 histogram = _result("histogram", Histogram)
+histogramdd = _result("histogramdd", HistogramDD)
 frexp = _result("frexp", Frexp)

@@ -24,7 +24,7 @@ from kiln import tensorfile
 from kiln.constants import Size
 from kiln.creation import from_numpy
 from kiln.device import placed
-from kiln.errors import ArgumentError, InvalidValueError, LoadError, SaveError
+from kiln.errors import ArgumentError, LoadError, SaveError
 from kiln.ir.types import Device, DType, dtype_named
 from kiln.tensor import Tensor
 from kiln.tensorfile import Part
@@ -51,15 +51,17 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
         tensorfile.write(file, parts, {"kiln": structure})
 
 
-def load(f: PathLike | IO[bytes], map_location: Any = None, *, weights_only: bool = True) -> Any:
+def load(
+    f: PathLike | IO[bytes], map_location: Any = None, *, weights_only: bool | None = True, mmap: bool | None = None
+) -> Any:
     """What `save` wrote to a path or to an open binary file; for other safetensors files a dict of tensors by name.
 
     Tensors come without `requires_grad`, on the CPU (a `map_location` that names another device is a DeviceError).
     LoadError for a file that is damaged, that is no safetensors file, or whose tensors have dtypes that kiln lacks;
-    OSError (FileNotFoundError, ...) where it can't be read.
+    OSError (FileNotFoundError, ...) where it can't be read. Nothing is ever unpickled, whatever `weights_only` says: a
+    LoadError tells pickles by their first bytes. `mmap` changes nothing.
     """
-    if not weights_only:
-        raise InvalidValueError("weights_only=False would unpickle, which kiln never does", op="load")
+    del weights_only, mmap
     for place in map_location.values() if isinstance(map_location, Mapping) else (map_location,):
         placed("load", place)
     if hasattr(f, "read"):

@@ -10,6 +10,7 @@ from kiln import functional as F
 from kiln import movement as M
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.errors import GradError, InvalidValueError, ShapeError
+from kiln.ir.types import DType
 from kiln.storage import StorageMethods, grown
 
 if TYPE_CHECKING:
@@ -155,6 +156,19 @@ class ShapeMethods(StorageMethods):
         """Itself."""
         del device
         return self
+
+    def is_neg(self) -> bool:
+        """False: negative numbers are negated."""
+        return False
+
+    def is_distributed(self) -> bool:
+        """False."""
+        return False
+
+    def to_dense(self: Self, dtype: DType | None = None, *, masked_grad: bool | None = None) -> Self:
+        """Itself, of `dtype` if there is one: all tensors are dense."""
+        del masked_grad
+        return self if dtype is None else cast("Self", cast("Tensor", self).to(dtype))
 
     def is_shared(self) -> bool:
         """False: processes do not share tensors."""

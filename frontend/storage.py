@@ -264,12 +264,12 @@ def empty_strided(
 
 def frombuffer(buffer: Any, *, dtype: DType, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
     """A tensor on the memory of an object that shows it (bytes, bytearray, memoryview, array): `count` elements
-    (-1: all) from byte `offset` on. That of read-only memory refuses in-place writes. InvalidValueError where it does not
-    fit.
+    (-1: all) from byte `offset` on. That of read-only memory refuses in-place writes. InvalidValueError where it does
+    not fit.
 
     >>> import kiln
     >>> kiln.frombuffer(bytearray(b"abcd"), dtype=kiln.uint8, offset=1)
-    tensor([98, 99, 100], dtype=kiln.uint8)
+    tensor([ 98,  99, 100], dtype=kiln.uint8)
     """
     from kiln.creation import from_numpy
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import TensorBase
+from kiln.complexes import angle
 from kiln.dtypes import finfo
 from kiln.errors import DTypeError, InvalidValueError, NotYetError, ShapeError
 from kiln.factorizations import adjoint as conj_turned
@@ -18,7 +19,8 @@ from kiln.factorizations import eigvalsh as _eigvalsh
 from kiln.factorizations import identity, in_order, lu_factor_ex, matrix_arg, row_order, svdvals, turned, zeros
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import int64
-from kiln.promotion import apply, broadcast_to, tensor_arg
+from kiln.movement import narrow
+from kiln.promotion import apply, broadcast_to, pair, parts, tensor_arg
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -210,8 +212,11 @@ def slogdet(A: TensorBase) -> SlogDet:
 
 
 def logdet(input: TensorBase) -> Tensor:
-    """The logarithms of determinants: -inf of singular matrices, NaN where the determinant is negative."""
-    sign, log = slogdet(matrix_arg("logdet", input, square=True))
+    """The logarithms of determinants: -inf of singular matrices, NaN where the determinant is negative; of complex
+    ones with an imaginary part from -pi to pi."""
+    sign, log = slogdet(matrix_arg("logdet", input, square=True, pairs=True))
+    if sign.dtype.is_complex:
+        return pair(log, angle(sign))
     return F.where(F.eq(sign, -1.0), math.nan, log)
 
 
@@ -322,8 +327,15 @@ def matrix_power(A: TensorBase, n: int) -> Tensor:
 
 
 def matrix_exp(A: TensorBase) -> Tensor:
-    """The exponentials of square matrices: the sums of their power series."""
-    return apply(OPS["matrix_exp"], matrix_arg("matrix_exp", A, square=True))
+    """The exponentials of square matrices: the sums of their power series. Of a complex one it is that of the real
+    matrix [[re, -im], [im, re]], which is made alike."""
+    x = matrix_arg("matrix_exp", A, square=True, pairs=True)
+    if not x.dtype.is_complex:
+        return apply(OPS["matrix_exp"], x)
+    (re, im), n = parts(x), x.shape[-1]
+    found = apply(OPS["matrix_exp"], F.cat([F.cat([re, F.neg(im)], -1), F.cat([im, re], -1)], -2))
+    left = narrow(found, -1, 0, n)
+    return pair(narrow(left, -2, 0, n), narrow(left, -2, n, n))
 
 
 def tensorinv(A: TensorBase, ind: int = 2) -> Tensor:

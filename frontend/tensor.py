@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar, cast
 
-from kiln import autograd, differences, dispatch, indexing, inplace, special, spectral
+from kiln import activation, autograd, differences, dispatch, indexing, inplace, removed, special, spectral
 from kiln import complexes as K
 from kiln import contraction as C
+from kiln import copies as Y
 from kiln import distances as D
 from kiln import factorizations as Z
 from kiln import functional as F
@@ -19,11 +20,10 @@ from kiln import pointwise as P
 from kiln import selection as L
 from kiln import sorting as O
 from kiln import systems as S
-from kiln.answers import truth
 from kiln.autograd.methods import GradMethods
-from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
-from kiln.errors import ArgumentError, DTypeError, ShapeError
-from kiln.interop import InteropMethods
+from kiln.base import LAYERED, MODES, REQUIRES_GRAD, Operand, TensorBase, install_operators
+from kiln.errors import ArgumentError
+from kiln.interop import InteropMethods, real_item, truth_of
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OpDef
@@ -108,6 +108,8 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
             results = dispatch.run(op, operands, attrs)
         else:
             results = recorder.execute(op, operands, attrs)
+            if results[0]._flags & LAYERED:  # what was done instead is recorded
+                return results
             if MODES.grad_enabled:
                 for t in operands:
                     if t._view is not None:  # its new history is operations of their own, which come before this one
@@ -227,6 +229,10 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
         """`kiln.polygamma(n, self)`."""
         return special.polygamma(n, self)
 
+    def polygamma_(self: Self, n: int) -> Self:
+        """self[...] = polygamma(n, self)."""
+        return cast("Self", inplace.variant(Tensor.polygamma, "polygamma_")(self, n))
+
     # ------------------------------------------------------------------------- the functions, as methods
     # fmt: off
 
@@ -234,6 +240,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     neg, abs, square, sqrt, rsqrt, reciprocal = F.neg, F.abs, F.square, F.sqrt, F.rsqrt, F.reciprocal
     exp, log, tanh, erf, sin, cos = F.exp, F.log, F.tanh, F.erf, F.sin, F.cos
     sigmoid, relu, softmax, log_softmax = F.sigmoid, F.relu, F.softmax, F.log_softmax
+    hardshrink, prelu = activation.hardshrink, activation.prelu
     maximum, minimum, clamp = F.maximum, F.minimum, F.clamp
     eq, ne, lt, le, gt, ge = F.eq, F.ne, F.lt, F.le, F.gt, F.ge
     logical_and, logical_or, logical_not = F.logical_and, F.logical_or, F.logical_not
@@ -268,10 +275,17 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     index_reduce, index_put, histc, bincount = G.index_reduce, G.index_put, G.histc, G.bincount
     masked_fill, masked_scatter, masked_select = G.masked_fill, G.masked_scatter, G.masked_select
     gcd, lcm = N.gcd, N.lcm
+    gcd_, lcm_ = inplace.variant(N.gcd, "gcd_"), inplace.variant(N.lcm, "lcm_")
     mvlgamma, i0 = special.multigammaln, special.i0
     igamma, igammac = special.gammainc, special.gammaincc
+    mvlgamma_, i0_ = inplace.variant(special.multigammaln, "mvlgamma_"), inplace.variant(special.i0, "i0_")
     igamma_, igammac_ = inplace.variant(special.gammainc, "igamma_"), inplace.variant(special.gammaincc, "igammac_")
     histogram, split_with_sizes = L.histogram, L.split_with_sizes
+    gcd_, lcm_ = inplace.variant(N.gcd, "gcd_"), inplace.variant(N.lcm, "lcm_")
+    i0_, mvlgamma_ = inplace.variant(special.i0, "i0_"), inplace.variant(special.multigammaln, "mvlgamma_")
+    narrow_copy, nonzero_static, unsafe_chunk = Y.narrow_copy, Y.nonzero_static, Y.unsafe_chunk
+    unsafe_split, unsafe_split_with_sizes = Y.unsafe_split, Y.unsafe_split_with_sizes
+    as_strided_scatter = Y.as_strided_scatter
     select_scatter, slice_scatter, diagonal_scatter = L.select_scatter, L.slice_scatter, L.diagonal_scatter
     renorm, frexp = D.renorm, differences.frexp
     tril_, triu_ = inplace.variant(M.tril, "tril_"), inplace.variant(M.triu, "triu_")
@@ -279,6 +293,7 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
     addr_, addbmm_ = inplace.variant(C.addr, "addr_"), inplace.variant(C.addbmm, "addbmm_")
     baddbmm_, renorm_ = inplace.variant(C.baddbmm, "baddbmm_"), inplace.variant(D.renorm, "renorm_")
     stft, istft = spectral.stft, spectral.istft
+    eig, lstsq, solve, symeig = removed.eig, removed.lstsq, removed.solve, removed.symeig
     nonzero, argwhere, unique, unique_consecutive = G.nonzero, G.argwhere, G.unique, G.unique_consecutive
 
     scatter_, scatter_add_, scatter_reduce_, put_ = G.scatter_, G.scatter_add_, G.scatter_reduce_, G.put_
@@ -292,26 +307,6 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
 
 
 # ------------------------------------------------------------------------------------------ operator slots
-
-
-def _truth(x: Tensor) -> bool:
-    if x._layout.numel != 1:
-        raise ShapeError(
-            "the truth of a tensor of more than one element, or none, is ambiguous",
-            operands=[x.ttype],
-            fix="use .any() or .all()",
-        )
-    return truth(x._read("bool()", truth))
-
-
-def _real_item(x: Tensor, to: str) -> Any:
-    """The only element; DTypeError for a complex number with an imaginary part (PyTorch's rule)."""
-    value = x.item()
-    if not isinstance(value, complex):
-        return value
-    if value.imag:
-        raise DTypeError(f"{value} has an imaginary part, {to}() takes none", operands=[x.ttype], fix=f"{to}(x.real)")
-    return value.real
 
 
 def _index(x: Tensor) -> int:
@@ -388,9 +383,9 @@ install_operators(
         "__abs__": F.abs,
         "__invert__": F.bitwise_not,
         "__pos__": P.positive,
-        "__bool__": _truth,
-        "__int__": lambda x: int(_real_item(x, "int")),
-        "__float__": lambda x: float(_real_item(x, "float")),
+        "__bool__": truth_of,
+        "__int__": lambda x: int(real_item(x, "int")),
+        "__float__": lambda x: float(real_item(x, "float")),
         "__index__": _index,
         "__len__": _length,
         "__iter__": _iterate,

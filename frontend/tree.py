@@ -89,7 +89,11 @@ class Decision:
                 program = self.program(self.source)
                 operands = [*inputs, *[known[place] for place in self.operands]]
                 buffers = program.run(operands, dispatch.execute_region)
-                made = [dispatch.tensor_on(b, b.ptr, layout) for b, layout in zip(buffers, program.layouts, strict=True) if b]
+                made = [
+                    dispatch.tensor_on(b, b.ptr, layout)
+                    for b, layout in zip(buffers, program.layouts, strict=True)
+                    if b is not None and layout is not None
+                ]
                 known.update(zip(self.exports, made, strict=True))
             about = known[self.exports[0] if isinstance(self.source, Graph) else self.source]
         return (self.query.fold(about._array()),)

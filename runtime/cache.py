@@ -134,18 +134,18 @@ def _path(root: Path, kind: str, name: str) -> Path:
 
 
 def _write(path: Path, data: bytes, root: Path) -> None:
-    import tempfile  # a warm process does without, and its imports
-
+    # Not tempfile, whose import takes longer than all of a first process's files.
+    passing = path.with_name(f"tmp{os.urandom(8).hex()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
+        handle = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
-            Path(name).replace(path)
+            passing.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
-                Path(name).unlink()
+                passing.unlink()
             raise
     except OSError as error:
         _warn_once("write", f"the cache folder {root} cannot be written ({error.strerror}); compiling without it")

@@ -63,8 +63,8 @@ def _module_addresses() -> dict[str, int]:
         return None if home is None else ctypes.cast(getattr(home, name), ctypes.c_void_p).value
 
     # The baseline target: the pool has no vectors, and one object serves every machine.
-    symbols = (*_SYMBOLS, *_PYTHON)
-    return load_module(Module("pool", text, _EXPORTS, symbols, plain=True), targets.LEVELS["baseline"], resolve)
+    module = Module("pool", text, _EXPORTS, (*_SYMBOLS, *_PYTHON), plain=True)
+    return load_module(module, targets.LEVELS["baseline"], resolve)
 
 
 @functools.cache

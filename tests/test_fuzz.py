@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is deprecated")  # functions under older names are drawn too
 TOOLS = Path(__file__).parent / "tools"
 
 

@@ -59,6 +59,9 @@ REASSOCIATED = 4
 """Sums against NumPy's, in units of epsilon times the sum of magnitudes: the order of addition differs, and the
 error of either order is below that for the lengths tested."""
 
+BATCHED: dict[str, dict[str, float]] = {}
+"""Ops whose results for an element of a batch differ from those for that element alone, with what is allowed."""
+
 DIFFERENCE_STEP = 1e-5
 """Step of central differences in float64: truncation error about step**2, rounding error epsilon / step."""
 

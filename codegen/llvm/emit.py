@@ -34,6 +34,8 @@ out:
 }
 """
 CHECK_FAILED, OUT_OF_MEMORY = 1, 2
+UNOPTIMISED = " optnone noinline"
+"""Attributes of functions that are not worth LLVM's time."""
 
 
 def emit_kernel(kernel: Kernel, target: Target) -> Module:
@@ -51,7 +53,7 @@ def emit_module(name: str, kernels: list[Kernel], target: Target, leading: Colle
     for kernel in kernels:
         function = _Function(kernel.name, target, declarations)
         if kernel.name in leading:
-            function.shared.attributes += " optnone noinline"
+            function.shared.attributes += UNOPTIMISED
         function.kernel(kernel)
         parts.extend(function.finished())
         needs_record = needs_record or function.shared.records
@@ -143,7 +145,10 @@ class _Function(Expressions):
             code = self.set(f"load i64, ptr {error}")
             status = self.set(f"trunc i64 {code} to i32")
         self.emit(f"ret i32 {status}")
-        head = f"define i32 @{kernel.name}({', '.join(params)}) {self.shared.attributes} {{"
+        attributes = self.shared.attributes
+        if self.shared.bodies and self.label == "entry" and UNOPTIMISED not in attributes:
+            attributes += UNOPTIMISED  # one straight line that hands its loop to the threads
+        head = f"define i32 @{kernel.name}({', '.join(params)}) {attributes} {{"
         self.shared.functions.append("\n".join([head, "entry:", *self.entry, *self.lines, "}", ""]))
 
     def finished(self) -> list[str]:

@@ -8,6 +8,7 @@
 | `hooks.py` | functions that see gradients flow |
 | `function.py` | ops with a derivative of the user's |
 | `anomaly.py` | which op makes NaNs |
+| `forward_ad.py` | dual tensors by hand |
 | `functional.py`, `gradcheck.py` | Jacobians and Hessians; derivatives against finite differences |
 """
 
@@ -44,6 +45,7 @@ from kiln.autograd.tape import track_view as track_view
 from kiln.autograd.tape import write_in_place as write_in_place
 
 if TYPE_CHECKING:
+    from kiln.autograd import forward_ad as forward_ad
     from kiln.autograd import functional as functional
     from kiln.autograd.gradcheck import gradcheck as gradcheck
     from kiln.autograd.gradcheck import gradgradcheck as gradgradcheck
@@ -51,8 +53,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """What stands above tensors is loaded on first use."""
-    if name == "functional":
-        return importlib.import_module("kiln.autograd.functional")
+    if name in ("forward_ad", "functional"):
+        return importlib.import_module(f"kiln.autograd.{name}")
     if name in ("gradcheck", "gradgradcheck"):
         # The function hides the module of its name, as `kiln.tensor` does.
         module = importlib.import_module("kiln.autograd.gradcheck")

@@ -16,14 +16,14 @@ from kiln.autograd.anomaly import apply_watched
 from kiln.autograd.grad_mode import GradMode
 from kiln.autograd.tape import ANOMALY, Edge, Node, edge_of, refresh, resolved, write_in_place
 from kiln.base import HOOKED, MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.errors import ArgumentError, GradError, InvalidValueError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, GradError, InvalidValueError, ShapeError
 from kiln.ir.ops.base import OPS
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 
-class _Walk:
+class Walk:
     """One walk over the tape: the gradients gathered so far, by node and by leaf."""
 
     def __init__(self) -> None:
@@ -67,10 +67,10 @@ class _Walk:
         so_far = self.so_far(edge)
         self.put(edge, grad if so_far is None else OPS["add"](so_far, grad))
 
-    def run(self, wanted: dict[Edge, Any], useful: set[Node] | None, retain_graph: bool) -> None:
-        """Visit nodes by descending sequence number, only `useful` ones if given; note the gradients of the
-        `wanted` edges in that table."""
-        while self.heap:
+    def run(self, wanted: dict[Edge, Any], useful: set[Node] | None, retain_graph: bool, above: int = 0) -> None:
+        """Visit nodes by descending sequence number, only `useful` ones if given, and those `above` a number; note the
+        gradients of the `wanted` edges in that table."""
+        while self.heap and -self.heap[0][0] > above:
             _, node = heapq.heappop(self.heap)
             grads = self.pending.pop(node, None)
             if grads is None:  # expanded since it was put here
@@ -205,11 +205,11 @@ def _tuple(x: Any) -> tuple[Any, ...]:
     return (x,) if isinstance(x, TensorBase) or not isinstance(x, Iterable) else tuple(x)
 
 
-def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> _Walk:
+def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> Walk:
     """Seed the walk: each output with its gradient, 1 for those of one element."""
     if len(outputs) != len(gradients):
         raise ShapeError(f"{len(gradients)} gradients for {len(outputs)} outputs", op=name)
-    walk = _Walk()
+    walk = Walk()
     if MODES.recorder is not None:
         MODES.recorder.differentiated = True
     for out, grad in zip(outputs, gradients, strict=True):
@@ -328,7 +328,8 @@ def grad(
     if not only_inputs:
         raise InvalidValueError("only_inputs must be True", op="grad", fix="use backward to fill .grad")
     if is_grads_batched:
-        raise NotYetError("is_grads_batched", op="grad", fix="call grad for each row")
+        rest = (retain_graph, create_graph, True, allow_unused, False, materialize_grads)
+        return _batched(outputs, inputs, grad_outputs, rest)
     if materialize_grads and allow_unused is False:
         raise InvalidValueError("materialize_grads needs allow_unused", op="grad", fix="leave allow_unused out")
     outs, ins = _tuple(outputs), _inputs("grad", inputs)
@@ -350,6 +351,23 @@ def grad(
                 )
         # The user may write to a result or set flags on it: never hand out a shared constant.
         return tuple([g if g is None or not g._flags & READONLY else OPS["copy"](g) for g in found])
+
+
+def _batched(outputs: Tensors, inputs: Tensors, grad_outputs: Gradients, rest: Sequence[Any]) -> tuple[Any, ...]:
+    """`grad` for a batch of gradients: dimension 0 of each, and of the results."""
+    from kiln.vmap import vmap  # lies above this file
+
+    if grad_outputs is None:
+        raise InvalidValueError("is_grads_batched without grad_outputs", op="grad", fix="pass a batch of them")
+    unused: list[bool] = []
+
+    def one(*gradients: Any) -> Any:
+        found = grad(outputs, inputs, gradients, *rest)
+        unused[:] = [g is None for g in found]
+        return tuple([g for g in found if g is not None])
+
+    made = iter(vmap(one)(*_tuple(grad_outputs)))
+    return tuple([None if missing else next(made) for missing in unused])
 
 
 def _inputs(name: str, inputs: Any) -> tuple[Any, ...]:

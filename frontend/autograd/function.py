@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from kiln.autograd.grad_mode import GradMode
 from kiln.autograd.tape import Node, Saved, attach_one, check_versions, edge_of, rebase, refresh
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
+from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.errors import ArgumentError, GradError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import TensorType
@@ -53,7 +53,7 @@ class FunctionCtx:
         self._materialize = True
         self._saved: list[tuple[Any, int]] | None = None  # (tensor, which output it is, or -1)
         self._versions: list[Saved] = []
-        self._owner: weakref.ref[_FunctionNode] | None = None
+        self._owner: weakref.ref[FunctionNode] | None = None
 
     def save_for_backward(self, *tensors: Tensor | None) -> None:
         """Keep tensors (or None) for `backward`. Writing to one of them in place makes `backward` a GradError."""
@@ -115,10 +115,10 @@ class FunctionCtx:
         self._to_save = ()
 
 
-class _FunctionNode(Node):
+class FunctionNode(Node):
     """The tape entry of one `Function.apply`. It has an edge for each argument, tensor or not."""
 
-    __slots__ = ("__weakref__", "cls", "ctx", "inputs")
+    __slots__ = ("__weakref__", "cls", "ctx", "inputs", "wanted")
 
     runs_user_code = True
 
@@ -128,6 +128,8 @@ class _FunctionNode(Node):
         self.ctx: FunctionCtx | None = ctx
         self.inputs = tuple([a.ttype if isinstance(a, TensorBase) else None for a in arguments])
         """Types of the arguments; None for those that are not tensors."""
+        self.wanted = tuple([e is not None for e in self.edges])
+        """Whether the gradient of an argument is asked for."""
 
     def name(self) -> str:
         return f"{self.cls.__name__}Backward"
@@ -183,7 +185,7 @@ class _FunctionNode(Node):
                 op=self.operation,
                 fix="return None there",
             )
-        if self.edges[k] is None:
+        if not self.wanted[k]:
             return None
         if g.ttype == wanted:
             return g
@@ -247,18 +249,17 @@ class Function:
         for a in args:
             if isinstance(a, TensorBase) and a._view is not None:
                 refresh(a)
+        if any(isinstance(a, TensorBase) and a._flags & LAYERED for a in args):
+            from kiln import layered_function  # lies above this file
+
+            return layered_function.apply(cls, args)
         ctx = FunctionCtx()
         ctx.needs_input_grad = tuple([isinstance(a, TensorBase) and bool(a._flags & REQUIRES_GRAD) for a in args])
         node = None
         if MODES.grad_enabled and any(ctx.needs_input_grad):
-            node = _FunctionNode(cls, ctx, args)  # notes the edges of the arguments before forward writes to them
+            node = FunctionNode(cls, ctx, args)  # notes the edges of the arguments before forward writes to them
             ctx._owner = weakref.ref(node)
-        with GradMode(False):
-            if cls.setup_context is not Function.setup_context:
-                returned = cls.forward(*args)
-                cls.setup_context(ctx, args, returned)
-            else:
-                returned = cls.forward(ctx, *args)
+        returned = run_forward(cls, ctx, args)
         if node is None:
             return returned
         plain = not isinstance(returned, tuple)
@@ -267,8 +268,18 @@ class Function:
         return made[0] if plain else tuple(made)
 
 
+def run_forward(cls: type[Function], ctx: FunctionCtx, args: Sequence[Any]) -> Any:
+    """What `forward` returns; no tape sees it."""
+    with GradMode(False):
+        if cls.setup_context is not Function.setup_context:
+            returned = cls.forward(*args)
+            cls.setup_context(ctx, tuple(args), returned)
+            return returned
+        return cls.forward(ctx, *args)
+
+
 def _attach(
-    cls: type[Function], ctx: FunctionCtx, node: _FunctionNode, arguments: Sequence[Any], outputs: list[Any]
+    cls: type[Function], ctx: FunctionCtx, node: FunctionNode, arguments: Sequence[Any], outputs: list[Any]
 ) -> list[Any]:
     """Make the outputs results of the node."""
     name = cls.__name__

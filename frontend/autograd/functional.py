@@ -8,7 +8,6 @@ of the linear map v -> vjp(v) (Townsend, 2017: "A new trick for calculating Jaco
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -16,8 +15,9 @@ from kiln import creation
 from kiln import functional as F
 from kiln.autograd.backward import grad
 from kiln.autograd.grad_mode import enable_grad
-from kiln.errors import ArgumentError, GradError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, GradError, InvalidValueError, ShapeError
 from kiln.tensor import Tensor
+from kiln.vmap import vmap
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
 
@@ -130,9 +130,13 @@ def jacobian(
     strategy: str = "reverse-mode",
 ) -> Any:
     """The derivative of every output element by every input element: [*output shape, *input shape], nested in a tuple
-    for each of several outputs, and in one for each of several inputs. One backward for every output element."""
+    for each of several outputs, and in one for each of several inputs. The strategy is "reverse-mode" (one walk back,
+    with a batch of gradients) or "forward-mode" (one call with a batch of tangents; with `vectorize`, which changes
+    nothing else)."""
+    if strategy == "forward-mode":
+        return _forward(func, inputs, create_graph, strict, vectorize)
     if strategy != "reverse-mode":
-        raise NotYetError(f"the strategy {strategy!r}", op="jacobian", fix='use "reverse-mode"')
+        raise InvalidValueError(f"the strategy is {strategy!r}", op="jacobian", fix='"reverse-mode" or "forward-mode"')
     with enable_grad():
         given = _fresh(_tuple(inputs, "inputs", "jacobian"), create_graph)
         returned, outputs = _call("jacobian", func, given)
@@ -142,18 +146,28 @@ def jacobian(
 
 def _rows(out: Tensor, inputs: Sequence[Tensor], create_graph: bool, strict: bool) -> list[Tensor]:
     """The Jacobian of one output by each input."""
-    flat = F.reshape(out, (out.numel(),))
-    columns = [
-        _grads("jacobian", [flat[k]], inputs, None, keep=create_graph, strict=strict) for k in range(flat.shape[0])
-    ]
-    found = []
-    for n, x in enumerate(inputs):
-        shape = (*out.shape, *x.shape)
-        if not math.prod(shape):
-            found.append(creation.zeros(shape, dtype=x.dtype))
-        else:
-            found.append(F.reshape(F.stack([c[n] for c in columns]), shape))
-    return found
+
+    def row(seed: Tensor) -> tuple[Tensor, ...]:
+        return _grads("jacobian", [out], inputs, [seed], keep=create_graph, strict=strict)
+
+    count = out.numel()
+    seeds = F.reshape(creation.eye(count, dtype=out.dtype), (count, *out.shape))
+    columns = vmap(row)(seeds)
+    return [F.reshape(c, (*out.shape, *x.shape)) for c, x in zip(columns, inputs, strict=True)]
+
+
+def _forward(func: Callable[..., Any], inputs: Tensors, create_graph: bool, strict: bool, vectorize: bool) -> Any:
+    """`jacobian` in forward mode."""
+    if not vectorize or strict:
+        raise InvalidValueError("forward mode takes vectorize=True and strict=False", op="jacobian")
+    from kiln.transforms import jacfwd  # lies above this file
+
+    with enable_grad():
+        given = _fresh(_tuple(inputs, "inputs", "jacobian"), create_graph)
+        found = jacfwd(func, tuple(range(len(given))))(*given)
+    several = found and isinstance(found[0], tuple)
+    rows = [_plain(_finished(row, create_graph), inputs) for row in (found if several else (found,))]
+    return tuple(rows) if several else rows[0]
 
 
 def hessian(

@@ -155,6 +155,20 @@ def _wanting(t: Any, name: str) -> None:
         MODES.recorder.hook(t, name)
 
 
+def hand_on(node: Node) -> None:
+    """Hooks of the results of a node that was expanded go to the nodes that have these results now."""
+    if node.hooks is None:
+        return
+    assert node.expansion is not None
+    for index, edge in enumerate(node.expansion):
+        if edge is not None and not isinstance(edge[0], TensorBase):
+            target = of_node(edge[0])
+            if index in node.hooks.tensor:
+                target.tensor.setdefault(edge[1], {}).update(node.hooks.tensor[index])
+            if index in node.hooks.retained:
+                target.retained[edge[1]] = node.hooks.retained[index]
+
+
 def register_hook(t: Any, hook: Callable[[Any], Any]) -> RemovableHandle:
     """See `Tensor.register_hook`."""
     _wanting(t, "register_hook")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from kiln import dispatch
 from kiln.autograd import hooks
 from kiln.autograd.grad_mode import enable_grad
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View, on_memory
+from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, RETAINS, Layout, TensorBase, View, on_memory
 from kiln.errors import GradError
 from kiln.ir.graph import Attrs, SourceLoc
 from kiln.ir.ops.base import OPS, Call, OpDef, Vjp
@@ -345,7 +345,7 @@ def record(op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[A
         if t._view is not None:
             refresh(t)
         flags |= t._flags
-    if flags & REQUIRES_GRAD:
+    if flags & REQUIRES_GRAD and not flags & LAYERED:  # layers have put theirs on the tape
         kind = FoldNode if "folds" in op.traits else OpNode
         attach(kind(op, operands, attrs, results, MODES.recorder is not None), results)
 
@@ -421,22 +421,35 @@ def check_writable(t: Any, name: str) -> None:
         )
 
 
+_layers: list[Callable[..., None]] = []
+
+
+def register_layers(write: Callable[..., None], refuse: Callable[..., None]) -> None:
+    """How to write to layered tensors, and how to refuse writing them to others; called once by `kiln.layers`."""
+    _layers[:] = [write, refuse]
+
+
 def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> None:
     """t[...] = op(*operands): memory, version, tape and capture. `op` is pointwise, its result of t's type;
     `operands` may hold `t` itself."""
     check_writable(t, name)
+    if t._flags & LAYERED:
+        _layers[0](t, name, op, operands, attrs)
+        return
     if MODES.recorder is not None:
         MODES.recorder.writing(t)
-    taped = MODES.grad_enabled and any(map(_wants_grad, (t, *operands)))
+    taped = MODES.grad_enabled and any(map(wants_grad, (t, *operands)))
     if not taped and MODES.recorder is None:
         dispatch.write(t, op, operands, attrs)
         return
     if taped:
         # The rule may read operands later, when this memory holds the result: it gets a copy.
-        saved, _ = op.saved([_wants_grad(x) for x in operands])
+        saved, _ = op.saved([wants_grad(x) for x in operands])
         operands = [OPS["copy"](x) if x is t and i in saved else x for i, x in enumerate(operands)]
     # A plain copy needs no operation of its own, unless its history differs from its source's.
     new = operands[0] if op.name == "copy" and not taped else op.bind(operands, attrs)[0]
+    if new._flags & LAYERED:
+        _layers[1](t, name, new)
     if taped:
         rebase(t, name, new)
     dispatch.write(t, OPS["copy"], (new,), {})
@@ -446,7 +459,7 @@ def write_in_place(t: Any, name: str, op: OpDef, operands: Sequence[Any], attrs:
 
 def overwrite(t: Any, name: str, value: Any) -> None:
     """t[...] = value, of t's type. Gradients go on through `t`, as zeros, where they did before."""
-    if MODES.grad_enabled and _wants_grad(t) and not _written_in_part(t):
+    if MODES.grad_enabled and wants_grad(t) and not _written_in_part(t):
         attrs = {"shape": t.shape, "dtype": bool_, "value": True}
         (everywhere,) = OPS["full"].bind((), attrs, receiver=t)
         write_in_place(t, name, OPS["where"], (everywhere, value, t), {})
@@ -462,7 +475,7 @@ def _written_in_part(t: Any) -> bool:
 _PARTS: Final = frozenset({"slice", "affine"})
 
 
-def _wants_grad(t: Any) -> bool:
+def wants_grad(t: Any) -> bool:
     """Whether gradients flow through `t`, or would once the view `t` is brought up to date."""
     return bool(t._flags & REQUIRES_GRAD or (t._view is not None and t._view.base._flags & REQUIRES_GRAD))
 
@@ -480,7 +493,7 @@ def rebase(t: Any, name: str, new: Any) -> None:
             operands=[t.ttype],
             fix="make the view outside no_grad(), or write to the base",
         )
-    _take_history(view.base, _put(view.base, view.chain, new))
+    _take_history(view.base, put(view.base, view.chain, new))
 
 
 def _take_history(t: Any, new: Any) -> None:
@@ -492,13 +505,13 @@ def _take_history(t: Any, new: Any) -> None:
         hooks.moved(t, *before)
 
 
-def _put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
+def put(base: Any, chain: Sequence[tuple[OpDef, Attrs]], value: Any) -> Any:
     """`base` with the part that `chain` views replaced by `value`."""
     if not chain:
         return value
     (op, attrs), rest = chain[0], chain[1:]
     if rest:
-        value = _put(op(base, **attrs), rest, value)
+        value = put(op(base, **attrs), rest, value)
     if op.name == "slice":
         return OPS["slice_scatter"](base, value, **attrs)
     if op.name == "reshape":

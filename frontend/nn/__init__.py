@@ -1,7 +1,11 @@
 """Modules, layers, losses and initial values, under PyTorch's names."""
 
+from kiln.nn import common_types as common_types
 from kiln.nn import functional as functional
 from kiln.nn import init as init
+from kiln.nn import modules as modules
+from kiln.nn import parallel as parallel
+from kiln.nn import parameter as parameter
 from kiln.nn import utils as utils
 from kiln.nn.activations import CELU as CELU
 from kiln.nn.activations import ELU as ELU
@@ -31,6 +35,7 @@ from kiln.nn.activations import Softsign as Softsign
 from kiln.nn.activations import Tanh as Tanh
 from kiln.nn.activations import Tanhshrink as Tanhshrink
 from kiln.nn.activations import Threshold as Threshold
+from kiln.nn.adaptive import AdaptiveLogSoftmaxWithLoss as AdaptiveLogSoftmaxWithLoss
 from kiln.nn.attention import MultiheadAttention as MultiheadAttention
 from kiln.nn.attention import Transformer as Transformer
 from kiln.nn.attention import TransformerDecoder as TransformerDecoder
@@ -44,8 +49,10 @@ from kiln.nn.containers import ParameterList as ParameterList
 from kiln.nn.containers import Sequential as Sequential
 from kiln.nn.conv import Conv1d as Conv1d
 from kiln.nn.conv import Conv2d as Conv2d
+from kiln.nn.conv import Conv3d as Conv3d
 from kiln.nn.conv import ConvTranspose1d as ConvTranspose1d
 from kiln.nn.conv import ConvTranspose2d as ConvTranspose2d
+from kiln.nn.conv import ConvTranspose3d as ConvTranspose3d
 from kiln.nn.conv import Fold as Fold
 from kiln.nn.conv import Unfold as Unfold
 from kiln.nn.dropout import AlphaDropout as AlphaDropout
@@ -59,14 +66,14 @@ from kiln.nn.lazy import LazyBatchNorm2d as LazyBatchNorm2d
 from kiln.nn.lazy import LazyBatchNorm3d as LazyBatchNorm3d
 from kiln.nn.lazy import LazyConv1d as LazyConv1d
 from kiln.nn.lazy import LazyConv2d as LazyConv2d
+from kiln.nn.lazy import LazyConv3d as LazyConv3d
 from kiln.nn.lazy import LazyConvTranspose1d as LazyConvTranspose1d
 from kiln.nn.lazy import LazyConvTranspose2d as LazyConvTranspose2d
+from kiln.nn.lazy import LazyConvTranspose3d as LazyConvTranspose3d
 from kiln.nn.lazy import LazyInstanceNorm1d as LazyInstanceNorm1d
 from kiln.nn.lazy import LazyInstanceNorm2d as LazyInstanceNorm2d
 from kiln.nn.lazy import LazyInstanceNorm3d as LazyInstanceNorm3d
 from kiln.nn.lazy import LazyLinear as LazyLinear
-from kiln.nn.lazy import UninitializedBuffer as UninitializedBuffer
-from kiln.nn.lazy import UninitializedParameter as UninitializedParameter
 from kiln.nn.linear import Bilinear as Bilinear
 from kiln.nn.linear import CosineSimilarity as CosineSimilarity
 from kiln.nn.linear import Flatten as Flatten
@@ -90,6 +97,7 @@ from kiln.nn.losses import MultiLabelMarginLoss as MultiLabelMarginLoss
 from kiln.nn.losses import MultiLabelSoftMarginLoss as MultiLabelSoftMarginLoss
 from kiln.nn.losses import MultiMarginLoss as MultiMarginLoss
 from kiln.nn.losses import NLLLoss as NLLLoss
+from kiln.nn.losses import NLLLoss2d as NLLLoss2d
 from kiln.nn.losses import PoissonNLLLoss as PoissonNLLLoss
 from kiln.nn.losses import SmoothL1Loss as SmoothL1Loss
 from kiln.nn.losses import SoftMarginLoss as SoftMarginLoss
@@ -99,6 +107,7 @@ from kiln.nn.module import Module as Module
 from kiln.nn.normalization import BatchNorm1d as BatchNorm1d
 from kiln.nn.normalization import BatchNorm2d as BatchNorm2d
 from kiln.nn.normalization import BatchNorm3d as BatchNorm3d
+from kiln.nn.normalization import CrossMapLRN2d as CrossMapLRN2d
 from kiln.nn.normalization import GroupNorm as GroupNorm
 from kiln.nn.normalization import InstanceNorm1d as InstanceNorm1d
 from kiln.nn.normalization import InstanceNorm2d as InstanceNorm2d
@@ -106,14 +115,21 @@ from kiln.nn.normalization import InstanceNorm3d as InstanceNorm3d
 from kiln.nn.normalization import LayerNorm as LayerNorm
 from kiln.nn.normalization import LocalResponseNorm as LocalResponseNorm
 from kiln.nn.normalization import RMSNorm as RMSNorm
+from kiln.nn.normalization import SyncBatchNorm as SyncBatchNorm
+from kiln.nn.parallel import DataParallel as DataParallel
 from kiln.nn.parameter import Buffer as Buffer
 from kiln.nn.parameter import Parameter as Parameter
+from kiln.nn.parameter import UninitializedBuffer as UninitializedBuffer
+from kiln.nn.parameter import UninitializedParameter as UninitializedParameter
 from kiln.nn.pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
 from kiln.nn.pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
+from kiln.nn.pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
 from kiln.nn.pooling import AdaptiveMaxPool1d as AdaptiveMaxPool1d
 from kiln.nn.pooling import AdaptiveMaxPool2d as AdaptiveMaxPool2d
+from kiln.nn.pooling import AdaptiveMaxPool3d as AdaptiveMaxPool3d
 from kiln.nn.pooling import AvgPool1d as AvgPool1d
 from kiln.nn.pooling import AvgPool2d as AvgPool2d
+from kiln.nn.pooling import AvgPool3d as AvgPool3d
 from kiln.nn.pooling import ChannelShuffle as ChannelShuffle
 from kiln.nn.pooling import CircularPad1d as CircularPad1d
 from kiln.nn.pooling import CircularPad2d as CircularPad2d
@@ -121,10 +137,17 @@ from kiln.nn.pooling import CircularPad3d as CircularPad3d
 from kiln.nn.pooling import ConstantPad1d as ConstantPad1d
 from kiln.nn.pooling import ConstantPad2d as ConstantPad2d
 from kiln.nn.pooling import ConstantPad3d as ConstantPad3d
+from kiln.nn.pooling import FractionalMaxPool2d as FractionalMaxPool2d
+from kiln.nn.pooling import FractionalMaxPool3d as FractionalMaxPool3d
 from kiln.nn.pooling import LPPool1d as LPPool1d
 from kiln.nn.pooling import LPPool2d as LPPool2d
+from kiln.nn.pooling import LPPool3d as LPPool3d
 from kiln.nn.pooling import MaxPool1d as MaxPool1d
 from kiln.nn.pooling import MaxPool2d as MaxPool2d
+from kiln.nn.pooling import MaxPool3d as MaxPool3d
+from kiln.nn.pooling import MaxUnpool1d as MaxUnpool1d
+from kiln.nn.pooling import MaxUnpool2d as MaxUnpool2d
+from kiln.nn.pooling import MaxUnpool3d as MaxUnpool3d
 from kiln.nn.pooling import PixelShuffle as PixelShuffle
 from kiln.nn.pooling import PixelUnshuffle as PixelUnshuffle
 from kiln.nn.pooling import ReflectionPad1d as ReflectionPad1d

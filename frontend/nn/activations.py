@@ -10,6 +10,7 @@ from kiln.creation import full
 from kiln.errors import InvalidValueError, ShapeError
 from kiln.ir.types import DType
 from kiln.nn import fn_activation
+from kiln.nn.attention import MultiheadAttention as MultiheadAttention  # whose path this is in PyTorch
 from kiln.nn.init import constant_
 from kiln.nn.module import Module, on_cpu
 from kiln.nn.parameter import Parameter

@@ -16,7 +16,7 @@ from kiln.nn import init
 from kiln.nn.containers import ModuleList
 from kiln.nn.dropout import Dropout
 from kiln.nn.fn_attention import causal, multi_head_attention_forward
-from kiln.nn.linear import Linear
+from kiln.nn.linear import Linear, NonDynamicallyQuantizableLinear
 from kiln.nn.module import Module, on_cpu
 from kiln.nn.normalization import LayerNorm
 from kiln.nn.parameter import Parameter
@@ -77,7 +77,7 @@ class MultiheadAttention(Module):
         parameter("v_proj_weight", not same, embed_dim, self.vdim)
         parameter("in_proj_weight", same, 3 * embed_dim, embed_dim)
         parameter("in_proj_bias", bias, 3 * embed_dim)
-        self.out_proj = Linear(embed_dim, embed_dim, bias=bias, dtype=dtype)
+        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, dtype=dtype)
         parameter("bias_k", add_bias_kv, 1, 1, embed_dim)
         parameter("bias_v", add_bias_kv, 1, 1, embed_dim)
         self._reset_parameters()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from kiln import convolution as C
 from kiln.convolution import Sizes, at_least, sizes
 from kiln.creation import empty
-from kiln.errors import InvalidValueError
+from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.nn import init
-from kiln.nn.module import Module
+from kiln.nn.module import Module, on_cpu
 from kiln.nn.parameter import Parameter
 from kiln.padding import pad
 from kiln.tensor import Tensor
@@ -19,8 +20,12 @@ from kiln.tensor import Tensor
 _PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
-class _Convolution(Module):
-    """What the four layers share: weight and bias, uniform in +-1/sqrt(elements that a result sees)."""
+_CONVOLVE = {1: C.conv1d, 2: C.conv2d, 3: C.conv3d}
+_TRANSPOSE = {1: C.conv_transpose1d, 2: C.conv_transpose2d, 3: C.conv_transpose3d}
+
+
+class _ConvNd(Module):
+    """What the layers share: weight and bias, uniform in +-1/sqrt(elements that a result sees)."""
 
     dims: int
     transposed = False
@@ -37,9 +42,11 @@ class _Convolution(Module):
         groups: int,
         bias: bool,
         padding_mode: str,
+        device: Any,
         dtype: DType | None,
     ) -> None:
         op, dims = type(self).__name__, self.dims
+        on_cpu(op, device)
         at_least(op, "groups", sizes(op, "groups", groups, 1), 1)
         for name, n in (("in_channels", in_channels), ("out_channels", out_channels)):
             at_least(op, name, sizes(op, name, n, 1), 0)
@@ -103,7 +110,7 @@ class _Convolution(Module):
         return text
 
 
-class _Forward(_Convolution):
+class _Forward(_ConvNd):
     """Convolution of `dims` dimensions."""
 
     def __init__(
@@ -117,19 +124,18 @@ class _Forward(_Convolution):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias, padding_mode, dtype
-        )
+        walk = (kernel_size, stride, padding, dilation, 0)
+        super().__init__(in_channels, out_channels, *walk, groups, bias, padding_mode, device, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        convolve = C.conv1d if self.dims == 1 else C.conv2d
         padding: tuple[int, ...] | str = self.padding
         if self.padding_mode != "zeros":
             input, padding = pad(input, self.around(), mode=self.padding_mode), "valid"
-        return convolve(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        rest = (self.stride, padding, self.dilation, self.groups)
+        return _CONVOLVE[self.dims](input, self.weight, self.bias, *rest)
 
 
 class Conv1d(_Forward):
@@ -146,7 +152,15 @@ class Conv2d(_Forward):
     dims = 2
 
 
-class _Transposed(_Convolution):
+class Conv3d(_Forward):
+    """`nn.functional.conv3d`: [N, in_channels, D, H, W] -> [N, out_channels, D', H', W']. weight [out_channels,
+    in_channels / groups, KD, KH, KW] and bias [out_channels] start uniform in +-1/sqrt(in_channels / groups * KD * KH *
+    KW)."""
+
+    dims = 3
+
+
+class _ConvTransposeNd(_ConvNd):
     """Transposed convolution of `dims` dimensions."""
 
     transposed = True
@@ -163,7 +177,7 @@ class _Transposed(_Convolution):
         bias: bool = True,
         dilation: Sizes = 1,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
         super().__init__(
@@ -177,34 +191,56 @@ class _Transposed(_Convolution):
             groups,
             bias,
             padding_mode,
+            device,
             dtype,
         )
 
-    def forward(self, input: Tensor) -> Tensor:
-        convolve = C.conv_transpose1d if self.dims == 1 else C.conv_transpose2d
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """The result; with `output_size`, its spatial sizes (or its shape), with the output padding that makes it that
+        large."""
         assert not isinstance(self.padding, str)
-        return convolve(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.output_padding,
-            self.groups,
-            self.dilation,
-        )
+        more = self.output_padding if output_size is None else self._reaching(input, output_size)
+        rest = (self.stride, self.padding, more, self.groups, self.dilation)
+        return _TRANSPOSE[self.dims](input, self.weight, self.bias, *rest)
+
+    def _reaching(self, input: Tensor, output_size: Sequence[int]) -> tuple[int, ...]:
+        """The output padding for a result of this size."""
+        op, dims, wanted = type(self).__name__, self.dims, list(output_size)
+        if len(wanted) == input.ndim:
+            wanted = wanted[-dims:]
+        if len(wanted) != dims:
+            message = f"output_size must have {dims} or {input.ndim} numbers, got {len(wanted)}"
+            raise ArgumentError(message, op=op, operands=[input.ttype])
+        assert not isinstance(self.padding, str)
+        least = [
+            (n - 1) * s - 2 * p + d * (k - 1) + 1
+            for n, s, p, d, k in zip(
+                input.shape[-dims:], self.stride, self.padding, self.dilation, self.kernel_size, strict=True
+            )
+        ]
+        most = [n + s - 1 for n, s in zip(least, self.stride, strict=True)]
+        if any(not low <= n <= high for low, n, high in zip(least, wanted, most, strict=True)):
+            message = f"output_size {wanted} must lie between {least} and {most}"
+            raise InvalidValueError(message, op=op, operands=[input.ttype])
+        return tuple([n - low for n, low in zip(wanted, least, strict=True)])
 
 
-class ConvTranspose1d(_Transposed):
+class ConvTranspose1d(_ConvTransposeNd):
     """`nn.functional.conv_transpose1d`; weight [in_channels, out_channels / groups, K]."""
 
     dims = 1
 
 
-class ConvTranspose2d(_Transposed):
+class ConvTranspose2d(_ConvTransposeNd):
     """`nn.functional.conv_transpose2d`; weight [in_channels, out_channels / groups, KH, KW]."""
 
     dims = 2
+
+
+class ConvTranspose3d(_ConvTransposeNd):
+    """`nn.functional.conv_transpose3d`; weight [in_channels, out_channels / groups, KD, KH, KW]."""
+
+    dims = 3
 
 
 class Unfold(Module):

@@ -20,7 +20,15 @@ from kiln.ir.ops.base import OPS
 from kiln.promotion import apply, cast_to, in_float32, tensor_arg, wide
 from kiln.tensor import Tensor
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
+__all__ = [
+    "batch_norm",
+    "cross_map_norm",
+    "group_norm",
+    "instance_norm",
+    "layer_norm",
+    "local_response_norm",
+    "rms_norm",
+]
 
 
 def _standardised(d: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -216,3 +224,25 @@ def local_response_norm(
     window: dict[str, Any] = {"kernel": (size, 1), "stride": (1, 1), "padding": (size // 2, (size - 1) // 2, 0, 0)}
     total = F.reshape(apply(OPS["sum_pool2d"], rows, **window), x.shape)
     return F.div(x, F.pow(F.add(F.mul(F.div(total, float(size)), float(alpha)), float(k)), float(beta)))
+
+
+@in_float32
+def cross_map_norm(input: TensorBase, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """x / (k + alpha / size * sum of x * x over neighbouring channels) ** beta, for [N, C, H, W]: over (size - 1) // 2
+    channels on each side, and, as PyTorch has it, channel 0 for all."""
+    x = _floats("CrossMapLRN2d", input)
+    if x.ndim != 4:
+        raise ShapeError("expects 4 dimensions", op="CrossMapLRN2d", operands=[x.ttype])
+    if size < 1:
+        raise InvalidValueError(f"size is {size}", op="CrossMapLRN2d")
+    n, c, half = x.shape[0], x.shape[1], (size - 1) // 2
+    if not x.numel():
+        return x
+    rows = F.reshape(F.mul(x, x), (n, c, -1))
+    window: dict[str, Any] = {"kernel": (2 * half + 1, 1), "stride": (1, 1), "padding": (half, half, 0, 0)}
+    total = apply(OPS["sum_pool2d"], rows, **window)
+    if c > half + 1:
+        near, far = total[:, : half + 1], F.add(total[:, half + 1 :], rows[:, :1])
+        total = F.cat([near, far], 1)
+    scale = F.add(F.mul(F.reshape(total, x.shape), alpha / size), float(k))
+    return F.mul(F.pow(scale, -float(beta)), x)

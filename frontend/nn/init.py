@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -16,6 +19,7 @@ from kiln.random import Generator
 from kiln.tensor import Tensor
 
 AnyTensor = TypeVar("AnyTensor", bound=Tensor)
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _GAINS = {
     "linear": 1.0,
@@ -192,3 +196,27 @@ def sparse_(tensor: AnyTensor, sparsity: float, std: float = 0.01, generator: Ge
     order = np.argsort(_drawn("uniform", tensor, generator), axis=0, kind="stable")
     np.put_along_axis(values, order[:zeros], 0.0, axis=0)
     return _fill(tensor, values)
+
+
+# ------------------------------------------------------------------------------------ under older names
+
+
+def _older(function: Function) -> Function:
+    """`function` under its name without the underscore; a call warns."""
+    old = function.__name__[:-1]
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        message = f"`nn.init.{old}` is now deprecated in favor of `nn.init.{old}_`."
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return function(*args, **kwargs)
+
+    run.__name__ = run.__qualname__ = old
+    run.__doc__ = f"`{old}_`, under its older name (warns)."
+    return cast("Function", run)
+
+
+uniform, normal, constant = _older(uniform_), _older(normal_), _older(constant_)
+eye, dirac, orthogonal, sparse = _older(eye_), _older(dirac_), _older(orthogonal_), _older(sparse_)
+xavier_uniform, xavier_normal = _older(xavier_uniform_), _older(xavier_normal_)
+kaiming_uniform, kaiming_normal = _older(kaiming_uniform_), _older(kaiming_normal_)

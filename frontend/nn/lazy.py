@@ -6,91 +6,25 @@ state, makes them parameters (the same objects), and then the layer is one of th
 
 from __future__ import annotations
 
-from typing import Any, Self, cast
+from typing import Any
 
-from kiln.base import MODES
-from kiln.constants import Size
 from kiln.convolution import Sizes
 from kiln.creation import empty
 from kiln.errors import InvalidValueError, ShapeError
 from kiln.ir import types as T
-from kiln.ir.graph import Attrs
-from kiln.ir.ops.base import OpDef
 from kiln.ir.types import DType
 from kiln.nn import normalization as N
-from kiln.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from kiln.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from kiln.nn.linear import Linear
 from kiln.nn.module import Module
-from kiln.nn.parameter import Parameter
-from kiln.overriding import disabled_torch_function
+from kiln.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter, UninitializedTensorMixin
 from kiln.tensor import Tensor
 
 __all__ = [
-    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConvTranspose1d",
-    "LazyConvTranspose2d", "LazyInstanceNorm1d", "LazyInstanceNorm2d", "LazyInstanceNorm3d", "LazyLinear",
-    "UninitializedBuffer", "UninitializedParameter",
+    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
+    "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d", "LazyLinear", "UninitializedBuffer", "UninitializedParameter",
 ]  # fmt: skip
-
-
-class _Uninitialized(Tensor):
-    """What waits for its shape."""
-
-    __slots__ = ()
-    __torch_function__ = disabled_torch_function
-
-    def __new__(cls, *_: Any, **__: Any) -> Self:
-        return object.__new__(cls)
-
-    @property
-    def shape(self) -> Size:
-        """There is none: InvalidValueError."""
-        raise InvalidValueError("an uninitialized parameter or buffer has no shape", fix="call the module once before")
-
-    def materialize(self, shape: Any, device: Any = None, dtype: DType | None = None) -> None:
-        """Become a parameter (or a buffer) of this shape; its elements are not set."""
-        if MODES.recorder is not None:
-            MODES.recorder.reject("a lazy module's parameters can't be made in a capture", fix="call it once before")
-        made = empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
-        self._buffer, self._ptr, self._layout = made._buffer, made._ptr, made._layout
-        object.__setattr__(self, "__class__", Parameter if isinstance(self, Parameter) else Tensor)
-
-    def detach(self) -> Tensor:
-        """Itself: it has no history."""
-        return self
-
-    def __kiln_bind__(self, op: OpDef, operands: Any, attrs: Attrs) -> tuple[Any, ...]:
-        if op.name == "cast":  # Module.to(dtype)
-            return (empty(0, dtype=cast("DType", attrs["dtype"])),)
-        raise InvalidValueError(
-            "an uninitialized parameter or buffer has no value", op=op.name, fix="call the module once before"
-        )
-
-    def __repr__(self, **_: Any) -> str:
-        return f"<{type(self).__name__}>"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
-        return copied
-
-
-class UninitializedParameter(_Uninitialized, Parameter):
-    """A parameter whose shape is not known yet; `materialize` makes it one."""
-
-    __slots__ = ()
-
-    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: DType | None = None) -> None:
-        Parameter.__init__(self, empty(0, device=device, dtype=dtype), requires_grad)
-
-
-class UninitializedBuffer(_Uninitialized):
-    """A buffer whose shape is not known yet; `materialize` makes it a tensor."""
-
-    __slots__ = ()
-
-    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: DType | None = None) -> None:
-        made = empty(0, device=device, dtype=dtype)
-        self._place(made._buffer, made._ptr, made._layout)
-        self.requires_grad_(requires_grad)
 
 
 class LazyModuleMixin(Module):
@@ -105,7 +39,7 @@ class LazyModuleMixin(Module):
     def has_uninitialized_params(self) -> bool:
         """Whether any parameter or buffer of this module itself waits for its shape."""
         own = (*self._parameters.values(), *self._buffers.values())
-        return any(isinstance(x, _Uninitialized) for x in own)
+        return any(isinstance(x, UninitializedTensorMixin) for x in own)
 
     def initialize_parameters(self, *args: Any, **kwargs: Any) -> None:
         """Materialize the parameters for these arguments of `forward`; subclasses define it."""
@@ -152,7 +86,7 @@ class LazyLinear(LazyModuleMixin, Linear):
 
 
 def _materialize(x: Tensor | None, shape: tuple[int, ...]) -> None:
-    if isinstance(x, _Uninitialized):
+    if isinstance(x, UninitializedTensorMixin):
         x.materialize(shape)
 
 
@@ -211,7 +145,7 @@ class _LazyForward(_LazyConvolution):
         groups: int = 1,
         bias: bool = True,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
         if out_channels % groups:
@@ -219,7 +153,7 @@ class _LazyForward(_LazyConvolution):
                 f"out_channels {out_channels} can't be divided into {groups} groups", op=type(self).__name__
             )
         args = (0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode)
-        super().__init__(*args, dtype=dtype)  # type: ignore[call-arg]
+        super().__init__(*args, device, dtype)  # type: ignore[call-arg]
         self._wait(out_channels, bias, dtype)
 
 
@@ -235,7 +169,7 @@ class _LazyTransposed(_LazyConvolution):
         bias: bool = True,
         dilation: Sizes = 1,
         padding_mode: str = "zeros",
-        *,
+        device: Any = None,
         dtype: DType | None = None,
     ) -> None:
         if out_channels % groups:
@@ -243,7 +177,7 @@ class _LazyTransposed(_LazyConvolution):
                 f"out_channels {out_channels} can't be divided into {groups} groups", op=type(self).__name__
             )
         args = (0, 0, kernel_size, stride, padding, output_padding, groups, False, dilation, padding_mode)
-        super().__init__(*args, dtype=dtype)  # type: ignore[call-arg]
+        super().__init__(*args, device, dtype)  # type: ignore[call-arg]
         self._wait(out_channels, bias, dtype)
 
 
@@ -259,6 +193,12 @@ class LazyConv2d(_LazyForward, Conv2d):
     cls_to_become = Conv2d
 
 
+class LazyConv3d(_LazyForward, Conv3d):
+    """`Conv3d`, with in_channels from the first call."""
+
+    cls_to_become = Conv3d
+
+
 class LazyConvTranspose1d(_LazyTransposed, ConvTranspose1d):
     """`ConvTranspose1d`, with in_channels from the first call."""
 
@@ -269,6 +209,12 @@ class LazyConvTranspose2d(_LazyTransposed, ConvTranspose2d):
     """`ConvTranspose2d`, with in_channels from the first call."""
 
     cls_to_become = ConvTranspose2d
+
+
+class LazyConvTranspose3d(_LazyTransposed, ConvTranspose3d):
+    """`ConvTranspose3d`, with in_channels from the first call."""
+
+    cls_to_become = ConvTranspose3d
 
 
 class _LazyNorm(LazyModuleMixin):
@@ -326,12 +272,14 @@ class _LazyBatchNorm(_LazyNorm):
 
 
 class _LazyInstanceNorm(_LazyNorm):
+    """`affine` and `track_running_stats` are not the defaults of the layer that it becomes, as in PyTorch."""
+
     def __init__(
         self,
         eps: float = 1e-5,
         momentum: float = 0.1,
-        affine: bool = False,
-        track_running_stats: bool = False,
+        affine: bool = True,
+        track_running_stats: bool = True,
         device: Any = None,
         dtype: DType | None = None,
         *,

@@ -15,7 +15,10 @@ from kiln.nn.module import Module, on_cpu
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
-__all__ = ["Bilinear", "CosineSimilarity", "Flatten", "Identity", "Linear", "PairwiseDistance", "Unflatten"]
+__all__ = [
+    "Bilinear", "CosineSimilarity", "Flatten", "Identity", "Linear", "NonDynamicallyQuantizableLinear",
+    "PairwiseDistance", "Unflatten",
+]  # fmt: skip
 
 
 def check_sizes(op: str, **sizes: Any) -> None:
@@ -71,6 +74,10 @@ class Linear(Module):
     def extra_repr(self) -> str:
         bias = self.bias is not None
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={bias}"
+
+
+class NonDynamicallyQuantizableLinear(Linear):
+    """`Linear`: the name that PyTorch gives to the last layer of attention."""
 
 
 class Bilinear(Module):

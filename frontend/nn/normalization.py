@@ -7,7 +7,7 @@ from typing import Any
 
 from kiln import functional as F
 from kiln.creation import ones, tensor, zeros
-from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.types import DType
 from kiln.nn import fn_norm, init
@@ -16,8 +16,8 @@ from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
 __all__ = [
-    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d",
-    "LayerNorm", "LocalResponseNorm", "RMSNorm",
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "CrossMapLRN2d", "GroupNorm", "InstanceNorm1d", "InstanceNorm2d",
+    "InstanceNorm3d", "LayerNorm", "LocalResponseNorm", "RMSNorm", "SyncBatchNorm",
 ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def _reset(weight: Parameter | None, bias: Parameter | None) -> None:
         init.zeros_(bias)
 
 
-class _RunningNorm(Module):
+class _NormBase(Module):
     """What batch and instance normalisation share: a weight and a bias per channel (`affine`), and running statistics
     as buffers (`track_running_stats`)."""
 
@@ -87,7 +87,7 @@ class _RunningNorm(Module):
         )
 
 
-class _BatchNorm(_RunningNorm):
+class _BatchNorm(_NormBase):
     def __init__(
         self,
         num_features: int,
@@ -145,7 +145,53 @@ class BatchNorm3d(_BatchNorm):
     _ranks = (5,)
 
 
-class _InstanceNorm(_RunningNorm):
+class SyncBatchNorm(_BatchNorm):
+    """`BatchNorm1d` of [N, C, ...] whose statistics are those of all processes. There is one process here: NotYetError
+    for a `process_group`."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        process_group: Any = None,
+        device: Any = None,
+        dtype: DType | None = None,
+        *,
+        bias: bool = True,
+    ) -> None:
+        if process_group is not None:
+            raise NotYetError("there are no process groups", op="SyncBatchNorm", fix="leave process_group out")
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            message = f"expected at least 2D input, got {input.ndim}D"
+            raise ShapeError(message, op="SyncBatchNorm", operands=[input.ttype])
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """The module with each batch normalisation in it, and itself if it is one, replaced by a SyncBatchNorm of the
+        same parameters and buffers."""
+        made = module
+        if isinstance(module, _BatchNorm):
+            made = cls(
+                module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
+                process_group, bias=module.bias is not None,
+            )  # fmt: skip
+            made.weight, made.bias = module.weight, module.bias
+            for name in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(made, name, getattr(module, name))
+            made.training = module.training
+        for name, child in module.named_children():
+            made.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return made
+
+
+class _InstanceNorm(_NormBase):
     def __init__(
         self,
         num_features: int,
@@ -312,6 +358,19 @@ class LocalResponseNorm(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         return fn_norm.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+
+
+class CrossMapLRN2d(Module):
+    """`LocalResponseNorm` as it was: over (size - 1) // 2 channels on each side, and channel 0 for all."""
+
+    def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1) -> None:
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def forward(self, input: Tensor) -> Tensor:
+        return fn_norm.cross_map_norm(input, self.size, self.alpha, self.beta, self.k)
 
     def extra_repr(self) -> str:
         return f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"

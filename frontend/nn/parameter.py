@@ -1,14 +1,22 @@
-"""`Parameter`: a tensor that a module owns and an optimiser trains. `Buffer`: one that only belongs to its state."""
+"""`Parameter`: a tensor that a module owns and an optimiser trains. `Buffer`: one that only belongs to its state. Both
+may wait for their shape."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from kiln.base import REQUIRES_GRAD
+from kiln.base import MODES, REQUIRES_GRAD
+from kiln.constants import Size
 from kiln.creation import empty
-from kiln.errors import ArgumentError
-from kiln.overriding import disabled_torch_function
+from kiln.errors import ArgumentError, InvalidValueError
+from kiln.ir.graph import Attrs
+from kiln.ir.ops.base import OpDef
+from kiln.ir.types import DType
 from kiln.tensor import Tensor
+
+__all__ = [
+    "Buffer", "Parameter", "UninitializedBuffer", "UninitializedParameter", "UninitializedTensorMixin", "is_lazy",
+]  # fmt: skip
 
 
 class Parameter(Tensor):
@@ -20,7 +28,6 @@ class Parameter(Tensor):
     """
 
     __slots__ = ()
-    __torch_function__ = disabled_torch_function
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         return object.__new__(cls)
@@ -42,7 +49,6 @@ class Buffer(Tensor):
     `persistent`: it is saved with the module."""
 
     __slots__ = ("persistent",)
-    __torch_function__ = disabled_torch_function
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         return object.__new__(cls)
@@ -66,3 +72,68 @@ def _share(x: Tensor, kind: str, data: Tensor | None) -> None:
         )
     data = data.detach()
     x._place(data._buffer, data._ptr, data._layout, data._flags & ~REQUIRES_GRAD)
+
+
+class UninitializedTensorMixin(Tensor):
+    """What waits for its shape."""
+
+    __slots__ = ()
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return object.__new__(cls)
+
+    @property
+    def shape(self) -> Size:
+        """There is none: InvalidValueError."""
+        raise InvalidValueError("an uninitialized parameter or buffer has no shape", fix="call the module once before")
+
+    def materialize(self, shape: Any, device: Any = None, dtype: DType | None = None) -> None:
+        """Become a parameter (or a buffer) of this shape; its elements are not set."""
+        if MODES.recorder is not None:
+            MODES.recorder.reject("a lazy module's parameters can't be made in a capture", fix="call it once before")
+        made = empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
+        self._buffer, self._ptr, self._layout = made._buffer, made._ptr, made._layout
+        object.__setattr__(self, "__class__", Parameter if isinstance(self, Parameter) else Tensor)
+
+    def detach(self) -> Tensor:
+        """Itself: it has no history."""
+        return self
+
+    def __kiln_bind__(self, op: OpDef, operands: Any, attrs: Attrs) -> tuple[Any, ...]:
+        if op.name == "cast":  # Module.to(dtype)
+            return (empty(0, dtype=cast("DType", attrs["dtype"])),)
+        raise InvalidValueError(
+            "an uninitialized parameter or buffer has no value", op=op.name, fix="call the module once before"
+        )
+
+    def __repr__(self, **_: Any) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
+        return copied
+
+
+class UninitializedParameter(UninitializedTensorMixin, Parameter):
+    """A parameter whose shape is not known yet; `materialize` makes it one."""
+
+    __slots__ = ()
+
+    def __init__(self, requires_grad: bool = True, device: Any = None, dtype: DType | None = None) -> None:
+        Parameter.__init__(self, empty(0, device=device, dtype=dtype), requires_grad)
+
+
+class UninitializedBuffer(UninitializedTensorMixin):
+    """A buffer whose shape is not known yet; `materialize` makes it a tensor."""
+
+    __slots__ = ()
+
+    def __init__(self, requires_grad: bool = False, device: Any = None, dtype: DType | None = None) -> None:
+        made = empty(0, device=device, dtype=dtype)
+        self._place(made._buffer, made._ptr, made._layout)
+        self.requires_grad_(requires_grad)
+
+
+def is_lazy(param: object) -> bool:
+    """Whether it is a parameter or a buffer that waits for its shape."""
+    return isinstance(param, UninitializedTensorMixin)

@@ -17,7 +17,6 @@ from kiln.autograd import no_grad
 from kiln.base import MODES
 from kiln.creation import tensor
 from kiln.ir import types as T
-from kiln.overriding import disabled_torch_function
 from kiln.tensor import Tensor
 
 SCHEDULED: Final = ("lr", "momentum", "betas")
@@ -106,7 +105,6 @@ class _Mirror(Tensor):
     """A float64 0-d tensor that follows a number; no tensor of a user's is ever one."""
 
     __slots__ = ()
-    __torch_function__ = disabled_torch_function
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         return object.__new__(cls)

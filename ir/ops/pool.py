@@ -1,6 +1,6 @@
-"""Pooling over windows of the last two dimensions: the largest element, its place, the sum. The gradient of the largest
-is written to its place; that of the sum is an op of its own, in gather form: each element collects from the windows it
-lies in. Both add in ascending order of the windows.
+"""Pooling over windows of the last two dimensions: the largest element, its place, the sum. Gradients are ops of their
+own, in gather form: each element collects from the windows it lies in (from those whose largest it is), in ascending
+order of the windows.
 
 Attributes: either `kernel` (2), `stride` (2), `padding` (before and behind the rows, before and behind the columns),
 `dilation` (2, of maxima only); or `bins` (2): that many windows, which together cover the images, window i of n over
@@ -62,7 +62,11 @@ class _Strided(NamedTuple):
         """The k-th window that may reach an element."""
         axis, span, count = self.axis, self._span(), self.axis.size(n, self.taps)
         ahead = place + axis.before
-        last = L.apply("div", ahead, L.index(axis.stride)) if axis.stride > 1 else ahead
+        last = ahead
+        if axis.stride == 2:  # which vectors read from neighbours (codegen/schedule.py)
+            last = L.apply("shr", ahead, L.index(1))
+        elif axis.stride > 2:
+            last = L.apply("div", ahead, L.index(axis.stride))
         back = -(-span // axis.stride) - 1
         first = L.sub(last, L.index(back))
         tests = []
@@ -280,6 +284,25 @@ def _sum_input_element(ctx: ElementContext, index: Index) -> L.Expr:
     return ctx.fold(rounds, (L.const(0.0, ctx.result_type.dtype),), visit)[0]
 
 
+def _max_input_element(ctx: ElementContext, index: Index) -> L.Expr:
+    """From +0 and in ascending order of the windows whose largest element this is."""
+    walks, size = _walks(ctx.attrs), ints_attr(ctx.attrs, "size")
+    place = L.add(index[-2] * size[1], index[-1])
+
+    def visit(steps: Index, state: State) -> State:
+        (p, p_tests), (q, q_tests) = (
+            walk.window(at, k, n) for walk, at, k, n in zip(walks, index[-2:], steps, size, strict=True)
+        )
+        there, (total,) = all_of([*p_tests, *q_tests]), state
+        window = (*index[:-2], p, q)
+        takes = L.apply("eq", ctx.read(1, window, there), place)
+        takes = takes if there is None else L.apply("and", there, takes)
+        return (L.select(takes, L.apply("add", total, ctx.read(0, window, there)), total),)
+
+    rounds = [L.index(walk.most(n)) for walk, n in zip(walks, size, strict=True)]
+    return ctx.fold(rounds, (L.const(0.0, ctx.result_type.dtype),), visit)[0]
+
+
 # --------------------------------------------------------------------------------------- references
 
 
@@ -335,6 +358,15 @@ def _sum_input_ref(xp: Any, g: Any, **attrs: Any) -> Any:
     return out
 
 
+def _max_input_ref(xp: Any, g: Any, index: Any, **attrs: Any) -> Any:
+    height, width = attrs["size"]
+    out = np.zeros((*g.shape[:-2], height * width), g.dtype)
+    for p, q in np.ndindex(*g.shape[-2:]):
+        mine = np.arange(height * width) == index[..., p, q][..., None]
+        out = np.where(mine, out + g[..., p, q][..., None], out)
+    return out.reshape(*g.shape[:-2], height, width)
+
+
 # ------------------------------------------------------------------------------------- declarations
 
 
@@ -361,7 +393,10 @@ def _along(x: Any) -> dict[str, Any]:
 def _max_vjp(call: Call, g: Any) -> Sequence[Any]:
     """Each number goes to the place of its window, windows in ascending order."""
     t: TensorType = call.operands[0].ttype
-    index = _flat(max_pool2d_index(call.operands[0], **call.attrs))
+    places = max_pool2d_index(call.operands[0], **call.attrs)
+    if t.dtype in SUMMED:
+        return (max_pool2d_input(g, places, size=_image_size(call), **call.attrs),)
+    index = _flat(places)
     images = TensorType(t.dtype, (*t.shape[:-2], t.static_shape()[-2] * t.static_shape()[-1]), t.device)
     return (reshape(scatter_add(zeros_of(images, g), _flat(g), index, **_along(g)), shape=t.shape),)
 
@@ -435,5 +470,37 @@ sum_pool2d_input: Final[OpDef] = register(
         jvp=lambda call, t: (None if t is None else sum_pool2d_input(t, **call.attrs),),
         traits=frozenset({"exact", "window"}),
         arity=1,
+    )
+)
+
+
+def _max_input_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    (g, index), op = operands, "max_pool2d_input"
+    _checked(op, g, attrs, SUMMED)
+    if index.dtype is not int64:
+        raise OpTypeError(op, f"takes places of int64, got {index}", "dtype")
+    if index.shape != g.shape:
+        raise OpTypeError(op, f"{g} and {index} differ in shape")
+    return (_spread(op, g, attrs),)
+
+
+def _max_input_vjp(call: Call, t: Any) -> Sequence[Any]:
+    index = call.operands[1]
+    return reshape(gather(_flat(t), _flat(index), **_along(t)), shape=index.ttype.shape), None
+
+
+max_pool2d_input: Final[OpDef] = register(
+    OpDef(
+        "max_pool2d_input",
+        "max_pool2d_input(g, index; size, kernel, stride, padding, dilation or bins): images of `size`; each element "
+        "is the sum, from +0 and in ascending order, of g over the windows around it whose index is its place.",
+        _max_input_types,
+        quiet(_max_input_ref),
+        Dense(_max_input_element),
+        vjp=_max_input_vjp,
+        jvp=lambda call, t, _: (None if t is None else max_pool2d_input(t, call.operands[1], **call.attrs),),
+        traits=frozenset({"exact", "window"}),
+        saved_operands=(1,),
+        arity=2,
     )
 )

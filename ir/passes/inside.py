@@ -7,6 +7,7 @@ and makes constants of values that a loop carries unchanged.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from kiln.ir.graph import AttrValue, Graph, GraphBuilder, Operation, Value, rebuild
@@ -19,6 +20,7 @@ Rewrite = Callable[[Graph], Graph]
 def everywhere(rewrite: Rewrite) -> Rewrite:
     """The pass that applies `rewrite` to the graphs inside control flow, innermost first, and then to the graph."""
 
+    @functools.wraps(rewrite)
     def run(graph: Graph) -> Graph:
         return rewrite(inner_changed(graph, lambda op, key, inner: run(inner)))
 

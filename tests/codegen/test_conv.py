@@ -25,6 +25,8 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ((3, 70, 9, 7), (50, 70, 3, 3), PADDED),
     ((2, 8, 30, 31), (12, 2, 5, 4), {**PADDED, "stride": (3, 2), "dilation": (2, 1), "groups": 4}),
     ((1, 2, 1, 900), (3, 2, 1, 40), {**PADDED, "padding": (0, 0, 20, 19), "stride": (1, 3)}),
+    ((3, 2, 90, 80), (5, 2, 3, 3), PADDED),  # more blocks of positions than few channels add up at once
+    ((5, 1, 9, 12), (40, 1, 3, 4), {**PADDED, "padding": (1, 1, 2, 1)}),
 ]
 
 

@@ -186,3 +186,16 @@ def test_numbers() -> None:
     assert made.shape == (2, 3, 4) and made.stride() == (1, 8, 2)
     with pytest.raises(kiln.InvalidValueError, match="no order"):
         kiln.empty_permuted((2, 3), (0, 0))
+
+
+def test_methods_of_copies() -> None:
+    x = kiln.tensor([[6.0, 4.0], [0.0, 9.0]])
+    assert x.narrow_copy(0, 0, 1).tolist() == [[6.0, 4.0]] and x.nonzero_static(size=1).tolist() == [[0, 0]]
+    assert (
+        [t.tolist() for t in x.unsafe_split(1)] == [t.tolist() for t in x.unsafe_chunk(2)] == [[r] for r in x.tolist()]
+    )
+    n = kiln.tensor([6, 4])
+    assert n.gcd_(kiln.tensor([4, 6])).tolist() == [2, 2] and kiln.lcm_(n, kiln.tensor([3, 5])).tolist() == [6, 10]
+    y = kiln.tensor([3.0])
+    assert kiln.i0_(y.clone()).tolist() == y.i0().tolist() and y.clone().mvlgamma_(2).tolist() == y.mvlgamma(2).tolist()
+    assert x.to_dense() is x and not x.is_neg() and not x.is_distributed()

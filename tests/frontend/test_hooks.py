@@ -306,7 +306,7 @@ def test_grad_in_full() -> None:
         kiln.grad(y, x, allow_unused=False, materialize_grads=True)
     with pytest.raises(ValueError, match="only_inputs"):
         kiln.grad(y, x, only_inputs=False)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(ValueError, match="is_grads_batched"):
         kiln.grad(y, x, is_grads_batched=True)
     with pytest.raises(TypeError, match="with respect to tensors"):
         kiln.grad(y, 3)  # type: ignore[arg-type]

@@ -543,9 +543,23 @@ def test_complex_factors_give_the_matrix_back() -> None:
     assert L.inv_ex(kiln.from_numpy(x * 0)).info.tolist() == [1, 1]
     assert L.cholesky_ex(kiln.from_numpy(-h)).info.tolist() == [1, 1]
     assert L.eig(a)._fields == ("eigenvalues", "eigenvectors") and L.eig(kiln.zeros(0, 0)).eigenvalues.shape == (0,)
-    for f in (L.matrix_exp, kiln.logdet, L.householder_product):
-        with pytest.raises(kiln.NotYetError, match="complex matrices"):
-            f(a, a) if f is L.householder_product else f(a)
+
+
+def test_complex_exponentials_logarithms_and_reflections() -> None:
+    x = paired(2, 3, 3) / 2
+    w, v = np.linalg.eig(x)
+    near(L.matrix_exp(kiln.from_numpy(x)), v * np.exp(w)[..., None, :] @ np.linalg.inv(v), 1e-10)
+    assert L.matrix_exp(kiln.zeros(2, 0, 0).cdouble()).shape == (2, 0, 0)
+    near(kiln.logdet(kiln.from_numpy(x)), np.log(np.linalg.det(x)))
+    q, tau = paired(4, 3), paired(3, 3, seed=1)[0]
+    wanted = np.eye(4, dtype=complex)
+    for i in range(3):
+        u = np.concatenate([np.zeros(i), [1], q[i + 1 :, i]])
+        wanted = wanted @ (np.eye(4) - tau[i] * np.outer(u, u.conj()))
+    near(L.householder_product(kiln.from_numpy(q), kiln.from_numpy(tau)), wanted[:, :3])
+    for f, arrays in ((L.matrix_exp, (x,)), (kiln.logdet, (x,)), (L.householder_product, (q, tau))):
+        compiles(lambda *t, f=f: kiln.view_as_real(f(*t)), *arrays)
+        differentiates(f, *arrays, tolerance=1e-5)
 
 
 def of_parts(f: Callable[..., kiln.Tensor]) -> Callable[..., kiln.Tensor]:

@@ -324,4 +324,4 @@ class TestCompiled:
             return made
 
         with pytest.raises(kiln.CaptureError, match="new Scaled with attributes"):
-            kiln.compile(function)(kiln.ones(2))
+            kiln.compile(function, fullgraph=True)(kiln.ones(2))

@@ -285,8 +285,11 @@ def test_places(tmp_path: Path) -> None:
         assert kiln.load(tmp_path / "x", place).tolist() == [1.0, 1.0]
     with pytest.raises(kiln.DeviceError):
         kiln.load(tmp_path / "x", map_location="cuda")
-    with pytest.raises(ValueError, match="unpickle"):
-        kiln.load(tmp_path / "x", weights_only=False)
+    for weights_only in (True, False, None):  # there is nothing to unpickle
+        assert kiln.load(tmp_path / "x", weights_only=weights_only, mmap=True).tolist() == [1.0, 1.0]
+    (tmp_path / "pickle").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(kiln.LoadError, match="is a pickle"):
+        kiln.load(tmp_path / "pickle", weights_only=False)
 
 
 def test_errors_say_what_is_wrong_with_a_file(tmp_path: Path) -> None:

@@ -92,10 +92,10 @@ def test_vmap() -> None:
         same(row, func.grad(loss)(W, x))
     same(kiln.compile(kiln.vmap(lambda a: a.cumsum(0)))(X), X.cumsum(1))
     for call, kind in (
-        (lambda: kiln.vmap(lambda a, b: a)(X, W.t()[:1]), kiln.ShapeError),
+        (lambda: kiln.vmap(lambda a, b: a)(X, W.t()[:1]), kiln.InvalidValueError),
         (lambda: kiln.vmap(lambda a: a, in_dims=(0, 0))(X), kiln.InvalidValueError),
-        (lambda: kiln.vmap(lambda a: 3)(X), kiln.ArgumentError),
-        (lambda: kiln.vmap(lambda a: a)(X[:0]), kiln.ShapeError),
+        (lambda: kiln.vmap(lambda a: 3)(X), kiln.InvalidValueError),
+        (lambda: kiln.vmap(lambda: 3)(), kiln.InvalidValueError),
     ):
         with pytest.raises(kind, match="vmap"):
             call()
@@ -120,7 +120,7 @@ def test_ensembles() -> None:
         (lambda: func.grad(lambda x: x.sum(), argnums=1)(X), kiln.InvalidValueError),
         (lambda: func.grad(lambda x: x.sum())(kiln.tensor([1])), kiln.ArgumentError),
         (lambda: func.jvp(lambda x: x, (X,), (W,)), kiln.ShapeError),
-        (lambda: func.jacrev(lambda x: x["a"])({"a": X}), kiln.ArgumentError),
+        (lambda: func.jacrev(lambda x: x["a"])({"a": 3}), kiln.ArgumentError),
         (lambda: func.stack_module_state([]), kiln.InvalidValueError),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kiln.ir.ops import OPS
 from tests.ops.sampling import MAIN, NUMERIC, Array, ErrorSample, Sample, draw, generator, specials, t
 
 Attrs = dict[str, Any]
@@ -62,14 +63,22 @@ def _attrs(name: str, shape: Shape, attrs: Attrs) -> Attrs:
 
 
 def _operands(name: str, rng: np.random.Generator, shape: Shape, attrs: Attrs, dtype: str) -> tuple[Array, ...]:
-    if name == "sum_pool2d_input":
-        return (draw(rng, _counts(shape, attrs), dtype),)
+    if name.endswith("_input"):
+        g = draw(rng, _counts(shape, attrs), dtype)
+        return (g,) if name == "sum_pool2d_input" else (g, _places(rng, shape, attrs))
     return (draw(rng, shape, dtype),)
+
+
+def _places(rng: np.random.Generator, shape: Shape, attrs: Attrs) -> Array:
+    """Of each window the place of some element, as of images with equal numbers in different order."""
+    image = rng.permutation(int(np.prod(shape))).reshape(shape).astype(np.float32)
+    found: Array = OPS["max_pool2d_index"].ref(np, image, **attrs)
+    return found
 
 
 def _samples(name: str) -> list[Sample]:
     found = []
-    for dtype in NUMERIC if name.startswith("max") else ("float32", "float64"):
+    for dtype in NUMERIC if name in ("max_pool2d", "max_pool2d_index") else ("float32", "float64"):
         rng = generator(name, dtype)
         for label, shape, attrs in _cases(name):
             if dtype not in MAIN and label not in ("overlapping", "uneven", "bins"):
@@ -103,7 +112,8 @@ def _smooth(name: str) -> list[Sample]:
 def _errors(name: str) -> list[ErrorSample]:
     plain = _attrs(name, (2, 4, 6), window((2, 2), (2, 2)))
     image, pooled = t("float32", 2, 4, 6), t("float32", 2, 2, 3)
-    operands = {"sum_pool2d_input": (pooled,)}.get(name, (image,))
+    places = t("int64", *pooled.static_shape())
+    operands = {"sum_pool2d_input": (pooled,), "max_pool2d_input": (pooled, places)}.get(name, (image,))
     boolean = (t("bool", *operands[0].static_shape()), *operands[1:])
     flat = (t("float32", 6), *operands[1:])
     found = [
@@ -114,6 +124,9 @@ def _errors(name: str) -> list[ErrorSample]:
         ErrorSample(operands, {**plain, "padding": (0, 0, -1, 0)}, "value", "padding must be"),
         ErrorSample(operands, {**plain, "bins": (0, 3)}, "value", "bins must be"),
     ]
+    if name == "max_pool2d_input":
+        found.append(ErrorSample((pooled, pooled), plain, "dtype", "places of int64"))
+        found.append(ErrorSample((pooled, t("int64", 2, 2, 2)), plain, "shape", "differ in shape"))
     if name.endswith("_input"):
         found.append(ErrorSample(operands, {**plain, "size": (8, 6)}, "shape", "8 rows have 4 windows"))
     else:
@@ -122,7 +135,7 @@ def _errors(name: str) -> list[ErrorSample]:
     return found
 
 
-_NAMES = ("max_pool2d", "max_pool2d_index", "sum_pool2d", "sum_pool2d_input")
+_NAMES = ("max_pool2d", "max_pool2d_index", "max_pool2d_input", "sum_pool2d", "sum_pool2d_input")
 _DERIVED = tuple(name for name in _NAMES if name != "max_pool2d_index")
 SAMPLES: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _samples(name) for name in _NAMES}  # type: ignore[misc]
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {name: lambda name=name: _smooth(name) for name in _DERIVED}  # type: ignore[misc]

@@ -255,9 +255,8 @@ def test_a_folder_that_can_only_be_read_serves(folder: Path, monkeypatch: pytest
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "no")
 
-    for name in ("utime", "unlink"):
+    for name in ("utime", "unlink", "open"):
         monkeypatch.setattr(os, name, refuse)
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert cache.read("programs", "ab" * 32) == b"kept"

@@ -280,7 +280,9 @@ def test_dirty_floating_point_modes_change_nothing() -> None:
     """
     import ctypes
 
-    address = loader.load_object(compile_object(Module("code", code, ()), targets.host_target()), lambda name: None)["dirty"]
+    address = loader.load_object(compile_object(Module("code", code, ()), targets.host_target()), lambda name: None)[
+        "dirty"
+    ]
     dirty = ctypes.CFUNCTYPE(None, ctypes.c_uint32)(address)
     tiny = kiln.full((40,), 1e-40)
     clean = (tiny * 0.5).numpy().copy()

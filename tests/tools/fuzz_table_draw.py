@@ -8,6 +8,7 @@ import inspect
 from dataclasses import replace
 from typing import Any
 
+import fuzz_table_layers as _layers  # noqa: F401  (fills the table)
 import fuzz_table_more as _more  # noqa: F401  (fills the table)
 import fuzz_table_nn as _rows  # noqa: F401  (fills the table)
 import fuzz_table_numeric as _numeric  # noqa: F401  (fills the table)
@@ -50,7 +51,7 @@ NOT_ON_TENSORS = frozenset(
         "jit",
         "printing",
     }
-    | {"promotion", "random", "runtime.threads", "serialization", "settings", "tensor"}
+    | {"promotion", "random", "removed", "runtime.threads", "serialization", "settings", "tensor"}
 )
 """Modules of public names that compute nothing on tensors."""
 

@@ -261,6 +261,8 @@ def add_conv(spatial: int, transposed: bool) -> None:
         padding = d.int(0, 1)  # with it a kernel of 3 steps of 2 fits into 4 elements
         dilation = d.int(1, 2) if padding and not transposed else 1
         more = {"stride": d.int(1, 2), "padding": padding, "groups": groups, "dilation": dilation}
+        if transposed and d.flip():
+            more["output_padding"] = more["stride"] - 1
         return args, calling(getattr(F, name), **more), None
 
     name = f"conv{'_transpose' if transposed else ''}{spatial}d"

@@ -1,8 +1,10 @@
-"""More of the table of `fuzz_table`: windows and short-time Fourier transforms."""
+"""More of the table of `fuzz_table`: windows, short-time Fourier transforms, runs, boxes, low rank."""
 
 from __future__ import annotations
 
-from fuzz_table import TABLE, Draw, Drawn, Unfit, calling, either, entry
+import numpy as np
+from fuzz_programs import FLOATS
+from fuzz_table import TABLE, VIEWS, Draw, Drawn, Unfit, calling, either, entry, method, through
 
 import kiln
 from kiln.signal import windows
@@ -47,3 +49,57 @@ def _(d: Draw) -> Drawn:
     k = d.new((d.int(1, 3), n // 2 + 1, d.int(3, 6)), d.dtype(("complex64", "complex128")))
     norm = d.flip()
     return [k], lambda x: kiln.istft(x, n, hop, win, kiln.ones(win, dtype=kiln.float64), normalized=norm), None
+
+
+# ---- runs, boxes, low rank
+
+
+@entry("segment_reduce")
+def _(d: Draw) -> Drawn:
+    parts = [d.int(0, 4) for _ in range(d.int(1, 5))]
+    k = d.new((sum(parts), *d.one([(), (3,)])), d.dtype(FLOATS))
+    run = calling(kiln.segment_reduce, d.one(["sum", "mean", "prod", "max", "min"]), initial=d.one([None, 0.5]))
+    return [k, d.put(np.asarray(parts, np.int64))], lambda x, n: run(x, lengths=n), None
+
+
+@entry("histogramdd")
+def _(d: Draw) -> Drawn:
+    if d.special:
+        raise Unfit
+    k = d.new((d.int(1, 20), 2), d.dtype(WIDE))
+    return [k], lambda x: kiln.histogramdd(x.detach(), [2, 3], range=(-2.0, 2.0, -1.0, 3.0)).hist, None
+
+
+@entry("binomial")
+def _(d: Draw) -> Drawn:
+    k = d.new(d.shape(d.int(1, 2)), d.dtype(WIDE), positive=True)
+    return [k], lambda x: kiln.binomial(x * 10, kiln.full_like(x, 0.3)), None
+
+
+@entry("svd_lowrank", "pca_lowrank")
+def _(d: Draw) -> Drawn:
+    if d.special:
+        raise Unfit
+    k = d.put((d.rng.standard_normal((6, 5)) * 2).astype(d.dtype(WIDE)))
+    fn = d.one([kiln.svd_lowrank, kiln.pca_lowrank])
+    return [k], lambda x: fn(x.detach(), 3)[1], None
+
+
+@entry("norm_except_dim")
+def _(d: Draw) -> Drawn:
+    k = d.take(WIDE, 1, 3, want=lambda t: 0 not in t.shape)
+    return [k], calling(kiln.norm_except_dim, 2, d.int(-1, len(d.size(k)) - 1)), None
+
+
+def add_write(name: str, *rest: object) -> None:
+    def draw(d: Draw) -> Drawn:
+        k = d.new(d.shape(d.int(1, 2)), d.dtype(FLOATS), positive=True)
+        run = through(d.int(0, VIEWS), method(name, *rest))
+        return [k], lambda x: run(x.detach() + 3), None
+
+    TABLE[name] = draw
+
+
+add_write("i0_")
+add_write("mvlgamma_", 2)
+add_write("polygamma_", 1)

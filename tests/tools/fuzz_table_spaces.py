@@ -265,6 +265,12 @@ add_integers("gcd")
 add_integers("lcm")
 
 
+@entry("gcd_", "lcm_")
+def _(d: Draw) -> Drawn:
+    k = d.take(INTS, 1, 3)
+    return [k, d.like(k)], through(d.int(0, VIEWS), method(d.one(["gcd_", "lcm_"]))), None
+
+
 @entry("combinations")
 def _(d: Draw) -> Drawn:
     return [d.new((d.int(2, 6),), d.dtype(ANY))], calling(kiln.combinations, 2, d.flip()), None

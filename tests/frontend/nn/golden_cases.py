@@ -222,3 +222,44 @@ for _mode in ("sum", "mean", "max"):
     _add(f"bag_last_{_mode}", "EmbeddingBag", [9, 3], ["c9 7", "o 0,3,7"], mode=_mode, include_last_offset=True,
          padding_idx=0)  # fmt: skip
 _add("bag_weights", "EmbeddingBag", [5, 3], ["c5 6", "o 0,4", "f 6"], mode="sum")
+
+# ------------------------------------------------------------------------------------------------- volumes
+
+_add("conv3d", "Conv3d", [2, 3, 2], ["f 2,2,3,4,3"])
+_add("conv3d_wide", "Conv3d", [4, 2, [3, 2, 1]], ["f 4,5,4,3"], stride=[2, 1, 1], padding=[1, 1, 0],
+     dilation=[1, 2, 1], groups=2, bias=False)  # fmt: skip
+_add("conv3d_same", "Conv3d", [1, 2, [2, 3, 4]], ["f 1,1,3,4,4"], padding="same")
+for _mode in ("reflect", "replicate", "circular"):
+    _add(f"conv3d_{_mode}", "Conv3d", [1, 2, 2], ["f 1,1,3,3,3"], padding=1, padding_mode=_mode)
+_add("convtranspose3d", "ConvTranspose3d", [2, 3, 2], ["f 2,2,2,3,2"])
+_add("convtranspose3d_wide", "ConvTranspose3d", [2, 4, [1, 2, 3]], ["f 2,3,2,2"], stride=[2, 1, 3], padding=[0, 1, 1],
+     output_padding=[1, 0, 2], dilation=[1, 3, 1], groups=2)  # fmt: skip
+_add("convtranspose3d_size", "ConvTranspose3d", [1, 2, 3], ["f 1,1,2,3,2"], {"call": {"output_size": [3, 6, 4]}},
+     stride=2, padding=1)  # fmt: skip
+_add("convtranspose2d_spread", "ConvTranspose2d", [2, 2, 2], ["f 1,2,3,2"], dilation=3, padding=[1, 0],
+     output_padding=[2, 1])  # fmt: skip
+_add("conv_tbc", "F.conv_tbc", [], ["f 4,2,3", "f 2,3,2", "f 2"])
+
+for _ceil in (False, True):
+    _add(f"maxpool3d_{_ceil}", "MaxPool3d", [[2, 3, 1]], ["f 2,2,4,5,3"], stride=[2, 2, 1], padding=[1, 1, 0],
+         dilation=[1, 1, 2], return_indices=True, ceil_mode=_ceil)  # fmt: skip
+    _add(f"avgpool3d_{_ceil}", "AvgPool3d", [[2, 3, 2]], ["f 2,2,4,5,3"], stride=[2, 2, 1], padding=[1, 1, 0],
+         ceil_mode=_ceil, count_include_pad=_ceil)  # fmt: skip
+    _add(f"lppool3d_{_ceil}", "LPPool3d", [3, 2], ["p 2,4,3,5"], ceil_mode=_ceil)
+_add("adaptiveavgpool3d", "AdaptiveAvgPool3d", [[3, None, 2]], ["f 2,2,4,2,3"])
+_add("adaptivemaxpool3d", "AdaptiveMaxPool3d", [[3, None, 2]], ["f 2,2,4,2,3"], return_indices=True)
+for _dims, _shape in ((2, "2,2,7,6"), (3, "2,2,5,7,6")):
+    _add(f"fractional{_dims}d", f"FractionalMaxPool{_dims}d", [2], [f"f {_shape}"], output_size=3,
+         return_indices=True, _random_samples={"tensor": f"p 2,2,{_dims}"})  # fmt: skip
+
+# -------------------------------------------------------------------------------------------- seldom used
+
+_add("adaptive_softmax", "AdaptiveLogSoftmaxWithLoss", [8, 9, [2, 5]], ["f 6,8", "c9 6"], div_value=2.0)
+_add("adaptive_softmax_bias", "AdaptiveLogSoftmaxWithLoss", [4, 5, [3]], ["f 4", "c5"], head_bias=True)
+for _mode, _options in (("train", {"calls": 2}), ("eval", EVAL)):
+    _add(f"syncbatchnorm_{_mode}", "SyncBatchNorm", [3], ["f 4,3,2"], _options)
+_add("interpolate_area_3d", "F.interpolate", [], ["f 1,2,4,3,5"], size=[2, 2, 3], mode="area")
+for _name, _rest in (("threshold_", [0.1, -3.0]), ("hardtanh_", [-0.4, 0.6])):
+    _add(_name, f"F.{_name}", _rest, ["f 4,5!"])
+for _name in ("relu_", "elu_", "selu_", "celu_", "leaky_relu_", "rrelu_"):
+    _add(_name, f"F.{_name}", [], ["f 4,5!"])

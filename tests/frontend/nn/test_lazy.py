@@ -42,6 +42,14 @@ def test_the_first_call_makes_ordinary_layers() -> None:
     "layer, shape, become, result, state",
     [
         (lambda: nn.LazyConv1d(3, 2, padding="same"), (4, 5), nn.Conv1d, (3, 5), [(3, 4, 2), (3,)]),
+        (lambda: nn.LazyConv3d(3, 2, device="cpu"), (4, 5, 5, 5), nn.Conv3d, (3, 4, 4, 4), [(3, 4, 2, 2, 2), (3,)]),
+        (
+            lambda: nn.LazyConvTranspose3d(2, 2),
+            (1, 4, 2, 2, 2),
+            nn.ConvTranspose3d,
+            (1, 2, 3, 3, 3),
+            [(4, 2, 2, 2, 2), (2,)],
+        ),
         (lambda: nn.LazyConvTranspose1d(3, 2), (2, 4, 5), nn.ConvTranspose1d, (2, 3, 6), [(4, 3, 2), (3,)]),
         (
             lambda: nn.LazyConvTranspose2d(4, 2, groups=2, bias=False),
@@ -57,8 +65,14 @@ def test_the_first_call_makes_ordinary_layers() -> None:
             (2, 4, 5),
             [(4,), (4,), (4,), (4,), ()],
         ),
-        (lambda: nn.LazyInstanceNorm2d(), (2, 4, 5, 5), nn.InstanceNorm2d, (2, 4, 5, 5), []),
-        (lambda: nn.LazyInstanceNorm3d(), (2, 4, 3, 3, 3), nn.InstanceNorm3d, (2, 4, 3, 3, 3), []),
+        (lambda: nn.LazyInstanceNorm2d(), (2, 4, 5, 5), nn.InstanceNorm2d, (2, 4, 5, 5), [*[(4,)] * 4, ()]),
+        (
+            lambda: nn.LazyInstanceNorm3d(affine=False),
+            (2, 4, 3, 3, 3),
+            nn.InstanceNorm3d,
+            (2, 4, 3, 3, 3),
+            [(4,), (4,), ()],
+        ),
         (lambda: nn.LazyBatchNorm1d(affine=False), (2, 4), nn.BatchNorm1d, (2, 4), [(4,), (4,), ()]),
         (
             lambda: nn.LazyBatchNorm3d(track_running_stats=False),

@@ -1,20 +1,20 @@
-"""Gradients kept within bounds, and parameters as one vector."""
+"""Gradients kept within bounds."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 
 from kiln import functional as F
 from kiln.autograd import no_grad
 from kiln.creation import tensor
-from kiln.errors import ArgumentError, InvalidValueError, ShapeError
+from kiln.errors import InvalidValueError
 from kiln.reductions import vector_norm
 from kiln.tensor import Tensor
 
 __all__ = [
-    "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "parameters_to_vector",
-    "vector_to_parameters",
+    "clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm",
 ]  # fmt: skip
 
 
@@ -80,22 +80,14 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
         g.copy_(F.clamp(g, -bound, bound))
 
 
-def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
-    """All parameters flattened and joined."""
-    parts = [F.reshape(p, (-1,)) for p in parameters]
-    if not parts:
-        raise ArgumentError("there are no parameters", op="parameters_to_vector")
-    return F.cat(parts)
-
-
-@no_grad()
-def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Copy the parts of a vector into the parameters. ShapeError when it is too short."""
-    start = 0
-    for p in parameters:
-        end = start + p.numel()
-        if end > vec.numel():
-            raise ShapeError("the vector is shorter than the parameters", op="vector_to_parameters",
-                             operands=[vec.ttype, p.ttype])  # fmt: skip
-        p.copy_(F.reshape(vec[start:end], p.shape))
-        start = end
+def clip_grad_norm(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """`clip_grad_norm_`, under its older name (warns)."""
+    message = "`nn.utils.clip_grad_norm` is now deprecated in favor of `nn.utils.clip_grad_norm_`."
+    warnings.warn(message, FutureWarning, stacklevel=2)
+    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
