@@ -64,7 +64,8 @@ class _Entry:
         head = f"define i32 @{name}(ptr %ctx, ptr %args) {function_attributes(self.target)} {{"
         declarations = [self.declarations[k] for k in sorted(self.declarations)]
         text = "\n".join([head, "start:", *self.lines, "}", *declarations, ""])
-        return Module(name, text, (name,), tuple(sorted(self.symbols)), plain=True)
+        plain = not any(isinstance(step, Flow) for step in steps)  # loops are worth LLVM's while
+        return Module(name, text, (name,), tuple(sorted(self.symbols)), plain)
 
     # ---------------------------------------------------------------------------------------- steps
 

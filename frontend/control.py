@@ -16,8 +16,8 @@ from typing import Any
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import TensorBase
 from kiln.capture import current
-from kiln.control_nodes import ended, passed, slices
-from kiln.errors import ArgumentError, CaptureError, DTypeError, ShapeError
+from kiln.control_nodes import ended, parted, passed, slices
+from kiln.errors import ArgumentError, DTypeError, ShapeError
 from kiln.ir.types import TensorType, bool_
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.tensor import Tensor
@@ -51,12 +51,10 @@ def cond(
     checked_pred("cond", pred)
     capture = current()
     if capture is not None:
-        from kiln.control_capture import captured_cond
+        from kiln.control_capture import captured_cond, staged
 
-        try:
-            return captured_cond(capture, pred, true_fn, false_fn, operands)
-        except CaptureError as refusal:
-            capture.give_up(refusal)  # raises, or lets the call go on eagerly
+        for result in staged(capture, captured_cond, pred, true_fn, false_fn, operands):
+            return result
     return _own((true_fn if pred else false_fn)(*operands))
 
 
@@ -79,12 +77,10 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
         raise ArgumentError("nothing is carried", op="while_loop", fix="pass tensors that the loop changes")
     capture = current()
     if capture is not None:
-        from kiln.control_capture import captured_while
+        from kiln.control_capture import captured_while, staged
 
-        try:
-            return captured_while(capture, cond_fn, body_fn, state, form)
-        except CaptureError as refusal:
-            capture.give_up(refusal)  # raises, or lets the call go on eagerly
+        for result in staged(capture, captured_while, cond_fn, body_fn, state, form):
+            return result
     types = [t.ttype for t in state]
     state = passed(state)
     while _goes_on(call(cond_fn, form, state)):
@@ -122,26 +118,24 @@ def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | No
     count = _length(name, sliced, length)
     capture = current()
     if capture is not None:
-        from kiln.control_capture import captured_scan
+        from kiln.control_capture import captured_scan, staged
 
-        try:
-            return captured_scan(capture, name, f, (state, form), (sliced, shape), count, reverse)
-        except CaptureError as refusal:
-            capture.give_up(refusal)  # raises, or lets the call go on eagerly
+        for result in staged(capture, captured_scan, name, f, (state, form), (sliced, shape), count, reverse):
+            return result
     types = [t.ttype for t in state]
     state = passed(state)
     parts = [slices(x) for x in sliced]
     made: list[list[Any]] = [[]] * count
     y_form, y_types = _shape_of_y(name, f, state, form, sliced, shape) if count == 0 else (None, [])
-    for turn, k in enumerate(reversed(range(count)) if reverse else range(count)):
+    for k in reversed(range(count)) if reverse else range(count):
         carry, y = pair(name, f(form.build(state), shape.build([part[k] for part in parts])))
         made[k], found = form_of(y)
         tensors(name, "y", made[k], found)
         if y_form is None:
             y_form, y_types = found, [y.ttype for y in made[k]]
         agreeing(name, "the second result of f is", made[k], found, y_types, y_form)
-        new = agreeing(name, "the first result of f is", *form_of(carry), types, form)
-        state = new if turn == count - 1 else passed(new)
+        state = passed(agreeing(name, "the first result of f is", *form_of(carry), types, form))
+        made[k] = parted(made[k])
     assert y_form is not None
     stacks = [[row[n] for row in made] for n in range(len(y_types))]
     results = ended(stacks, state, y_types)

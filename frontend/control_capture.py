@@ -52,6 +52,10 @@ def _placeholders(types: Sequence[TensorType], flags: int = 0) -> list[Any]:
     return made
 
 
+class StateChanged(CaptureError):
+    """A function changed Python state when it was called without data. It can't be called again as if it had not."""
+
+
 class Inner(Sketch):
     """The recording of one function of a branch or a loop. `given` are the tensors that it gets, which are its own."""
 
@@ -64,6 +68,7 @@ class Inner(Sketch):
         self._kept: list[tuple[TensorBase, Any, int]] = []
         self._depth: int = parent._depth + 1 if isinstance(parent, Inner) else 1
         Capture.__init__(self, "main", given, {}, user_location)
+        self.answers = False
         if self._depth > _MAX_DEPTH:
             self.refuse(
                 "branches and loops inside each other without end: a function calls itself on a condition of tensors",
@@ -83,12 +88,15 @@ class Inner(Sketch):
             for t, data, version in reversed(self._kept):
                 dispatch.write(t, OPS["copy"], (data,), {})
                 t._buffer.version = self.entries[id(t)].storage.version = version
+            if _held(watched) != held:
+                raise StateChanged(
+                    f"{self.what} changes a variable or a container from outside",
+                    fix="return what changes, and take it",
+                )
+        if self.refused is not None:  # and the function's own code caught it
+            raise self.refused
         if _modes() != before:
             self.refuse(f"{self.what} left gradients, inference mode or the default dtype changed")
-        if _held(watched) != held:
-            self.refuse(
-                f"{self.what} changes a variable or a container from outside", fix="return what changes, and take it"
-            )
         if self.parent is not None and self.differentiated:
             self.parent.differentiated = True
         return result
@@ -132,12 +140,8 @@ class Inner(Sketch):
         )
 
     def refuse(self, message: str, *, operands: Sequence[TensorType] = (), fix: str = "") -> NoReturn:
-        error = CaptureError(message, operands=operands, fix=fix)
-        listener: Capture | None = self
-        while listener is not None:
-            listener.refused = listener.refused or error
-            listener = listener.parent if isinstance(listener, Inner) else None
-        raise error
+        self.refused = self.refused or CaptureError(message, operands=operands, fix=fix)
+        raise self.refused
 
     def grad_read(self, tensor: TensorBase) -> None:
         if self.parent is not None and self._outside(tensor):
@@ -276,6 +280,18 @@ def _written(capture: Capture, op: str, results: list[Any], states: Sequence[Any
 def _scalar(pred: Any) -> Any:
     """A predicate without dimensions."""
     return OPS["reshape"](pred, shape=()) if pred.ndim else pred
+
+
+def staged(capture: Capture, make: Callable[..., Any], *of: Any) -> list[Any]:
+    """[make(capture, *of)]; nothing where that is refused, by a capture that lets go: then the call goes on eagerly."""
+    try:
+        return [make(capture, *of)]
+    except StateChanged:
+        raise
+    except CaptureError as refusal:
+        capture.refused = capture.refused or refusal
+        capture.give_up(refusal)  # raises, or lets the call go on eagerly
+        return []
 
 
 def captured_cond(

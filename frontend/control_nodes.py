@@ -46,6 +46,18 @@ class Border(Node):
         """Nothing is saved."""
 
 
+class Parted(Node):
+    """Tensors as they are. Each has its own gradient, or none."""
+
+    __slots__ = ()
+
+    def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
+        return grads
+
+    def release(self) -> None:
+        """Nothing is saved."""
+
+
 class Slices(Node):
     """Slices of a tensor along its first dimension, each a view."""
 
@@ -125,6 +137,15 @@ def passed(tensors: Sequence[Any]) -> list[Any]:
     if _wanted(tensors):
         node = Border([edge_of(t) for t in tensors], [t.ttype for t in tensors])
         _attach(node, made, tensors, 0)
+    return made
+
+
+def parted(tensors: Sequence[Any]) -> list[Any]:
+    """What a turn leaves to be stacked: on the same memory, beyond a border."""
+    if not _wanted(tensors):
+        return list(tensors)
+    made = [dispatch.tensor_on(t._buffer, t._ptr, t._layout, READONLY) for t in tensors]
+    _attach(Parted([edge_of(t) for t in tensors], [t.ttype for t in tensors]), made, tensors, 0)
     return made
 
 

@@ -65,16 +65,14 @@ def differentiate(
         mapped.update(zip(op.results, builder.clone(op, [mapped[v] for v in op.operands]), strict=True))
     totals: dict[Value, Value] = {}
     requires = _requiring(graph, wanted, taped)
-    for v, has in zip(seeds, given, strict=True):
-        if has:
-            g = builder.input(v.type, "grad")
-            if v in requires:
-                _fold(totals, v, g)
+    grads = [(v, builder.input(v.type, "grad")) for v, has in zip(seeds, given, strict=True) if has]
     inputs = [graph.inputs[k] for k in wanted]
     for v, has in zip(inputs, running, strict=True):
         if has:
-            g = builder.input(v.type, "running")
-            totals[v] = _after(totals.get(v), g)
+            totals[v] = builder.input(v.type, "running")
+    for v, g in grads:  # a seed on an input itself comes after the uses outside that were folded before
+        if v in requires:
+            _fold(totals, v, g)
     for op in reversed(graph.operations):
         if op in taped and any(r in totals for r in op.results):
             _visit(op, mapped, requires, totals)
@@ -97,11 +95,6 @@ def _fold(totals: dict[Value, Value], v: Value, g: Any) -> None:
     """Add one more use's gradient, the running one on the left."""
     before = totals.get(v)
     totals[v] = g if before is None else OPS["add"](before, g)
-
-
-def _after(seed: Value | None, running: Value) -> Value:
-    """A seed on an input itself comes after the uses outside that were folded before."""
-    return running if seed is None else OPS["add"](running, seed)
 
 
 def _visit(op: Operation, mapped: dict[Value, Value], requires: set[Value], totals: dict[Value, Value]) -> None:
@@ -132,8 +125,10 @@ def folded(
     so_far = tuple(r if last[place] == k else None for k, (place, r) in enumerate(zip(places, running, strict=True)))
     made = vjp(replace(call, running=so_far), *grads)
     totals: dict[T, Any] = {}
-    for place, g, need in reversed(list(zip(places, made, call.needs, strict=True))):
-        if need and g is not None:
-            before = totals.get(place)
-            totals[place] = g if before is None else OPS["add"](before, g)
+    for place, g, need, before in reversed(list(zip(places, made, call.needs, so_far, strict=True))):
+        if not need or (g is None and before is None):
+            continue
+        gathered = totals.get(place)
+        use = before if g is None else g  # with nothing to add, it is as before
+        totals[place] = use if gathered is None else OPS["add"](gathered, use)
     return list(totals.items())

@@ -205,6 +205,8 @@ def scan(call: Call, *grads: Any) -> list[Any]:
     flows = contributing(body, seeds, [k for k in range(count, len(call.operands)) if call.needs[k]])
     sliced, fixed = [k for k in flows if k < after_xs], [k for k in flows if k >= after_xs]
     wanted = [*moved, *sliced, *fixed]
+    if not wanted:
+        return [None] * len(call.operands)
     running = [k in fixed for k in wanted]
     part = pieces(body, seeds, wanted, running, range(count, len(call.operands)))
     saved: Sequence[Any] = ()

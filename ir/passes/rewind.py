@@ -47,6 +47,8 @@ def while_loop(call: Call, *grads: Any) -> list[Any]:
     count = len(body.outputs)
     moved = inexact(body.outputs)
     fixed = contributing(body, moved, [k for k in range(count, len(call.operands)) if call.needs[k]])
+    if not moved:
+        return [None] * len(call.operands)
     receiver = next(g for g in grads if g is not None)
     given = [grads[k] if grads[k] is not None else nothing(body.outputs[k].type, receiver) for k in moved]
     so_far = [(k, call.running[k]) for k in fixed]

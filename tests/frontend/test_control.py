@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kiln
-from kiln.errors import ArgumentError, CaptureError, DTypeError, GradError, ShapeError
+from kiln.errors import ArgumentError, CaptureError, CaptureWarning, DTypeError, GradError, ShapeError
 from kiln.ir.parser import parse_graph
 from kiln.pytree import flatten
 from tests.ops.test_declarations import same_bits
@@ -35,7 +35,7 @@ def equal(a: Any, b: Any) -> None:
 
 def same(f: Function, *arguments: Any) -> Any:
     """`f` eagerly, captured, and warm: equal. Returns the compiled function."""
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     wanted = f(*arguments)
     for _ in range(2):
         equal(compiled(*arguments), wanted)
@@ -53,7 +53,7 @@ def gradients(f: Function, arguments: Sequence[Any]) -> list[Any]:
 def same_gradients(f: Function, *arguments: Any) -> list[Any]:
     """Gradients taken eagerly, outside the compiled function, and inside it: equal. Returns them."""
     wanted = gradients(f, arguments)
-    outside = kiln.compile(f, fullgraph=True)
+    outside = kiln.compile(fullgraph=True)(f)
     for _ in range(2):
         equal(gradients(outside, arguments), wanted)
 
@@ -65,7 +65,7 @@ def same_gradients(f: Function, *arguments: Any) -> list[Any]:
 
     if len([x for x in flatten(f(*arguments))[0] if x.dtype.is_floating_point]) == 1:
         leaves = [x.detach().clone().requires_grad_() if x.dtype.is_floating_point else x for x in arguments]
-        equal(list(kiln.compile(step, fullgraph=True)(*leaves)), wanted)
+        equal(list(kiln.compile(fullgraph=True)(step)(*leaves)), wanted)
     return wanted
 
 
@@ -162,7 +162,7 @@ def test_random_numbers_in_branches() -> None:
         y = kiln.cond(p > 0, lambda: x + kiln.rand(4), lambda: x * 2)
         return y, kiln.rand(2)
 
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     for p in (1.0, -1.0, 1.0):
         kiln.manual_seed(7)
         wanted = f(kiln.tensor(p), kiln.zeros(4)), kiln.rand(1)
@@ -174,7 +174,7 @@ def test_a_failing_branch_fails_only_when_it_runs() -> None:
     def f(p: kiln.Tensor, i: kiln.Tensor, x: kiln.Tensor) -> kiln.Tensor:
         return kiln.cond(p > 0, lambda: x[i], lambda: x[0:1])
 
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     x, far = tensor(3), kiln.tensor([7])
     equal(compiled(kiln.tensor(-1.0), far, x), x[0:1])
     for _ in range(2):
@@ -198,7 +198,7 @@ def test_branches_must_agree(branches: Any, error: type[Exception], match: str) 
     x = tensor(3)
     before = x.clone()
     with pytest.raises(error, match=match):
-        kiln.compile(lambda x: kiln.cond(x.sum() > -1e9, *branches, (x,)), fullgraph=True)(x)
+        kiln.compile(fullgraph=True)(lambda x: kiln.cond(x.sum() > -1e9, *branches, (x,)))(x)
     equal(x, before)
 
 
@@ -212,8 +212,21 @@ def test_a_branch_keeps_to_itself() -> None:
 
         return kiln.cond(x.sum() > 0, branch, lambda: x) + len(log)
 
-    with pytest.raises(CaptureError, match="true_fn changes a variable or a container from outside"):
-        kiln.compile(f, fullgraph=True)(tensor(3))
+    for compiled in (kiln.compile(fullgraph=True)(f), kiln.compile(f)):
+        with pytest.raises(CaptureError, match="true_fn changes a variable or a container from outside"):
+            compiled(tensor(3))
+
+
+def test_what_is_refused_runs_eagerly() -> None:
+    """Unless the whole function must be one graph."""
+
+    def f(x: kiln.Tensor) -> kiln.Tensor:
+        return kiln.cond(x.sum() > -1e9, lambda a: a * float(a.sum()), lambda a: a, (x + 1,)) * 2
+
+    compiled, x = kiln.compile(f), tensor(3)
+    with pytest.warns(CaptureWarning, match="asks for tensor data inside true_fn"):
+        equal(compiled(x), f(x))
+    equal(compiled(x), f(x))
 
 
 def test_recursion_on_a_condition_is_refused() -> None:
@@ -223,7 +236,7 @@ def test_recursion_on_a_condition_is_refused() -> None:
     x = tensor(3).abs()
     assert float(f(x).sum()) > 100
     with pytest.raises(CaptureError, match="a function calls itself on a condition of tensors"):
-        kiln.compile(f, fullgraph=True)(x)
+        kiln.compile(fullgraph=True)(f)(x)
 
 
 def test_arguments_are_checked() -> None:
@@ -306,7 +319,7 @@ def test_the_graph_does_not_grow_with_the_turns() -> None:
     def f(n: kiln.Tensor) -> Any:
         return kiln.while_loop(lambda i, s: i < n, lambda i, s: (i + 1, s + i), (kiln.tensor(0), kiln.tensor(0)))
 
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     assert int(compiled(kiln.tensor(10))[1]) == 45
     assert int(compiled(kiln.tensor(10_000))[1]) == 49_995_000
     (region,) = compiled.regions()
@@ -334,7 +347,7 @@ def test_gradients_of_many_turns() -> None:
         return kiln.while_loop(lambda i, x: i < n, lambda i, x: (i + 1, (x * w).cos()), (kiln.tensor(0), x))[1]
 
     arguments = [kiln.tensor(2000), tensor(2), tensor(2, seed=1)]
-    equal(gradients(kiln.compile(f, fullgraph=True), arguments), gradients(f, arguments))
+    equal(gradients(kiln.compile(fullgraph=True)(f), arguments), gradients(f, arguments))
 
 
 def test_in_place_writes_to_what_is_carried() -> None:
@@ -364,7 +377,7 @@ def test_carried_values_keep_their_types(body: Function, error: type[Exception],
     def f(x: kiln.Tensor) -> Any:
         return kiln.while_loop(lambda i, x: i < 3, body, (kiln.tensor(0), x))
 
-    for function in (f, kiln.compile(f, fullgraph=True)):
+    for function in (f, kiln.compile(fullgraph=True)(f)):
         with pytest.raises(error, match=match):
             function(tensor(3))
 
@@ -383,7 +396,7 @@ def test_what_a_loop_does_not_take() -> None:
 
     draws(x)
     with pytest.raises(CaptureError, match="cond_fn draws random numbers"):
-        kiln.compile(draws, fullgraph=True)(x)
+        kiln.compile(fullgraph=True)(draws)(x)
 
 
 # --------------------------------------------------------------------------------------------- scan
@@ -445,7 +458,7 @@ def test_gradients_through_stacked_values_alone() -> None:
 def test_the_gradient_keeps_what_it_needs() -> None:
     """The forward program stores; the backward program has one loop, and does not go forward again."""
     w, h, xs = tensor(4, 4).requires_grad_(), tensor(2, 4, seed=1), tensor(6, 2, 4, seed=2)
-    compiled = kiln.compile(lambda w, h, xs: recurrence(w, h, xs)[0], fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(lambda w, h, xs: recurrence(w, h, xs)[0])
     compiled(w, h, xs)
     plan = compiled.regions()[0].plan
     assert [op.op.name for op in plan.backward.operations].count("scan") == 1
@@ -480,7 +493,7 @@ def test_random_numbers_in_turns() -> None:
         walk = kiln.scan(lambda c, r: (c + r * kiln.randn(3), kiln.rand(2)), kiln.zeros(3), x)
         return walk, kiln.rand(1)
 
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     for _ in range(2):
         kiln.manual_seed(11)
         wanted = f(tensor(4, 3)), kiln.rand(1)
@@ -513,7 +526,7 @@ def test_map() -> None:
     ],
 )
 def test_what_a_scan_does_not_take(call: Function, error: type[Exception], match: str) -> None:
-    for function in (call, kiln.compile(call, fullgraph=True)):
+    for function in (call, kiln.compile(fullgraph=True)(call)):
         with pytest.raises(error, match=match):
             function(tensor(3, 3))
 
@@ -584,7 +597,7 @@ def test_modules_in_turns() -> None:
         return kiln.scan(lambda h, r: (cell(h + r).tanh(), None), kiln.zeros(3), x)[0]
 
     x = tensor(5, 3)
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     wanted = []
     for function in (f, compiled, compiled):
         cell.zero_grad()
@@ -603,7 +616,7 @@ def test_second_derivatives() -> None:
         (g,) = kiln.autograd.grad(f(x, w), [w], create_graph=True)
         return kiln.autograd.grad((g * g).sum(), [w])
 
-    compiled = kiln.compile(f, fullgraph=True)
+    compiled = kiln.compile(fullgraph=True)(f)
     compiled(tensor(4, 3, dtype=kiln.float64), tensor(3, seed=1, dtype=kiln.float64).requires_grad_())
     (wanted,), (got,) = second(f), second(compiled)
     assert np.allclose(got.numpy(), wanted.numpy(), rtol=1e-12)
