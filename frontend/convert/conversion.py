@@ -10,7 +10,7 @@ from functools import partial
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final
 
-from kiln.convert.find import INNER, Definition, Refused, assemble, bare, find, owner_of
+from kiln.convert.find import INNER, Definition, Refused, assemble, bare, find, imported_names, owner_of
 from kiln.convert.hooks import PythonHooks
 from kiln.convert.jumps import place
 from kiln.convert.scopes import Scope, bind, function_scope, mangled
@@ -147,7 +147,7 @@ def _convert(code: CodeType, space: dict[str, Any]) -> Conversion:
     def compile_part(function: str) -> Callable[[Part, Sequence[str]], CodeType]:
         return lambda part, visible: _part(part, visible, code, names[0], function)
 
-    statements = Statements(context, root, code.co_qualname, compile_part)
+    statements = Statements(context, root, imported_names(code), code.co_qualname, compile_part)
     if isinstance(node, ast.Lambda):
         statements.scope = scope
         node.body = statements.value(node.body)
@@ -195,10 +195,11 @@ def _renamed(code: CodeType, made: str, wanted: str, name: str) -> CodeType:
     """Code under the name that the user gave it, with that inside."""
 
     def qualified(c: CodeType) -> CodeType:
-        consts = tuple([qualified(x) if isinstance(x, CodeType) else x for x in c.co_consts])
-        if c.co_qualname.startswith(made + "."):
-            return c.replace(co_consts=consts, co_qualname=wanted + c.co_qualname[len(made) :])
-        return c.replace(co_consts=consts)
+        name = wanted + c.co_qualname[len(made) :] if c.co_qualname.startswith(made + ".") else c.co_qualname
+        consts: list[Any] = [qualified(x) if isinstance(x, CodeType) else x for x in c.co_consts]
+        if "__qualname__" in c.co_names:  # a class
+            consts = [name if x == c.co_qualname else x for x in consts]
+        return c.replace(co_consts=tuple(consts), co_qualname=name)
 
     return qualified(code).replace(co_name=name, co_qualname=wanted)
 

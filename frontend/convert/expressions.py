@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
 from typing import Any, Final, TypeVar
 
-from kiln.convert.find import Refused
+from kiln.convert.find import Refused, copied
 from kiln.convert.hooks import Site
 from kiln.convert.jumps import place
 from kiln.convert.scopes import Scope, comprehension_scope, function_scope, mangled, parameters
@@ -29,14 +30,18 @@ _LOOKS_AT_FRAMES: Final = frozenset({"_getframe", "currentframe"})
 _CONVERSIONS: Final = {ord("r"): "repr_", ord("s"): "str_", ord("a"): "ascii_"}
 
 Log = tuple[str, Scope, bool]
+PartCompiler = Callable[[str], Callable[[Part, Sequence[str]], CodeType]]
 _T = TypeVar("_T", bound=ast.AST)
 
 
 class Expressions:
     """The part of the converter that rewrites expressions."""
 
-    def __init__(self, context: Context, root: Scope, function: str, compile_part: Any) -> None:
+    def __init__(
+        self, context: Context, root: Scope, imported: set[str], function: str, compile_part: PartCompiler
+    ) -> None:
         self.context = context
+        self.imported = imported
         self.scope = root
         self.function = function
         self.compile_part = compile_part
@@ -54,9 +59,9 @@ class Expressions:
             ast.Subscript: self._subscript,
             ast.Slice: self._slice,
             ast.Call: self._call,
-            ast.BoolOp: lambda n: self._boolean(n, self.value),
+            ast.BoolOp: self._boolean_value,
             ast.UnaryOp: self._unary,
-            ast.IfExp: self._ifexp,
+            ast.IfExp: lambda n: self._ifexp(n, self.value),
             ast.Compare: lambda n: self._compare(n, self.value),
             ast.NamedExpr: self._named,
             ast.Lambda: self._lambda,
@@ -75,9 +80,14 @@ class Expressions:
 
     def hook(self, name: str, where: ast.AST, *args: ast.expr) -> ast.Call:
         """A call of a hook, at a place."""
+        function = self.member(HOOKS, name, where)
+        return ast.Call(function, list(args), [], **place(where))
+
+    def member(self, x: str, name: str, where: ast.AST) -> ast.Attribute:
+        """`x.name`, on one line: Python's compiler says that a method call stands where its name ends."""
         at = place(where)
-        function = ast.Attribute(ast.Name(HOOKS, ast.Load(), **at), name, ast.Load(), **at)
-        return ast.Call(function, list(args), [], **at)
+        at["end_lineno"], at["end_col_offset"] = at["lineno"], at["col_offset"]
+        return ast.Attribute(ast.Name(x, ast.Load(), **at), name, ast.Load(), **at)
 
     def text(self, x: Any, where: ast.AST) -> ast.Constant:
         """A constant, at a place."""
@@ -126,6 +136,10 @@ class Expressions:
             return self._boolean(n, self.truth)
         if isinstance(n, ast.Compare) and len(n.ops) > 1:
             return self._compare(n, self.truth)
+        if isinstance(n, ast.IfExp):
+            return self._ifexp(n, self.truth)
+        if isinstance(n, ast.UnaryOp) and isinstance(n.op, ast.Not) and not hasattr(n, "_flag"):
+            return self.hook("test", n, self.hook("not_", n, self.truth(n.operand)))
         if isinstance(n, ast.Constant):
             return self.text(bool(n.value), n)
         return self.hook("test", n, self.value(n))
@@ -134,9 +148,20 @@ class Expressions:
         """An expression with the truth of the user's: True or False."""
         if isinstance(n, ast.Constant):
             return n
-        if isinstance(n, (ast.BoolOp, ast.Compare)) and self.names_ok and not self.in_class:
-            return self.hook("truth", n, self.truth(n))
-        return self.hook("truth", n, self.value(n))
+        if self.names_ok and not self.in_class:
+            leaf = not isinstance(n, (ast.BoolOp, ast.Compare, ast.IfExp, ast.UnaryOp))
+            return self.hook("truth", n, self.value(n) if leaf else self.truth(n))
+        if isinstance(n, ast.BoolOp):
+            n.values = [self.decision(v) for v in n.values]
+        elif isinstance(n, ast.UnaryOp) and isinstance(n.op, ast.Not):
+            n.operand = self.decision(n.operand)
+        elif isinstance(n, ast.IfExp):
+            n.test, n.body, n.orelse = self.decision(n.test), self.decision(n.body), self.decision(n.orelse)
+        elif isinstance(n, ast.Compare) and len(n.ops) > 1:
+            return self.children(n)
+        else:
+            return self.hook("truth", n, self.value(n))
+        return n
 
     def values(self, nodes: Iterable[ast.expr]) -> list[ast.expr]:
         """Each of a list."""
@@ -187,10 +212,14 @@ class Expressions:
     def _attribute(self, n: ast.Attribute) -> ast.expr:
         if n.attr in _LOOKS_AT_FRAMES:
             raise Refused(f"it looks at frames ({n.attr}), where converted code shows")
+        if not isinstance(n.ctx, ast.Load):  # of a class body, whose statements stay as they are
+            return self.children(n)
         x = self.value(n.value)
         return self.hook("load_attr", attribute_place(n, n), x, self.text(mangled(n.attr, self.scope.owner), n))
 
     def _subscript(self, n: ast.Subscript) -> ast.expr:
+        if not isinstance(n.ctx, ast.Load):
+            return self.children(n)
         return self.hook("load_item", n, self.value(n.value), self.value(n.slice))
 
     def _slice(self, n: ast.Slice) -> ast.expr:
@@ -209,14 +238,17 @@ class Expressions:
                 n.func = self.hook("callee", f, self.hook("load_global", f, self.text(f.id, f), f))
                 n.args = self.values(n.args)
                 return n
-        simple = not n.keywords or all(k.arg for k in n.keywords)
-        method = isinstance(f, ast.Attribute) and simple and not any(isinstance(a, ast.Starred) for a in n.args)
-        where = attribute_place(n, f) if method else n
-        n.func = self.hook("callee", where if method else f, self.value(f))
+        where = attribute_place(n, f) if isinstance(f, ast.Attribute) and self._is_method(n, f) else n
+        n.func = self.hook("callee", f if where is n else where, self.value(f))
         n.args = self.values(n.args)
         for keyword in n.keywords:
             keyword.value = self.value(keyword.value)
         return ast.copy_location(n, where)
+
+    def _is_method(self, n: ast.Call, f: ast.Attribute) -> bool:
+        """Whether Python's compiler makes this the call of a method."""
+        simple = all(k.arg for k in n.keywords) and not any(isinstance(a, ast.Starred) for a in n.args)
+        return simple and not (isinstance(f.value, ast.Name) and f.value.id in self.imported)
 
     def _super(self, n: ast.Call) -> ast.expr:
         """`super()` finds its class and instance through the frame that it is called from; in a branch, that is not
@@ -248,8 +280,24 @@ class Expressions:
         if isinstance(n.op, ast.Not):
             if hasattr(n, "_flag"):  # a flag of ours needs no test
                 return self.hook("not_", n, self.value(n.operand))
-            return self.hook("not_", n, self.truth(n.operand))
+            return self.hook("not_", n, self.hook("test", n, self.value(n.operand)))
         return self.children(n)
+
+    def _boolean_value(self, n: ast.BoolOp) -> ast.expr:
+        """For its value. Python asks each operand for its truth once, even where `and` and `or` are mixed, so
+        `(a or b) and c` becomes `c if a else b and c`."""
+        first = n.values[0]
+        if not isinstance(first, ast.BoolOp) or self.in_class:
+            return self._boolean(n, self.value)
+        at, rest = place(n), n.values[1:]
+        if type(first.op) is type(n.op):
+            return self._boolean_value(ast.BoolOp(n.op, [*first.values, *rest], **at))
+        before, last = first.values[:-1], first.values[-1]
+        test = before[0] if len(before) == 1 else ast.BoolOp(first.op, before, **place(first))
+        through = ast.BoolOp(n.op, [last, *rest], **at)
+        alone = copied(rest[0] if len(rest) == 1 else ast.BoolOp(n.op, rest, **at))
+        then, orelse = (alone, through) if isinstance(n.op, ast.And) else (through, alone)
+        return self._ifexp(ast.IfExp(test, then, orelse, **at), self.value)
 
     def _boolean(self, n: ast.BoolOp, rewrite: Callable[[ast.expr], ast.expr]) -> ast.expr:
         return self._joined(n, [lambda v=v: rewrite(v) for v in n.values], n.op)  # type: ignore[misc]
@@ -269,11 +317,11 @@ class Expressions:
         operation = ast.BoolOp(op, [chosen, right], **at)
         return self.hook("result", n, operation, *self.plan(kind, n, start, [self.returns(right)]))
 
-    def _ifexp(self, n: ast.IfExp) -> ast.expr:
+    def _ifexp(self, n: ast.IfExp, rewrite: Callable[[ast.expr], ast.expr]) -> ast.expr:
         stages = self.names_ok and not self.in_class
         test = self.truth(n.test) if stages else self.decision(n.test)
         start, suspensions = len(self.log), self.suspensions
-        then, orelse = self.value(n.body), self.value(n.orelse)
+        then, orelse = rewrite(n.body), rewrite(n.orelse)
         at = place(n)
         if not stages:
             return ast.IfExp(test, then, orelse, **at)
@@ -353,7 +401,7 @@ class Expressions:
         self.defaults(n.args)
         before, names_ok, unsure = self.scope, self.names_ok, self.unsure
         suspensions = self.suspensions
-        self.scope, self.names_ok = function_scope(n, before, before.owner), True
+        self.scope = function_scope(n, before, before.owner)
         self.unsure = unsure - {a.arg for a in parameters(n.args)}
         n.body = self.value(n.body)
         self.scope, self.names_ok, self.unsure, self.suspensions = before, names_ok, unsure, suspensions

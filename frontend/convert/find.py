@@ -9,10 +9,11 @@ from __future__ import annotations
 import __future__
 
 import ast
+import dis
 import inspect
 import linecache
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any, Final
@@ -72,7 +73,7 @@ def _in_file(text: str, code: CodeType) -> list[Definition]:
     except SyntaxError:
         return []
     candidates = [n for n in by_line.get(code.co_firstlineno, []) if getattr(n, "name", "<lambda>") == code.co_name]
-    return [_copy(node) for node in candidates]
+    return [copied(node) for node in candidates]
 
 
 @lru_cache(maxsize=8)
@@ -85,13 +86,13 @@ def _definitions(text: str) -> dict[int, list[Definition]]:
     return found
 
 
-def _copy(node: Any) -> Any:
+def copied(node: Any) -> Any:
     """A copy of a tree, to be rewritten."""
     if isinstance(node, list):
-        return [_copy(part) for part in node]
+        return [copied(part) for part in node]
     if not isinstance(node, ast.AST):
         return node
-    copy = type(node)(**{name: _copy(getattr(node, name)) for name in node._fields if hasattr(node, name)})
+    copy = type(node)(**{name: copied(getattr(node, name)) for name in node._fields if hasattr(node, name)})
     return ast.copy_location(copy, node)
 
 
@@ -106,8 +107,9 @@ def owner_of(qualname: str) -> str:
     return ""
 
 
-def assemble(node: Definition, code: CodeType, free: Iterator[str] | list[str]) -> CodeType:
-    """Compile a definition as if it stood where `code` stands, with these variables around it."""
+def assemble(node: Definition, code: CodeType, free: Sequence[str], imported: Iterable[str] = ()) -> CodeType:
+    """Compile a definition as if it stood where `code` stands, with these variables around it, in a module that
+    imports these names."""
     at = {"lineno": node.lineno, "col_offset": 0, "end_lineno": node.lineno, "end_col_offset": 0}
     inner: ast.stmt = ast.Expr(node, **at) if isinstance(node, ast.Lambda) else node
     owner = owner_of(code.co_qualname).lstrip("_")
@@ -119,8 +121,9 @@ def assemble(node: Definition, code: CodeType, free: Iterator[str] | list[str]) 
         inner = ast.ClassDef(name=name, bases=[], keywords=[], body=[inner], decorator_list=[], type_params=[], **at)
     arguments = ast.arguments([], [ast.arg(n, **at) for n in free], None, [], [], None, [])
     outer = ast.FunctionDef("__outer__", arguments, [inner], [], type_params=[], **at)
+    imports: list[ast.stmt] = [ast.Import([ast.alias(n, **at) for n in imported], **at)] if imported else []
     module = compile(
-        ast.Module([outer], []),
+        ast.Module([*imports, outer], []),
         code.co_filename,
         "exec",
         flags=code.co_flags & _FUTURE,
@@ -157,6 +160,32 @@ def bare(node: Definition) -> Definition:
     return ast.copy_location(kind(INNER, arguments, node.body, decorators, type_params=[]), node)
 
 
+def imported_names(code: CodeType) -> set[str]:
+    """Global names that the module imports, as far as the code shows it: Python's compiler makes `name.f()` a call of
+    an attribute and not of a method for them."""
+    methods: set[str] = set()
+    loaded, argument = -1, 0
+    units = code.co_code
+    for at in range(0, len(units), 2):
+        op, argument = units[at], argument | units[at + 1]
+        if op == _EXTENDED:
+            argument <<= 8
+            continue
+        if loaded >= 0 and op in _METHODS and (op == _LOAD_METHOD or argument & 1):
+            methods.add(code.co_names[loaded])
+        if op != _CACHE:
+            loaded = argument >> 1 if op == _LOAD_GLOBAL else -1
+        argument = 0
+    return {n for n in code.co_names if n.isidentifier()} - methods
+
+
+_EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
+_CACHE: Final = dis.opmap.get("CACHE", 0)
+_LOAD_GLOBAL: Final = dis.opmap["LOAD_GLOBAL"]
+_LOAD_METHOD: Final = dis.opmap.get("LOAD_METHOD", -1)
+_METHODS: Final = frozenset({_LOAD_METHOD, dis.opmap["LOAD_ATTR"]} if _LOAD_METHOD < 0 else {_LOAD_METHOD})
+
+
 def _evaluated(node: ast.AST) -> bool:
     return not isinstance(node, ast.arg)
 
@@ -164,7 +193,7 @@ def _evaluated(node: ast.AST) -> bool:
 def _same(node: Definition, code: CodeType) -> bool:
     """Whether a definition compiles to this code object. Tests' functions, whose asserts pytest rewrote, are taken by
     their names."""
-    again = assemble(bare(node), code, list(code.co_freevars))
+    again = assemble(bare(node), code, code.co_freevars, sorted(imported_names(code)))
     if again.co_freevars != code.co_freevars or again.co_varnames[: _arity(again)] != code.co_varnames[: _arity(code)]:
         return False
     if "@pytest_ar" in code.co_names or "@py_assert0" in code.co_varnames or "@py_assert1" in code.co_varnames:

@@ -15,7 +15,7 @@ from kiln.convert.expressions import TEST, Expressions, attribute_place
 from kiln.convert.find import Refused
 from kiln.convert.jumps import VALUE, Lowering, leaves, needs_lowering, place
 from kiln.convert.scopes import Scope, class_scope, function_scope, mangled
-from kiln.convert.sites import Part
+from kiln.convert.sites import HOOKS, Part
 
 _SLOT: Final = "__slot__"
 _OPERATORS: Final = {
@@ -226,8 +226,7 @@ class Statements(Expressions):
         if isinstance(t, ast.Name):
             if self.note(t.id, bound=True) is not None:
                 return [ast.Assign([t], value, **place(t))]
-            at = place(t)
-            space = ast.Attribute(ast.Name("__h__", ast.Load(), **at), "globals", ast.Load(), **at)
+            space = self.member(HOOKS, "globals", t)
             return [self._say("store_global", t, space, self.text(mangled(t.id, self.scope.owner), t), value)]
         assert isinstance(t, (ast.Tuple, ast.List))
         if not self._hooked(t):
@@ -259,10 +258,9 @@ class Statements(Expressions):
     def _take(self, where: ast.AST, last: bool) -> ast.expr:
         """The value in the slot; taken out by the last who asks, so that nothing keeps it alive."""
         at = place(where)
-        slot = self._temporary(_SLOT, where, ast.Load())
         if last:
-            return ast.Call(ast.Attribute(slot, "pop", ast.Load(), **at), [], [], **at)
-        return ast.Subscript(slot, ast.Constant(0, **at), ast.Load(), **at)
+            return ast.Call(self.member(_SLOT, "pop", where), [], [], **at)
+        return ast.Subscript(self._temporary(_SLOT, where, ast.Load()), ast.Constant(0, **at), ast.Load(), **at)
 
     # ------------------------------------------------------------------------------------------ control flow
 
@@ -413,6 +411,8 @@ class Statements(Expressions):
             s.test = self.decision(s.test)
             s.msg = s.msg and self.value(s.msg)
             return [s]
+        comparison = _last_comparison(s.test)
+        where = ast.Pass(**place(comparison or s.test))
         test = self.truth(s.test)
         start, suspensions = len(self.log), self.suspensions
         s.msg = s.msg and self.value(s.msg)
@@ -420,11 +420,29 @@ class Statements(Expressions):
             s.test = self.hook("truth", s.test, test)
             return [s]
         site = self.plan("assert", s, start, [s.msg and self.returns(s.msg)])
-        at = place(s.test)
+        at = place(where)
         staged = self.hook("assert_", s.test, ast.Name(TEST, ast.Load(), **at), *site)
-        other = ast.BoolOp(ast.And(), [self.is_(TEST, False, s.test, negate=True), staged], **at)
-        s.test = ast.BoolOp(ast.Or(), [self.is_true(TEST, test, s.test), other], **at)
+        other = ast.BoolOp(ast.And(), [self.is_(TEST, False, where, negate=True), staged], **at)
+        s.test = ast.BoolOp(ast.Or(), [self.is_true(TEST, test, where), other], **at)
+        if comparison is None:
+            s.test = ast.NamedExpr(ast.Name(TEST, ast.Store(), **at), s.test, **at)
         return [s]
+
+
+def _last_comparison(test: ast.expr) -> ast.expr | None:
+    """The comparison where Python's compiler says that a failed assertion stands (up to 3.11), instead of the whole
+    statement."""
+    if isinstance(test, ast.Compare):
+        return test
+    parts: list[ast.expr] = []
+    if isinstance(test, ast.BoolOp):
+        parts = test.values
+    elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        parts = [test.operand]
+    elif isinstance(test, ast.IfExp):
+        parts = [test.test, test.body, test.orelse]
+    found = [c for c in map(_last_comparison, parts) if c is not None]
+    return found[-1] if found else None
 
 
 def _can_lower(body: list[ast.stmt]) -> bool:
