@@ -10,7 +10,7 @@ from functools import partial
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final
 
-from kiln.convert.find import INNER, Definition, Refused, assemble, bare, find, imported_names, owner_of
+from kiln.convert.find import INNER, Definition, Refused, assemble, bare, definition, find, imported_names, owner_of
 from kiln.convert.hooks import PythonHooks
 from kiln.convert.jumps import place
 from kiln.convert.scopes import Scope, bind, function_scope, mangled
@@ -62,7 +62,7 @@ def converted(function: Callable[..., Any], hooks: Any = None) -> Any:
         return type(function)(converted(function.__func__, hooks))
     if isinstance(function, type):
         raise Refused(f"{function.__qualname__} is a class: what is called is its __init__")
-    call = getattr(type(function), "__call__", None)
+    call = next((vars(c)["__call__"] for c in type(function).__mro__ if "__call__" in vars(c)), None)
     if isinstance(call, FunctionType):
         return MethodType(_function(call, hooks), function)
     name = getattr(function, "__qualname__", type(function).__qualname__)
@@ -87,7 +87,7 @@ def source(function: Callable[..., Any]) -> str:
             function = function.func
         else:
             converted(function)  # or say why not
-            function = type(function).__call__
+            function = type(function).__call__  # type: ignore[operator]
     node = _conversion(function.__code__, function.__globals__).node
     if isinstance(node, ast.Lambda):
         return ast.unparse(node)
@@ -107,13 +107,14 @@ def _function(function: FunctionType, hooks: Any) -> FunctionType:
     closure = tuple([cells[name] for name in conversion.code.co_freevars])
     result = FunctionType(conversion.code, function.__globals__, function.__name__, function.__defaults__, closure)
     result.__kwdefaults__ = function.__kwdefaults__
-    result.__annotations__ = function.__annotations__
     result.__qualname__ = function.__qualname__
     result.__module__ = function.__module__
     result.__doc__ = function.__doc__
     result.__dict__.update(function.__dict__)
-    if hasattr(function, "__type_params__"):
-        result.__type_params__ = function.__type_params__
+    annotations = "__annotate__" if hasattr(function, "__annotate__") else "__annotations__"
+    for name in (annotations, "__type_params__"):  # what newer Pythons have
+        if hasattr(function, name):
+            setattr(result, name, getattr(function, name))
     return result
 
 
@@ -171,10 +172,7 @@ def _part(part: Part, visible: Sequence[str], code: CodeType, name: str, functio
     owner = owner_of(function) or owner_of(code.co_qualname)
     changed = sorted(n for n in scope.bound if mangled(n, owner) in visible and n != part.parameter)
     start: list[ast.stmt] = [ast.Nonlocal(changed, **at)] if changed else []
-    arguments = ast.arguments(
-        [], [ast.arg(part.parameter, **at)] if part.parameter else [], None, [], [], None, []
-    )
-    node = ast.FunctionDef(INNER, arguments, [*start, *part.body], [], type_params=[], **at)
+    node = definition(INNER, [part.parameter] if part.parameter else [], [*start, *part.body], at)
     standing = code.replace(co_qualname=function)
     free = [n for n in visible if n != part.parameter]
     made = assemble(node, standing, free)

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 from kiln.convert.find import Refused, copied
 from kiln.convert.hooks import Site
 from kiln.convert.jumps import place
-from kiln.convert.scopes import Scope, comprehension_scope, function_scope, mangled, parameters
+from kiln.convert.scopes import Scope, comprehension_scope, function_scope, mangled
 from kiln.convert.sites import HOOKS, Context, Part, Plan
 
 TEST: Final = "__s__"
@@ -51,8 +51,8 @@ class Expressions:
         """Whether a named expression may stand here."""
         self.suspensions = 0
         self.counter = [0]
-        self.unsure: set[str] = set()
-        """Variables that may be bound on one path only where we are now."""
+        self.sure: set[str] = set()
+        """Variables of the function that are bound on every path to where we are now."""
         self._table: dict[type, Callable[[Any], ast.expr]] = {
             ast.Name: self._name,
             ast.Attribute: self._attribute,
@@ -100,13 +100,12 @@ class Expressions:
         number, and a function that closes over its variables."""
         chain = set(self.scope.chain())
         seen = [(name, owner, bound) for name, owner, bound in self.log[start:] if owner in chain]
-        shared = [(name, s) for s in chain for name in s.shared if (owner := self.scope.find(name)) is s]
+        shared = [(name, s) for s in chain for name in s.shared if self.scope.find(name) is s]
         mentioned = {name: owner for name, owner, _ in seen} | dict(shared)
         changed = {name for name, _, bound in seen if bound} | {name for name, _ in shared}
         assigned = tuple(sorted(name for name in changed if mentioned[name].kind != "comprehension"))
-        owner = self.scope.owner
+        cells = tuple(mangled(n, self.scope.owner) for n in assigned)
         site = Site(kind, self.context.file, getattr(where, "lineno", 0), self.function, assigned, exit)
-        cells = tuple(mangled(n, owner) for n in assigned)
         self.context.plans.append(Plan(site, tuple(parts), cells, self.compile_part(self.function)))
         at = place(where)
         names: list[ast.expr] = [ast.Name(n, ast.Load(), **at) for n in sorted({HOOKS, *mentioned})]
@@ -184,14 +183,17 @@ class Expressions:
         owner = self.scope.find(name)
         if owner is not None:
             self.log.append((name, owner, bound))
+            if bound and owner is self.scope.within():
+                self.sure.add(name)
         return owner
 
     def _name(self, n: ast.Name) -> ast.expr:
         if not isinstance(n.ctx, ast.Load):
             self.note(n.id, bound=True)
             return n
-        if self.note(n.id) is not None:
-            if n.id in self.unsure and not self.in_class:
+        owner = self.note(n.id)
+        if owner is not None:
+            if owner.kind == "function" and n.id not in self.sure and owner is self.scope.within():
                 return self.hook("load_local", n, self.text(n.id, n), n)
             return n
         if n.id in _FRAMES:
@@ -308,7 +310,9 @@ class Expressions:
             return makers[0]()
         left = makers[0]()
         start, suspensions = len(self.log), self.suspensions
+        sure = set(self.sure)
         right = self._joined(n, makers[1:], op)
+        self.sure = sure
         at = place(n)
         if self.in_class or self.suspensions != suspensions:
             return ast.BoolOp(op, [left, right], **at)
@@ -321,7 +325,11 @@ class Expressions:
         stages = self.names_ok and not self.in_class
         test = self.truth(n.test) if stages else self.decision(n.test)
         start, suspensions = len(self.log), self.suspensions
-        then, orelse = rewrite(n.body), rewrite(n.orelse)
+        sure = set(self.sure)
+        then = rewrite(n.body)
+        self.sure = set(sure)
+        orelse = rewrite(n.orelse)
+        self.sure = sure
         at = place(n)
         if not stages:
             return ast.IfExp(test, then, orelse, **at)
@@ -388,9 +396,7 @@ class Expressions:
         if isinstance(op, (ast.In, ast.NotIn)):
             at = place(n)  # Python evaluates the item first
             both = ast.Tuple([left, right], ast.Load(), **at)
-            turned = ast.Subscript(
-                both, ast.Slice(None, None, ast.Constant(-1, **at), **at), ast.Load(), **at
-            )
+            turned = ast.Subscript(both, ast.Slice(None, None, ast.Constant(-1, **at), **at), ast.Load(), **at)
             found = self.hook("contains", n, ast.Starred(turned, ast.Load(), **at))
             return found if isinstance(op, ast.In) else self.hook("not_", n, found)
         return ast.Compare(left, [op], [right], **place(n))
@@ -399,12 +405,12 @@ class Expressions:
 
     def _lambda(self, n: ast.Lambda) -> ast.expr:
         self.defaults(n.args)
-        before, names_ok, unsure = self.scope, self.names_ok, self.unsure
+        before, names_ok, sure = self.scope, self.names_ok, self.sure
         suspensions = self.suspensions
         self.scope = function_scope(n, before, before.owner)
-        self.unsure = unsure - {a.arg for a in parameters(n.args)}
+        self.sure = set()
         n.body = self.value(n.body)
-        self.scope, self.names_ok, self.unsure, self.suspensions = before, names_ok, unsure, suspensions
+        self.scope, self.names_ok, self.sure, self.suspensions = before, names_ok, sure, suspensions
         return n
 
     def defaults(self, arguments: ast.arguments) -> None:
@@ -414,21 +420,20 @@ class Expressions:
 
     def _comprehension(self, n: Any) -> ast.expr:
         generators: list[ast.comprehension] = n.generators
-        before, names_ok, unsure = self.scope, self.names_ok, self.unsure
+        before, names_ok, sure = self.scope, self.names_ok, set(self.sure)
         inner = comprehension_scope(generators, before)
         for k, g in enumerate(generators):
             self.names_ok = False  # not in what is iterated over
             g.iter = self.hook("iterate", g.iter, self.value(g.iter)) if not g.is_async else self.value(g.iter)
             if k == 0:
                 self.scope = inner
-                self.unsure = unsure - inner.bound
             self.names_ok = names_ok and not self.in_class
             self._bind_items(g.target)
             g.ifs = [self.decision(test) for test in g.ifs]
             self.suspensions += bool(g.is_async)
         for name in ("key", "value") if isinstance(n, ast.DictComp) else ("elt",):
             setattr(n, name, self.value(getattr(n, name)))
-        self.scope, self.names_ok, self.unsure = before, names_ok, unsure
+        self.scope, self.names_ok, self.sure = before, names_ok, sure
         return n  # type: ignore[no-any-return]
 
     def _bind_items(self, target: ast.expr) -> None:

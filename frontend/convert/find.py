@@ -13,7 +13,7 @@ import dis
 import inspect
 import linecache
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any, Final
@@ -55,14 +55,14 @@ def _block(lines: list[str], code: CodeType) -> list[Definition]:
     first = code.co_firstlineno
     try:
         block = inspect.getblock(lines[first - 1 :])
-        tree = ast.parse("if 1:\n" + "".join(block) if block[0][:1].isspace() else "\n" + "".join(block))
+        start = "\n" * (first - 2) + "if 1:\n" if block[0][:1].isspace() else "\n" * (first - 1)
+        tree = ast.parse(start + "".join(block))
     except (SyntaxError, IndentationError, tokenize.TokenError, IndexError):
         return []
     top = tree.body[0]
     node = top.body[0] if isinstance(top, ast.If) else top
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return []
-    ast.increment_lineno(node, first - 2)
     return [node]
 
 
@@ -110,7 +110,7 @@ def owner_of(qualname: str) -> str:
 def assemble(node: Definition, code: CodeType, free: Sequence[str], imported: Iterable[str] = ()) -> CodeType:
     """Compile a definition as if it stood where `code` stands, with these variables around it, in a module that
     imports these names."""
-    at = {"lineno": node.lineno, "col_offset": 0, "end_lineno": node.lineno, "end_col_offset": 0}
+    at: dict[str, Any] = {"lineno": node.lineno, "col_offset": 0, "end_lineno": node.lineno, "end_col_offset": 0}
     inner: ast.stmt = ast.Expr(node, **at) if isinstance(node, ast.Lambda) else node
     owner = owner_of(code.co_qualname).lstrip("_")
     if owner:
@@ -118,9 +118,8 @@ def assemble(node: Definition, code: CodeType, free: Sequence[str], imported: It
         name = "___" + owner
         while name in taken:
             name = "_" + name
-        inner = ast.ClassDef(name=name, bases=[], keywords=[], body=[inner], decorator_list=[], type_params=[], **at)
-    arguments = ast.arguments([], [ast.arg(n, **at) for n in free], None, [], [], None, [])
-    outer = ast.FunctionDef("__outer__", arguments, [inner], [], type_params=[], **at)
+        inner = _CLASS(name=name, bases=[], keywords=[], body=[inner], decorator_list=[], type_params=[], **at)
+    outer = definition("__outer__", free, [inner], at)
     imports: list[ast.stmt] = [ast.Import([ast.alias(n, **at) for n in imported], **at)] if imported else []
     module = compile(
         ast.Module([*imports, outer], []),
@@ -133,61 +132,76 @@ def assemble(node: Definition, code: CodeType, free: Sequence[str], imported: It
     return _inner(result) if owner else result
 
 
+_CLASS: Any = ast.ClassDef
+_FUNCTION: Any = ast.FunctionDef  # type_params, since Python 3.12, is unknown to the type checker of an older one
+
+
+def definition(name: str, parameters: Iterable[str], body: list[ast.stmt], at: dict[str, Any]) -> ast.FunctionDef:
+    """A function of ours."""
+    arguments = ast.arguments([], [ast.arg(n, **at) for n in parameters], None, [], [], None, [])
+    made: ast.FunctionDef = _FUNCTION(name, arguments, body, [], type_params=[], **at)
+    return made
+
+
 def _inner(code: CodeType) -> CodeType:
     return next(c for c in reversed(code.co_consts) if isinstance(c, CodeType))
 
 
 def bare(node: Definition) -> Definition:
     """The definition without what is evaluated around it: decorators (their lines stay), defaults, annotations."""
-    nothing = ast.Constant(None)
-    arguments = node.args
-    if any(map(_evaluated, ast.iter_child_nodes(arguments))) or not isinstance(node, ast.Lambda):
-        strip = lambda args: [ast.copy_location(ast.arg(a.arg), a) for a in args]  # noqa: E731
-        one = lambda a: a and strip([a])[0]  # noqa: E731
-        arguments = ast.arguments(
-            posonlyargs=strip(arguments.posonlyargs),
-            args=strip(arguments.args),
-            vararg=one(arguments.vararg),
-            kwonlyargs=strip(arguments.kwonlyargs),
-            kw_defaults=[d and ast.copy_location(nothing, d) for d in arguments.kw_defaults],
-            kwarg=one(arguments.kwarg),
-            defaults=[ast.copy_location(ast.Constant(None), d) for d in arguments.defaults],
-        )
+    given = node.args
+    arguments = ast.arguments(
+        posonlyargs=_plain(given.posonlyargs),
+        args=_plain(given.args),
+        vararg=given.vararg and _plain([given.vararg])[0],
+        kwonlyargs=_plain(given.kwonlyargs),
+        kw_defaults=[d and ast.copy_location(ast.Constant(None), d) for d in given.kw_defaults],
+        kwarg=given.kwarg and _plain([given.kwarg])[0],
+        defaults=[ast.copy_location(ast.Constant(None), d) for d in given.defaults],
+    )
     if isinstance(node, ast.Lambda):
         return ast.copy_location(ast.Lambda(arguments, node.body), node)
     decorators: list[ast.expr] = [ast.copy_location(ast.Name("__outer__", ast.Load()), d) for d in node.decorator_list]
-    kind = type(node)
-    return ast.copy_location(kind(INNER, arguments, node.body, decorators, type_params=[]), node)
+    kind: Any = type(node)
+    made: Definition = kind(INNER, arguments, node.body, decorators, type_params=[])
+    return ast.copy_location(made, node)
+
+
+def _plain(arguments: list[ast.arg]) -> list[ast.arg]:
+    """Parameters without annotations."""
+    return [ast.copy_location(ast.arg(a.arg), a) for a in arguments]
 
 
 def imported_names(code: CodeType) -> set[str]:
-    """Global names that the module imports, as far as the code shows it: Python's compiler makes `name.f()` a call of
-    an attribute and not of a method for them."""
+    """Names that the module imports, as far as the code shows it: Python's compiler makes `name.f()` a call of an
+    attribute and not of a method for them (and for variables that happen to have such a name)."""
     methods: set[str] = set()
-    loaded, argument = -1, 0
+    names: set[str] = set()
+    loaded: str | None = None
+    argument = 0
     units = code.co_code
+    variable: Callable[[int], str] = code._varname_from_oparg  # type: ignore[attr-defined]
     for at in range(0, len(units), 2):
         op, argument = units[at], argument | units[at + 1]
         if op == _EXTENDED:
             argument <<= 8
             continue
-        if loaded >= 0 and op in _METHODS and (op == _LOAD_METHOD or argument & 1):
-            methods.add(code.co_names[loaded])
-        if op != _CACHE:
-            loaded = argument >> 1 if op == _LOAD_GLOBAL else -1
+        if op in _LOADS:
+            loaded = code.co_names[argument >> 1] if op == _LOAD_GLOBAL else variable(argument)
+        elif op != _CACHE:
+            if loaded is not None and op in _ATTRIBUTES:
+                (methods if op == _LOAD_METHOD or (_LOAD_METHOD < 0 and argument & 1) else names).add(loaded)
+            loaded = None
         argument = 0
-    return {n for n in code.co_names if n.isidentifier()} - methods
+    return names - methods
 
 
 _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _CACHE: Final = dis.opmap.get("CACHE", 0)
 _LOAD_GLOBAL: Final = dis.opmap["LOAD_GLOBAL"]
+_LOADS: Final = frozenset({_LOAD_GLOBAL, dis.opmap["LOAD_FAST"], dis.opmap["LOAD_DEREF"]})
 _LOAD_METHOD: Final = dis.opmap.get("LOAD_METHOD", -1)
-_METHODS: Final = frozenset({_LOAD_METHOD, dis.opmap["LOAD_ATTR"]} if _LOAD_METHOD < 0 else {_LOAD_METHOD})
-
-
-def _evaluated(node: ast.AST) -> bool:
-    return not isinstance(node, ast.arg)
+_ATTRIBUTES: Final = frozenset({_LOAD_METHOD, dis.opmap["LOAD_ATTR"]})
 
 
 def _same(node: Definition, code: CodeType) -> bool:
@@ -211,4 +225,6 @@ def _arity(code: CodeType) -> int:
 
 
 def _constant(x: Any) -> Any:
+    if isinstance(x, frozenset):
+        return frozenset(map(_constant, x))
     return CodeType if isinstance(x, CodeType) else (type(x), repr(x))

@@ -94,9 +94,7 @@ class Hooks(Protocol):
     def iterate(self, iterable: Any) -> Any:
         """What a comprehension iterates over."""
 
-    def if_(
-        self, test: Any, then: Callable[[], None], orelse: Callable[[], None], state: State, site: Site, /
-    ) -> None:
+    def if_(self, test: Any, then: Callable[[], None], orelse: Callable[[], None], state: State, site: Site, /) -> None:
         """A staged `if`."""
 
     def while_(
@@ -108,9 +106,7 @@ class Hooks(Protocol):
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
         """A staged `for`: `body` takes an item. Once the flag `site.exit` is set, it does nothing."""
 
-    def ifexp(
-        self, test: Any, then: Callable[[], Any], orelse: Callable[[], Any], state: State, site: Site, /
-    ) -> Any:
+    def ifexp(self, test: Any, then: Callable[[], Any], orelse: Callable[[], Any], state: State, site: Site, /) -> Any:
         """A staged `then() if test else orelse()`."""
 
     def and_(self, left: Any, right: Callable[[], Any], state: State, site: Site, /) -> Any:

@@ -96,7 +96,7 @@ class Lowering:
         self.flags: set[str] = set()
 
     def function(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        """The body without jumps except a last `return`. None may stand inside `finally`: there it drops an exception."""
+        """The body without jumps but for a last `return`. None may stand in a `finally`, where it drops an exception."""
         doc = [s for s in body[:1] if isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)]
         rest = body[len(doc) :]
         last = place(rest[-1])
@@ -235,8 +235,11 @@ def _unreachable(block: list[ast.stmt]) -> list[ast.stmt]:
         return []
     at = place(block[0])
     names: list[ast.expr] = [ast.Name(name, ast.Store(), **at) for name in sorted(scope.bound)]
-    return [ast.If(test=ast.Constant(False, **at), body=[ast.Assign(names, ast.Constant(None, **at), **at)],
-            orelse=[], **at)]
+    return [
+        ast.If(
+            test=ast.Constant(False, **at), body=[ast.Assign(names, ast.Constant(None, **at), **at)], orelse=[], **at
+        )
+    ]
 
 
 def place(node: ast.AST) -> dict[str, Any]:
@@ -247,4 +250,3 @@ def place(node: ast.AST) -> dict[str, Any]:
         "end_lineno": node.end_lineno,  # type: ignore[attr-defined]
         "end_col_offset": node.end_col_offset,  # type: ignore[attr-defined]
     }
-

@@ -37,6 +37,7 @@ class Scope:
     """Whether statements can be staged here: not in generators, coroutines, class bodies."""
     first: str = ""
     """The name of the function's first positional parameter."""
+    parameters: frozenset[str] = frozenset()
     steady: set[str] = field(default_factory=set)
     """Parameters that are never bound again."""
 
@@ -87,7 +88,8 @@ def function_scope(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda, pa
     body: list[ast.AST] = [node.body] if isinstance(node, ast.Lambda) else list(node.body)
     suspends = bind(body, scope)
     scope.steady = {a.arg for a in names} - scope.bound - scope.shared
-    scope.bound |= {a.arg for a in names}
+    scope.parameters = frozenset(a.arg for a in names)
+    scope.bound |= scope.parameters
     scope.stages = not suspends and not isinstance(node, ast.AsyncFunctionDef)
     first = [*node.args.posonlyargs, *node.args.args]
     scope.first = first[0].arg if first else ""

@@ -49,22 +49,32 @@ class Statements(Expressions):
             out = [ast.Pass(**place(body[0]))]
         return out
 
+    def apart(self, body: list[ast.stmt]) -> list[ast.stmt]:
+        """A block that may be left at any point, or not run: what it binds is not sure afterwards."""
+        sure = set(self.sure)
+        out = self.block(body)
+        self.sure &= sure
+        return out
+
     def function_body(self, body: list[ast.stmt], scope: Scope) -> list[ast.stmt]:
         """The body of a function, in its own scope."""
-        before = self.scope, self.names_ok, self.lowering, self.suspensions, self.unsure
-        self.scope, self.names_ok, self.lowering = scope, True, None
-        self.unsure = set(self.unsure) - scope.bound
+        before = self.scope, self.names_ok, self.lowering, self.suspensions, self.sure
+        self.scope, self.names_ok, self.lowering, self.sure = scope, True, None, set(scope.parameters)
         if scope.stages and needs_lowering(body):
             lowering = Lowering(self.counter)
             if _can_lower(body):
                 body = lowering.function(body)
                 self.lowering = lowering
                 scope.bound |= {VALUE, *lowering.flags}
-        declared = [s for s in (_declaration(ast.Global, scope.outer, body), _declaration(ast.Nonlocal, scope.nonlocals, body)) if s]
+        declared = [
+            s
+            for s in (_declaration(ast.Global, scope.outer, body), _declaration(ast.Nonlocal, scope.nonlocals, body))
+            if s
+        ]
         out = self.block(body)
         doc = 1 if out and isinstance(out[0], ast.Expr) and isinstance(out[0].value, ast.Constant) else 0
         out[doc:doc] = declared
-        self.scope, self.names_ok, self.lowering, self.suspensions, self.unsure = before
+        self.scope, self.names_ok, self.lowering, self.suspensions, self.sure = before
         return out
 
     # ------------------------------------------------------------------------------------------ definitions
@@ -90,11 +100,11 @@ class Statements(Expressions):
             keyword.value = self.value(keyword.value)
         if self.note(s.name, bound=True) is None:
             raise Refused(f"it defines the class {s.name} under a global name")
-        before = self.scope, self.lowering, self.function
-        self.scope, self.lowering = class_scope(s, self.scope), None
+        before = self.scope, self.lowering, self.function, self.sure
+        self.scope, self.lowering, self.sure = class_scope(s, self.scope), None, set()
         self.function = f"{self.function}.<locals>.{s.name}"
         s.body = self.block(s.body)
-        self.scope, self.lowering, self.function = before
+        self.scope, self.lowering, self.function, self.sure = before
         return [s]
 
     def _s_Global(self, s: ast.Global | ast.Nonlocal) -> list[ast.stmt]:
@@ -160,15 +170,15 @@ class Statements(Expressions):
         if self._steady(target):
             now = self.hook(f"load_{kind}", where, *parts)
             return [self._say(f"store_{kind}", where, *parts, self.hook(operator, s, now, self.value(s.value)))]
-        name = self._fresh("operands")
-        pair = ast.Assign([self._temporary(name, where, ast.Store())], ast.Tuple(parts, ast.Load(), **at), **at)
+        both = self._fresh("operands")
+        pair = ast.Assign([self._temporary(both, where, ast.Store())], ast.Tuple(parts, ast.Load(), **at), **at)
 
         def operands() -> ast.expr:
-            return ast.Starred(self._temporary(name, where, ast.Load()), ast.Load(), **at)
+            return ast.Starred(self._temporary(both, where, ast.Load()), ast.Load(), **at)
 
         now = self.hook(f"load_{kind}", where, operands())
         new = self.hook(operator, s, now, self.value(s.value))
-        drop = ast.Delete([self._temporary(name, where, ast.Del())], **at)
+        drop = ast.Delete([self._temporary(both, where, ast.Del())], **at)
         return [pair, self._say(f"store_{kind}", where, operands(), new), drop]
 
     def _s_Delete(self, s: ast.Delete) -> list[ast.stmt]:
@@ -190,6 +200,7 @@ class Statements(Expressions):
         assert isinstance(t, ast.Name)
         if self.note(t.id, bound=True) is None:
             raise Refused(f"it deletes the global name {t.id}")
+        self.sure.discard(t.id)
         return [ast.Delete([t], **place(t))]
 
     def _hooked(self, target: ast.expr) -> bool:
@@ -237,11 +248,11 @@ class Statements(Expressions):
             part: ast.expr = self._temporary(name, element, ast.Store())
             names.append(ast.Starred(part, ast.Store(), **place(element)) if isinstance(element, ast.Starred) else part)
         out: list[ast.stmt] = [ast.Assign([ast.Tuple(names, ast.Store(), **place(t))], value, **place(t))]
-        for name, element in zip(parts, t.elts, strict=True):
+        for part_name, element in zip(parts, t.elts, strict=True):
             inner = element.value if isinstance(element, ast.Starred) else element
-            out += self._store(inner, self._temporary(name, element, ast.Load()))
+            out += self._store(inner, self._temporary(part_name, element, ast.Load()))
         if parts:
-            out.append(ast.Delete([self._temporary(name, t, ast.Del()) for name in parts], **place(t)))
+            out.append(ast.Delete([self._temporary(p, t, ast.Del()) for p in parts], **place(t)))
         return out
 
     def _say(self, hook: str, where: ast.AST, *args: ast.expr) -> ast.stmt:
@@ -283,7 +294,12 @@ class Statements(Expressions):
         return [s]
 
     def _branches(self, s: ast.If) -> tuple[list[ast.stmt], list[ast.stmt]]:
-        return self.block(s.body), self.block(s.orelse)
+        sure = set(self.sure)
+        then = self.block(s.body)
+        after, self.sure = self.sure, sure
+        orelse = self.block(s.orelse)
+        self.sure &= after
+        return then, orelse
 
     def _stageable(self, *blocks: list[ast.stmt]) -> bool:
         """Whether blocks can become functions: no jump leads out of them."""
@@ -292,63 +308,66 @@ class Statements(Expressions):
     def _s_While(self, s: ast.While) -> list[ast.stmt]:
         if not self._stageable(s.body, s.orelse) or leaves(s.body, True) or isinstance(s.test, ast.Constant):
             s.test = self.decision(s.test)
-            s.body, s.orelse = self.block(s.body), self.block(s.orelse)
+            s.body, s.orelse = self.apart(s.body), self.apart(s.orelse)
             return [s]
         start = len(self.log)
         test = self.truth(s.test)
-        body = self.block(s.body)
+        body = self.apart(s.body)
         site = self.plan("while", s, start, [self.returns(test), Part(body)], getattr(s, "_exit", None))
         loop = ast.While(self.is_true(TEST, test, s.test), body, [], **place(s))
         staged = self._say("while_", s.test, self._temporary(TEST, s.test, ast.Load()), *site)
         after = ast.If(self.is_(TEST, False, s.test, negate=True), [staged], [], **place(s))
-        return [loop, after, *self.block(s.orelse)]
+        return [loop, after, *self.apart(s.orelse)]
 
     def _s_For(self, s: ast.For) -> list[ast.stmt]:
+        sure = set(self.sure)
+        out = self._for(s)
+        self.sure &= sure
+        return out
+
+    def _for(self, s: ast.For) -> list[ast.stmt]:
         iterable = self.value(s.iter)
-        flag: str | None = getattr(s, "_exit", None)
         if self.scope.kind == "class":
             s.iter, s.target = iterable, self.value(s.target)
-            s.body, s.orelse = self.block(s.body), self.block(s.orelse)
+            s.body, s.orelse = self.apart(s.body), self.apart(s.orelse)
             return [s]
         if not self._stageable(s.body, s.orelse) or leaves(s.body, True):
             s.iter = self.hook("iterate", s.iter, iterable)
             s.target, start = self._item(s.target)
-            s.body, s.orelse = [*start, *self.block(s.body)], self.block(s.orelse)
+            s.body, s.orelse = [*start, *self.apart(s.body)], self.apart(s.orelse)
             return [s]
         start_log = len(self.log)
+        flag: str | None = getattr(s, "_exit", None)
+        target, own, part = self._iteration(s, flag)
+        site = self.plan("for", s, start_log, [part], flag)
+        at = place(s.iter)
+        slot = ast.NamedExpr(self._temporary(_SLOT, s.iter, ast.Store()), ast.List([iterable], ast.Load(), **at), **at)
+        loop = ast.For(target, self._take(s.iter, last=True), own, [], **place(s))
+        staged = self._say("for_", s.iter, self._take(s.iter, last=True), *site)
+        choice = ast.If(self.hook("stages", s.iter, slot), [staged], [loop], **place(s))
+        return [choice, *self.apart(s.orelse)]
+
+    def _iteration(self, s: ast.For, flag: str | None) -> tuple[ast.expr, list[ast.stmt], Part]:
+        """Of a loop: its target and its body where it stays a loop, and the body that takes an item where it is
+        staged."""
         item = self._fresh("item")
         self.scope.bound.add(item)
-        target, at = s.target, place(s.target)
-        source = ast.Name(item, ast.Load(), **at)
+        self.sure.add(item)
+        at = place(s.target)
+        source, taken = ast.Name(item, ast.Load(), **at), ast.Name(item, ast.Store(), **at)
         if flag is not None:  # once it was left, an item is no longer looked at
             assert self.lowering is not None
-            test = self.lowering.unset(s, flag)
-            first = ast.Assign([target], source, **at)
-            loop_target: ast.expr = ast.Name(item, ast.Store(), **at)
-            body = self.block([ast.If(test=test, body=[first, *s.body], orelse=[], **place(s))])
-            self.log.append((item, self.scope, False))
-            part = Part(body, item)
-        elif self._hooked(target):
-            loop_target = ast.Name(item, ast.Store(), **at)
-            body = [*self._store(target, source), *self.block(s.body)]
-            part = Part(body, item)
-        else:
-            loop_target = self.value(target)
-            body = self.block(s.body)
-            part = Part([ast.Assign([loop_target], source, **at), *body], item)
-        site = self.plan("for", s, start_log, [part], flag)
-        own = ast.For(loop_target, self._take(s.iter, last=True), list(body), [], **place(s))
-        if flag is not None:
+            first = ast.Assign([s.target], source, **at)
+            guarded = ast.If(test=self.lowering.unset(s, flag), body=[first, *s.body], orelse=[], **place(s))
+            body = self.apart([guarded])
             stop = ast.If(self.is_(flag, True, s), [ast.Break(**place(s))], [], **place(s))
-            own.body.append(stop)
-        slot = ast.NamedExpr(
-            self._temporary(_SLOT, s.iter, ast.Store()),
-            ast.List([iterable], ast.Load(), **place(s.iter)),
-            **place(s.iter),
-        )
-        staged = self._say("for_", s.iter, self._take(s.iter, last=True), *site)
-        choice = ast.If(self.hook("stages", s.iter, slot), [staged], [own], **place(s))
-        return [choice, *self.block(s.orelse)]
+            return taken, [*body, stop], Part(body, item)
+        if self._hooked(s.target):
+            body = [*self._store(s.target, source), *self.apart(s.body)]
+            return taken, body, Part(body, item)
+        target = self.value(s.target)
+        body = self.apart(s.body)
+        return target, body, Part([ast.Assign([target], source, **at), *body], item)
 
     def _item(self, target: ast.expr) -> tuple[ast.expr, list[ast.stmt]]:
         """The target of a loop that stays a loop, and what its body begins with."""
@@ -362,7 +381,7 @@ class Statements(Expressions):
     def _s_AsyncFor(self, s: ast.AsyncFor) -> list[ast.stmt]:
         s.iter = self.value(s.iter)
         s.target, start = self._item(s.target)
-        s.body, s.orelse = [*start, *self.block(s.body)], self.block(s.orelse)
+        s.body, s.orelse = [*start, *self.apart(s.body)], self.apart(s.orelse)
         return [s]
 
     def _s_With(self, s: ast.With | ast.AsyncWith) -> list[ast.stmt]:
@@ -372,7 +391,7 @@ class Statements(Expressions):
         if item.optional_vars is not None:
             item.optional_vars, start = self._item(item.optional_vars)
         if not rest:
-            s.body = [*start, *self.block(s.body)]
+            s.body = [*start, *self.apart(s.body)]
             return [s]
         inner = self._s_With(type(s)(items=rest, body=s.body, **place(s)))
         return [type(s)(items=[item], body=[*start, *inner], **place(s))]
@@ -380,21 +399,24 @@ class Statements(Expressions):
     _s_AsyncWith = _s_With
 
     def _s_Try(self, s: ast.Try | ast.TryStar) -> list[ast.stmt]:
-        s.body = self.block(s.body)
+        s.body = self.apart(s.body)
         for handler in s.handlers:
             if handler.type is not None:
                 handler.type = self.value(handler.type)
             if handler.name is not None and self.note(handler.name, bound=True) is None:
                 raise Refused(f"it catches an exception under the global name {handler.name}")
-            handler.body = self.block(handler.body)
-        s.orelse, s.finalbody = self.block(s.orelse), self.block(s.finalbody)
+            handler.body = self.apart(handler.body)
+            self.sure.discard(handler.name or "")
+        s.orelse, s.finalbody = self.apart(s.orelse), self.apart(s.finalbody)
         return [s]
 
     _s_TryStar = _s_Try
 
     def _s_Match(self, s: ast.Match) -> list[ast.stmt]:
         s.subject = self.value(s.subject)
+        sure = set(self.sure)
         for case in s.cases:
+            self.sure = set(sure)
             for part in ast.walk(case.pattern):
                 name = getattr(part, "rest" if isinstance(part, ast.MatchMapping) else "name", None)
                 if isinstance(name, str) and self.note(name, bound=True) is None:
@@ -403,7 +425,8 @@ class Statements(Expressions):
                     self.note(part.id)
             if case.guard is not None:
                 case.guard = self.decision(case.guard)
-            case.body = self.block(case.body)
+            case.body = self.apart(case.body)
+        self.sure = sure
         return [s]
 
     def _s_Assert(self, s: ast.Assert) -> list[ast.stmt]:
@@ -419,7 +442,7 @@ class Statements(Expressions):
         if self.suspensions != suspensions:
             s.test = self.hook("truth", s.test, test)
             return [s]
-        site = self.plan("assert", s, start, [s.msg and self.returns(s.msg)])
+        site = self.plan("assert", s, start, [self.returns(s.msg) if s.msg else None])
         at = place(where)
         staged = self.hook("assert_", s.test, ast.Name(TEST, ast.Load(), **at), *site)
         other = ast.BoolOp(ast.And(), [self.is_(TEST, False, where, negate=True), staged], **at)
@@ -466,4 +489,3 @@ def _own(node: ast.AST) -> Any:
 
 def _declaration(kind: Callable[..., ast.stmt], names: set[str], body: list[ast.stmt]) -> ast.stmt | None:
     return kind(sorted(names), **place(body[0])) if names else None
-

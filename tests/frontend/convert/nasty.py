@@ -91,8 +91,12 @@ PROGRAMS: dict[str, str] = {
     "docstring": "def run(n):\n    'doc'\n    if n:\n        return run.__doc__\n    def f():\n        'inner doc'\n        if n: return 1\n        return f.__doc__\n    return f(), f.__qualname__, f.__code__.co_qualname",
     "inner_class": "def run(n):\n    class A:\n        def __init__(self, v): self.__v = v\n        def get(self):\n            if self.__v > 1:\n                return self.__v\n            return super().__class__.__name__, __class__.__qualname__\n    class B(A):\n        def get(self):\n            for _ in range(2):\n                if n: return ('B', super().get())\n    return B(n).get(), A(n).get()",
     "args": "def run(n, /, *args, k=1, **kw):\n    if n:\n        n, args = args, n\n    return n, args, k, kw",
-    "many_returns": "def run(n):\n    " + "\n    ".join(f"if n == {i + 5}: return {i}" for i in range(60)) + "\n    return n",
-    "elifs": "def run(n):\n    if n == 7: return 7\n    " + "\n    ".join(f"elif n == {i + 9}: x = {i}" for i in range(50)) + "\n    else: x = 'no'\n    return x",
+    "many_returns": "def run(n):\n    "
+    + "\n    ".join(f"if n == {i + 5}: return {i}" for i in range(60))
+    + "\n    return n",
+    "elifs": "def run(n):\n    if n == 7: return 7\n    "
+    + "\n    ".join(f"elif n == {i + 9}: x = {i}" for i in range(50))
+    + "\n    else: x = 'no'\n    return x",
     "recursion_limit": "def run(n):\n    def f(k):\n        if k: return f(k - 1)\n        return 0\n    return f(200)",
     "stop_iteration": "def run(n):\n    it = iter(range(n))\n    if n > 1:\n        next(it)\n    return next(it) if n else next(it, 'd')",
     "exception_context": "def run(n):\n    import sys\n    try:\n        1 // 0\n    except ZeroDivisionError:\n        if n:\n            for i in range(2):\n                if sys.exc_info()[0] is None: return 'lost'\n                if i: break\n        return str(sys.exc_info()[1])",
