@@ -87,7 +87,7 @@ def source(function: Callable[..., Any]) -> str:
             function = function.func
         else:
             converted(function)  # or say why not
-            function = type(function).__call__  # type: ignore[operator]
+            function = type(function).__call__
     node = _conversion(function.__code__, function.__globals__).node
     if isinstance(node, ast.Lambda):
         return ast.unparse(node)

@@ -5,13 +5,13 @@ more and compared with the code object, so that a file that was edited meanwhile
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast
 import dis
 import inspect
 import linecache
+import sys
 import tokenize
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -200,7 +200,7 @@ _EXTENDED: Final = dis.opmap["EXTENDED_ARG"]
 _CACHE: Final = dis.opmap.get("CACHE", 0)
 _LOAD_GLOBAL: Final = dis.opmap["LOAD_GLOBAL"]
 _LOADS: Final = frozenset({_LOAD_GLOBAL, dis.opmap["LOAD_FAST"], dis.opmap["LOAD_DEREF"]})
-_LOAD_METHOD: Final = dis.opmap.get("LOAD_METHOD", -1)
+_LOAD_METHOD: Final = dis.opmap["LOAD_METHOD"] if sys.version_info < (3, 12) else -1
 _ATTRIBUTES: Final = frozenset({_LOAD_METHOD, dis.opmap["LOAD_ATTR"]})
 
 

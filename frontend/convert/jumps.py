@@ -96,7 +96,7 @@ class Lowering:
         self.flags: set[str] = set()
 
     def function(self, body: list[ast.stmt]) -> list[ast.stmt]:
-        """The body without jumps but for a last `return`. None may stand in a `finally`, where it drops an exception."""
+        """The body without jumps but for a last `return`. None may stand in `finally`, where it drops an exception."""
         doc = [s for s in body[:1] if isinstance(s, ast.Expr) and isinstance(s.value, ast.Constant)]
         rest = body[len(doc) :]
         last = place(rest[-1])

@@ -8,6 +8,7 @@ functions of their own (`sites.py`).
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -244,8 +245,8 @@ class Statements(Expressions):
             return [ast.Assign([self.value(t)], value, **place(t))]
         parts = [self._fresh("part") for _ in t.elts]
         names: list[ast.expr] = []
-        for name, element in zip(parts, t.elts, strict=True):
-            part: ast.expr = self._temporary(name, element, ast.Store())
+        for part_name, element in zip(parts, t.elts, strict=True):
+            part: ast.expr = self._temporary(part_name, element, ast.Store())
             names.append(ast.Starred(part, ast.Store(), **place(element)) if isinstance(element, ast.Starred) else part)
         out: list[ast.stmt] = [ast.Assign([ast.Tuple(names, ast.Store(), **place(t))], value, **place(t))]
         for part_name, element in zip(parts, t.elts, strict=True):
@@ -435,7 +436,7 @@ class Statements(Expressions):
             s.msg = s.msg and self.value(s.msg)
             return [s]
         comparison = _last_comparison(s.test)
-        where = ast.Pass(**place(comparison or s.test))
+        where = ast.Pass(**place(comparison if comparison is not None else s.test))
         test = self.truth(s.test)
         start, suspensions = len(self.log), self.suspensions
         s.msg = s.msg and self.value(s.msg)
@@ -453,8 +454,10 @@ class Statements(Expressions):
 
 
 def _last_comparison(test: ast.expr) -> ast.expr | None:
-    """The comparison where Python's compiler says that a failed assertion stands (up to 3.11), instead of the whole
+    """The comparison where Python's compiler says that a failed assertion stands (before 3.13), instead of the whole
     statement."""
+    if sys.version_info >= (3, 13):
+        return None
     if isinstance(test, ast.Compare):
         return test
     parts: list[ast.expr] = []

@@ -1,5 +1,7 @@
 """Programs by hand, for what no generator thinks of. Each defines `run(n)`."""
 
+# ruff: noqa: E501 programs, a line each
+
 PROGRAMS: dict[str, str] = {
     "shadow": "def run(n):\n    if n == 0:\n        return 1\n    return n * run(n - 1)",
     "shadowed_global": "size = len\ndef len(x): return size(x) + 1\ndef run(n):\n    return len([n])",

@@ -1,5 +1,7 @@
 """Programs made from every construct alone and from every pair of them, one inside the other."""
 
+# ruff: noqa: E501 programs, a line each
+
 from __future__ import annotations
 
 import textwrap

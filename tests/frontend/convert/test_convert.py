@@ -93,7 +93,8 @@ def run(n):
 
 
 def test_effects() -> None:
-    text = "g = 1\ndef run(c, d):\n    global g\n    g = c.x + d[0]\n    c.y = d[1:] = [g]\n    d[0] += 1\n    return f'{g:>3}'"
+    text = "g = 1\ndef run(c, d):\n    global g\n    g = c.x + d[0]\n    c.y = d[1:] = [g]\n"
+    text += "    d[0] += 1\n    return f'{g:>3}'"
     calls = _recorded(text, types.SimpleNamespace(x=1), [2, 3])
     assert calls == [
         *[("load_attr", "x"), ("load_item", 0), ("store_global", "g", 3), ("load_global", "g")],
@@ -173,7 +174,8 @@ def test_what_belongs_to_the_function_stays() -> None:
 
 
 def test_cells_are_shared() -> None:
-    text = "def make():\n    n = 0\n    def add():\n        nonlocal n\n        n += 1\n        return n if n else 0\n    return add"
+    text = "def make():\n    n = 0\n    def add():\n        nonlocal n\n        n += 1\n"
+    text += "        return n if n else 0\n    return add"
     add = _module(text).make()
     again = converted(add)
     assert [add(), again(), add(), again()] == [1, 2, 3, 4]
@@ -182,7 +184,8 @@ def test_cells_are_shared() -> None:
 def test_what_is_looked_through() -> None:
     module = _module(
         "class C:\n    def __call__(self, n): return ('call', n) if n else self\n"
-        "    @classmethod\n    def c(cls, n): return cls if n else n\n    @staticmethod\n    def s(n): return n or 's'\n"
+        "    @classmethod\n    def c(cls, n): return cls if n else n\n"
+        "    @staticmethod\n    def s(n): return n or 's'\n"
         "    def m(self, n): return (self, n) if n else 0\n"
     )
     c = module.C()
@@ -196,7 +199,8 @@ def test_what_is_looked_through() -> None:
 
 def test_a_wrapped_function_is_not_taken_for_its_wrapper() -> None:
     text = (
-        "import functools\ndef deco(f):\n    @functools.wraps(f)\n    def g(n): return -f(n) if n else 0\n    return g\n"
+        "import functools\ndef deco(f):\n"
+        "    @functools.wraps(f)\n    def g(n): return -f(n) if n else 0\n    return g\n"
         "@deco\ndef run(n): return n"
     )
     assert converted(_module(text).run)(4) == -4
@@ -241,7 +245,7 @@ def test_refused(name: str) -> None:
     run = _module(text).run
     reason = refusal(run)
     assert reason is not None and part in reason
-    with pytest.raises(Refused, match="it |name"):
+    with pytest.raises(Refused, match=r"it |name"):
         converted(run)
 
 
