@@ -104,8 +104,14 @@ class Lowering:
             rest = [*rest, ast.Return(value=None, **last)]
         lowered = self._block(rest)
         start = [self._set(RETURNED, False, rest[0])]
-        end = ast.Return(value=ast.Name(VALUE, ast.Load(), **last), **last)
-        return [*doc, *start, *lowered, end]
+        while lowered and hasattr(lowered[-1], "_flag"):
+            lowered.pop()
+        end = lowered[-1]
+        if isinstance(end, ast.Assign) and isinstance(end.targets[0], ast.Name) and end.targets[0].id == VALUE:
+            lowered[-1] = ast.Return(value=end.value, **place(end))
+        else:
+            lowered.append(ast.Return(value=ast.Name(VALUE, ast.Load(), **last), **last))
+        return [*doc, *start, *lowered]
 
     def _set(self, flag: str, value: bool, where: ast.AST) -> ast.stmt:
         self.flags.add(flag)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterator
 
 PRELUDE = '''
@@ -138,10 +139,6 @@ def statement_programs(frames: tuple[str, ...], leaves: tuple[str, ...]) -> Iter
                     if outer != "none":
                         body = fill(STATEMENTS[outer].replace("{k}", "1"), body + "\np('after')")
                     text = PRELUDE + fill(shell, body)
-                    try:
-                        compile(text, "<program>", "exec")
-                    except SyntaxError:  # a jump, a nonlocal or a return that may not stand there
-                        continue
                     yield f"{frame}-{outer}-{inner}-{leaf}", text, get
 
 
@@ -162,7 +159,7 @@ EXPRESSIONS: dict[str, str] = {
     "dict": "{{j: {e} for j in xs if j > 1 if n}}",
     "generator": "list(({e}) for j in items(1, n) if j)",
     "set": "len({{j for j in xs if not j is n}}) + bool({e})",
-    "fstring": "f'{{{e}!r:>{{n + 20}}}}|{{n=}}|{{xs[0]:{{n}}d}}'",
+    "fstring": 'f"{{{e}!r:>{{n + 20}}}}|{{n=}}|{{xs[0]:{{n}}d}}"',
     "item": "[{e}, 2][0], xs[n - 3], xs[:{e} and 1], xs[::2]",
     "attribute": "p.__name__.upper().join([str({e}),\n        'x'\n    ]).title()",
     "star": "[*xs, *[{e}]], {{**box, 'k': {e}}}",
@@ -201,11 +198,18 @@ def expression_programs(frames: tuple[str, ...]) -> Iterator[tuple[str, str, str
                     inside = f"({leaf})"
                     leaf = inside.join(part.replace("{{", "{").replace("}}", "}") for part in parts)
                 text = PRELUDE + shell.replace("{e}", f"({leaf})")
-                try:
-                    compile(text, "<program>", "exec")
-                except SyntaxError:  # a named expression that may not stand there, quotes in a format string
-                    continue
                 yield f"{frame}-{outer}-{inner}", text, get
+
+
+def possible(text: str) -> bool:
+    """Whether Python takes a program: jumps, returns, named expressions may not stand everywhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            compile(text, "<program>", "exec")
+        except SyntaxError:
+            return False
+    return True
 
 
 def arguments(n: int) -> tuple[int, list[int], dict[str, int]]:
