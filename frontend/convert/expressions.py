@@ -288,9 +288,14 @@ class Expressions:
     def _boolean_value(self, n: ast.BoolOp) -> ast.expr:
         """For its value. Python asks each operand for its truth once, even where `and` and `or` are mixed, so
         `(a or b) and c` becomes `c if a else b and c`."""
-        first = n.values[0]
-        if not isinstance(first, ast.BoolOp) or self.in_class:
+        mixed = next((k for k, v in enumerate(n.values[:-1]) if isinstance(v, ast.BoolOp)), None)
+        if mixed is None or self.in_class:
             return self._boolean(n, self.value)
+        if mixed:
+            n.values[mixed:] = [ast.BoolOp(n.op, n.values[mixed:], **place(n))]
+            return self._boolean(n, self.value)
+        first = n.values[0]
+        assert isinstance(first, ast.BoolOp)
         at, rest = place(n), n.values[1:]
         if type(first.op) is type(n.op):
             return self._boolean_value(ast.BoolOp(n.op, [*first.values, *rest], **at))
