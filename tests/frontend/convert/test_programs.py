@@ -53,20 +53,20 @@ def _share(programs: list[Program], part: int, parts: int, step: int) -> list[Pr
 
 
 def test_every_kind_of_program_is_there() -> None:
-    chosen = _share(_statements(), 0, 1, 29) + _share(_expressions(), 0, 1, 11)
-    assert len(chosen) > 1000
+    chosen = _share(_statements(), 0, 1, 47) + _share(_expressions(), 0, 1, 19)
+    assert len(chosen) > 800
     words = {word for name, _, _ in chosen for word in name.split("-")}
     assert words >= {*FRAMES, *STATEMENTS, *LEAVES, *EXPRESSION_FRAMES, *EXPRESSIONS}
 
 
 @pytest.mark.parametrize("part", range(8))
 def test_statements(part: int) -> None:
-    _check(_share(_statements(), part, 8, 29))
+    _check(_share(_statements(), part, 8, 47))
 
 
 @pytest.mark.parametrize("part", range(8))
 def test_expressions(part: int) -> None:
-    _check(_share(_expressions(), part, 8, 11))
+    _check(_share(_expressions(), part, 8, 19))
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
@@ -112,7 +112,7 @@ def _random_programs(seed: int, count: int) -> list[Program]:
 
 
 def test_random_nestings() -> None:
-    _check(_random_programs(1, 20))
+    _check(_random_programs(1, 10))
 
 
 @pytest.mark.slow
