@@ -13,6 +13,7 @@ import fuzz_table_more as _more  # noqa: F401  (fills the table)
 import fuzz_table_nn as _rows  # noqa: F401  (fills the table)
 import fuzz_table_numeric as _numeric  # noqa: F401  (fills the table)
 import fuzz_table_spaces as _spaces  # noqa: F401  (fills the table)
+import fuzz_table_top as _top  # noqa: F401
 import numpy as np
 from fuzz_programs import LIMITS, Array
 from fuzz_table import ANY, TABLE, TOLERANCE, Call, Draw, OracleDifference, TableProgram, Unfit, reads_as
@@ -27,7 +28,15 @@ UNTABLED = {
     "tensor": "takes no tensors", "as_strided": "can't be captured", "as_strided_": "can't be captured",
     "is_conj": "gives no tensor", "broadcast_shapes": "takes no tensors", "resize_": "leaves memory undefined",
     "resize_as_": "leaves memory undefined", "linalg.LinAlgError": "is an error",
-    "vmap": "takes functions",
+    "vmap": "takes functions", "bisect": "takes functions", "debug": "takes functions", "apply_": "takes functions",
+    "map_": "takes functions", "map2_": "takes functions", "as_strided_copy": "can't be captured",
+    "as_strided_scatter": "can't be captured", "set_": "can't be captured", "frombuffer": "takes no tensors",
+    "empty_permuted": "has no defined values", "empty_strided": "has no defined values", "typename": "gives no tensor",
+    "get_device": "gives no tensor", "set_default_tensor_type": "takes no tensors", "TypedStorage": "is a class",
+    "UntypedStorage": "is a class", "DisableTorchFunction": "is a class", "DisableTorchFunctionSubclass": "is a class",
+    **{f"{kind}Tensor": "is a class" for kind in ("BFloat16", "Bool", "Byte", "Char", "Double", "Float", "Half", "Int",
+                                                  "Long", "Short")},
+    **{f"is_{what}": "gives no tensor" for what in ("inference", "nonzero", "same_size", "signed", "storage")},
 }  # fmt: skip
 """Public functions on tensors that have no drawer, and why."""
 
