@@ -2,8 +2,8 @@
 0 for negative degrees. Computed in float64, rounded once, and without history, as in PyTorch: gradients do not pass.
 
 Chebyshev polynomials of higher degrees are the trigonometric and hyperbolic functions that they are; the others go
-through their recurrences (DLMF 18.9), step by step. How many steps depends on `n`: where that is a tensor, a capture
-can't know, and refuses.
+through their recurrences (DLMF 18.9), step by step. How many steps depends on `n`: where that is a tensor, its data are
+looked at, which a whole graph can't hold.
 """
 
 from __future__ import annotations
