@@ -123,6 +123,14 @@ def test_nn_and_optim_stay_above_the_compiler() -> None:
                 assert not module.startswith("kiln.jit"), f"{path}:{line}"
 
 
+def test_conversion_knows_nothing_of_tensors() -> None:
+    for _, path, name in ALL:
+        if name.startswith("kiln.convert"):
+            for module, line in imports(path):
+                ours = module.startswith(("kiln.convert.", "kiln.errors."))
+                assert ours or folder_of(module) is None, f"{path}:{line} imports {module}"
+
+
 def test_order_inside_ir() -> None:
     for folder, path, name in ALL:
         if folder != "ir" or name == "kiln.ir":

@@ -53,17 +53,43 @@ def find(code: CodeType, space: dict[str, Any]) -> Definition:
 def _block(lines: list[str], code: CodeType) -> list[Definition]:
     """The definition that begins at the code's first line, parsed where it stands: columns stay what they are."""
     first = code.co_firstlineno
+    if first > len(lines):
+        return []
+    nested = lines[first - 1][:1].isspace()
+    start = "\n" * (first - 2) + "if 1:\n" if nested else "\n" * (first - 1)
     try:
-        block = inspect.getblock(lines[first - 1 :])
-        start = "\n" * (first - 2) + "if 1:\n" if block[0][:1].isspace() else "\n" * (first - 1)
-        tree = ast.parse(start + "".join(block))
-    except (SyntaxError, IndentationError, tokenize.TokenError, IndexError):
+        try:
+            tree = ast.parse(start + "".join(_indented(lines, code)))
+        except SyntaxError:  # a string or a bracket that goes on further to the left
+            tree = ast.parse(start + "".join(inspect.getblock(lines[first - 1 :])))
+    except (SyntaxError, tokenize.TokenError):
         return []
     top = tree.body[0]
     node = top.body[0] if isinstance(top, ast.If) else top
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return []
     return [node]
+
+
+def _indented(lines: list[str], code: CodeType) -> list[str]:
+    """The lines of a definition: all that the code has instructions for, and what is indented behind them."""
+    first, end = code.co_firstlineno, _last_line(code)
+    margin = _margin(lines[first - 1])
+    while end < len(lines):
+        text = lines[end].strip()
+        if text and not text.startswith("#") and _margin(lines[end]) <= margin:
+            break
+        end += 1
+    return lines[first - 1 : end]
+
+
+def _margin(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _last_line(code: CodeType) -> int:
+    own = [line for _, _, line in code.co_lines() if line is not None]
+    return max([*own, *(_last_line(c) for c in code.co_consts if isinstance(c, CodeType))])
 
 
 def _in_file(text: str, code: CodeType) -> list[Definition]:

@@ -54,7 +54,7 @@ class Staging(PythonHooks):
 
     @staticmethod
     def stages(slot: list[Any]) -> bool:
-        return True
+        return not isinstance(slot[0], types.GeneratorType)  # a traceback would keep it open
 
     def _at(self, state: State, site: Any) -> None:
         self.sites.append((site.kind, site.line))
