@@ -194,7 +194,9 @@ RULES: Final[dict[str, Rule]] = {
     **{name: _shifted("dims") for name, op in OPS.items() if "reduction" in op.traits},
     **dict.fromkeys(("reverse", "fft", "rfft", "irfft"), _shifted("dims")),
     **dict.fromkeys(("cat", "cumsum", "recur", "cumargmax"), _shifted("dim")),
-    **dict.fromkeys(("matmul", "pick", "argsort", "searchsorted", "view_as_real", "view_as_complex"), leading),
+    **dict.fromkeys(
+        ("detach", "matmul", "pick", "argsort", "searchsorted", "view_as_real", "view_as_complex"), leading
+    ),
     **dict.fromkeys(("inv", "solve", "triangular_solve", "cholesky", "lu_factor", "lu_permutation"), leading),
     **dict.fromkeys(("qr", "qr_complete", "eigh", "svd", "eig", "det", "slogdet", "pinv", "matrix_exp"), leading),
     "reshape": _reshape,
@@ -210,4 +212,5 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("max_pool2d", "max_pool2d_index", "sum_pool2d", "sum_pool2d_input"), _images),
 }
 """By op. What is missing is applied to each element (`loop`): the random ops, where elements have generators of their
-own. Ops without operands are not batched, and `fusion` is codegen's."""
+own. Ops without operands are not batched, `fusion` is codegen's, and functions of control flow run as they are inside
+transforms (`control_layers.py`)."""
