@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kiln.autograd.grad_mode import no_grad
-from kiln.base import TensorBase
+from kiln.base import MODES, TensorBase
 from kiln.capture import current
 from kiln.control_nodes import ended, parted, passed, slices
 from kiln.errors import ArgumentError, DTypeError, ShapeError
@@ -49,6 +49,10 @@ def cond(
     if isinstance(pred, builtins.bool):
         return (true_fn if pred else false_fn)(*operands)
     checked_pred("cond", pred)
+    if MODES.layers:
+        from kiln.control_layers import branch  # loaded already, but for this file
+
+        return branch(pred, true_fn, false_fn, operands)
     capture = current()
     if capture is not None:
         from kiln.control_capture import captured_cond, staged
@@ -75,13 +79,25 @@ def while_loop(cond_fn: Callable[..., Any], body_fn: Callable[..., Any], carried
     state = tensors("while_loop", "carried", leaves, form)
     if not state:
         raise ArgumentError("nothing is carried", op="while_loop", fix="pass tensors that the loop changes")
+    types = [t.ttype for t in state]
+    if MODES.layers:
+        from kiln.control_layers import repeat
+
+        def test(now: Sequence[Any]) -> Any:
+            answer = call(cond_fn, form, now)
+            checked_pred("while_loop", answer, "what cond_fn returns")
+            return answer
+
+        def turn(now: Sequence[Any]) -> list[Any]:
+            return agreeing("while_loop", "body_fn returns", *form_of(call(body_fn, form, now)), types, form)
+
+        return form.build(repeat(state, test, turn))
     capture = current()
     if capture is not None:
         from kiln.control_capture import captured_while, staged
 
         for result in staged(capture, captured_while, cond_fn, body_fn, state, form):
             return result
-    types = [t.ttype for t in state]
     state = passed(state)
     while _goes_on(call(cond_fn, form, state)):
         made = form_of(call(body_fn, form, state))
@@ -116,6 +132,8 @@ def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | No
     rows, shape = form_of(xs)
     sliced = tensors(name, "xs", rows, shape)
     count = _length(name, sliced, length)
+    if MODES.layers:
+        return _scan_in_layers(name, f, (state, form), (sliced, shape), count, reverse)
     capture = current()
     if capture is not None:
         from kiln.control_capture import captured_scan, staged
@@ -141,6 +159,32 @@ def _scan(name: str, f: Callable[..., Any], init: Any, xs: Any, length: int | No
     results = ended(stacks, state, y_types)
     after = len(y_types)
     return form.build(results[after:]), y_form.build(results[:after])
+
+
+def _scan_in_layers(
+    name: str, f: Callable[..., Any], init: tuple[Any, Form], xs: tuple[Any, Form], count: int, reverse: bool
+) -> Any:
+    """`_scan` inside transforms."""
+    from kiln.control_layers import walk
+
+    (state, form), (sliced, shape) = init, xs
+    types = [t.ttype for t in state]
+    known: list[tuple[Form, list[TensorType]]] = []
+
+    def turn(now: Sequence[Any], rows: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        carry, y = pair(name, f(form.build(now), shape.build(rows)))
+        made, found = form_of(y)
+        if not known:
+            known.append((found, [t.ttype for t in tensors(name, "y", made, found)]))
+        ys = agreeing(name, "the second result of f is", made, found, known[0][1], known[0][0])
+        return agreeing(name, "the first result of f is", *form_of(carry), types, form), ys
+
+    def unknown() -> list[TensorType]:
+        known.append(_shape_of_y(name, f, state, form, sliced, shape))
+        return known[0][1]
+
+    carried, ys = walk(state, sliced, count, reverse, turn, unknown)
+    return form.build(carried), known[0][0].build(ys)
 
 
 def _shape_of_y(

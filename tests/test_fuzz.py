@@ -51,3 +51,28 @@ def test_every_public_function_is_drawn(jobs: Any) -> None:
 
     assert not public() - set(TABLE)
     assert str(TOOLS) in sys.path
+
+
+def test_control_flow_on_data_is_eagers(jobs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import fuzz_flow
+
+    assert fuzz_flow.main(["--n", "12", "--seed", "500"]) == 0
+    assert "12 programs, 0 differences" in capsys.readouterr().out
+
+
+def test_a_wrong_answer_is_found(
+    jobs: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import fuzz_flow
+
+    from kiln import tree
+
+    right = tree.Decision.answer
+
+    def lying(self: Any, arguments: Any, known: Any) -> Any:
+        answer = right(self, arguments, known)
+        return (not answer[0],) if answer is not None and answer[0] in (True, False) else answer
+
+    monkeypatch.setattr(tree.Decision, "answer", lying)
+    assert fuzz_flow.main(["--n", "12", "--seed", "500"]) == 1
+    assert "seed 5" in capsys.readouterr().out

@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Sequence, Set
 from typing import Any
 
-from kiln import random
+from kiln import dispatch, random
 from kiln.autograd.backward import Walk
 from kiln.autograd.grad_mode import enable_grad
 from kiln.autograd.hooks import hand_on
@@ -70,7 +70,7 @@ def checkpoint(
     node = _CheckpointNode(call, [outputs[k] for k in inside], inside, start, held, determinism_check == "default")
     for i, k in enumerate(inside):
         t = outputs[k]
-        outputs[k] = type(t)(t._buffer, t._ptr, t._layout)
+        outputs[k] = dispatch.tensor_on(t._buffer, t._ptr, t._layout)
         attach_one(outputs[k], node, i)
     return unflatten(tree, iter(outputs))
 
