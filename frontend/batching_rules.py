@@ -154,7 +154,8 @@ def _images(op: OpDef, xs: Sequence[Any], batched: Sequence[bool], size: int, at
     """The op works on each image alone: more images."""
     if not size:
         return loop(op, xs, batched, size, attrs)
-    return tuple([_out_of(y, 0, size) for y in op.bind([_into(xs[0], 0, size)], attrs)])
+    images = [_into(x, 0, size) for x in _all(xs, batched, size)]
+    return tuple([_out_of(y, 0, size) for y in op.bind(images, attrs)])
 
 
 def _convolution(op: OpDef, xs: Sequence[Any], batched: Sequence[bool], size: int, attrs: Attrs) -> tuple[Any, ...]:
@@ -209,7 +210,8 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("conv2d", "conv2d_direct", "conv2d_input", "conv2d_input_direct"), _convolution),
     "conv2d_weight": _convolution_weight,
     "depthwise_weight": _depthwise_weight,
-    **dict.fromkeys(("max_pool2d", "max_pool2d_index", "sum_pool2d", "sum_pool2d_input"), _images),
+    **dict.fromkeys(("max_pool2d", "max_pool2d_index", "max_pool2d_input"), _images),
+    **dict.fromkeys(("sum_pool2d", "sum_pool2d_input"), _images),
 }
 """By op. What is missing is applied to each element (`loop`): the random ops, where elements have generators of their
 own. Ops without operands are not batched, `fusion` is codegen's, and functions of control flow run as they are inside
