@@ -3,7 +3,7 @@
 Until somebody asks for it nothing is looked at, so that plain tensors pay nothing. The first subclass of `Tensor`, the
 first mode and `import kiln.overrides` *arm* the protocol: from then on every public function looks at the classes of
 its arguments first. Users may have imported functions already, and keep them in tables: so it is the function's code
-that is exchanged, and the function stays the object that it was (docs/decisions/0015).
+that is exchanged, and the function stays the object that it was (docs/decisions/0013).
 """
 
 from __future__ import annotations
