@@ -31,8 +31,9 @@ from fuzz_table_draw import UNTABLED, draw_table, public
 import kiln
 from kiln.ir.ops import OPS
 
-INTERNAL = frozenset({"fusion", "detach", "cond", "while_loop", "scan"})
-"""Primitives that no random program holds."""
+INTERNAL = frozenset({"fusion", "detach", "cond", "while_loop", "scan", "conv2d_direct", "conv2d_input_direct"})
+"""Primitives that no captured program of these holds: code generation makes them, or control flow does, of which
+`tests/frontend/test_control_random.py` makes random programs."""
 
 LONG = 20_000
 """Programs from which on each row of the table is demanded."""

@@ -58,6 +58,29 @@ def in_float64(oracle: Oracle) -> Oracle:
 for _name, _oracle in UNARY.items():
     add_unary(_name, ANY, _oracle if _name in EXACT else in_float64(_oracle))
 
+ABOVE = {"acosh": 1.5, "arccosh": 1.5, "erfinv": 0.0, "log": 0.1, "logit": 0.0, "sqrt": 0.1}
+"""Functions that most numbers are outside of, and what to add to numbers in (0.1, 0.9) to be inside."""
+
+
+def inside(d: Draw, name: str, lo: int = 0) -> int:
+    """An operand, most often one that the function is defined for."""
+    if name not in ABOVE or d.flip(0.2):
+        return d.take(ANY, lo, 3)
+    dtype = d.dtype(FLOATS)
+    numbers = d.numbers(d.shape(d.int(max(1, lo), 3)), dtype, positive=True)
+    return d.put((numbers + ABOVE[name]).astype(numbers.dtype), True)
+
+
+def add_inside(name: str) -> None:
+    def draw(d: Draw) -> Drawn:
+        return [inside(d, name)], either(d, name), in_float64(UNARY.get(name))
+
+    TABLE[name] = draw
+
+
+for _name in ("acosh", "arccosh", "erfinv", "logit"):
+    add_inside(_name)
+
 
 @entry("round to decimals")
 def _(d: Draw) -> Drawn:
@@ -450,7 +473,7 @@ def overlapping(name: str) -> Run:
 
 def add_unary_write(name: str) -> None:
     def draw(d: Draw) -> Drawn:
-        k = d.take(ANY, 1, 3)
+        k = inside(d, name.removesuffix("_"), 1)
         rest = {"cumsum_": [0], "cumprod_": [-1]}.get(name, [])
         return [k], through(d.int(0, VIEWS), method(name, *rest)), None
 

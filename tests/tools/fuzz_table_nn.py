@@ -250,8 +250,9 @@ def image(d: Draw, spatial: int, channels: int | None = None, dtypes: Sequence[s
 
 def add_conv(spatial: int, transposed: bool) -> None:
     def draw(d: Draw) -> Drawn:
-        groups = d.one([1, 1, 2])
-        k = image(d, spatial, groups * d.int(1, 3))
+        depthwise = d.flip(0.25)
+        groups = d.int(2, 3) if depthwise else d.one([1, 1, 2])
+        k = image(d, spatial, groups if depthwise else groups * d.int(1, 3))
         c, dtype = d.size(k)[1], d.name(k)
         out = groups * d.int(1, 3)
         kernel = tuple(d.int(1, 3) for _ in range(spatial))
