@@ -127,8 +127,20 @@ def test_activations(name: str) -> None:
     half = kiln.tensor([0.25, -1.5], dtype=kiln.float16)
     assert f(half, *args).dtype is kiln.float16
     assert f(half, *args).tolist() == f(half.float(), *args).half().tolist()
+    integers = kiln.tensor([-1, 0, 2, 9])
+    if name in OF_INTEGERS:
+        assert f(integers, *args).dtype is OF_INTEGERS[name]
+        assert f(integers, *args).float().tolist() == f(integers.float(), *args).tolist()
+        return
     with pytest.raises(kiln.DTypeError, match=name):
-        f(kiln.tensor([1, 2]), *args)
+        f(integers, *args)
+
+
+OF_INTEGERS = {
+    "hardtanh": kiln.int64, "relu6": kiln.int64, "threshold": kiln.int64,
+    "softsign": kiln.float32, "tanhshrink": kiln.float32,
+}  # fmt: skip
+"""The dtypes that PyTorch's activations give for int64, where they take it."""
 
 
 def test_activations_in_place() -> None:
