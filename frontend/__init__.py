@@ -657,7 +657,7 @@ _NAMES = {
     "kiln.vmap": "vmap",
 }
 """Home module -> the public names that it defines; `name=other` where it is called `other` there.
-`tests/test_api.py` holds this table against TYPE_CHECKING's."""
+`tests/frontend/test_import.py` holds this table against TYPE_CHECKING's."""
 
 _HOMES: dict[str, tuple[str, str]] = {
     name.split("=")[0]: (module, name.split("=")[-1]) for module, names in _NAMES.items() for name in names.split()
@@ -675,6 +675,7 @@ _MODULES = frozenset(
         "runtime",
         "nn",
         "optim",
+        "convert",
         "data",
         "distributions",
         "utils",
