@@ -73,7 +73,6 @@ add_top("transpose_copy", lambda d, k: (d.dim(k), d.dim(k)))
 add_top("unbind_copy", _few)
 add_top("unfold_copy", _windows)
 add_top("unsqueeze_copy", lambda d, k: (d.int(0, len(d.size(k))),), lo=0)
-add_top("view_copy", lambda d, k: (tuple(reversed(d.size(k))),))
 for _name in ("split_copy", "unsafe_split"):
     add_top(_name, lambda d, k: (d.int(3, 40), d.dim(k)))
 for _name in ("split_with_sizes_copy", "unsafe_split_with_sizes"):
@@ -83,6 +82,13 @@ add_top("fill", lambda d, k: (d.one([0, 1, 2.5]),), dtypes=NUMERIC)
 add_top("constant_pad_nd", lambda d, k: ((d.int(0, 2), d.int(0, 2)), d.one([0, 3])))
 add_top("frobenius_norm", lambda d, k: ((d.dim(k),), d.flip()), dtypes=(*FLOATS, *COMPLEX))
 add_top("nuclear_norm", lo=2, hi=2, dtypes=("float32", "float64"))
+
+
+@entry("view_copy")
+def _(d: Draw) -> Drawn:
+    k = d.take(ANY, 1)
+    shape = tuple(reversed(d.size(k)))
+    return [k], lambda x: kiln.view_copy(x.contiguous(), shape), None
 
 
 @entry("view_as_complex_copy")
