@@ -84,7 +84,7 @@ class _Function(Expressions):
     def __init__(
         self, name: str, target: Target, declarations: dict[str, str], parent: _Function | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(target.arch == "x86_64" and target.vector_bits == 512)
         self.target = target
         self.declarations = declarations
         self.parent = parent

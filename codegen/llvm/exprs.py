@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from kiln.codegen.llvm.text import alignment, constant, llvm_type, mangled, memory_type, scalar_type
+from kiln.codegen.llvm.text import BITS, alignment, constant, llvm_type, mangled, memory_type, scalar_type
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.loops import Apply, Buffer, Const, Expr, Load, Ramp, Shuffle, Splat, Var, Vec
@@ -60,7 +60,9 @@ def _lanes_below(mask: Expr | None) -> int | None:
 class Expressions:
     """Writes instructions for expressions into `lines`; remembers what is computed, scope by scope."""
 
-    def __init__(self) -> None:
+    def __init__(self, masked_operands: bool) -> None:
+        self.masked_operands = masked_operands
+        """Whether the machine's arithmetic has masks and operands in memory."""
         self.lines: list[str] = []
         self.declarations: dict[str, str] = {}
         self.scopes: list[dict[Expr, str]] = [{}]
@@ -353,12 +355,42 @@ class Expressions:
                     (t, "zeroinitializer"),
                 ],
             )
-            return self._narrow(loaded, e.type)
+            return self._narrow(self._kept(t, loaded), e.type)
         pointers = self._pointers(e.buffer, e.lanes, coefficient, offset)
         if e.dtype.is_complex:
             part = Vec(e.dtype.part, e.lanes)
             return self._paired(part, *[self._gather(part, p, mask) for p in self._places_of_parts(part, pointers)])
         return self._narrow(self._gather(e.type, pointers, mask), e.type)
+
+    def _kept(self, t: str, loaded: str) -> str:
+        """What a masked load gave, kept apart from the arithmetic on it.
+
+        LLVM 22 makes such a load an operand of arithmetic under the same mask, and where registers ask for it takes
+        it out again, but now without the mask: it would touch memory that is not there. An assembly text of no
+        instructions merges with nothing."""
+        if not self.masked_operands:
+            return loaded
+        count, _, element = t[1:-1].partition(" x ")
+        lanes, bits = int(count), BITS[element]
+        size = min(512, max(128, 1 << (lanes * bits - 1).bit_length())) // bits  # lanes of a register
+        register = f"<{size} x {element}>"
+        pieces = [
+            self.set(f'call {register} asm "", "=v,0"({register} {self._resized(t, loaded, start, size)})')
+            for start in range(0, lanes, size)
+        ]
+        while len(pieces) > 1:
+            t = f"<{size} x {element}>"
+            pieces = [self._parts(t, a, b, range(2 * size)) for a, b in zip(pieces[::2], pieces[1::2], strict=True)]
+            size *= 2
+        return self._resized(f"<{size} x {element}>", pieces[0], 0, lanes)
+
+    def _resized(self, t: str, v: str, start: int, lanes: int) -> str:
+        """`lanes` elements of a vector of type `t` from `start` on; beyond its end anything."""
+        have = int(t[1:-1].partition(" x ")[0])
+        if have == lanes:
+            return v
+        picks = [k if k < have else have for k in range(start, start + lanes)]
+        return self._parts(t, v, "poison", picks)
 
     def _gather(self, vec: Vec, pointers: str, mask: str | None) -> str:
         """The elements at `pointers`; zero where the mask is false."""

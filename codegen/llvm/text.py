@@ -13,6 +13,8 @@ from kiln.ir.types import DType
 
 _SCALARS: Final = {"float32": "float", "float64": "double", "bool": "i1"}
 _SUFFIX: Final = {"float": "f32", "double": "f64"}
+BITS: Final = {"float": 32, "double": 64, "i8": 8, "i16": 16, "i32": 32, "i64": 64}
+"""How wide an element of a vector in memory is."""
 
 
 def scalar_type(dtype: DType) -> str:
