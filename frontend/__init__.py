@@ -123,6 +123,7 @@ if TYPE_CHECKING:
     from kiln.errors import KilnIndexError as KilnIndexError
     from kiln.errors import LinAlgError as LinAlgError
     from kiln.errors import LoadError as LoadError
+    from kiln.errors import NanError as NanError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
@@ -549,7 +550,7 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError TransformError WorkerError"
+        "KilnIndexError LinAlgError LoadError NanError NotYetError SaveError ShapeError TransformError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",

@@ -76,6 +76,8 @@ class Capture:
         self.queries: list[Query] = []
         self.answers = True  # whether these may be asked
         self.differentiated = False  # whether a gradient was taken
+        self.before: dict[int, TensorBase] | None = None
+        """What inputs that were written held before, by id, if that is to be kept."""
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -118,6 +120,10 @@ class Capture:
 
     def writing(self, tensor: TensorBase) -> None:
         """`tensor`'s memory is about to be written: `Inner` may object."""
+        if self.before is not None:
+            storage = (self.entries.get(id(tensor)) or self._lift(tensor)).storage
+            if storage.input is not None and id(storage.root) not in self.before:
+                self.before[id(storage.root)] = dispatch.run(OPS["copy"], (storage.root,), {})[0]
 
     def record_write(self, tensor: TensorBase, value: TensorBase) -> None:
         """`tensor`'s memory was overwritten once, with what `value` held before."""

@@ -13,6 +13,7 @@ written for it keeps catching what it caught:
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
+    ├── NanError              (RuntimeError)               a compiled call made a NaN, and was asked to look for them
     ├── TransformError        (RuntimeError)               vmap or jvp can't go through what the function does
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
@@ -109,6 +110,24 @@ class LinAlgError(KilnError, RuntimeError, np.linalg.LinAlgError):
 
 class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
+
+
+class NanError(KilnError, RuntimeError):
+    """A call of a function compiled with `check_nan` made a NaN. `turns`: of the loops around the op, outermost first,
+    from 0."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str = "",
+        operands: Iterable[TensorType] = (),
+        loc: SourceLoc | None = None,
+        fix: str = "",
+        turns: tuple[int, ...] = (),
+    ) -> None:
+        self.turns = turns
+        super().__init__(message, op=op, operands=operands, loc=loc, fix=fix)
 
 
 class TransformError(KilnError, RuntimeError):

@@ -40,7 +40,6 @@ MAX_CAPTURES = 256
 MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
 
-
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
 
 
@@ -74,10 +73,10 @@ class CompiledFunction:
     def __init__(
         self,
         function: Callable[..., Any],
-        *,
         fullgraph: bool = False,
         fixed: bool = False,
         on_recompile: OnRecompile = "ignore",
+        check_nan: bool = False,
     ) -> None:
         if not callable(function):
             raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
@@ -86,6 +85,7 @@ class CompiledFunction:
         self._strict = fullgraph or fixed
         self._fixed = fixed
         self._on_recompile = on_recompile
+        self._check_nan = check_nan
         self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
@@ -190,7 +190,8 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed, self._on_recompile)
+        function = copy.deepcopy(self._function, memo)
+        return _made(function, self._strict, self._fixed, self._on_recompile, self._check_nan)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -247,7 +248,8 @@ class CompiledFunction:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed)
+        how = (self._strict, not self._fixed, self._check_nan)
+        recording = Recording(self._name, self._function, entry.reached, call, *how)
         try:
             returned = recording.run()
         finally:
@@ -324,11 +326,8 @@ class CompiledModule(CompiledFunction):
         return item in self._function  # type: ignore[operator]
 
 
-def _made(
-    function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False, on_recompile: OnRecompile = "ignore"
-) -> CompiledFunction:
-    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
-    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile)
+def _made(function: Callable[..., Any], *how: Any) -> CompiledFunction:
+    return (CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction)(function, *how)
 
 
 @overload
@@ -338,12 +337,18 @@ def compile(
     fullgraph: bool = False,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
+    check_nan: bool = False,
 ) -> CompiledFunction: ...
 
 
 @overload
 def compile(
-    function: None = None, *, fullgraph: bool = False, on_recompile: OnRecompile = "ignore", disable: bool = False
+    function: None = None,
+    *,
+    fullgraph: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
+    check_nan: bool = False,
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
@@ -353,6 +358,7 @@ def compile(
     fullgraph: bool = False,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
+    check_nan: bool = False,
 ) -> Any:
     """Compile a function or a module; also a decorator, with or without arguments.
 
@@ -364,6 +370,10 @@ def compile(
     function must be captured again (a new shape, another answer): "ignore", or "warn" or "raise" with what differs.
     With `disable` the function itself is returned.
 
+    With `check_nan`, a compiled call whose results or gradients hold a NaN that it was not given raises NanError, which
+    names the op that made the first one, its line, and the turns of the loops around it; what the call wrote to is then
+    as before. For finding faults: every result is looked at.
+
     >>> import kiln
     >>> @kiln.compile
     ... def f(x):
@@ -372,10 +382,11 @@ def compile(
     (tensor(3.), tensor(15.))
     """
     if function is None:
-        return functools.partial(compile, fullgraph=fullgraph, on_recompile=on_recompile, disable=disable)
+        given = {"fullgraph": fullgraph, "on_recompile": on_recompile, "disable": disable, "check_nan": check_nan}
+        return functools.partial(compile, **given)
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
-    return function if disable else _made(function, fullgraph, on_recompile=on_recompile)
+    return function if disable else _made(function, fullgraph, False, on_recompile, check_nan)
 
 
 def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:
@@ -383,7 +394,7 @@ def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction
 
     The result takes only arguments of the examples' structure, dtypes and shapes; CaptureError for others.
     """
-    traced = _made(function, fixed=True)
+    traced = _made(function, True, True)
     arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     traced(*arguments)
     return traced

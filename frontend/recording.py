@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
+from kiln import nans
 from kiln.capture import Capture
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
@@ -36,12 +37,21 @@ class Recording:
     """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
 
     `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed."""
+    is None if the call changed Python state. `answers`: whether questions about data are allowed.
+    `check_nan`: the call raises NanError if its results hold a NaN that it made."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], reached: Reached, call: Call, strict: bool, answers: bool
+        self,
+        name: str,
+        function: Callable[..., Any],
+        reached: Reached,
+        call: Call,
+        strict: bool,
+        answers: bool,
+        check_nan: bool = False,
     ) -> None:
         self.name = name
+        self._check_nan = check_nan
         self._function = function
         self._reached = reached
         self._call = call
@@ -57,6 +67,7 @@ class Recording:
             self.capture = lenient
             self._audit = Audit(reached.code, reached.dormant, lenient.leave)
         self.capture.answers = answers
+        self.capture.before = {} if check_nan else None
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -80,6 +91,9 @@ class Recording:
                     self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
                 except (CaptureError, GradError) as error:
                     self._fail(error)
+        if self._check_nan and isinstance(self.end, Region):
+            self.end.check_nan = True
+            nans.look_at_capture(self.end, capture, returned)
         return returned
 
     def _look_for_refusal(self) -> bool:

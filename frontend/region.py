@@ -13,11 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from kiln import autograd, dispatch
+from kiln import autograd, dispatch, nans
 from kiln.autograd import Edge, Node
 from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of, on_memory
 from kiln.capture import Capture
@@ -37,6 +37,9 @@ from kiln.runtime.executable import Executable
 from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_separate
+
+if TYPE_CHECKING:
+    from kiln.region_node import RegionNode
 
 _KEPT: Final = (*SCALARS, Size, type, enum.Enum, DType, Device, np.dtype, range, type(...))
 """What a captured function may return besides tensors and containers of them: these can't change."""
@@ -184,6 +187,8 @@ class Region:
         self.places: list[tuple[int, int]] = []
         self.carried: list[Value] = []
         """Values of the graph that a warm call is given, since decisions before it computed them."""
+        self.check_nan = False
+        """Whether calls look for NaNs in their results."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.plan = self._differentiate() if self.seeds and self.wanted else None
@@ -373,14 +378,16 @@ class Region:
         """One warm call on gathered inputs, and what decisions before it computed already."""
         if self.written:
             check_separate(inputs, self.written)
+        given = nans.before(self, inputs) if self.check_nan else inputs
         buffers = self.compile().run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
+        origins = nans.look(self, given, inputs, buffers) if self.check_nan else {}
         made: list[Any] = []
         for result in self.results:
             made.append(result.build(inputs, buffers, made))
         if self.plan is not None:
-            self._attach(self.plan, inputs, buffers, made)
+            self._attach(self.plan, inputs, buffers, made).origins = origins
         for write in self.grads:
             if write.argument is not None:
                 owner = arguments[write.argument]
@@ -389,7 +396,9 @@ class Region:
             owner._grad = None if write.value is None else made[write.value]
         return unflatten(self.tree, iter([x if k < 0 else made[k] for k, x in self.leaves]))
 
-    def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:
+    def _attach(
+        self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]
+    ) -> RegionNode:
         """Put the region on the tape as one node."""
         from kiln.region_node import CompositeNode, RegionNode
 
@@ -403,6 +412,7 @@ class Region:
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
                 autograd.attach_one(t, node, result.seed)
+        return node
 
     def backward(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> tuple[Differentiated, Compiled]:
         """The backward program for a pattern of gradients that are there."""

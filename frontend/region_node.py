@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from kiln import dispatch
+from kiln import dispatch, nans
 from kiln.autograd import Node, edge_of, enable_grad, no_grad
 from kiln.autograd.hooks import hand_on
 from kiln.base import LAYERED, MODES
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class RegionNode(Node):
     """See the module. `inputs` are all inputs of the region, `stored` outputs of its forward program, by position."""
 
-    __slots__ = ("buffers", "inputs", "latest", "region", "stored", "used", "versions")
+    __slots__ = ("buffers", "inputs", "latest", "origins", "region", "stored", "used", "versions")
 
     continues_fold = True
 
@@ -43,6 +43,8 @@ class RegionNode(Node):
         self.versions = [0 if b is None else b.version for b in self.buffers]
         self.used: set[int] = set()
         """Nodes of eager's tape that earlier walks used up."""
+        self.origins: dict[int, nans.Origin] = {}
+        """Where NaNs in `stored` come from, of a region that looks for them."""
         self.latest: set[int] = set()
         """Those that the latest walk met."""
 
@@ -101,6 +103,9 @@ class RegionNode(Node):
             totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
         else:
             totals = self._run(region, compiled, [*values, *present])
+            if region.check_nan:
+                known = {n: self.origins[k] for n, (is_input, k) in enumerate(plan.operands) if k in self.origins}
+                nans.look_back(plan.backward, [*values, *present], known, totals)
         return [None if k is None else totals[k] for k in plan.found]
 
     def _run(self, region: Region, compiled: Compiled, operands: Sequence[Any]) -> list[Any]:

@@ -216,6 +216,8 @@ class GraphBuilder:
         self._inputs: list[Value] = []
         self._operations: list[Operation] = []
         self._locate = locate
+        self.loc: SourceLoc | None = None
+        """The line of operations that come without one, where nothing locates them."""
 
     @property
     def count(self) -> int:
@@ -237,8 +239,8 @@ class GraphBuilder:
             if v.builder is not self:
                 raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
         types = op.infer_types([v.type for v in operands], attrs)
-        if loc is None and self._locate is not None:
-            loc = self._locate()
+        if loc is None:
+            loc = self.loc if self._locate is None else self._locate()
         operation = Operation(op, tuple(operands), dict(attrs), types, loc)
         for r in operation.results:
             r.builder = self
