@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
 from kiln import nans
-from kiln.capture import Capture
+from kiln.base import STAGES
+from kiln.capture import Entangled
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -15,7 +16,7 @@ from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.tree import Eager
-from kiln.world import Audit
+from kiln.world import Audit, branches
 
 
 class Call(NamedTuple):
@@ -48,6 +49,7 @@ class Recording:
         call: Call,
         strict: bool,
         answers: bool,
+        avoid: set[Hashable],
         check_nan: bool = False,
     ) -> None:
         self.name = name
@@ -58,16 +60,15 @@ class Recording:
         self._strict = strict
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        guards = reached.guards
-        if strict:
-            self.capture = Capture(name, call.tensors, guards.tensors)
-            self._audit = Audit(reached.code, reached.dormant)
-        else:
-            lenient = LenientCapture(name, call.tensors, guards.tensors, self._stop)
-            self.capture = lenient
-            self._audit = Audit(reached.code, reached.dormant, lenient.leave)
+        self._avoid = avoid
+        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
+        self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
         self.capture.answers = answers
         self.capture.before = {} if check_nan else None
+        if STAGES.enabled and branches(reached.code):
+            from kiln.staging import StagingHooks  # few functions need it
+
+            self.capture.hooks = StagingHooks(self.capture, self._audit, reached.code, avoid)
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -79,8 +80,9 @@ class Recording:
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
         with capture:
             try:
+                function = self.capture.callee(self._function)
                 with self._audit:
-                    returned = self._function(*call.args, **call.kwargs)
+                    returned = function(*call.args, **call.kwargs)
             except Exception:
                 self._look_for_refusal()
                 raise
@@ -89,12 +91,14 @@ class Recording:
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
                     self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                except Entangled as found:
+                    self._avoid |= found.sites
                 except (CaptureError, GradError) as error:
                     self._fail(error)
         if self._check_nan and isinstance(self.end, Region):
             self.end.check_nan = True
             nans.look_at_capture(self.end, capture, returned)
-        return returned
+        return returned if self.capture.hooks is None else self.capture.hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
@@ -102,6 +106,9 @@ class Recording:
         refused = self._audit.refused or self.capture.refused
         if refused is None:
             return False
+        if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
+            self._avoid |= refused.sites
+            return True
         if self._audit.hopeless:
             raise refused
         self._fail(refused)

@@ -16,7 +16,7 @@ import numpy as np
 F32 = np.float32
 WIDTH, WORDS, LONGEST, END = 4, 64, 48, 0
 LIMIT = 100
-ODE_END, ODE_TOLERANCE = 8.0, 1e-6
+ODE_END, ODE_TOLERANCE = 8.0, 1e-4
 Arrays = list[np.ndarray[Any, Any]]
 Make = Callable[[Any], Callable[..., Any]]
 
