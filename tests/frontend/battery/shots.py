@@ -84,6 +84,8 @@ class Shots:
         kind = type(x)
         if isinstance(x, kiln.optim.Optimizer):  # the rest of it is how it works
             yield self._one(x.param_groups), self._one(dict(x.state)), self._one(x.defaults)
+        elif is_kiln(kind.__module__) and isinstance(x, dict):
+            pass  # likewise
         elif isinstance(getattr(x, "__dict__", None), dict):
             yield [(k, self._one(v)) for k, v in object.__getattribute__(x, "__dict__").items()]
         for c in kind.__mro__:
