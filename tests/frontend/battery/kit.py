@@ -189,3 +189,9 @@ def linear(inputs: int = 2, outputs: int = 2, seed: int = 3) -> Any:
     layer = kiln.nn.Linear(inputs, outputs)
     kiln.default_generator.set_state(state)
     return layer
+
+
+def draw(*shape: int, seed: int = 0, grad: bool = False) -> Any:
+    """A float32 tensor of normal numbers, the same ones for a seed."""
+    numbers = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return kiln.tensor(numbers, requires_grad=grad)
