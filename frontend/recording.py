@@ -7,6 +7,7 @@ from operator import is_
 from typing import Any, NamedTuple
 
 from kiln.capture import Capture
+from kiln.dynamic import Family
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -36,16 +37,25 @@ class Recording:
     """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
 
     `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed."""
+    is None if the call changed Python state. `answers`: whether questions about data are allowed. `family`: the captures
+    that may share code with this one."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], reached: Reached, call: Call, strict: bool, answers: bool
+        self,
+        name: str,
+        function: Callable[..., Any],
+        reached: Reached,
+        call: Call,
+        strict: bool,
+        answers: bool,
+        family: Family | None = None,
     ) -> None:
         self.name = name
         self._function = function
         self._reached = reached
         self._call = call
         self._strict = strict
+        self._family = family
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
         guards = reached.guards
@@ -57,6 +67,11 @@ class Recording:
             self.capture = lenient
             self._audit = Audit(reached.code, reached.dormant, lenient.leave)
         self.capture.answers = answers
+
+    @property
+    def arguments(self) -> list[Any]:
+        """The tensors that the function was called with."""
+        return self._call.tensors
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -77,7 +92,7 @@ class Recording:
                 try:
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
-                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._family)
                 except (CaptureError, GradError) as error:
                     self._fail(error)
         return returned
