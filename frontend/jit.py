@@ -21,7 +21,9 @@ import numpy as np
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
 from kiln.composite import plain_classes
+from kiln.compiled import Code
 from kiln.dispatch import CheckFailed
+from kiln.dynamic import Family
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
 from kiln.pytree import flatten
@@ -92,6 +94,7 @@ class CompiledFunction:
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
         self._tally = Tally()
+        self._family = Family()
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
@@ -225,7 +228,11 @@ class CompiledFunction:
     @property
     def compile_seconds(self) -> float:
         """Seconds spent generating code for this function so far."""
-        return sum(region.seconds for region in self.regions())
+        return sum(code.seconds for code in self.code())
+
+    def code(self) -> list[Code]:
+        """What was compiled, each piece once, however many regions share it."""
+        return list(dict.fromkeys(code for region in self.regions() for code in region.code()))
 
     # -------------------------------------------------------------------------------------- capture
 
@@ -252,7 +259,7 @@ class CompiledFunction:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        how = (self._strict, not self._fixed, entry.avoid, self._check_nan)
+        how = (self._strict, not self._fixed, entry.avoid, self._family, self._check_nan)
         recording = Recording(self._name, self._function, entry.reached, call, *how)
         try:
             returned = recording.run()
@@ -263,6 +270,9 @@ class CompiledFunction:
     def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
         end, error = recording.end, recording.error
+        if isinstance(end, Region) and not self._strict and end.shared is None and end.is_empty():
+            end = Eager(recording.capture, recording.arguments)
+            self.log.append(f"{why}; nothing is computed of empty tensors, so that stays eager")
         if end is not None:
             try:
                 entry.tree.grow(recording.capture.queries, end)

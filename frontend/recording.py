@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from kiln import nans
 from kiln.base import STAGES
 from kiln.capture import Entangled
+from kiln.dynamic import Family
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -38,8 +39,9 @@ class Recording:
     """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
 
     `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed.
-    `check_nan`: the call raises NanError if its results hold a NaN that it made."""
+    is None if the call changed Python state. `answers`: whether questions about data are allowed. `avoid`: places whose
+    control flow is not staged. `family`: the captures that may share code with this one. `check_nan`: the call raises
+    NanError if its results hold a NaN that it made."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Recording:
         strict: bool,
         answers: bool,
         avoid: set[Hashable],
+        family: Family | None = None,
         check_nan: bool = False,
     ) -> None:
         self.name = name
@@ -58,6 +61,7 @@ class Recording:
         self._reached = reached
         self._call = call
         self._strict = strict
+        self._family = family
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
         self._avoid = avoid
@@ -69,6 +73,11 @@ class Recording:
             from kiln.staging import StagingHooks  # few functions need it
 
             self.capture.hooks = StagingHooks(self.capture, self._audit, reached.code, avoid)
+
+    @property
+    def arguments(self) -> list[Any]:
+        """The tensors that the function was called with."""
+        return self._call.tensors
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -90,7 +99,7 @@ class Recording:
                 try:
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
-                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._family)
                 except Entangled as found:
                     self._avoid |= found.sites
                 except (CaptureError, GradError) as error:

@@ -21,7 +21,8 @@ from kiln.ir.graph import Value
 from kiln.ir.ops.base import OPS, OpDef
 
 if TYPE_CHECKING:
-    from kiln.region import Compiled, Region
+    from kiln.compiled import Compiled
+    from kiln.region import Region
     from kiln.runtime.memory import Buffer
 
 
@@ -100,7 +101,7 @@ class RegionNode(Node):
             )
         values = [self.inputs[k] if is_input else self.stored[k] for is_input, k in plan.operands]
         if MODES.recorder is not None or any(t._flags & LAYERED for t in present):
-            totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
+            totals = interpreter.run(compiled.concrete(plan.backward), [*values, *present], receiver=present[0])
         else:
             totals = self._run(region, compiled, [*values, *present])
             if region.check_nan:

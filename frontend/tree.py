@@ -17,11 +17,12 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from kiln import dispatch
 from kiln.base import TensorBase
 from kiln.capture import Capture
+from kiln.compiled import Code, Compiled
 from kiln.errors import CaptureError
 from kiln.inputs import Inputs, strides_of
 from kiln.ir.graph import Constant, Graph, Operation, Value
 from kiln.ir.passes.cut import needed, part
-from kiln.region import Compiled, Region
+from kiln.region import Region
 from kiln.runtime.targets import host_target
 from kiln.traced import Query
 
@@ -101,7 +102,7 @@ class Decision:
     def program(self, graph: Graph) -> Compiled:
         """The program for the current target, compiled on first use."""
         if self._program is None or self._program.program.target is not host_target():
-            self._program = Compiled(graph, self.strides, graph.name)
+            self._program = Compiled(Code(graph, self.strides, graph.name))
         return self._program
 
 

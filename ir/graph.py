@@ -177,8 +177,10 @@ class Graph:
             for v in op.operands:
                 if v not in known:
                     raise VerifyError(f"graph {self.name}: {op.op.name} uses {v!r} before its definition")
-            inferred = op.op.infer_types([v.type for v in op.operands], op.attrs)
-            if inferred != tuple(r.type for r in op.results):
+            symbolic = any(isinstance(d, Sym) for v in (*op.operands, *op.results) for d in v.type.shape)
+            # How symbolic sizes follow from others is known to those who made the graph.
+            inferred = None if symbolic else op.op.infer_types([v.type for v in op.operands], op.attrs)
+            if inferred is not None and inferred != tuple(r.type for r in op.results):
                 raise VerifyError(f"graph {self.name}: {op.op.name} has types {op.results}, rule says {inferred}")
             for inner in op.graphs():
                 inner.verify()
@@ -235,12 +237,18 @@ class GraphBuilder:
         self, op: OpLike, operands: Sequence[Value], attrs: Attrs, loc: SourceLoc | None = None
     ) -> tuple[Value, ...]:
         """Append `op` and return its results; result types come from the op's rule."""
-        for v in operands:
-            if v.builder is not self:
-                raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
         types = op.infer_types([v.type for v in operands], attrs)
         if loc is None:
             loc = self.loc if self._locate is None else self._locate()
+        return self.append(op, operands, attrs, types, loc)
+
+    def append(
+        self, op: OpLike, operands: Sequence[Value], attrs: Attrs, types: Iterable[TensorType], loc: SourceLoc | None
+    ) -> tuple[Value, ...]:
+        """As `add`, with result types that are known."""
+        for v in operands:
+            if v.builder is not self:
+                raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
         operation = Operation(op, tuple(operands), dict(attrs), types, loc)
         for r in operation.results:
             r.builder = self
@@ -256,8 +264,12 @@ class GraphBuilder:
         return self._operations
 
     def clone(self, operation: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
-        """Append a copy of another graph's operation over this graph's operands, keeping its line."""
-        return self.add(operation.op, operands, operation.attrs, operation.loc)
+        """Append a copy of another graph's operation over this graph's operands, keeping its line; and its types, where
+        those of the operands are the same."""
+        if any(a.type != b.type for a, b in zip(operands, operation.operands, strict=True)):
+            return self.add(operation.op, operands, operation.attrs, operation.loc)
+        types = [r.type for r in operation.results]
+        return self.append(operation.op, operands, operation.attrs, types, operation.loc)
 
     def build(self, outputs: Sequence[Value], aliases: Sequence[Alias] = ()) -> Graph:
         """Freeze into a verified Graph; the builder must not be used afterwards."""
