@@ -689,6 +689,7 @@ _MODULES = frozenset(
         "overrides",
         "testing",
         "version",
+        "ops",
         "fft",
         "signal",
     }

@@ -66,6 +66,8 @@ class Guards:
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
         """Every tensor that was found, by id."""
+        self.paths: dict[int, str] = {}
+        """Where each was found first."""
         self._iterables: list[Iterable[Any]] = []
         self._members: list[Fact] = []
         self._values: list[Callable[[], Iterable[Any]]] = []
