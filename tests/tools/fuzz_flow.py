@@ -155,7 +155,7 @@ def check(seed: int, counts: Counter[str]) -> str:
     source = Writer(seed).source()
     eager, _ = run(source, seed, False)
     compiled, report = run(source, seed, True)
-    for kind in ("compiled", "decided", "captured", "eager"):
+    for kind in ("compiled", "staged", "decided", "captured", "eager"):
         counts[kind] += getattr(report, kind)
     wrong = next((k for k, (a, b) in enumerate(zip(eager, compiled, strict=True)) if a != b), None)
     return "" if wrong is None else f"seed {seed}, call {wrong}:\n{source}"
