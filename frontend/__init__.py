@@ -690,6 +690,7 @@ _MODULES = frozenset(
         "overrides",
         "testing",
         "version",
+        "ops",
         "fft",
         "signal",
     }

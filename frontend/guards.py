@@ -134,6 +134,8 @@ class Guards:
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
         """Every tensor that was found, by id."""
+        self.paths: dict[int, str] = {}
+        """Where each was found first."""
         self._spaces: dict[int, _Space] = {}
         self._lists: list[tuple[list[Any], Fact]] = []
         self._rest: list[Callable[[native.Facts], None]] = []  # other rows of the table

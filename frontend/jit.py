@@ -28,6 +28,7 @@ from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, 
 from kiln.location import frames_of_kiln
 from kiln.pytree import flatten
 from kiln.reach import Reached, reach
+from kiln.readable import Readable
 from kiln.reasons import difference
 from kiln.recording import Call, Recording, StateChanged
 from kiln.region import Region
@@ -68,7 +69,7 @@ class _Entry:
         return self.reached.guards.hold()
 
 
-class CompiledFunction:
+class CompiledFunction(Readable):
     """A function that captures itself on its first call per signature and runs compiled from then on.
 
     Attributes of the wrapped function or module are reachable through it.
@@ -95,13 +96,14 @@ class CompiledFunction:
         self._told: dict[str, None] = {}
         self._tally = Tally()
         self._family = Family()
+        self._latest: tuple[tuple[Any, ...], _Entry, Region] | None = None
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
         """Why each capture happened, in order."""
         self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._run((), args, kwargs)
 
     def _run_on(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -285,6 +287,7 @@ class CompiledFunction:
                 if isinstance(end, Region):
                     end.compile()
                     self.log.append(why)
+                    self._latest = key, entry, end
                 self._keep(key, entry)
         if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
             self._failures[key] = self._failures.get(key, 0) + 1  # nothing that was kept will fit

@@ -180,6 +180,7 @@ class _Walk:
         self.seen[id(x)] = x
         if isinstance(x, TensorBase):
             self.guards.tensors[id(x)] = self.main.tensors[id(x)] = x
+            self.main.paths[id(x)] = path
             if x._flags & HOOKED:
                 self.hooks += [(part, f"the hooks of {path}") for part in (x._hooks.tensor, x._hooks.after)]
         elif isinstance(x, FunctionType):

@@ -131,11 +131,13 @@ class Region:
         self.staged = capture.hooks is not None and capture.hooks.staged_here > 0
         """Whether control flow of Python became operations."""
         self._positions = {id(t): k for k, t in enumerate(arguments)}
-        self._values: list[Value] = []
+        self._outputs: list[Value] = []
         self._indices: dict[int, int] = {}
         self._kept: list[TensorBase] = []  # while results are described, so that ids stay theirs
         self.seeds: list[Value] = []
         self.results: list[Result] = []
+        self.values: list[Value] = []
+        """What each result holds."""
         leaves, self.tree = flatten(returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
@@ -145,14 +147,14 @@ class Region:
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
         capture.check_history(self.seeds)
-        self.graph = capture.finish(self._values)
+        self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()
         self.strides = strides_of(capture)
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
         self._find_paths(capture)
         self.inputs = Inputs(capture, self._positions)
-        del self._positions, self._values, self._indices, self._kept
+        del self._positions, self._outputs, self._indices, self._kept
         self._behind: dict[int, frozenset[int]] = {}
         self.passes_for: tuple[str, str] | None = None
         """What its nodes on the tape and the op are called, where it passes for an op."""
@@ -217,6 +219,7 @@ class Region:
         self._kept.append(t)
         self._indices[id(t)] = len(self.results)
         self.results.append(made)
+        self.values.append(value)
         return len(self.results) - 1
 
     def _seed(self, t: TensorBase, capture: Capture) -> int | None:
@@ -245,10 +248,10 @@ class Region:
             whole, delta, layout = storage.value, t._ptr - root._ptr, t._layout
         else:  # a shared constant: one element in memory, and read-only; a warm call makes it whole
             whole, delta, layout = value, 0, layout_of(t._layout.dtype, t._layout.shape)
-        if whole not in self._values:
-            self._values.append(whole)
+        if whole not in self._outputs:
+            self._outputs.append(whole)
         chain = None if t._view is None else t._view.chain
-        viewed, output = base is not None, self._values.index(whole)
+        viewed, output = base is not None, self._outputs.index(whole)
         return Result(None, output, delta, layout, flags, seed, base, chain, False, viewed, _class_of(t))
 
     def _grad_write(self, slot: GradSlot, capture: Capture, owned: Container[int]) -> GradWrite | None:

@@ -26,6 +26,7 @@ from kiln.convert import UNBOUND, PythonHooks, Refused, Site, State, converted, 
 from kiln.errors import CaptureError
 from kiln.ir.graph import AttrValue, Graph
 from kiln.ir.ops.base import OPS
+from kiln.staging_loops import Loop
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_merge import (
     Aliases,
@@ -204,6 +205,35 @@ class StagingHooks(PythonHooks):
         if self._sites.count(site) or not isinstance(MODES.recorder, Capture):
             return False  # a function that calls itself under a condition of tensors would be expanded without end
         return site not in self.avoid
+
+    # ------------------------------------------------------------------------------------------ loops
+
+    def while_(self, test: Any, again: Branch, body: Branch, state: State, site: Site, /) -> None:
+        def real() -> Sequence[Any]:
+            going = start.now()
+            while going:
+                body()
+                going = bool(again())
+            return ()
+
+        def turn() -> Sequence[Any]:
+            body()
+            return ()
+
+        start = self.test(test)
+        if isinstance(start, Test) and self._may_stage(site):
+            with self._attempt(site) as attempt:
+                attempt.append(Loop(self, (), again, turn, real, state, site))
+            if attempt:
+                attempt[0].commit()
+                return
+        while test:
+            body()
+            test = again()
+
+    def noted(self) -> Any:
+        """The containers that were there before what is being tried."""
+        return self._noted or ()
 
     # ----------------------------------------------------------------------------------------- trials
 
