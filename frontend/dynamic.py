@@ -186,9 +186,7 @@ class Family:
         self.refusals: dict[str, None] = {}
         """Why graphs of one structure have code of their own."""
 
-    def find(
-        self, problem: Problem, make: Callable[[Joint, Graph], Differentiated]
-    ) -> Shared | None:
+    def find(self, problem: Problem, make: Callable[[Joint, Graph], Differentiated]) -> Shared | None:
         """The problem as an instance of a form, of a new one if need be; None where it is the first of its kind, or has
         nothing in common with others."""
         key = problem.structure()
@@ -211,4 +209,3 @@ class Family:
         single.append(problem)
         del single[:-_MAX_FORMS]
         return None
-

@@ -16,14 +16,18 @@ from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Operation, Valu
 from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Reduction, ints_attr, shape_attr
 from kiln.ir.ops.scan import SCANS
 from kiln.ir.passes.cse import structural_key
-from kiln.ir.types import Dim, DType, Sym, TensorType, product, size_of
+from kiln.ir.types import Dim, Sym, TensorType, product, size_of
 
 Numbers: TypeAlias = "dict[str, AttrValue]"
-"""What names stand for in one instance: sizes, and values of fills."""
+"""What names stand for in one instance: sizes, values of fills, and data of constants."""
+Fill: TypeAlias = "tuple[str, TensorType]"
+"""A name that stands for a value or for data, and the type of a tensor that holds it."""
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
 SIZES: Final = ("shape", "starts", "stops")
 """Attributes that hold sizes."""
+_LITERALS: Final = frozenset({("full", "value"), ("constant", "data")})
+"""Attributes that hold values of tensors: where they are names, they become inputs."""
 _TEMPLATES: Final = frozenset({"matmul", "argsort", "searchsorted", *SCANS})
 """Templates that take sizes at run time, in any relation."""
 _BY_RECORD: Final = frozenset({"cat", "slice", "slice_scatter"})
@@ -71,7 +75,7 @@ class Names:
         return None
 
     def value(self, a: AttrValue, b: AttrValue) -> AttrValue:
-        """What stands for the values of two fills."""
+        """What stands for the values of two fills, or for the data of two constants."""
         key = structural_key(a), structural_key(b)
         if key[0] == key[1]:
             return a
@@ -162,7 +166,7 @@ def _common_attrs(p: Operation, q: Operation, names: Names) -> Attrs:
     found: dict[str, AttrValue] = {}
     for key, a in p.attrs.items():
         b = q.attrs.get(key)
-        if p.op.name == "full" and key == "value" and type(a) is type(b):
+        if (p.op.name, key) in _LITERALS and type(a) is type(b):
             found[key] = names.value(a, b)
         elif key in SIZES and isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
             found[key] = tuple(names.size(cast("Dim", m), cast("Dim", n)) for m, n in zip(a, b, strict=True))
@@ -185,9 +189,11 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
         return
     op = p.op
     assert isinstance(op, OpDef)
+    if op.name == "constant" or op.name in _BY_RECORD:
+        return
     if not isinstance(op.lower, Dense | Reduction) and op.name not in _TEMPLATES:
         raise Different(f"{op.name} is compiled for known sizes only")
-    if op.name == "full" or op.name in _BY_RECORD:
+    if op.name == "full":
         return
     try:
         inferred = op.infer_types(operands, attrs)
@@ -286,23 +292,32 @@ def instance(general: Graph, numbers: Numbers) -> Graph:
     return builder.build([mapped[v] for v in general.outputs], general.aliases)
 
 
-def lifted(general: Graph) -> tuple[Graph, list[tuple[str, DType]]]:
-    """`general` with the fills whose values are names as further inputs without dimensions; their names and dtypes."""
-    fills = [op for op in general.operations if op.op.name == "full" and isinstance(op.attrs["value"], Sym)]
-    if not fills:
+def lifted(general: Graph) -> tuple[Graph, list[Fill]]:
+    """`general` with further inputs instead of the fills and constants whose contents are names: a fill is one without
+    dimensions."""
+    if not any(_literal(op) for op in general.operations):
         return general, []
     builder = GraphBuilder(general.name)
     mapped = {v: builder.input(v.type, v.hint) for v in general.inputs}
-    scalars: dict[tuple[str, DType], Value] = {}
+    found: dict[Fill, Value] = {}
     for op in general.operations:
-        value, dtype = op.attrs.get("value"), op.results[0].type.dtype
-        if op.op.name == "full" and isinstance(value, Sym):
-            scalar = scalars.get((value.name, dtype))
-            if scalar is None:
-                scalar = scalars[value.name, dtype] = builder.input(TensorType(dtype, ()), value.name)
-            if op.result.type.rank:
-                (scalar,) = builder.add(OPS["broadcast"], [scalar], {"shape": op.result.type.shape, "dims": ()}, op.loc)
-            mapped[op.result] = scalar
-        else:
+        name = _literal(op)
+        if name is None:
             mapped.update(zip(op.results, builder.clone(op, [mapped[v] for v in op.operands]), strict=True))
-    return builder.build([mapped[v] for v in general.outputs], general.aliases), list(scalars)
+            continue
+        t = op.result.type
+        fill = (name.name, TensorType(t.dtype, ()) if op.op.name == "full" else t)
+        value = found.get(fill)
+        if value is None:
+            value = found[fill] = builder.input(fill[1], name.name)
+        if fill[1] != t:
+            (value,) = builder.add(OPS["broadcast"], [value], {"shape": t.shape, "dims": ()}, op.loc)
+        mapped[op.result] = value
+    return builder.build([mapped[v] for v in general.outputs], general.aliases), list(found)
+
+
+def _literal(op: Operation) -> Sym | None:
+    """The name that stands for what an operation gives."""
+    key = {"full": "value", "constant": "data"}.get(op.op.name)
+    found = None if key is None else op.attrs[key]
+    return found if isinstance(found, Sym) else None
