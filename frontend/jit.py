@@ -13,15 +13,16 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
-from kiln.composite import plain_classes
 from kiln.compiled import Code
+from kiln.composite import plain_classes
+from kiln.dims import Dynamic, Ranges, marks_of
 from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
@@ -52,9 +53,9 @@ class _Entry:
 
     __slots__ = ("known", "objects", "reached", "tree")
 
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
+    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
         self.reached = reached
-        self.tree = Tree()
+        self.tree = Tree(family)
         self.objects = objects  # kept alive: the signature knows them by id
         self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
 
@@ -80,6 +81,7 @@ class CompiledFunction:
         fullgraph: bool = False,
         fixed: bool = False,
         on_recompile: OnRecompile = "ignore",
+        dynamic: Dynamic = None,
     ) -> None:
         if not callable(function):
             raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
@@ -92,7 +94,10 @@ class CompiledFunction:
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
         self._tally = Tally()
-        self._family = Family()
+        self._dynamic = dynamic
+        self._family = None if dynamic is False or fixed else Family()
+        self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
+        self._sharing = 0  # captures that took code of others
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
@@ -111,7 +116,11 @@ class CompiledFunction:
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
             return self._function(*args, **kwargs)
         try:
+            if self._ranges is not None:
+                self._ranges.check(args, kwargs)
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
+            for k, d, dim in marks_of(call.tensors):
+                dim.check(call.tensors[k].ttype.shape[d], f"dimension {d} of tensor {k}")
             _, found = self._find(call)
             if isinstance(found, Found):
                 returned = found.region.run(found.inputs, call.tensors, found.carried)
@@ -193,7 +202,8 @@ class CompiledFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed, self._on_recompile)
+        function = copy.deepcopy(self._function, memo)
+        return _made(function, self._strict, self._fixed, self._on_recompile, self._dynamic)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -214,7 +224,13 @@ class CompiledFunction:
         captured: first call
         captured: a question about tensor data had another answer
         """
-        return dataclasses.replace(self._tally, captures=tuple(self.log), refusals=tuple(self._told))
+        kept_apart = () if self._family is None else self._family.refusals
+        return dataclasses.replace(
+            self._tally,
+            captures=tuple(self.log),
+            refusals=(*self._told, *kept_apart),
+            generated=len({id(r.forward.code) for r in self.regions() if r.forward is not None}),
+        )
 
     def regions(self) -> list[Region]:
         """All compiled regions, oldest first."""
@@ -242,14 +258,14 @@ class CompiledFunction:
             )
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
-        if self._tally.captured >= MAX_CAPTURES:
+        if self._tally.captured - self._sharing >= MAX_CAPTURES:
             often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
             return self._eagerly(often, call.args, call.kwargs)
         if self.log and self._on_recompile != "ignore":
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
+                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects, self._family)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
@@ -259,14 +275,14 @@ class CompiledFunction:
         try:
             returned = recording.run()
         finally:
-            self._enter(call.key, entry, recording, why)
+            self._enter(call, entry, recording, why)
         return returned
 
-    def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
+    def _enter(self, call: Call, entry: _Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
-        end, error = recording.end, recording.error
+        key, end, error = call.key, recording.end, recording.error
         if isinstance(end, Region) and not self._strict and end.shared is None and end.is_empty():
-            end = Eager(recording.capture, recording.arguments)
+            end = Eager(recording.capture, call.tensors)
             self.log.append(f"{why}; nothing is computed of empty tensors, so that stays eager")
         if end is not None:
             try:
@@ -278,8 +294,10 @@ class CompiledFunction:
                 self._failures[key] = MAX_ATTEMPTS
             else:
                 if isinstance(end, Region):
-                    end.compile()
-                    self.log.append(why)
+                    if end.shared is not None or not self._waits(call):
+                        end.compile()
+                    self._sharing += end.shares
+                    self.log.append(f"{why}; code is shared" if end.shares else why)
                 self._keep(key, entry)
         if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
             self._failures[key] = self._failures.get(key, 0) + 1  # nothing that was kept will fit
@@ -287,6 +305,10 @@ class CompiledFunction:
                 return  # state that is made once is there now
         if error is not None:
             self._warn(error)
+
+    def _waits(self, call: Call) -> bool:
+        """Whether code for these sizes alone is not made before they come again."""
+        return bool(self._dynamic) or next(marks_of(call.tensors), None) is not None
 
     def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
@@ -336,10 +358,14 @@ class CompiledModule(CompiledFunction):
 
 
 def _made(
-    function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False, on_recompile: OnRecompile = "ignore"
+    function: Callable[..., Any],
+    fullgraph: bool = False,
+    fixed: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    dynamic: Dynamic = None,
 ) -> CompiledFunction:
     made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
-    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile)
+    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile, dynamic=dynamic)
 
 
 @overload
@@ -347,6 +373,7 @@ def compile(
     function: Callable[..., Any],
     *,
     fullgraph: bool = False,
+    dynamic: Dynamic = None,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
 ) -> CompiledFunction: ...
@@ -354,7 +381,12 @@ def compile(
 
 @overload
 def compile(
-    function: None = None, *, fullgraph: bool = False, on_recompile: OnRecompile = "ignore", disable: bool = False
+    function: None = None,
+    *,
+    fullgraph: bool = False,
+    dynamic: Dynamic = None,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
@@ -362,6 +394,7 @@ def compile(
     function: Callable[..., Any] | None = None,
     *,
     fullgraph: bool = False,
+    dynamic: Dynamic = None,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
 ) -> Any:
@@ -375,6 +408,11 @@ def compile(
     function must be captured again (a new shape, another answer): "ignore", or "warn" or "raise" with what differs.
     With `disable` the function itself is returned.
 
+    `dynamic`: what to do about sizes that change. None: code is made for the sizes of the first call, and at the second
+    sight of others code for all (as far as the recorded operations are the same). True: code for one size is made only
+    if a call repeats it first. False: every size has code of its own. Or a mapping from arguments' names to
+    {dimension: `Dim` or None}, as True, with ranges: a size out of its range is a ShapeError.
+
     >>> import kiln
     >>> @kiln.compile
     ... def f(x):
@@ -383,10 +421,14 @@ def compile(
     (tensor(3.), tensor(15.))
     """
     if function is None:
-        return functools.partial(compile, fullgraph=fullgraph, on_recompile=on_recompile, disable=disable)
+        return functools.partial(
+            compile, fullgraph=fullgraph, dynamic=dynamic, on_recompile=on_recompile, disable=disable
+        )
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
-    return function if disable else _made(function, fullgraph, on_recompile=on_recompile)
+    if not isinstance(dynamic, bool | Mapping | None):
+        raise ArgumentError(f"dynamic is {dynamic!r}", op="compile", fix="a bool, None, or a mapping of arguments")
+    return function if disable else _made(function, fullgraph, on_recompile=on_recompile, dynamic=dynamic)
 
 
 def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:

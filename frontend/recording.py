@@ -37,8 +37,8 @@ class Recording:
     """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
 
     `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed. `family`: the captures
-    that may share code with this one."""
+    is None if the call changed Python state. `answers`: whether questions about data are allowed. `family`: the
+    captures that may share code with this one."""
 
     def __init__(
         self,
@@ -67,11 +67,6 @@ class Recording:
             self.capture = lenient
             self._audit = Audit(reached.code, reached.dormant, lenient.leave)
         self.capture.answers = answers
-
-    @property
-    def arguments(self) -> list[Any]:
-        """The tensors that the function was called with."""
-        return self._call.tensors
 
     def _stop(self) -> None:
         self._audit.stop()
