@@ -71,7 +71,7 @@ def _view_layout(op: Operation, table: dict[Value, Layout | None]) -> Layout | N
 
 def _part(op: Operation, source: Layout) -> Layout | None:
     """The layout of a slice whose sizes are symbolic; None where it begins at a place that is."""
-    offset: Dim = source.offset
+    offset = source.offset
     for start, step in zip(shape_attr(op.attrs, "starts"), source.strides, strict=True):
         far = product((start, step))
         if not isinstance(far, int):

@@ -1,8 +1,8 @@
 """Which memory every value gets: inputs, outputs, constants, or a place in one arena.
 
 A program is a list of steps in order. Values that are alive at the same time get different places in the arena
-(`ir/arena.py`), which the runtime finds where their sizes are known then only. An output that is the new content of an input is written straight
-to that input's memory when nothing can go wrong afterwards (`in_place`).
+(`ir/arena.py`); where sizes are known at run time only, the runtime finds the places. An output that is the new content
+of an input is written straight to that input's memory when nothing can go wrong afterwards (`in_place`).
 """
 
 from __future__ import annotations

@@ -106,6 +106,8 @@ if TYPE_CHECKING:
     from kiln.device import device as device
     from kiln.differences import frexp as frexp
     from kiln.differences import gradient as gradient
+    from kiln.dims import Dim as Dim
+    from kiln.dims import mark_dynamic as mark_dynamic
     from kiln.distances import cdist as cdist
     from kiln.distances import pdist as pdist
     from kiln.distances import renorm as renorm
@@ -546,6 +548,7 @@ _NAMES = {
     "kiln.device": "device",
     "kiln.debugging": "bisect debug",
     "kiln.differences": "frexp gradient",
+    "kiln.dims": "Dim mark_dynamic",
     "kiln.distances": "cdist pdist renorm",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (

@@ -8,22 +8,20 @@ from typing import Any
 
 from kiln import dispatch
 from kiln.base import TensorBase, layout_of
-from kiln.ir.graph import Graph
-from kiln.ir.passes.generalise import Strides, instance
+from kiln.ir.graph import Constant, Graph
+from kiln.ir.passes.generalise import Fill, Strides, instance
 from kiln.ir.program import Program
-from kiln.ir.types import DType
+from kiln.ir.types import TensorType
 from kiln.runtime.executable import Executable
 from kiln.runtime.memory import Buffer
 
 
 class Code:
-    """A loaded program of a graph. `fills`: the names and dtypes of numbers that its last inputs hold."""
+    """A loaded program of a graph. `fills`: what its last inputs hold."""
 
     __slots__ = ("executable", "fills", "program", "seconds", "sizes")
 
-    def __init__(
-        self, graph: Graph, strides: Sequence[Strides], name: str, fills: Sequence[tuple[str, DType]] = ()
-    ) -> None:
+    def __init__(self, graph: Graph, strides: Sequence[Strides], name: str, fills: Sequence[Fill] = ()) -> None:
         started = time.perf_counter()
         self.fills = tuple(fills)
         self.program: Program = dispatch.build(graph, strides, name=name)
@@ -44,11 +42,9 @@ class Compiled:
         self.executable = code.executable
         aliased = {o for o, _ in self.program.aliases}
         types = [t.at(numbers) for t in self.program.output_types]
-        self.layouts = [
-            None if k in aliased else layout_of(t.dtype, t.static_shape()) for k, t in enumerate(types)
-        ]
+        self.layouts = [None if k in aliased else layout_of(t.dtype, t.static_shape()) for k, t in enumerate(types)]
         self._sizes = [numbers[name] for name in code.sizes]
-        self._fills = [dispatch.constant((), dtype, numbers[name]) for name, dtype in code.fills]
+        self._fills = [_holding(numbers[name], t.at(numbers)) for name, t in code.fills]
 
     def concrete(self, graph: Graph) -> Graph:
         """The graph that this is the program of, for these numbers."""
@@ -70,3 +66,10 @@ class Compiled:
         values += self._sizes
         execute(self.executable, values)
         return buffers
+
+
+def _holding(value: Any, t: TensorType) -> Any:
+    """A tensor of type `t` that holds a number, or literal data."""
+    if isinstance(value, Constant):
+        return dispatch.host_array(value.data, layout_of(t.dtype, t.static_shape()))
+    return dispatch.constant((), t.dtype, value)

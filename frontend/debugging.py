@@ -13,8 +13,8 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
-from kiln.creation import zeros
 from kiln.compiled import Code, Compiled
+from kiln.creation import zeros
 from kiln.errors import ArgumentError
 from kiln.guards import same
 from kiln.ir import interpreter

@@ -4,8 +4,8 @@ A capture is made anew for each new size, since Python code may look at sizes as
 often what was recorded before, with other numbers in it. So a `Family` (one per compiled function) generalises: at the
 second sight of a graph, code is made for the form that both have in common (`ir/passes/generalise.py`), forward and
 backward; every later capture that is an instance of that form takes this code, with its own numbers. Whether it is one
-is decided number by number, gradient graph included, so no guess can make a result wrong. A graph whose operations can't
-be compiled for symbolic sizes keeps code of its own; `refusals` says why.
+is decided number by number, gradients included, so no guess can make a result wrong. A graph whose operations can't be
+compiled for symbolic sizes keeps code of its own; `refusals` says why.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from kiln.ir.passes.generalise import (
     Different,
     Names,
     Numbers,
+    OtherGraph,
     Strides,
     aligned,
     common_strides,
@@ -86,6 +87,7 @@ class Form:
         self.strides = [common_strides(a, b, v.type, self._names) for a, b, v in pairs]
         if any(self.strides[k] is not None for k in first.written):
             raise Different("an input that is written is not contiguous")
+        self.instances = 1  # captures that took it, with the first one
         self._joints: dict[Given, Joint] = {}
         self._forward: dict[tuple[object, ...], Code] = {}
         self._backward: dict[tuple[object, ...], tuple[Differentiated, Code]] = {}
@@ -152,6 +154,10 @@ class Form:
         return found
 
 
+def _no_gradients(joint: Joint, graph: Graph) -> Differentiated:
+    raise AssertionError("no gradients are taken")
+
+
 def _match(general: Graph, graph: Graph, numbers: Numbers) -> Numbers | None:
     whole = aligned(graph, general)
     return None if whole is None else match(general, whole, numbers)
@@ -170,6 +176,11 @@ class Shared:
     problem: Problem
     numbers: Numbers
 
+    @property
+    def plain(self) -> bool:
+        """Whether its operations are those of the form, one by one."""
+        return len(self.problem.graph.operations) == len(self.form.graph.operations)
+
     def backward(self, given: Given, name: str) -> tuple[Differentiated, Code, Numbers]:
         """The code for a pattern of gradients that are there, and the numbers for it."""
         numbers = self.form.match_joint(self.problem, given, self.numbers)
@@ -186,20 +197,19 @@ class Family:
         self.refusals: dict[str, None] = {}
         """Why graphs of one structure have code of their own."""
 
-    def find(
-        self, problem: Problem, make: Callable[[Joint, Graph], Differentiated]
-    ) -> Shared | None:
+    def find(self, problem: Problem, make: Callable[[Joint, Graph], Differentiated]) -> Shared | None:
         """The problem as an instance of a form, of a new one if need be; None where it is the first of its kind, or has
         nothing in common with others."""
+        found = self.known(problem)
+        if found is not None:
+            return found
         key = problem.structure()
         forms, single = self._forms.setdefault(key, []), self._single.setdefault(key, [])
-        for form in forms:
-            numbers = form.match(problem)
-            if numbers is not None:
-                return Shared(form, problem, numbers)
         for other in reversed(single):
             try:
                 form = Form(other, problem, make)
+            except OtherGraph:
+                continue
             except Different as reason:
                 self.refusals[f"code for one size only: {reason}"] = None
                 continue
@@ -212,3 +222,17 @@ class Family:
         del single[:-_MAX_FORMS]
         return None
 
+    def plain(self, graph: Graph, strides: Sequence[Strides]) -> Shared | None:
+        """As `find`, for a graph that no gradients are taken of."""
+        problem = Problem(graph, strides, (), (), frozenset(), (), AtHand())
+        found = self.find(problem, _no_gradients)
+        return found if found is None or found.plain else None
+
+    def known(self, problem: Problem) -> Shared | None:
+        """The problem as an instance of a form that is there."""
+        for form in self._forms.get(problem.structure(), ()):
+            numbers = form.match(problem)
+            if numbers is not None:
+                form.instances += 1
+                return Shared(form, problem, numbers)
+        return None

@@ -13,15 +13,16 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
-from kiln.composite import plain_classes
 from kiln.compiled import Code
+from kiln.composite import plain_classes
+from kiln.dims import Dynamic, Ranges, marks_of
 from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
@@ -52,9 +53,9 @@ class _Entry:
 
     __slots__ = ("avoid", "known", "objects", "reached", "tree")
 
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
+    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
         self.reached = reached
-        self.tree = Tree()
+        self.tree = Tree(family)
         self.avoid: set[Hashable] = set()
         """Places in the code that are not staged."""
         self.objects = objects  # kept alive: the signature knows them by id
@@ -82,6 +83,7 @@ class CompiledFunction(Readable):
         fixed: bool = False,
         on_recompile: OnRecompile = "ignore",
         check_nan: bool = False,
+        dynamic: Dynamic = None,
     ) -> None:
         if not callable(function):
             raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
@@ -95,7 +97,10 @@ class CompiledFunction(Readable):
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
         self._tally = Tally()
-        self._family = Family()
+        self._dynamic = dynamic
+        self._family = None if dynamic is False or fixed else Family()
+        self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
+        self._sharing = 0  # captures that took code of others
         self._latest: tuple[tuple[Any, ...], _Entry, Region] | None = None
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
@@ -115,7 +120,11 @@ class CompiledFunction(Readable):
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
             return self._function(*args, **kwargs)
         try:
+            if self._ranges is not None:
+                self._ranges.check(args, kwargs)
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
+            for k, d, dim in marks_of(call.tensors):
+                dim.check(call.tensors[k].ttype.shape[d], f"dimension {d} of tensor {k}")
             _, found = self._find(call)
             if isinstance(found, Found):
                 returned = found.region.run(found.inputs, call.tensors, found.carried)
@@ -200,7 +209,7 @@ class CompiledFunction(Readable):
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
         function = copy.deepcopy(self._function, memo)
-        return _made(function, self._strict, self._fixed, self._on_recompile, self._check_nan)
+        return _made(function, self._strict, self._fixed, self._on_recompile, self._check_nan, self._dynamic)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -221,7 +230,13 @@ class CompiledFunction(Readable):
         captured: first call
         captured: a question about tensor data had another answer
         """
-        return dataclasses.replace(self._tally, captures=tuple(self.log), refusals=tuple(self._told))
+        kept_apart = () if self._family is None else self._family.refusals
+        return dataclasses.replace(
+            self._tally,
+            captures=tuple(self.log),
+            refusals=(*self._told, *kept_apart),
+            generated=len({id(r.forward.code) for r in self.regions() if r.forward is not None}),
+        )
 
     def regions(self) -> list[Region]:
         """All compiled regions, oldest first."""
@@ -249,14 +264,14 @@ class CompiledFunction(Readable):
             )
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
-        if self._tally.captured >= MAX_CAPTURES:
+        if self._tally.captured - self._sharing >= MAX_CAPTURES:
             often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
             return self._eagerly(often, call.args, call.kwargs)
         if self.log and self._on_recompile != "ignore":
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
+                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects, self._family)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
@@ -266,14 +281,14 @@ class CompiledFunction(Readable):
         try:
             returned = recording.run()
         finally:
-            self._enter(call.key, entry, recording, why)
+            self._enter(call, entry, recording, why)
         return returned
 
-    def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
+    def _enter(self, call: Call, entry: _Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
-        end, error = recording.end, recording.error
+        key, end, error = call.key, recording.end, recording.error
         if isinstance(end, Region) and not self._strict and end.shared is None and end.is_empty():
-            end = Eager(recording.capture, recording.arguments)
+            end = Eager(recording.capture, call.tensors)
             self.log.append(f"{why}; nothing is computed of empty tensors, so that stays eager")
         if end is not None:
             try:
@@ -285,8 +300,10 @@ class CompiledFunction(Readable):
                 self._failures[key] = MAX_ATTEMPTS
             else:
                 if isinstance(end, Region):
-                    end.compile()
-                    self.log.append(why)
+                    if end.shared is not None or not self._waits(call):
+                        end.compile()
+                    self._sharing += end.shares
+                    self.log.append(f"{why}; code is shared" if end.shares else why)
                     self._latest = key, entry, end
                 self._keep(key, entry)
         if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
@@ -295,6 +312,10 @@ class CompiledFunction(Readable):
                 return  # state that is made once is there now
         if error is not None:
             self._warn(error)
+
+    def _waits(self, call: Call) -> bool:
+        """Whether code for these sizes alone is not made before they come again."""
+        return bool(self._dynamic) or next(marks_of(call.tensors), None) is not None
 
     def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
@@ -352,6 +373,7 @@ def compile(
     function: Callable[..., Any],
     *,
     fullgraph: bool = False,
+    dynamic: Dynamic = None,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
     check_nan: bool = False,
@@ -365,6 +387,7 @@ def compile(
     fullgraph: bool = False,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
+    dynamic: Dynamic = None,
     check_nan: bool = False,
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
@@ -373,6 +396,7 @@ def compile(
     function: Callable[..., Any] | None = None,
     *,
     fullgraph: bool = False,
+    dynamic: Dynamic = None,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
     check_nan: bool = False,
@@ -390,6 +414,10 @@ def compile(
     With `check_nan`, a compiled call whose results or gradients hold a NaN that it was not given raises NanError, which
     names the op that made the first one, its line, and the turns of the loops around it; what the call wrote to is then
     as before. For finding faults: every result is looked at.
+    `dynamic`: what to do about sizes that change. None: code is made for the sizes of the first call, and at the second
+    sight of others code for all (as far as the recorded operations are the same). True: code for one size is made only
+    if a call repeats it first. False: every size has code of its own. Or a mapping from arguments' names to
+    {dimension: `Dim` or None}, as True, with ranges: a size out of its range is a ShapeError.
 
     >>> import kiln
     >>> @kiln.compile
@@ -399,11 +427,13 @@ def compile(
     (tensor(3.), tensor(15.))
     """
     if function is None:
-        given = {"fullgraph": fullgraph, "on_recompile": on_recompile, "disable": disable, "check_nan": check_nan}
-        return functools.partial(compile, **given)
+        given = {"fullgraph": fullgraph, "on_recompile": on_recompile, "disable": disable}
+        return functools.partial(compile, **given, dynamic=dynamic, check_nan=check_nan)
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
-    return function if disable else _made(function, fullgraph, False, on_recompile, check_nan)
+    if not isinstance(dynamic, bool | Mapping | None):
+        raise ArgumentError(f"dynamic is {dynamic!r}", op="compile", fix="a bool, None, or a mapping of arguments")
+    return function if disable else _made(function, fullgraph, False, on_recompile, check_nan, dynamic)
 
 
 def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:

@@ -74,11 +74,6 @@ class Recording:
 
             self.capture.hooks = StagingHooks(self.capture, self._audit, reached.code, avoid)
 
-    @property
-    def arguments(self) -> list[Any]:
-        """The tensors that the function was called with."""
-        return self._call.tensors
-
     def _stop(self) -> None:
         self._audit.stop()
 

@@ -23,7 +23,7 @@ from kiln.capture import Capture
 from kiln.compiled import Code, Compiled
 from kiln.constants import Size
 from kiln.dynamic import Family, Problem
-from kiln.errors import CaptureError, GradError
+from kiln.errors import CaptureError
 from kiln.guards import SCALARS
 from kiln.inputs import Inputs, strides_of
 from kiln.interop import attributes_of
@@ -168,8 +168,11 @@ class Region:
         self.problem = Problem(
             self.graph, self.strides, self.seeds, self.wanted, self.taped, self.written, self.at_hand
         )
+        self._family = family
         self.shared = None if family is None else family.find(self.problem, self._partition)
-        """Whose code it runs, if that is not its own."""
+        """The form whose code it runs, if that is not its own."""
+        self.shares = self.shared is not None and self.shared.form.instances > 1
+        """Whether that was there before."""
         self.plan = self._differentiate() if self.shared is None else self.shared.form.plan
 
     def pass_for(self, node: str, op: str) -> bool:
@@ -351,6 +354,7 @@ class Region:
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
         if self.forward is None or self.forward.program.target is not host_target():
+            self._join()
             if self.shared is None:
                 self.forward = Compiled(Code(*self.program(), self.name))
             else:
@@ -358,6 +362,14 @@ class Region:
                 self.forward = Compiled(code, self.shared.numbers)
             dump(self)
         return self.forward
+
+    def _join(self) -> None:
+        """Take code that was made since the capture for others; or have code of its own."""
+        if self.forward is None and self.shared is None and self._family is not None:
+            self.shared = self._family.known(self.problem)
+            self.plan = self.plan if self.shared is None else self.shared.form.plan
+        if self.shared is not None and self.carried and not self.shared.plain:
+            self.shared = None  # values that decisions hand on are found by position
 
     def _carried(self) -> list[int]:
         """The positions of what a warm call is given among the values of the graph."""

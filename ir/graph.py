@@ -177,8 +177,9 @@ class Graph:
             for v in op.operands:
                 if v not in known:
                     raise VerifyError(f"graph {self.name}: {op.op.name} uses {v!r} before its definition")
-            symbolic = any(isinstance(d, Sym) for v in (*op.operands, *op.results) for d in v.type.shape)
-            # How symbolic sizes follow from others is known to those who made the graph.
+            places = (*op.attrs.values(), *[d for v in (*op.operands, *op.results) for d in v.type.shape])
+            symbolic = any(isinstance(x, Sym) for x in places)
+            # How numbers that are not known yet follow from each other is known to those who made the graph.
             inferred = None if symbolic else op.op.infer_types([v.type for v in op.operands], op.attrs)
             if inferred is not None and inferred != tuple(r.type for r in op.results):
                 raise VerifyError(f"graph {self.name}: {op.op.name} has types {op.results}, rule says {inferred}")

@@ -17,7 +17,7 @@ _TOKEN = re.compile(
     (?:(?P<string>"(?:[^"\\]|\\.)*")
       |(?P<number>-?(?:inf|nan)\b|-?\d+(?:\.\d*)?(?:e[+-]?\d+)?)
       |(?P<arrow>->)
-      |(?P<word>[A-Za-z_][\w.]*)
+      |(?P<word>[A-Za-z_][\w.]*(?:\*[A-Za-z_][\w.]*)*)
       |(?P<mark>[%$@(){}\[\],:=]))""",
     re.VERBOSE,
 )

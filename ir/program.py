@@ -57,9 +57,9 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena"
-    (bytes the caller provides, 64-byte aligned), "local" (one value in such an arena: `Program.locals`), "size" (an int64
-    named `name`), or "pointer" (which a loop moves that is not native: see `LoopCall`)."""
+    """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena" (bytes the caller
+    provides, 64-byte aligned), "local" (one value in such an arena: `Program.locals`), "size" (an int64 named `name`),
+    or "pointer" (which a loop moves that is not native: see `LoopCall`)."""
 
     kind: str
     index: int = 0

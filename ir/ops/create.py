@@ -14,7 +14,7 @@ from kiln.ir import loops as L
 from kiln.ir.graph import Attrs, Constant
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import Dense, ElementContext, OpDef, OpTypeError, literal, quiet, register, shape_attr
-from kiln.ir.types import REAL_DTYPES, TENSOR_DTYPES, DType, Shape, Sym, TensorType, dtype_of_numpy
+from kiln.ir.types import REAL_DTYPES, TENSOR_DTYPES, DType, Shape, TensorType, dtype_of_numpy
 
 
 def checked_type(op: str, attrs: Attrs, among: Sequence[DType] = TENSOR_DTYPES) -> TensorType:
@@ -38,8 +38,6 @@ def check_shape(op: str, shape: Shape) -> None:
 def _full_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     t = checked_type("full", attrs)
     value = attrs["value"]
-    if isinstance(value, Sym):  # a number that is known when a program runs (`ir/passes/generalise.py`)
-        return (t,)
     if not isinstance(value, bool | int | float) and not (isinstance(value, complex) and t.dtype.is_complex):
         raise OpTypeError("full", f"value {value!r} is not a number", "value")
     if t.dtype.is_integer and not (isinstance(value, int) and t.dtype.least <= value <= t.dtype.most):

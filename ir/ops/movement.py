@@ -8,7 +8,6 @@ besides, which never fails except for `reshape` of memory whose strides do not m
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from typing import Any, Final, cast
 

@@ -1,10 +1,10 @@
 """One graph for many sizes: what two recorded graphs have in common.
 
-Two graphs that were recorded of one function, for arguments of different sizes, agree but for numbers: dimensions, sizes
-among attributes, the values of fills. `generalise` puts a name for each pair of numbers that differ (the least general
-generalisation of Plotkin, A note on inductive generalization, Machine Intelligence 5, 1970). Whether a third graph is an
-instance is decided by `match`, number by number: there is one choice of numbers for the names that makes the two equal,
-or there is none. So nothing has to be known, or guessed, of how sizes follow from each other.
+Two graphs that were recorded of one function, for arguments of different sizes, agree but for numbers: dimensions,
+sizes among attributes, values of fills, literal data. `generalise` puts a name for each pair of numbers that differ
+(the least general generalisation of Plotkin, A note on inductive generalization, Machine Intelligence 5, 1970). Whether
+a third graph is an instance is decided by `match`, number by number: there is one choice of numbers for the names that
+makes the two equal, or there is none. So nothing has to be known, or guessed, of how sizes follow from each other.
 """
 
 from __future__ import annotations
@@ -13,25 +13,36 @@ from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, cast
 
 from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Operation, Value, rebuild
-from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Reduction, ints_attr, shape_attr
+from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Reduction, Scatter, ints_attr, shape_attr
 from kiln.ir.ops.scan import SCANS
 from kiln.ir.passes.cse import structural_key
-from kiln.ir.types import Dim, DType, Sym, TensorType, product, size_of
+from kiln.ir.types import Dim, Sym, TensorType, product, size_of
 
 Numbers: TypeAlias = "dict[str, AttrValue]"
-"""What names stand for in one instance: sizes, and values of fills."""
+"""What names stand for in one instance: sizes, values of fills, and data of constants."""
+Fill: TypeAlias = "tuple[str, TensorType]"
+"""A name that stands for a value or for data, and the type of a tensor that holds it."""
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
 SIZES: Final = ("shape", "starts", "stops")
 """Attributes that hold sizes."""
+_LITERALS: Final = frozenset({("full", "value"), ("constant", "data")})
+"""Attributes that hold values of tensors: where they are names, they become inputs."""
 _TEMPLATES: Final = frozenset({"matmul", "argsort", "searchsorted", *SCANS})
 """Templates that take sizes at run time, in any relation."""
-_BY_RECORD: Final = frozenset({"cat", "slice", "slice_scatter"})
+_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
+_IMAGES: Final = {"conv2d": (0, 2), "conv2d_input": (0, 2), "conv2d_weight": (0, 1)}
+"""Which operands and results of convolutions are images: their sizes may change, but for the number of channels."""
+_BY_RECORD: Final = frozenset({"cat", "slice", "slice_scatter", *_CONVOLUTIONS})
 """Ops whose type rules add and divide sizes: of symbolic ones, the records say what comes out."""
 
 
 class Different(Exception):
     """Two graphs have no common form that could be compiled: the message says where."""
+
+
+class OtherGraph(Different):
+    """Other operations were recorded: the graphs are of different kinds."""
 
 
 class Names:
@@ -71,7 +82,7 @@ class Names:
         return None
 
     def value(self, a: AttrValue, b: AttrValue) -> AttrValue:
-        """What stands for the values of two fills."""
+        """What stands for the values of two fills, or for the data of two constants."""
         key = structural_key(a), structural_key(b)
         if key[0] == key[1]:
             return a
@@ -84,7 +95,7 @@ class Names:
 def generalise(a: Graph, b: Graph, names: Names) -> Graph:
     """The graph that both are instances of; Different when there is none."""
     if (len(a.inputs), len(a.operations), a.aliases) != (len(b.inputs), len(b.operations), b.aliases):
-        raise Different("other operations were recorded")
+        raise OtherGraph("other operations were recorded")
     builder = GraphBuilder(a.name)
     mapped: dict[Value, Value] = {}
     twins: dict[Value, Value] = {}
@@ -92,7 +103,7 @@ def generalise(a: Graph, b: Graph, names: Names) -> Graph:
         mapped[u], twins[v] = builder.input(_common_type(u.type, v.type, names, True), u.hint), u
     for p, q in zip(a.operations, b.operations, strict=True):
         if p.op is not q.op or p.operands != tuple([twins[v] for v in q.operands]):
-            raise Different(f"{q.op.name} stands where {p.op.name} was recorded before")
+            raise OtherGraph(f"{q.op.name} stands where {p.op.name} was recorded before")
         attrs = _common_attrs(p, q, names)
         types = [_common_type(r.type, s.type, names) for r, s in zip(p.results, q.results, strict=True)]
         _check(p, [mapped[v].type for v in p.operands], types, attrs)
@@ -100,7 +111,7 @@ def generalise(a: Graph, b: Graph, names: Names) -> Graph:
         mapped.update(zip(p.results, made, strict=True))
         twins.update(zip(q.results, p.results, strict=True))
     if a.outputs != tuple([twins[v] for v in b.outputs]):
-        raise Different("other results were recorded")
+        raise OtherGraph("other results were recorded")
     return builder.build([mapped[v] for v in a.outputs], a.aliases)
 
 
@@ -162,7 +173,7 @@ def _common_attrs(p: Operation, q: Operation, names: Names) -> Attrs:
     found: dict[str, AttrValue] = {}
     for key, a in p.attrs.items():
         b = q.attrs.get(key)
-        if p.op.name == "full" and key == "value" and type(a) is type(b):
+        if (p.op.name, key) in _LITERALS and type(a) is type(b):
             found[key] = names.value(a, b)
         elif key in SIZES and isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
             found[key] = tuple(names.size(cast("Dim", m), cast("Dim", n)) for m, n in zip(a, b, strict=True))
@@ -171,7 +182,7 @@ def _common_attrs(p: Operation, q: Operation, names: Names) -> Attrs:
         else:
             raise Different(f"{key} of {p.op.name} was {_told(a)}, and is {_told(b)}")
     if p.attrs.keys() != q.attrs.keys():
-        raise Different(f"{p.op.name} has other attributes")
+        raise OtherGraph(f"{p.op.name} has other attributes")
     return found
 
 
@@ -185,9 +196,15 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
         return
     op = p.op
     assert isinstance(op, OpDef)
-    if not isinstance(op.lower, Dense | Reduction) and op.name not in _TEMPLATES:
+    scatter = isinstance(op.lower, Scatter) and "steps" not in attrs
+    known = isinstance(op.lower, Dense | Reduction) or op.name in (*_TEMPLATES, "constant")
+    if op.name in _CONVOLUTIONS:
+        types = enumerate((*operands, *results))
+        fixed = [d for k, t in types for d in (t.shape[1:2] if k in _IMAGES[op.name] else t.shape)]
+        known = all(isinstance(d, int) for d in fixed)
+    if not known and not scatter:
         raise Different(f"{op.name} is compiled for known sizes only")
-    if op.name == "full" or op.name in _BY_RECORD:
+    if op.name in ("full", "constant") or op.name in _BY_RECORD:
         return
     try:
         inferred = op.infer_types(operands, attrs)
@@ -286,23 +303,32 @@ def instance(general: Graph, numbers: Numbers) -> Graph:
     return builder.build([mapped[v] for v in general.outputs], general.aliases)
 
 
-def lifted(general: Graph) -> tuple[Graph, list[tuple[str, DType]]]:
-    """`general` with the fills whose values are names as further inputs without dimensions; their names and dtypes."""
-    fills = [op for op in general.operations if op.op.name == "full" and isinstance(op.attrs["value"], Sym)]
-    if not fills:
+def lifted(general: Graph) -> tuple[Graph, list[Fill]]:
+    """`general` with further inputs instead of the fills and constants whose contents are names: a fill is one without
+    dimensions."""
+    if not any(_literal(op) for op in general.operations):
         return general, []
     builder = GraphBuilder(general.name)
     mapped = {v: builder.input(v.type, v.hint) for v in general.inputs}
-    scalars: dict[tuple[str, DType], Value] = {}
+    found: dict[Fill, Value] = {}
     for op in general.operations:
-        value, dtype = op.attrs.get("value"), op.results[0].type.dtype
-        if op.op.name == "full" and isinstance(value, Sym):
-            scalar = scalars.get((value.name, dtype))
-            if scalar is None:
-                scalar = scalars[value.name, dtype] = builder.input(TensorType(dtype, ()), value.name)
-            if op.result.type.rank:
-                (scalar,) = builder.add(OPS["broadcast"], [scalar], {"shape": op.result.type.shape, "dims": ()}, op.loc)
-            mapped[op.result] = scalar
-        else:
+        name = _literal(op)
+        if name is None:
             mapped.update(zip(op.results, builder.clone(op, [mapped[v] for v in op.operands]), strict=True))
-    return builder.build([mapped[v] for v in general.outputs], general.aliases), list(scalars)
+            continue
+        t = op.result.type
+        fill = (name.name, TensorType(t.dtype, ()) if op.op.name == "full" else t)
+        value = found.get(fill)
+        if value is None:
+            value = found[fill] = builder.input(fill[1], name.name)
+        if fill[1] != t:
+            (value,) = builder.add(OPS["broadcast"], [value], {"shape": t.shape, "dims": ()}, op.loc)
+        mapped[op.result] = value
+    return builder.build([mapped[v] for v in general.outputs], general.aliases), list(found)
+
+
+def _literal(op: Operation) -> Sym | None:
+    """The name that stands for what an operation gives."""
+    key = {"full": "value", "constant": "data"}.get(op.op.name)
+    found = None if key is None else op.attrs[key]
+    return found if isinstance(found, Sym) else None
