@@ -83,9 +83,8 @@ class Shots:
     def _attributes(self, x: Any) -> Iterator[Any]:
         kind = type(x)
         if isinstance(x, kiln.optim.Optimizer):  # the rest of it is how it works
-            yield self._one(x.param_groups), self._one(dict(x.state)), self._one(x.defaults)
-        elif is_kiln(kind.__module__) and isinstance(x, dict):
-            pass  # likewise
+            groups = [self._one(dict(group)) for group in x.param_groups]
+            yield groups, self._one(dict(x.state)), self._one(x.defaults)
         elif isinstance(getattr(x, "__dict__", None), dict):
             yield [(k, self._one(v)) for k, v in object.__getattribute__(x, "__dict__").items()]
         for c in kind.__mro__:
