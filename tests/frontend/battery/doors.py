@@ -95,9 +95,11 @@ class Run:
         self.seen = Seen()
         self.shots = Shots()
         self.printed = io.StringIO()
+        self.opened: list[Opened] = []
 
     def __call__(self, function: Any) -> Opened:
-        return Opened(self, function)
+        self.opened.append(Opened(self, function))
+        return self.opened[-1]
 
     def see(self, *values: Any) -> None:
         """Observe these, too."""
@@ -117,6 +119,8 @@ class Opened:
         self._function = function
         self._opened: Any = None
         self._calls = 0
+        self.lost = False
+        """Whether the latest capture could not be kept, since the call changed Python state."""
         functools.update_wrapper(self, function, updated=())
         del self.__wrapped__
 
@@ -173,8 +177,8 @@ class Opened:
             _judge(run.seen, before, after, ran_eagerly=False)
             raise
         after = self._opened.report()
-        lost = self._calls > 1 and after.captured > before.captured and len(after.captures) == len(before.captures)
-        _judge(run.seen, before, after, ran_eagerly=lost or after.eager > before.eager)
+        self.lost = after.captured > before.captured and len(after.captures) == len(before.captures)
+        _judge(run.seen, before, after, ran_eagerly=after.eager > before.eager)
         return result
 
 
@@ -185,8 +189,8 @@ def _judge(seen: Seen, before: Any, after: Any, ran_eagerly: bool) -> None:
     if getattr(after, "staged", 0) > getattr(before, "staged", 0):
         seen.worse("staged")
     if ran_eagerly or len(after.refusals) > len(before.refusals):
-        why = after.refusals[-1].partition(" runs eagerly, not compiled: ")[2] if after.refusals else "state changed"
-        seen.worse("eager", why.partition("\n")[0])
+        why = after.refusals[-1].partition(" runs eagerly, not compiled: ")[2] if after.refusals else ""
+        seen.worse("eager", why.partition("\n")[0] or "a check failed")
 
 
 def _gradients(shots: Shots, results: list[Any], reached: list[Any]) -> Any:
@@ -222,6 +226,8 @@ def _observed(program: Program, door: Door, example: bool) -> Seen:
     except Exception as error:  # noqa: BLE001 (a program may end so where it is run twice over)
         run.note("exception of the program", (type(error).__name__, str(error)))
     run.note("generators", generators())
+    if any(function.lost for function in run.opened):
+        run.seen.worse("eager", "the call changed Python state")
     return run.seen
 
 

@@ -25,6 +25,8 @@ from kiln.location import is_kiln
 from kiln.reach import is_library
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, type(...), range, slice)
+_ADDRESS = 1 << 32
+"""Numbers above this are taken for what `id` gave: they differ between runs."""
 _CODE = (
     *(types.BuiltinFunctionType, types.MethodWrapperType, types.WrapperDescriptorType, types.MethodDescriptorType),
     *(types.GetSetDescriptorType, types.MemberDescriptorType, types.GenericAlias),
@@ -50,6 +52,8 @@ class Shots:
         return self._numbers.setdefault(id(x), (len(self._numbers), x))[0]
 
     def _one(self, x: Any) -> Any:
+        if type(x) is int and x > _ADDRESS:
+            return "int", "an address"
         if isinstance(x, _PLAIN) and type(x).__module__ in ("builtins", "numpy"):
             return type(x).__name__, repr(x)
         if type(x) is tuple:
@@ -83,11 +87,11 @@ class Shots:
     def _attributes(self, x: Any) -> Iterator[Any]:
         kind = type(x)
         if isinstance(x, kiln.optim.Optimizer):  # the rest of it is how it works
-            yield self._one(x.param_groups), self._one(dict(x.state)), self._one(x.defaults)
-        elif is_kiln(kind.__module__) and isinstance(x, dict):
-            pass  # likewise
+            groups = [self._one(dict(group)) for group in x.param_groups]
+            yield groups, self._one(dict(x.state)), self._one(x.defaults)
         elif isinstance(getattr(x, "__dict__", None), dict):
-            yield [(k, self._one(v)) for k, v in object.__getattribute__(x, "__dict__").items()]
+            attributes = x.__dict__ if isinstance(x, threading.local) else object.__getattribute__(x, "__dict__")
+            yield [(k, self._one(v)) for k, v in attributes.items()]
         for c in kind.__mro__:
             names = () if is_kiln(c.__module__) else c.__dict__.get("__slots__", ())
             for n in (names,) if isinstance(names, str) else names:
@@ -166,8 +170,6 @@ def _hidden(shots: Shots, x: Any) -> Iterator[Any]:
         yield shots._one(x.get(None))
     elif isinstance(x, kiln.Generator):
         yield repr(x.state)
-    elif isinstance(x, types.SimpleNamespace | threading.local):
-        yield type(x).__name__
     elif isinstance(x, Iterator) and type(x).__module__ in ("builtins", "itertools"):
         yield _iterator(shots, x)
     elif type(x).__module__ in ("fractions", "decimal", "datetime", "enum", "pathlib"):
