@@ -245,9 +245,9 @@ class CompiledFunction(Readable):
     @property
     def compile_seconds(self) -> float:
         """Seconds spent generating code for this function so far."""
-        return sum(code.seconds for code in self.code())
+        return sum(code.seconds for code in self.pieces())
 
-    def code(self) -> list[Code]:
+    def pieces(self) -> list[Code]:
         """What was compiled, each piece once, however many regions share it."""
         return list(dict.fromkeys(code for region in self.regions() for code in region.code()))
 
