@@ -56,6 +56,13 @@ class Entangled(CaptureError):
         self.sites = sites
 
 
+def entangle(capture: Capture, one: Storage, other: Storage, site: Hashable) -> None:
+    """From here on two storages may share memory, as data decides at `site`."""
+    for a, b in ((one, other), (other, one)):
+        sites, partners = capture.entangled.get(id(a), (frozenset(), ()))
+        capture.entangled[id(a)] = sites | {site}, (*partners, b)
+
+
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 

@@ -90,6 +90,9 @@ class Recording:
             except Exception:
                 self._look_for_refusal()
                 raise
+            hooks = self.capture.hooks
+            if hooks is not None:
+                returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
                     self._check(before)
@@ -102,7 +105,7 @@ class Recording:
         if self._check_nan and isinstance(self.end, Region):
             self.end.check_nan = True
             nans.look_at_capture(self.end, capture, returned)
-        return returned if self.capture.hooks is None else self.capture.hooks.plain(returned)
+        return returned if hooks is None else hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go

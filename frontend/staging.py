@@ -15,12 +15,13 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
+import os  # DEBUG
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from kiln.base import MODES, TensorBase
-from kiln.capture import Capture
+from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner, _union
 from kiln.convert import UNBOUND, PythonHooks, Refused, Site, State, converted, made
 from kiln.errors import CaptureError
@@ -36,7 +37,8 @@ from kiln.staging_merge import (
     symbolic,
     values_in,
 )
-from kiln.staging_numbers import Number, mapped, scalar
+from kiln.staging_numbers import Number, keyed, known, mapped, scalar
+from kiln.staging_ranges import StagedRange, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
 from kiln.world import Audit, paused
 
@@ -85,6 +87,10 @@ class StagingHooks(PythonHooks):
 
     # ------------------------------------------------------------------------------------- converting
 
+    def settled(self, returned: Any) -> Any:
+        """What a call returned, whose dicts and sets have Python's own numbers as keys."""
+        return keyed(returned) if self._numbers else returned
+
     def plain(self, returned: Any) -> Any:
         """What a call returned, with Python's own numbers."""
         return mapped(returned, Number.now) if self._numbers else returned
@@ -94,13 +100,15 @@ class StagingHooks(PythonHooks):
         _set(runtime, self._source())
 
     def callee(self, function: Any) -> Any:
+        if function is range and MODES.recorder is not None:
+            return staged_range
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
             function = self._conversion(_unwrapped(function))
         if self._noted is not None:
             self._try_call(function)
-        if self._numbers and MODES.recorder is not None and not _takes_numbers(function):
+        if self._numbers and not _takes_numbers(function):
             return self._with_numbers(function)
         return function
 
@@ -163,6 +171,29 @@ class StagingHooks(PythonHooks):
         if not isinstance(value, Test) or MODES.recorder is None:
             return not value
         return Number(bool, OPS["logical_not"](value.scalar()))
+
+    def is_(self, a: Any, b: Any) -> bool:
+        if isinstance(a, Number) or isinstance(b, Number):
+            return known(a) is known(b)
+        if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
+            return self._same_tensor(a, b)
+        return a is b
+
+    def is_not(self, a: Any, b: Any) -> bool:
+        return not self.is_(a, b)
+
+    def _same_tensor(self, a: Any, b: Any) -> bool:
+        """Whether two objects are one tensor to Python, which may depend on a staged branch."""
+        capture = MODES.recorder
+        if not isinstance(capture, Capture) or not capture.entangled:
+            return False
+        one, other = (capture.entries.get(id(t)) for t in (a, b))
+        if one is not None and other is not None:
+            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
+            if any(s is other.storage for s in partners):
+                capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
+                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
+        return False
 
     def load_local(self, name: str, value: Any) -> Any:
         return value
@@ -231,6 +262,59 @@ class StagingHooks(PythonHooks):
             body()
             test = again()
 
+    def stages(self, slot: list[Any]) -> bool:
+        return isinstance(slot[0], StagedRange) and MODES.recorder is not None
+
+    def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
+        span: StagedRange = iterable
+        up = span.step > 0
+
+        def left() -> Any:
+            """The flag that says that the loop was left."""
+            return False if site.exit is None else state.get()[state.names.index(site.exit)]
+
+        def test(i: Any) -> Any:
+            inside = self._as_bool(i < span.stop if up else i > span.stop)
+            out = left()
+            if out is False:
+                return inside
+            return inside and not out if isinstance(inside, bool) else self._both(inside, self.not_(out))
+
+        def turn(i: Any) -> Sequence[Any]:
+            body(i)
+            return (i + span.step,)
+
+        def real() -> Sequence[Any]:
+            i = start
+            for i in span.now():
+                body(i)
+                if left() is True:
+                    break
+            return (span.stop.now() if isinstance(span.stop, Number) else span.stop,)
+
+        start = span.start.now() if isinstance(span.start, Number) else span.start
+        if self._may_stage(site):
+            with self._attempt(site) as attempt:
+                first = Number(int, span.start.tensor) if isinstance(span.start, Number) else span.start
+                attempt.append(Loop(self, (first,), test, turn, real, state, site))
+            if attempt:
+                attempt[0].commit()
+                return
+        for i in span.known():
+            body(i)
+            out = left()
+            if out is True or (out is not False and bool(out)):
+                break
+
+    def _both(self, a: Any, b: Any) -> Any:
+        """Two conditions that cost nothing, joined."""
+        one, other = self.test(a), self.test(b)
+        if not isinstance(one, Test):
+            return other if one else False
+        if not isinstance(other, Test):
+            return one if other else False
+        return Number(bool, OPS["logical_and"](one.scalar(), other.scalar()))
+
     def noted(self) -> Any:
         """The containers that were there before what is being tried."""
         return self._noted or ()
@@ -257,13 +341,14 @@ class StagingHooks(PythonHooks):
             yield result
         except Exception as error:  # whatever a branch does that is perhaps not taken
             result.clear()
-            import os, traceback  # DEBUG
+            import traceback  # DEBUG
             if os.environ.get("STDEBUG"): traceback.print_exc()  # DEBUG
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
             if outermost:
                 changed = noted.restore() if noted is not None else False
+                if os.environ.get("STDEBUG") and (changed or self._failure): print("DEBUG", changed, self._failure)  # DEBUG
                 if changed or self._failure is not None:
                     result.clear()
                 self._noted = self._loads = self._audit.object = self._failure = None
@@ -390,10 +475,6 @@ class Choice:
     def _attrs(self) -> dict[str, AttrValue]:
         return dict(zip(("then", "else"), self._graphs, strict=True))
 
-    def _slots(self, after: Sequence[Any], returned: Any) -> list[Any]:
-        live = self._site.live()
-        return [*(x if n in live else UNBOUND for n, x in zip(self._state.names, after, strict=True)), returned]
-
     def _inside(self) -> Any:
         """In a trial around this one: nothing is run."""
         results: list[Any] = []
@@ -402,11 +483,10 @@ class Choice:
             results = list(OPS["cond"].bind(operands, self._attrs()))
             _write_states(self._capture, self._states, results)
         _, returned, after = self._sides[0]
-        slots = symbolic(self._joined, self._slots(after, returned), results)
+        slots = symbolic(self._joined, [*after, returned], results)
         self._aliases.tell(self._capture, results, self._site)
         self._state.set(slots[:-1])
-        self._hooks.numbers()
-        return slots[-1]
+        return self._done(slots[-1])
 
     def _for_real(self) -> Any:
         capture, hooks = self._capture, self._hooks
@@ -420,13 +500,17 @@ class Choice:
             after = self._state.get()
         hooks.staged_here += bool(results)
         count = len(self._joined.results)
-        slots, tensors = registered(capture, self._joined, self._slots(after, returned), results[:count], self._site)
+        slots, tensors = registered(capture, self._joined, [*after, returned], results[:count], self._site)
         self._aliases.tell(capture, tensors, self._site)
         for t, value in zip(self._states, results[count:], strict=True):
             took(capture, t, value)
         self._state.set(slots[:-1])
-        hooks.numbers()
-        return slots[-1]
+        return self._done(slots[-1])
+
+    def _done(self, returned: Any) -> Any:
+        if any(not isinstance(each[0], TensorBase) for each in self._joined.results):
+            self._hooks.numbers()
+        return returned
 
 
 def took(capture: Capture, t: Any, value: Any) -> None:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final
+
+import numpy as np
 
 from kiln import dispatch
 from kiln import functional as F
@@ -122,6 +126,21 @@ def mapped(x: Any, value: Callable[[Number], Any]) -> Any:
     return unflatten(tree, iter([value(leaf) if isinstance(leaf, Number) else leaf for leaf in leaves]))
 
 
+def keyed(x: Any) -> Any:
+    """`x` with Python's own numbers as keys of dicts and items of sets."""
+    if type(x) is dict:
+        if any(isinstance(k, Number) for k in x):
+            return {known(k): keyed(v) for k, v in x.items()}
+        changed = {k: keyed(v) for k, v in x.items()}
+        return x if all(changed[k] is x[k] for k in x) else changed
+    if type(x) in (set, frozenset):
+        return type(x)(map(known, x)) if any(isinstance(k, Number) for k in x) else x
+    if type(x) in (list, tuple):
+        items = [keyed(v) for v in x]
+        return x if all(a is b for a, b in zip(items, x, strict=True)) else type(x)(items)
+    return x
+
+
 def constant(kind: type, value: Any) -> Any:
     """A 0-d tensor of a Python number, of the graph that is being recorded."""
     attrs: Attrs = {"shape": (), "dtype": DTYPES[kind], "value": value}
@@ -203,6 +222,8 @@ def _binary(name: str, a: Any, b: Any) -> Any:
                 op = OPS["floor_divide_int" if name == "floordiv" else "remainder_int"]
                 return Number(int, op.bind((x, y), {})[0])
             return Number(kind, (_COMPARISONS.get(name) or _ARITHMETIC[name])(x, y))
+    if name in ("eq", "ne") and not isinstance(other, (Number, complex, int, float, np.generic, Fraction, Decimal)):
+        return name == "ne" if isinstance(other, (str, type(None), tuple, list, dict)) else NotImplemented
     return _PYTHON[name](known(a), known(b))
 
 
