@@ -1,4 +1,4 @@
-"""`kiln.compile` and `kiln.jit.trace`: two doors to one capture.
+"""`kiln.compile`; `kiln.jit.script` and `kiln.jit.trace` (`doors.py`) are other doors to the same capture.
 
 A compiled function keeps *regions*, one per signature (structure of the arguments, their dtypes, shapes and strides,
 Python values, modes) and state of what the function reaches (`guards.py`), as ends of a tree of decisions on tensor
@@ -11,28 +11,29 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import importlib
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal, TypeAlias, overload
-
-import numpy as np
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, overload
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
-from kiln.composite import plain_classes
 from kiln.dispatch import CheckFailed
+from kiln.entry import Entry, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
-from kiln.pytree import flatten
-from kiln.reach import Reached, reach
+from kiln.reach import reach
 from kiln.readable import Readable
 from kiln.reasons import difference
 from kiln.recording import Call, Recording, StateChanged
 from kiln.region import Region
 from kiln.signature import signature
 from kiln.tally import Tally
-from kiln.tree import Eager, Found, Tree
+from kiln.tree import Eager, Found
+
+if TYPE_CHECKING:
+    from kiln.doors import *  # noqa: F403
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
@@ -43,29 +44,7 @@ MAX_ATTEMPTS = 4
 
 
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
-
-
-class _Entry:
-    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
-    reaches by itself."""
-
-    __slots__ = ("avoid", "known", "objects", "reached", "tree")
-
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
-        self.reached = reached
-        self.tree = Tree()
-        self.avoid: set[Hashable] = set()
-        """Places in the code that are not staged."""
-        self.objects = objects  # kept alive: the signature knows them by id
-        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
-
-    def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether calls with these tensor arguments go one of these ways."""
-        reached = self.reached.guards.tensors
-        for t, known in zip(tensors, self.known, strict=True):
-            if known != (id(t) if id(t) in reached else 0):
-                return False
-        return self.reached.guards.hold()
+Door: TypeAlias = Literal["compile", "script", "trace"]
 
 
 class CompiledFunction(Readable):
@@ -74,26 +53,23 @@ class CompiledFunction(Readable):
     Attributes of the wrapped function or module are reachable through it.
     """
 
+    _door: ClassVar[Door] = "compile"
+
     def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        fullgraph: bool = False,
-        fixed: bool = False,
-        on_recompile: OnRecompile = "ignore",
+        self, function: Callable[..., Any], *, fullgraph: bool = False, on_recompile: OnRecompile = "ignore"
     ) -> None:
         if not callable(function):
-            raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
+            raise ArgumentError(f"takes a function or a module, not {type(function).__name__}", op=self._door)
         functools.update_wrapper(self, function, updated=())
         self._function = function
-        self._strict = fullgraph or fixed
-        self._fixed = fixed
+        self._strict = fullgraph or self._door != "compile"
+        self._frozen: frozenset[int] = frozenset()
         self._on_recompile = on_recompile
-        self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
+        self._entries: dict[tuple[Any, ...], list[Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
         self._tally = Tally()
-        self._latest: tuple[tuple[Any, ...], _Entry, Region] | None = None
+        self._latest: tuple[tuple[Any, ...], Entry, Region] | None = None
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
@@ -110,7 +86,7 @@ class CompiledFunction(Readable):
     def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Inside another capture or a transform it is part of that; where NaNs are looked for, each op has to be seen.
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
-            return self._function(*args, **kwargs)
+            return self._inside(args, kwargs)
         try:
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             _, found = self._find(call)
@@ -134,12 +110,16 @@ class CompiledFunction(Readable):
                     return self._capture(call, entry)
         return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
 
+    def _inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call as part of something else."""
+        return self._function(*args, **kwargs)
+
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An eager call."""
         self._tally.eager += 1
         return self._function(*args, **kwargs)
 
-    def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
+    def _find(self, call: Call) -> tuple[Entry | None, Found | Eager | None]:
         """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
         begun = None
         for entry in self._entries.get(call.key, ()):
@@ -192,11 +172,15 @@ class CompiledFunction(Readable):
     def __class__(self) -> type:
         """The type; for a compiled module the module's, so that it is a submodule of what holds it."""
         function = self.__dict__.get("_function")
-        return type(function) if type(self) is CompiledModule else CompiledFunction
+        return type(function) if issubclass(type(self), CompiledModule) else type(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed, self._on_recompile)
+        return self._again(copy.deepcopy(self._function, memo))
+
+    def _again(self, function: Callable[..., Any]) -> CompiledFunction:
+        """Another function, compiled like this one."""
+        return type(self)(function, fullgraph=self._strict, on_recompile=self._on_recompile)
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -230,15 +214,11 @@ class CompiledFunction(Readable):
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _capture(self, call: Call, entry: _Entry | None) -> Any:
+    def _capture(self, call: Call, entry: Entry | None) -> Any:
         """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
         ways begin like this call's, if any."""
         why = self._reason(call.key, entry)
-        if self._fixed and self._entries:
-            raise CaptureError(
-                f"a traced function was called in a way its example did not show: {why}",
-                fix="trace it with such an example, or use kiln.compile",
-            )
+        self._admit(call, why)
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
         if self._tally.captured >= MAX_CAPTURES:
@@ -248,19 +228,26 @@ class CompiledFunction(Readable):
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
+                entry = Entry(reach(self._function, watched(call)), call.tensors, call.objects)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed, entry.avoid)
+        recording = Recording(self._name, self._function, entry, call, self._strict, self._door, self._frozen)
+        recording.approve = self._approve
         try:
             returned = recording.run()
         finally:
             self._enter(call.key, entry, recording, why)
         return returned
 
-    def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
+    def _admit(self, call: Call, why: str) -> None:
+        """A call is about to be captured, since `why`; a door may object."""
+
+    def _approve(self, returned: Any) -> None:
+        """What a captured call returned; a door may object."""
+
+    def _enter(self, key: tuple[Any, ...], entry: Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
         end, error = recording.end, recording.error
         if end is not None:
@@ -284,13 +271,13 @@ class CompiledFunction(Readable):
         if error is not None:
             self._warn(error)
 
-    def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
         while len(self._entries) > MAX_REGIONS:
             del self._entries[next(iter(self._entries))]
 
-    def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
+    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""
         if begun is not None:
             return "a question about tensor data had another answer"
@@ -300,16 +287,6 @@ class CompiledFunction(Readable):
             broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
         return difference(self._function, next(reversed(self._entries)), key)
-
-
-def _watched(call: Call) -> tuple[Any, ...]:
-    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
-    containers and of tensors."""
-    containers: list[Any] = []
-    flatten((call.args, call.kwargs), containers, call.keep)
-    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
-    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
-    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 
 class CompiledModule(CompiledFunction):
@@ -329,13 +306,6 @@ class CompiledModule(CompiledFunction):
 
     def __contains__(self, item: Any) -> bool:
         return item in self._function  # type: ignore[operator]
-
-
-def _made(
-    function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False, on_recompile: OnRecompile = "ignore"
-) -> CompiledFunction:
-    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
-    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile)
 
 
 @overload
@@ -382,15 +352,26 @@ def compile(
         return functools.partial(compile, fullgraph=fullgraph, on_recompile=on_recompile, disable=disable)
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
-    return function if disable else _made(function, fullgraph, on_recompile=on_recompile)
+    if disable:
+        return function
+    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
+    return made(function, fullgraph=fullgraph, on_recompile=on_recompile)
 
 
-def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:
-    """Capture `function` with `example_inputs` (a tensor or a tuple of arguments) now.
+_DOORS: Final = frozenset(
+    {"Attribute", "Error", "ScriptFunction", "ScriptModule", "TracedFunction", "TracedModule", "TracingCheckError"}
+    | {"annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing", "isinstance", "optimize_for_inference"}
+    | {"script", "script_if_tracing", "trace", "trace_module", "unused"}
+)
+"""The other doors (`kiln.doors`), which are loaded when they are asked for."""
 
-    The result takes only arguments of the examples' structure, dtypes and shapes; CaptureError for others.
-    """
-    traced = _made(function, fixed=True)
-    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    traced(*arguments)
-    return traced
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'kiln.jit' has no attribute {name!r}")
+    made = globals()[name] = getattr(importlib.import_module("kiln.doors"), name)
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_DOORS})

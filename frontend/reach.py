@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import builtins
 import collections
+import copyreg
 import datetime
 import dis
 import enum
@@ -299,6 +300,7 @@ class _Walk:
                 continue
             self.seen[id(c)] = c
             self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
+            _note_slots(c)
             keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
             plain, model = _is_plain(c), _is_model(c)
             for k, v in zip(keys, values, strict=True):
@@ -319,6 +321,7 @@ class _Walk:
     def _layer(self, cls: type) -> None:
         """A layer class of kiln's: its methods are known, unless somebody replaced them."""
         self.seen[id(cls)] = cls
+        _note_slots(cls)
         _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
         for v in values:
             if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
@@ -448,6 +451,12 @@ class _Walk:
         fresh = [(space, path) for space, path in found if id(space) not in done]
         done.update(id(space) for space, _ in fresh)
         return fresh
+
+
+def _note_slots(cls: type) -> None:
+    """Have a class note its slots, as the first copy of an instance would: that is no change to tell captures of."""
+    if "__slotnames__" not in vars(cls):
+        copyreg._slotnames(cls)  # type: ignore[attr-defined]
 
 
 def _is_plain(kind: type) -> bool:

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Sequence
+from collections.abc import Callable, Container, Sequence
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
 from kiln.base import STAGES
 from kiln.capture import Entangled
+from kiln.entry import Call as Call
+from kiln.entry import Entry
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
-from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.tree import Eager
 from kiln.world import Audit, branches
-
-
-class Call(NamedTuple):
-    """A call, and what `signature` says of it."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    keep: tuple[int, ...]
-    key: tuple[Any, ...]
-    tensors: list[Any]
-    objects: list[Any]
 
 
 class StateChanged(CaptureError):
@@ -37,33 +27,42 @@ class Recording:
     """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
 
     `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed."""
+    is None if the call changed Python state. `door`: where the call came in (`kiln.jit`): a trace stages nothing, and
+    only `compile` answers questions about data. `frozen`: ids of tensors from outside that become constants."""
 
     def __init__(
         self,
         name: str,
         function: Callable[..., Any],
-        reached: Reached,
+        entry: Entry,
         call: Call,
         strict: bool,
-        answers: bool,
-        avoid: set[Hashable],
+        door: str,
+        frozen: frozenset[int],
     ) -> None:
         self.name = name
         self._function = function
-        self._reached = reached
+        self._reached = reached = entry.reached
         self._call = call
         self._strict = strict
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        self._avoid = avoid
+        self._avoid = entry.avoid
+        self.approve: Callable[[Any], None] = lambda returned: None
+        """Told of what the call returned, before that is kept."""
         self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
         self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
-        self.capture.answers = answers
-        if STAGES.enabled and branches(reached.code):
-            from kiln.staging import StagingHooks  # few functions need it
+        self.capture.answers = door == "compile"
+        self.capture.door = door
+        self.capture.frozen = frozen
+        self.capture.staging = self._stage
+        if door != "trace" and STAGES.enabled and branches(reached.code):
+            self.capture.hooks = self._stage()
 
-            self.capture.hooks = StagingHooks(self.capture, self._audit, reached.code, avoid)
+    def _stage(self) -> Any:
+        from kiln.staging import StagingHooks  # few functions need it
+
+        return StagingHooks(self.capture, self._audit, self._reached.code, self._avoid)
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -83,6 +82,7 @@ class Recording:
                 raise
             if not self._look_for_refusal():
                 try:
+                    self.approve(returned)
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
                     self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
