@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeVar
 
-from kiln import annotations
+from kiln import hints
 from kiln.capture import current
 from kiln.errors import ArgumentError, KilnError
 from kiln.freezing import freeze as freeze
@@ -84,11 +84,9 @@ def annotate(the_type: Any, the_value: T) -> T:
     >>> kiln.jit.annotate(List[int], [])
     []
     """
-    found = annotations.misfit(the_value, the_type, "the value")
+    found = hints.misfit(the_value, the_type, "the value")
     if found is not None:
-        raise ArgumentError(
-            f"{found[0]} is {annotations.told_value(found[1])}, not {annotations.told(found[2])}", op="annotate"
-        )
+        raise ArgumentError(f"{found[0]} is {hints.told_value(found[1])}, not {hints.told(found[2])}", op="annotate")
     return the_value
 
 
@@ -101,22 +99,11 @@ def isinstance(obj: Any, target_type: Any) -> bool:
     (True, False)
     """
     kinds = target_type if type(target_type) is tuple else (target_type,)
-    return any(annotations.fits(obj, kind) for kind in kinds)
+    return any(hints.fits(obj, kind) for kind in kinds)
 
 
 def script_if_tracing(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A decorator: inside `trace`, the function is captured as `script` would, its branches and loops included.
-
-    >>> import kiln
-    >>> @kiln.jit.script_if_tracing
-    ... def shrink(x):
-    ...     while x.sum() > 1:
-    ...         x = x / 2
-    ...     return x
-    >>> traced = kiln.jit.trace(lambda x: shrink(x) + 1, kiln.ones(2))
-    >>> traced(kiln.tensor([8.0, 8.0]))
-    tensor([1.5000, 1.5000])
-    """
+    """A decorator: inside `trace`, the function is captured as `script` would, its branches and loops included."""
     scripted = script(fn)
 
     def either(*args: Any, **kwargs: Any) -> Any:

@@ -44,7 +44,7 @@ def freeze(mod: Any, preserved_attrs: Sequence[str] | None = None, optimize_nume
     >>> frozen(kiln.zeros(1, 2)).shape, list(frozen.parameters())
     (kiln.Size([1, 2]), [])
     """
-    module = mod._function if isinstance(mod, CompiledFunction) else mod
+    module: Any = mod._function if isinstance(mod, CompiledFunction) else mod
     if not hasattr(type(module), "named_parameters"):
         raise ArgumentError(f"takes a module, not {type(module).__name__}", op="freeze")
     training = next((name for name, m in module.named_modules() if m.training), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from kiln.annotations import Annotations
+from kiln.hints import Annotations
 from kiln.capture import current
 from kiln.entry import Call
 from kiln.errors import ArgumentError
@@ -86,22 +86,15 @@ def script(obj: Any, optimize: None = None, *, example_inputs: Sequence[Any] | M
     what they say is an ArgumentError. A decorator, too.
 
     >>> import kiln
-    >>> @kiln.jit.script
-    ... def collatz(n: kiln.Tensor) -> kiln.Tensor:
-    ...     steps = kiln.zeros_like(n)
-    ...     while n != 1:
-    ...         if n % 2 == 0:
-    ...             n = n // 2
-    ...         else:
-    ...             n = 3 * n + 1
-    ...         steps = steps + 1
-    ...     return steps
-    >>> collatz(kiln.tensor(6)), collatz(kiln.tensor(27))
-    (tensor(8), tensor(111))
-    >>> collatz(27)
+    >>> f = kiln.jit.script(lambda x: x * 2)
+    >>> f(kiln.ones(2))
+    tensor([2., 2.])
+    >>> def count(n: int) -> kiln.Tensor:
+    ...     return kiln.arange(n)
+    >>> kiln.jit.script(count)("3")
     Traceback (most recent call last):
         ...
-    kiln.errors.ArgumentError: collatz: n is int 27, and is annotated as Tensor...
+    kiln.errors.ArgumentError: count: n is str '3', and is annotated as int...
     """
     if optimize is not None:
         raise ArgumentError("optimize has no meaning: everything is always optimised", op="script", fix="leave it out")

@@ -8,7 +8,6 @@ examples' structure, dtypes and shapes, and says so where it is called with othe
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -21,10 +20,11 @@ from kiln.entry import Call
 from kiln.errors import ArgumentError, CaptureError, InvalidValueError, KilnError
 from kiln.guards import same
 from kiln.jit import CompiledFunction, CompiledModule, Door
-from kiln.pytree import flatten
+from kiln.pytree import flatten, map_tree
 from kiln.reach import reach
 from kiln.region import Region
 from kiln.signature import signature
+from kiln.storage import empty_strided
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -149,7 +149,7 @@ def trace_module(
         raise ArgumentError(
             f"inputs is a {type(inputs).__name__}", op="trace_module", fix='pass {"forward": example, ...}'
         )
-    parts = {
+    parts: dict[str | None, Sequence[Example]] = {
         name: _examples("trace_module", *((None, x) if example_inputs_is_kwarg else (x, None)))
         for name, x in inputs.items()
     }
@@ -157,7 +157,7 @@ def trace_module(
     for row in check_inputs or ():
         for name, x in row.items():
             checks[name].append(x)
-    made = _traced(mod, dict(parts), optimize, check_trace, checks, check_tolerance)
+    made = _traced(mod, parts, optimize, check_trace, checks, check_tolerance)
     assert isinstance(made, TracedModule)
     return made
 
@@ -292,15 +292,11 @@ def _differ(name: str) -> None:
 
 
 def _copied(x: Any) -> Any:
-    from kiln.pytree import map_tree
-
-    return map_tree(lambda leaf: copy.deepcopy(leaf.detach()) if isinstance(leaf, TensorBase) else leaf, x)
+    return map_tree(lambda leaf: _copy(leaf) if isinstance(leaf, TensorBase) else leaf, x)
 
 
 def _copy(t: Any) -> Any:
     """The same data in memory of its own, laid out alike."""
-    from kiln.storage import empty_strided
-
     with no_grad():
         if t._layout.contiguous:
             return t.detach().clone()

@@ -201,7 +201,7 @@ def test_a_changed_module_is_refused() -> None:
         lambda x: x * float(x[0]),
         lambda x: x[: int(x.sum())],
         lambda x: kiln.ones(int(x.max())),
-        lambda x: [v for v in x.tolist()],
+        lambda x: list(x.tolist()),
         lambda x: x[x > 0],
     ],
 )
