@@ -31,6 +31,7 @@ from kiln.ir.types import TensorType
 from kiln.location import user_location
 from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate, edge
 from kiln.traced import Entangled as Entangled
+from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
 """Bytes of tensor data that may decide how a call goes on."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-from kiln.hints import Annotations
 from kiln.capture import current
 from kiln.entry import Call
 from kiln.errors import ArgumentError
+from kiln.hints import Annotations
 from kiln.jit import CompiledFunction, CompiledModule, Door
 from kiln.marks import Left, exported
 from kiln.tracing import TracedFunction

@@ -15,6 +15,7 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
+import os  # DEBUG
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
@@ -37,6 +38,7 @@ from kiln.staging_merge import (
     values_in,
 )
 from kiln.staging_numbers import Number, mapped, scalar
+from kiln.staging_ranges import StagedRange, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
 from kiln.world import Audit, paused
 
@@ -94,6 +96,8 @@ class StagingHooks(PythonHooks):
         _set(runtime, self._source())
 
     def callee(self, function: Any) -> Any:
+        if function is range and MODES.recorder is not None:
+            return staged_range
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
@@ -231,6 +235,59 @@ class StagingHooks(PythonHooks):
             body()
             test = again()
 
+    def stages(self, slot: list[Any]) -> bool:
+        return isinstance(slot[0], StagedRange) and MODES.recorder is not None
+
+    def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
+        span: StagedRange = iterable
+        up = span.step > 0
+
+        def left() -> Any:
+            """The flag that says that the loop was left."""
+            return False if site.exit is None else state.get()[state.names.index(site.exit)]
+
+        def test(i: Any) -> Any:
+            inside = self._as_bool(i < span.stop if up else i > span.stop)
+            out = left()
+            if out is False:
+                return inside
+            return inside and not out if isinstance(inside, bool) else self._both(inside, self.not_(out))
+
+        def turn(i: Any) -> Sequence[Any]:
+            body(i)
+            return (i + span.step,)
+
+        def real() -> Sequence[Any]:
+            i = start
+            for i in span.now():
+                body(i)
+                if left() is True:
+                    break
+            return (span.stop.now() if isinstance(span.stop, Number) else span.stop,)
+
+        start = span.start.now() if isinstance(span.start, Number) else span.start
+        if self._may_stage(site):
+            with self._attempt(site) as attempt:
+                first = Number(int, span.start.tensor) if isinstance(span.start, Number) else span.start
+                attempt.append(Loop(self, (first,), test, turn, real, state, site))
+            if attempt:
+                attempt[0].commit()
+                return
+        for i in span.known():
+            body(i)
+            out = left()
+            if out is True or (out is not False and bool(out)):
+                break
+
+    def _both(self, a: Any, b: Any) -> Any:
+        """Two conditions that cost nothing, joined."""
+        one, other = self.test(a), self.test(b)
+        if not isinstance(one, Test):
+            return other if one else False
+        if not isinstance(other, Test):
+            return one if other else False
+        return Number(bool, OPS["logical_and"](one.scalar(), other.scalar()))
+
     def noted(self) -> Any:
         """The containers that were there before what is being tried."""
         return self._noted or ()
@@ -257,13 +314,14 @@ class StagingHooks(PythonHooks):
             yield result
         except Exception as error:  # whatever a branch does that is perhaps not taken
             result.clear()
-            import os, traceback  # DEBUG
+            import traceback  # DEBUG
             if os.environ.get("STDEBUG"): traceback.print_exc()  # DEBUG
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
             if outermost:
                 changed = noted.restore() if noted is not None else False
+                if os.environ.get("STDEBUG") and (changed or self._failure): print("DEBUG", changed, self._failure)  # DEBUG
                 if changed or self._failure is not None:
                     result.clear()
                 self._noted = self._loads = self._audit.object = self._failure = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 from typing import Any, Final
 
-from kiln.base import TensorBase
+from kiln.base import MODES, TensorBase
+from kiln.capture import Capture, entangle
 from kiln.convert import PythonHooks
-from kiln.staging_numbers import all_known
+from kiln.staging_numbers import Number, all_known
 from kiln.staging_trial import Noted, Unstaged
 
 
@@ -24,6 +25,8 @@ class Loads:
         return found
 
     def load_item(self, x: Any, key: Any) -> Any:
+        if isinstance(x, TensorBase) and (place := staged_place(x, key)) is not None:
+            return part_of(x, place)
         found = x[all_known(key)]
         if not isinstance(x, TensorBase) and id(x) in self._noted:
             self._noted.note(found)
@@ -51,6 +54,29 @@ class Loads:
 
     def store_global(self, space: dict[str, Any], name: str, value: Any) -> None:
         raise Unstaged(f"a branch that sets the global {name}")
+
+
+def staged_place(x: Any, key: Any) -> Any:
+    """`key` with a tensor in place of its only number that tensors decide; None where it is of another kind."""
+    keys = key if type(key) is tuple else (key,)
+    staged = [k for k in keys if isinstance(k, Number)]
+    if len(staged) != 1 or staged[0].kind is not int:
+        return None
+    if not all(isinstance(k, (Number, slice, int, type(None), type(...))) for k in keys):
+        return None
+    if any(isinstance(k, bool) or (isinstance(k, slice) and all_known(k) != k) for k in keys):
+        return None
+    return tuple([k.tensor if isinstance(k, Number) else k for k in keys])
+
+
+def part_of(x: Any, place: Any) -> Any:
+    """x[place], which Python makes a view: here it is a copy, so neither may be written from here on."""
+    made = x[place]
+    capture = MODES.recorder
+    assert isinstance(capture, Capture)
+    capture.value_of(x)
+    entangle(capture, capture.entries[id(made)].storage, capture.entries[id(x)].storage, "an item")
+    return made
 
 
 class Stores:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from kiln import dispatch
 from kiln.base import MODES, TensorBase
-from kiln.capture import Capture, Entangled
+from kiln.capture import Capture, Entangled, entangle
 from kiln.control_capture import Inner
 from kiln.convert import UNBOUND, Site
 from kiln.guards import same
@@ -160,10 +160,7 @@ class Aliases:
         for one, other in groups:
             if one is other:
                 continue
-            nothing: tuple[frozenset[Any], tuple[Storage, ...]] = (frozenset(), ())
-            for x, y in ((one, other), (other, one)):
-                sites, partners = capture.entangled.get(id(x), nothing)
-                capture.entangled[id(x)] = sites | {site}, (*partners, y)
+            entangle(capture, one, other, site)
 
 
 def _sharing(capture: Capture, storage: Storage) -> list[Storage]:

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any, Final
+
+import numpy as np
 
 from kiln import dispatch
 from kiln import functional as F
@@ -203,6 +207,8 @@ def _binary(name: str, a: Any, b: Any) -> Any:
                 op = OPS["floor_divide_int" if name == "floordiv" else "remainder_int"]
                 return Number(int, op.bind((x, y), {})[0])
             return Number(kind, (_COMPARISONS.get(name) or _ARITHMETIC[name])(x, y))
+    if name in ("eq", "ne") and not isinstance(other, (Number, complex, int, float, np.generic, Fraction, Decimal)):
+        return name == "ne" if isinstance(other, (str, type(None), tuple, list, dict)) else NotImplemented
     return _PYTHON[name](known(a), known(b))
 
 

@@ -92,6 +92,13 @@ def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None
                 )
 
 
+def entangle(capture: Any, one: Storage, other: Storage, site: Hashable) -> None:
+    """From here on two storages may share memory in a capture, as data decides at `site`."""
+    for a, b in ((one, other), (other, one)):
+        sites, partners = capture.entangled.get(id(a), (frozenset(), ()))
+        capture.entangled[id(a)] = sites | {site}, (*partners, b)
+
+
 @dataclass(frozen=True)
 class Query:
     """Data that Python asked for: `fold` made `answer` of what `value` held, after so many operations were recorded and
