@@ -46,7 +46,6 @@ def current() -> Capture | None:
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
-    door = "compile"  # where the call came in (`kiln.jit`)
     frozen: Container[int] = ()
     """Ids of tensors from outside that are constants here."""
 

@@ -69,8 +69,6 @@ class Inner(Sketch):
         self._depth: int = parent._depth + 1 if isinstance(parent, Inner) else 1
         Capture.__init__(self, "main", given, {}, user_location)
         self.answers = False
-        if parent is not None:
-            self.door, self.frozen = parent.door, parent.frozen
         self.hooks = parent.hooks if parent is not None else None
         if self._depth > _MAX_DEPTH:
             self.refuse(

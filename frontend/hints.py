@@ -12,10 +12,12 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError
+
+T = TypeVar("T")
 
 _SEQUENCES: Final = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
 _MAPPINGS: Final = (dict, collections.abc.Mapping)
@@ -62,6 +64,8 @@ def _first(items: Any, kinds: Any, path: str) -> tuple[str, Any, Any] | None:
 def _is(x: Any, kind: Any) -> bool:
     if kind is None or kind is type(None):
         return x is None
+    if kind is Any:
+        return True
     if kind is float:
         return isinstance(x, float | int)
     if kind is complex:
@@ -145,3 +149,29 @@ def _resolved(annotation: Any, space: dict[str, Any]) -> Any:
         return eval(annotation, {**vars(typing), **space})  # as typing.get_type_hints does
     except (NameError, AttributeError, SyntaxError, TypeError):
         return Any
+
+
+def annotate(the_type: Any, the_value: T) -> T:
+    """`the_value`, which must be what `the_type` says. ArgumentError if it is not.
+
+    >>> import kiln
+    >>> from typing import List
+    >>> kiln.jit.annotate(List[int], [])
+    []
+    """
+    found = misfit(the_value, the_type, "the value")
+    if found is not None:
+        raise ArgumentError(f"{found[0]} is {told_value(found[1])}, not {told(found[2])}", op="annotate")
+    return the_value
+
+
+def is_instance(obj: Any, target_type: Any) -> bool:
+    """Whether a value is of a type, containers with what they hold; of a tuple of types, of any of them.
+
+    >>> import kiln
+    >>> from typing import Dict, List
+    >>> kiln.jit.isinstance([1, 2], List[int]), kiln.jit.isinstance({"a": 1}, Dict[str, str])
+    (True, False)
+    """
+    kinds = target_type if type(target_type) is tuple else (target_type,)
+    return any(fits(obj, kind) for kind in kinds)

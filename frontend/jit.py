@@ -246,7 +246,8 @@ class CompiledFunction(Readable):
             self._complain(why)
         if entry is None:
             try:
-                entry = Entry(reach(self._function, watched(call)), call.tensors, call.objects)
+                reached = reach(self._function, watched(call), self._door == "script")
+                entry = Entry(reached, call.tensors, call.objects)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)

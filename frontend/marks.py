@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any, Final, TypeVar
 
-from kiln.capture import current
+from kiln.base import MODES
 from kiln.errors import ArgumentError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -17,6 +17,16 @@ _SAID: Final = {
     "ignore": "is Python's (kiln.jit.ignore), and a scripted function is one graph, which can't call Python",
     "unused": "must not be called in a scripted function (kiln.jit.unused)",
 }
+
+
+def is_scripting() -> bool:
+    """Whether a scripted function is being captured. In Python's own calls it is False."""
+    return MODES.door == "script"
+
+
+def is_tracing() -> bool:
+    """Whether `trace` is capturing a function."""
+    return MODES.door == "trace"
 
 
 def export(fn: F) -> F:
@@ -45,6 +55,8 @@ def exported(kind: type) -> list[str]:
 class Left:
     """A function that scripted ones leave to Python; elsewhere the function itself."""
 
+    __kiln_left__ = True
+
     def __init__(self, function: Callable[..., Any], why: str) -> None:
         if not callable(function):
             raise ArgumentError(f"takes a function, not {type(function).__name__}", op=why)
@@ -53,9 +65,8 @@ class Left:
         self._why = why
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        capture = current()
-        if capture is not None and capture.door == "script":
-            capture.reject(
+        if MODES.recorder is not None and is_scripting():
+            MODES.recorder.reject(
                 f"{getattr(self._function, '__qualname__', 'a function')} {_SAID[self._why]}",
                 "call it outside of the scripted function, or where kiln.jit.is_scripting() is False",
             )

@@ -101,9 +101,10 @@ class Reached:
                 del self.guards.tensors[key]
 
 
-def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reached:
-    """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked."""
-    walk = _Walk()
+def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted: bool = False) -> Reached:
+    """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked.
+    `scripted`: past what scripts leave to Python (`marks.py`)."""
+    walk = _Walk(scripted)
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
@@ -147,7 +148,8 @@ _STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, scripted: bool) -> None:
+        self.scripted = scripted
         self.main = Guards()
         self.guards = self.main  # where facts are noted now
         self.hooks: list[tuple[Any, str]] = []  # of tensors
@@ -239,7 +241,7 @@ class _Walk:
         elif kind is np.ndarray and not x.dtype.hasobject:
             self.guards.array(path, x)
         elif hasattr(kind, "__kiln_reach__"):
-            for part in x.__kiln_reach__():
+            for part in () if self.scripted and getattr(kind, "__kiln_left__", False) else x.__kiln_reach__():
                 self.visit(part, path)
         elif not _taken_as_it_is(x):
             self._object(x, path)

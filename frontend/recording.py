@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterator, Sequence
 from operator import is_
 from typing import Any
 
-from kiln.base import STAGES
+from kiln.base import MODES, STAGES
 from kiln.capture import Entangled
 from kiln.entry import Call as Call
 from kiln.entry import Entry
@@ -53,7 +54,7 @@ class Recording:
         self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
         self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
         self.capture.answers = door == "compile"
-        self.capture.door = door
+        self._door = door
         self.capture.frozen = frozen
         self.capture.staging = self._stage
         if door != "trace" and STAGES.enabled and branches(reached.code):
@@ -64,6 +65,14 @@ class Recording:
 
         return StagingHooks(self.capture, self._audit, self._reached.code, self._avoid)
 
+    @contextlib.contextmanager
+    def _through_door(self) -> Iterator[None]:
+        before, MODES.door = MODES.door, self._door
+        try:
+            yield
+        finally:
+            MODES.door = before
+
     def _stop(self) -> None:
         self._audit.stop()
 
@@ -72,7 +81,7 @@ class Recording:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
-        with capture:
+        with capture, self._through_door():
             try:
                 function = self.capture.callee(self._function)
                 with self._audit:

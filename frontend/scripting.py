@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from kiln.base import MODES
 from kiln.capture import current
 from kiln.entry import Call
 from kiln.errors import ArgumentError
@@ -27,13 +28,13 @@ class ScriptFunction(CompiledFunction):
     def _inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """In a trace, branches and loops are staged all the same."""
         capture = current()
-        if capture is None or capture.door != "trace" or capture.staging is None:
+        if capture is None or MODES.door != "trace" or capture.staging is None:
             return super()._inside(args, kwargs)
-        capture.door, capture.hooks = "script", capture.staging()
+        MODES.door, capture.hooks = "script", capture.staging()
         try:
             return capture.hooks.plain(capture.callee(self._function)(*args, **kwargs))
         finally:
-            capture.door, capture.hooks = "trace", None
+            MODES.door, capture.hooks = "trace", None
 
     def _admit(self, call: Call, why: str) -> None:
         if self._annotations.any:
