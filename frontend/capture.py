@@ -13,7 +13,7 @@ holds for that answer, and a compiled call asks again (`tree.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -23,22 +23,18 @@ from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
-from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
+from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType
 from kiln.location import user_location
-from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate
+from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate, edge
+from kiln.traced import Entangled as Entangled
+from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
 """Bytes of tensor data that may decide how a call goes on."""
-
-
-def _edge(t: TensorBase) -> bool:
-    """Whether gradients flow to `t` or to the tensor that it is a view of."""
-    whole = t if t._view is None else t._view.base
-    return bool((t._flags | whole._flags) & REQUIRES_GRAD)
 
 
 def current() -> Capture | None:
@@ -47,24 +43,11 @@ def current() -> Capture | None:
     return recorder if isinstance(recorder, Capture) else None
 
 
-class Entangled(CaptureError):
-    """Something was done to a tensor that a staged branch or loop may, or may not, have made another name of a tensor
-    from before. `sites`: which ones, to be left unstaged from now on."""
-
-    def __init__(self, message: str, sites: frozenset[Hashable]) -> None:
-        super().__init__(message)
-        self.sites = sites
-
-
-def entangle(capture: Capture, one: Storage, other: Storage, site: Hashable) -> None:
-    """From here on two storages may share memory, as data decides at `site`."""
-    for a, b in ((one, other), (other, one)):
-        sites, partners = capture.entangled.get(id(a), (frozenset(), ()))
-        capture.entangled[id(a)] = sites | {site}, (*partners, b)
-
-
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
+
+    frozen: Container[int] = ()
+    """Ids of tensors from outside that are constants here."""
 
     def __init__(
         self,
@@ -93,6 +76,8 @@ class Capture:
         self.answers = True  # whether these may be asked
         self.hooks: Any = None
         """What stages control flow (`staging.StagingHooks`), if anything does."""
+        self.staging: Callable[[], Any] | None = None
+        """Makes such, for scripted functions that a trace calls."""
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.differentiated = False  # whether a gradient was taken
@@ -166,7 +151,7 @@ class Capture:
         taped = self.produced.get((whole._node, whole._index)) if told else None
         storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
-        if not told and (_edge(storage.root) or (_edge(tensor) and not MODES.grad_enabled)):
+        if not told and (edge(storage.root) or (edge(tensor) and not MODES.grad_enabled)):
             self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
@@ -323,6 +308,8 @@ class Capture:
             self.refuse("two tensors share one gradient", operands=[t.ttype], fix="clone() one of them")
         if owners:
             return self._input("grad", t)
+        if id(t) in self.frozen:
+            return self._enter_constant(t)
         if id(t) in self.reachable:
             return self._input("object", t)
         self.refuse(
@@ -331,6 +318,11 @@ class Capture:
             operands=[t.ttype],
             fix="pass it as an argument, or make it outside and keep it in a variable that the function reads",
         )
+
+    def _enter_constant(self, t: TensorBase) -> Entry:
+        (v,) = self.builder.add(OPS["constant"], (), {"data": Constant(t._array())})
+        entry = self.entries[id(t)] = Entry(t, Storage(t, v, None), (), v)
+        return entry
 
     def _input(self, kind: str, t: TensorBase) -> Entry:
         v = self.builder.input(t.ttype)

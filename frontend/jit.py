@@ -1,4 +1,4 @@
-"""`kiln.compile` and `kiln.jit.trace`: two doors to one capture.
+"""`kiln.compile`; `kiln.jit.script` and `kiln.jit.trace` (`doors.py`) are other doors to the same capture.
 
 A compiled function keeps *regions*, one per signature (structure of the arguments, their dtypes, shapes and strides,
 Python values, modes) and state of what the function reaches (`guards.py`), as ends of a tree of decisions on tensor
@@ -11,31 +11,50 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import importlib
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, overload
-
-import numpy as np
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, overload
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
 from kiln.compiled import Code
-from kiln.composite import plain_classes
 from kiln.dims import Dynamic, Ranges, marks_of
 from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
+from kiln.entry import Call, Entry, Manner, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
-from kiln.pytree import flatten
-from kiln.reach import Reached, reach
+from kiln.reach import reach
 from kiln.readable import Readable
 from kiln.reasons import difference
-from kiln.recording import Call, Recording, StateChanged
+from kiln.recording import Recording, StateChanged
 from kiln.region import Region
 from kiln.signature import signature
 from kiln.tally import Tally
-from kiln.tree import Eager, Found, Tree
+from kiln.tree import Eager, Found
+
+if TYPE_CHECKING:
+    from kiln.doors import Attribute as Attribute
+    from kiln.doors import Error as Error
+    from kiln.doors import ScriptFunction as ScriptFunction
+    from kiln.doors import ScriptModule as ScriptModule
+    from kiln.doors import TracedFunction as TracedFunction
+    from kiln.doors import TracedModule as TracedModule
+    from kiln.doors import TracingCheckError as TracingCheckError
+    from kiln.doors import annotate as annotate
+    from kiln.doors import export as export
+    from kiln.doors import freeze as freeze
+    from kiln.doors import ignore as ignore
+    from kiln.doors import is_scripting as is_scripting
+    from kiln.doors import is_tracing as is_tracing
+    from kiln.doors import optimize_for_inference as optimize_for_inference
+    from kiln.doors import script as script
+    from kiln.doors import script_if_tracing as script_if_tracing
+    from kiln.doors import trace as trace
+    from kiln.doors import trace_module as trace_module
+    from kiln.doors import unused as unused
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
@@ -45,27 +64,7 @@ MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
 
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
-
-
-class _Entry:
-    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
-    reaches by itself."""
-
-    __slots__ = ("known", "objects", "reached", "tree")
-
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
-        self.reached = reached
-        self.tree = Tree(family)
-        self.objects = objects  # kept alive: the signature knows them by id
-        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
-
-    def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether calls with these tensor arguments go one of these ways."""
-        reached = self.reached.guards.tensors
-        for t, known in zip(tensors, self.known, strict=True):
-            if known != (id(t) if id(t) in reached else 0):
-                return False
-        return self.reached.guards.hold()
+Door: TypeAlias = Literal["compile", "script", "trace"]
 
 
 class CompiledFunction(Readable):
@@ -74,34 +73,36 @@ class CompiledFunction(Readable):
     Attributes of the wrapped function or module are reachable through it.
     """
 
+    _door: ClassVar[Door] = "compile"
+
     def __init__(
         self,
         function: Callable[..., Any],
+        *,
         fullgraph: bool = False,
-        fixed: bool = False,
         on_recompile: OnRecompile = "ignore",
-        check_nan: bool = False,
         dynamic: Dynamic = None,
+        check_nan: bool = False,
     ) -> None:
         if not callable(function):
-            raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
+            raise ArgumentError(f"takes a function or a module, not {type(function).__name__}", op=self._door)
         functools.update_wrapper(self, function, updated=())
         self._function = function
-        self._strict = fullgraph or fixed
-        self._fixed = fixed
+        self._strict = fullgraph or self._door != "compile"
+        self._frozen: frozenset[int] = frozenset()
         self._on_recompile = on_recompile
         self._check_nan = check_nan
-        self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
+        self._entries: dict[tuple[Any, ...], list[Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
         self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
         """Places in the code that are left to decisions, for calls of one signature."""
         self._told: dict[str, None] = {}
         self._tally = Tally()
         self._dynamic = dynamic
-        self._family = None if dynamic is False or fixed else Family()
+        self._family = None if dynamic is False or self._door == "trace" else Family()
         self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
         self._sharing = 0  # captures that took code of others
-        self._latest: tuple[tuple[Any, ...], _Entry, Region] | None = None
+        self._latest: tuple[tuple[Any, ...], Entry, Region] | None = None
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
@@ -118,7 +119,7 @@ class CompiledFunction(Readable):
     def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Inside another capture or a transform it is part of that; where NaNs are looked for, each op has to be seen.
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
-            return self._function(*args, **kwargs)
+            return self._inside(args, kwargs)
         try:
             if self._ranges is not None:
                 self._ranges.check(args, kwargs)
@@ -146,12 +147,16 @@ class CompiledFunction(Readable):
                     return self._capture(call, entry)
         return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
 
+    def _inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call as part of something else."""
+        return self._function(*args, **kwargs)
+
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An eager call."""
         self._tally.eager += 1
         return self._function(*args, **kwargs)
 
-    def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
+    def _find(self, call: Call) -> tuple[Entry | None, Found | Eager | None]:
         """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
         begun = None
         for entry in self._entries.get(call.key, ()):
@@ -204,12 +209,21 @@ class CompiledFunction(Readable):
     def __class__(self) -> type:
         """The type; for a compiled module the module's, so that it is a submodule of what holds it."""
         function = self.__dict__.get("_function")
-        return type(function) if type(self) is CompiledModule else CompiledFunction
+        return type(function) if issubclass(type(self), CompiledModule) else type(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        function = copy.deepcopy(self._function, memo)
-        return _made(function, self._strict, self._fixed, self._on_recompile, self._check_nan, self._dynamic)
+        return self._again(copy.deepcopy(self._function, memo))
+
+    def _again(self, function: Callable[..., Any]) -> CompiledFunction:
+        """Another function, compiled like this one."""
+        return type(self)(
+            function,
+            fullgraph=self._strict,
+            on_recompile=self._on_recompile,
+            dynamic=self._dynamic,
+            check_nan=self._check_nan,
+        )
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -253,15 +267,11 @@ class CompiledFunction(Readable):
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _capture(self, call: Call, entry: _Entry | None) -> Any:
+    def _capture(self, call: Call, entry: Entry | None) -> Any:
         """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
         ways begin like this call's, if any."""
         why = self._reason(call.key, entry)
-        if self._fixed and self._entries:
-            raise CaptureError(
-                f"a traced function was called in a way its example did not show: {why}",
-                fix="trace it with such an example, or use kiln.compile",
-            )
+        self._admit(call, why)
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
         if self._tally.captured - self._sharing >= MAX_CAPTURES:
@@ -271,21 +281,29 @@ class CompiledFunction(Readable):
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects, self._family)
+                reached = reach(self._function, watched(call), self._door == "script")
+                entry = Entry(reached, call.tensors, call.objects, self._family)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
         avoid = self._unstaged.setdefault(call.key, set())
-        how = (self._strict, not self._fixed, avoid, self._family, self._check_nan)
-        recording = Recording(self._name, self._function, entry.reached, call, *how)
+        manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan)
+        recording = Recording(self._name, self._function, entry.reached, call, manner)
+        recording.approve = self._approve
         try:
             returned = recording.run()
         finally:
             self._enter(call, entry, recording, why)
         return returned
 
-    def _enter(self, call: Call, entry: _Entry, recording: Recording, why: str) -> None:
+    def _admit(self, call: Call, why: str) -> None:
+        """A call is about to be captured, since `why`; a door may object."""
+
+    def _approve(self, returned: Any) -> None:
+        """What a captured call returned; a door may object."""
+
+    def _enter(self, call: Call, entry: Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
         key, end, error = call.key, recording.end, recording.error
         if isinstance(end, Region) and not self._strict and end.shared is None and end.is_empty():
@@ -318,7 +336,7 @@ class CompiledFunction(Readable):
         """Whether code for these sizes alone is not made before they come again."""
         return bool(self._dynamic) or next(marks_of(call.tensors), None) is not None
 
-    def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
         while len(self._entries) > MAX_REGIONS:
@@ -326,7 +344,7 @@ class CompiledFunction(Readable):
             del self._entries[oldest]
             self._unstaged.pop(oldest, None)
 
-    def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
+    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""
         if begun is not None:
             return "a question about tensor data had another answer"
@@ -336,16 +354,6 @@ class CompiledFunction(Readable):
             broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
         return difference(self._function, next(reversed(self._entries)), key)
-
-
-def _watched(call: Call) -> tuple[Any, ...]:
-    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
-    containers and of tensors."""
-    containers: list[Any] = []
-    flatten((call.args, call.kwargs), containers, call.keep)
-    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
-    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
-    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 
 class CompiledModule(CompiledFunction):
@@ -365,10 +373,6 @@ class CompiledModule(CompiledFunction):
 
     def __contains__(self, item: Any) -> bool:
         return item in self._function  # type: ignore[operator]
-
-
-def _made(function: Callable[..., Any], *how: Any) -> CompiledFunction:
-    return (CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction)(function, *how)
 
 
 @overload
@@ -436,15 +440,26 @@ def compile(
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
     if not isinstance(dynamic, bool | Mapping | None):
         raise ArgumentError(f"dynamic is {dynamic!r}", op="compile", fix="a bool, None, or a mapping of arguments")
-    return function if disable else _made(function, fullgraph, False, on_recompile, check_nan, dynamic)
+    if disable:
+        return function
+    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
+    return made(function, fullgraph=fullgraph, on_recompile=on_recompile, dynamic=dynamic, check_nan=check_nan)
 
 
-def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:
-    """Capture `function` with `example_inputs` (a tensor or a tuple of arguments) now.
+_DOORS: Final = frozenset(
+    {"Attribute", "Error", "ScriptFunction", "ScriptModule", "TracedFunction", "TracedModule", "TracingCheckError"}
+    | {"annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing", "isinstance", "optimize_for_inference"}
+    | {"script", "script_if_tracing", "trace", "trace_module", "unused"}
+)
+"""The other doors (`kiln.doors`), which are loaded when they are asked for."""
 
-    The result takes only arguments of the examples' structure, dtypes and shapes; CaptureError for others.
-    """
-    traced = _made(function, True, True)
-    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    traced(*arguments)
-    return traced
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'kiln.jit' has no attribute {name!r}")
+    made = globals()[name] = getattr(importlib.import_module("kiln.doors"), name)
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_DOORS})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import builtins
 import collections
+import copyreg
 import datetime
 import dis
 import enum
@@ -100,9 +101,10 @@ class Reached:
                 del self.guards.tensors[key]
 
 
-def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reached:
-    """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked."""
-    walk = _Walk()
+def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted: bool = False) -> Reached:
+    """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked.
+    `scripted`: past what scripts leave to Python (`marks.py`)."""
+    walk = _Walk(scripted)
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
@@ -146,7 +148,8 @@ _STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, scripted: bool) -> None:
+        self.scripted = scripted
         self.main = Guards()
         self.guards = self.main  # where facts are noted now
         self.hooks: list[tuple[Any, str]] = []  # of tensors
@@ -238,7 +241,7 @@ class _Walk:
         elif kind is np.ndarray and not x.dtype.hasobject:
             self.guards.array(path, x)
         elif hasattr(kind, "__kiln_reach__"):
-            for part in x.__kiln_reach__():
+            for part in () if self.scripted and getattr(kind, "__kiln_left__", False) else x.__kiln_reach__():
                 self.visit(part, path)
         elif not _taken_as_it_is(x):
             self._object(x, path)
@@ -299,6 +302,7 @@ class _Walk:
                 continue
             self.seen[id(c)] = c
             self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
+            _note_slots(c)
             keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
             plain, model = _is_plain(c), _is_model(c)
             for k, v in zip(keys, values, strict=True):
@@ -319,6 +323,7 @@ class _Walk:
     def _layer(self, cls: type) -> None:
         """A layer class of kiln's: its methods are known, unless somebody replaced them."""
         self.seen[id(cls)] = cls
+        _note_slots(cls)
         _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
         for v in values:
             if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
@@ -448,6 +453,12 @@ class _Walk:
         fresh = [(space, path) for space, path in found if id(space) not in done]
         done.update(id(space) for space, _ in fresh)
         return fresh
+
+
+def _note_slots(cls: type) -> None:
+    """Have a class note its slots, as the first copy of an instance would: that is no change to tell captures of."""
+    if "__slotnames__" not in vars(cls):
+        copyreg._slotnames(cls)  # type: ignore[attr-defined]
 
 
 def _is_plain(kind: type) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from kiln.entry import Call
 from kiln.errors import CaptureError
 from kiln.ir.graph import Graph
-from kiln.recording import Call
 from kiln.region import Region
 from kiln.signature import signature
 from kiln.tree import Eager, Found
