@@ -109,14 +109,15 @@ class _Writer:
         self.random = random.Random(seed)
         share = self.random.choice([0.25, 0.4, 0.7])
         drawn = [name for name in STATEMENTS if self.random.random() < share]
-        writes = self.random.sample(list(WRITES), self.random.choice([0, 0, 0, 1, 1, 2]))
+        writes = self.random.sample(list(WRITES), self.random.choice([0, 0, 1, 1, 2]))
         self.families = [*drawn, *writes]
         self.table = {**STATEMENTS, **WRITES}
         self.views = 0
 
     def program(self) -> Program:
         how = self.random.choices(list(FORMS), [12, 3, 3, 2, 2])[0]
-        body = self.block(0, self.random.choice([2, 3, 4, 6]))
+        body = [Line("z = z * net.w")] if self.random.random() < 0.3 else []
+        body += self.block(0, self.random.choice([2, 3, 4, 6]))
         body.append(Line(self.fill(self.random.choice(RETURNS), 0)))
         return Program(self.seed, how, body, self.steps(), tuple(self.families))
 
@@ -204,6 +205,7 @@ class _Writer:
             "v": lambda: choose(["x", "y", "z", "z", *self.reachable()]),  # to read
             "l": lambda: choose(["x", "y", "z", "z"]),  # a local variable
             "t": lambda: choose(["x", "y", "z", "v", *self.reachable()]),  # to write to
+            "m": lambda: choose(["x", "y", "z", *self.reachable()]),  # likewise, but whole
             "i": lambda: choose(["1", "2", "3"]),
             "k": lambda: choose(CONSTANTS),
             "s": lambda: self.fill(choose(["<v>.sum()", "<v>.max()", "<v>[1]", "<v>.mean()"]), depth),
