@@ -74,8 +74,9 @@ def run(seeds: range, strict: bool, codegen: bool, short: bool, counts: Counter[
 
 def found_after(name: str, seeds: range) -> int:
     """How many programs it takes until one differs because of a planted fault; 0 when none of these does."""
-    with interpreting(), FAULTS[name]():
-        return next((k for k, seed in enumerate(seeds, 1) if attempt(write(seed), False)), 0)
+    fault = FAULTS[name]
+    with interpreting(), fault.plant():
+        return next((k for k, seed in enumerate(seeds, 1) if attempt(write(seed, fault.families), False)), 0)
 
 
 def _part(task: tuple[range, bool, bool, bool]) -> tuple[int, Counter[str]]:

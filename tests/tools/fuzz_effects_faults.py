@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest import mock
 
@@ -40,6 +40,7 @@ def unchecked_aliases() -> Iterator[None]:
     with (
         mock.patch.object(capture, "check_separate", as_kiln(nothing)),
         mock.patch.object(region, "check_separate", as_kiln(nothing)),
+        mock.patch.object(capture.Capture, "_check_version", as_kiln(nothing)),
     ):
         yield
 
@@ -115,18 +116,26 @@ def silent_prints() -> AbstractContextManager[Any]:
     return mock.patch.object(world.Audit, "_refuse", as_kiln(lambda self, what, unseen=False: None))
 
 
-FAULTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    "unguarded attributes": unguarded_attributes,
-    "unguarded containers": unguarded_containers,
-    "unchecked aliases": unchecked_aliases,
-    "forgotten generator": forgotten_generator,
-    "ignored answer": ignored_answer,
-    "lost effects of a failure": lost_effects_of_a_failure,
-    "lost gradients": lost_gradients,
-    "another tensor": another_tensor,
-    "forgotten modes": forgotten_modes,
-    "unnoticed changes": unnoticed_changes,
-    "silent prints": silent_prints,
-    "dropped write-back": dropped_write_back,
-    "stale views": stale_views,
+@dataclass(frozen=True)
+class Fault:
+    """How to plant a fault, and the families of templates whose programs are searched."""
+
+    plant: Callable[[], AbstractContextManager[Any]]
+    families: tuple[str, ...]
+
+
+FAULTS: dict[str, Fault] = {
+    "unguarded attributes": Fault(unguarded_attributes, ("attributes", "globals")),
+    "unguarded containers": Fault(unguarded_containers, ("containers", "attributes")),
+    "unchecked aliases": Fault(unchecked_aliases, ("writes", "slices", "globals")),
+    "forgotten generator": Fault(forgotten_generator, ("random",)),
+    "ignored answer": Fault(ignored_answer, ("raising", "returns")),
+    "lost effects of a failure": Fault(lost_effects_of_a_failure, ("slices", "raising")),
+    "lost gradients": Fault(lost_gradients, ("gradients",)),
+    "another tensor": Fault(another_tensor, ("returns", "functions")),
+    "forgotten modes": Fault(forgotten_modes, ("parameters", "gradients", "modes")),
+    "unnoticed changes": Fault(unnoticed_changes, ("attribute writes", "container writes")),
+    "silent prints": Fault(silent_prints, ("prints",)),
+    "dropped write-back": Fault(dropped_write_back, ("writes",)),
+    "stale views": Fault(stale_views, ("views", "slices")),
 }

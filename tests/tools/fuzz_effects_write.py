@@ -30,6 +30,7 @@ from fuzz_effects_table import (
 
 CALLED = 10
 """Calls of one program."""
+WORD = re.compile(r"\b(?:box|Box|LIST|DICT|SET|G|COUNT|LIMITS|net|opt|kiln|X|Y)\b")
 HOLE = re.compile(r"<([a-z])>")
 
 
@@ -98,19 +99,19 @@ class Program:
         return "\n".join(lines) + "\n"
 
 
-def write(seed: int) -> Program:
-    """The program of a seed."""
-    return _Writer(seed).program()
+def write(seed: int, families: Sequence[str] = ()) -> Program:
+    """The program of a seed, from some families of templates."""
+    return _Writer(seed, families).program()
 
 
 class _Writer:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, families: Sequence[str]) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         share = self.random.choice([0.25, 0.4, 0.7])
         drawn = [name for name in STATEMENTS if self.random.random() < share]
         writes = self.random.sample(list(WRITES), self.random.choice([0, 0, 1, 1, 2]))
-        self.families = [*drawn, *writes]
+        self.families = list(families) or [*drawn, *writes]
         self.table = {**STATEMENTS, **WRITES}
         self.views = 0
 
@@ -119,7 +120,8 @@ class _Writer:
         body = [Line("z = z * net.w")] if self.random.random() < 0.3 else []
         body += self.block(0, self.random.choice([2, 3, 4, 6]))
         body.append(Line(self.fill(self.random.choice(RETURNS), 0)))
-        return Program(self.seed, how, body, self.steps(), tuple(self.families))
+        text = " ".join(line for each in body for line in each.render(0))
+        return Program(self.seed, how, body, self.steps(text), tuple(self.families))
 
     # -------------------------------------------------------------------------------------- statements
 
@@ -231,9 +233,10 @@ class _Writer:
 
     # ------------------------------------------------------------------------------------------- steps
 
-    def steps(self) -> list[Step]:
+    def steps(self, body: str) -> list[Step]:
         calls = [self.random.choice(CALLS[:4]), *(self.random.choice(CALLS) for _ in range(self.random.randint(1, 2)))]
-        changes = [self.random.choice(CHANGES) for _ in range(2)]
+        seen = [c for c in CHANGES if re.search(rf"\b{WORD.findall(c)[-1 if 'no_grad' in c else 0]}\b", body)]
+        changes = [self.random.choice(seen or CHANGES), self.random.choice(CHANGES)]
         often = self.random.choice([0.0, 0.1, 0.3])
         follow = self.random.choice([0.0, 0.5])
         made = []
