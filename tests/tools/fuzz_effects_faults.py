@@ -127,7 +127,7 @@ class Fault:
 FAULTS: dict[str, Fault] = {
     "unguarded attributes": Fault(unguarded_attributes, ("attributes", "globals")),
     "unguarded containers": Fault(unguarded_containers, ("containers", "attributes")),
-    "unchecked aliases": Fault(unchecked_aliases, ("writes", "slices", "globals")),
+    "unchecked aliases": Fault(unchecked_aliases, ("writes",)),
     "forgotten generator": Fault(forgotten_generator, ("random",)),
     "ignored answer": Fault(ignored_answer, ("raising", "returns")),
     "lost effects of a failure": Fault(lost_effects_of_a_failure, ("slices", "raising")),

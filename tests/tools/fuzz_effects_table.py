@@ -273,6 +273,9 @@ STATEMENTS: dict[str, list[Form]] = {
         "<m> += <v>",
         "<t>.clamp_(-1.5, 1.5)",
         "<t>.zero_()",
+        "x.add_(1.0)\nz = z + y",
+        "y.mul_(<k>)\nz = z * x",
+        "x.add_(1.0)\nz = z * <v>",
         "<l> = <t>.add_(1.0)",
         "with kiln.no_grad():\n    <t>.mul_(0.5)",
         "kiln.add(<v>, <v>, out=<m>)",
@@ -505,11 +508,15 @@ RETURNS = [
     "return z.view(3, 1), z",
 ]
 
-CALLS = [
+PLAIN = [
     "f(T(#), T(1))",
     "f(T(#), T(2), k=2)",
     "f(X, Y)",
     "f(T(#), T(0), flag=True)",
+]
+"""Calls; `#` is the number of a row of the pool."""
+
+ALIASED = [
     "a = T(#); f(a, a)",
     "a = T(#); f(a, a[:])",
     "a = M(#); f(a[0], a[1])",
@@ -526,10 +533,15 @@ CALLS = [
     "f(T(#), G)",
     "f(net.mean, T(#))",
     "f(LIST[0], T(#))",
+    "a = T(#).requires_grad_(); f(a * 2, a)",
+    "f(Box.base, box.t)",
+]
+"""Calls whose arguments are one, or share memory, or are reached otherwise, too."""
+
+CALLS = [
     "f(T(#), net.w.detach())",
     "f(T(#).requires_grad_(), T(1))",
     "a = T(#).requires_grad_(); f(a * 2, T(1))",
-    "a = T(#).requires_grad_(); f(a * 2, a)",
     "f(T(#), net.w)",
     "f(net.w, T(#))",
     "f(T(#).double(), T(1).double())",
@@ -545,7 +557,6 @@ CALLS = [
     "f(T(#), T(1).expand(3))",
     "f(T(#)[:1].expand(3), T(1))",
     "f(OLD if isinstance(OLD, kiln.Tensor) else X, T(#))",
-    "f(Box.base, box.t)",
 ]
 
 CHANGES = [

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fuzz_effects_table import (
+    ALIASED,
     CALLS,
     CHANGES,
     CONSTANTS,
     FORMS,
     FUNCTION,
+    PLAIN,
     POSTS,
     PRELUDE,
     QUESTIONS,
@@ -234,7 +236,8 @@ class _Writer:
     # ------------------------------------------------------------------------------------------- steps
 
     def steps(self, body: str) -> list[Step]:
-        calls = [self.random.choice(CALLS[:4]), *(self.random.choice(CALLS) for _ in range(self.random.randint(1, 2)))]
+        kinds = [PLAIN, *self.random.choices([PLAIN, ALIASED, CALLS], [2, 3, 4], k=self.random.randint(1, 2))]
+        calls = [self.random.choice(kind) for kind in kinds]
         seen = [c for c in CHANGES if re.search(rf"\b{WORD.findall(c)[-1 if 'no_grad' in c else 0]}\b", body)]
         changes = [self.random.choice(seen or CHANGES), self.random.choice(CHANGES)]
         often = self.random.choice([0.0, 0.1, 0.3])
