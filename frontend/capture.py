@@ -47,6 +47,22 @@ def current() -> Capture | None:
     return recorder if isinstance(recorder, Capture) else None
 
 
+class Entangled(CaptureError):
+    """Something was done to a tensor that a staged branch or loop may, or may not, have made another name of a tensor
+    from before. `sites`: which ones, to be left unstaged from now on."""
+
+    def __init__(self, message: str, sites: frozenset[Hashable]) -> None:
+        super().__init__(message)
+        self.sites = sites
+
+
+def entangle(capture: Capture, one: Storage, other: Storage, site: Hashable) -> None:
+    """From here on two storages may share memory, as data decides at `site`."""
+    for a, b in ((one, other), (other, one)):
+        sites, partners = capture.entangled.get(id(a), (frozenset(), ()))
+        capture.entangled[id(a)] = sites | {site}, (*partners, b)
+
+
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
@@ -75,6 +91,10 @@ class Capture:
         self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.queries: list[Query] = []
         self.answers = True  # whether these may be asked
+        self.hooks: Any = None
+        """What stages control flow (`staging.StagingHooks`), if anything does."""
+        self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
+        """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.differentiated = False  # whether a gradient was taken
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
@@ -128,6 +148,7 @@ class Capture:
         else:
             entry.storage.version += 1  # this write, so that `value` may share the memory
         storage = entry.storage
+        self.check_apart(storage)
         if storage.root._flags & READONLY:
             self.refuse("an in-place write to read-only memory")
         new = self.value_of(value)
@@ -149,6 +170,16 @@ class Capture:
             self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
+
+    def callee(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What is called in place of a function of the user's that kiln is about to call."""
+        return function if self.hooks is None else self.hooks.callee(function)  # type: ignore[no-any-return]
+
+    def check_apart(self, storage: Storage) -> None:
+        """Refuse what makes a difference to whoever shares the memory, when it depends on data who does."""
+        sites, _ = self.entangled.get(id(storage), (frozenset(), ()))
+        if sites:
+            raise Entangled("a tensor is written that a staged branch may have given another name", sites)
 
     def forbid(self, tensor: TensorBase, what: str) -> None:
         """`what` needs the data of `tensor`, and no compiled call can give it that."""

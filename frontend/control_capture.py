@@ -69,6 +69,7 @@ class Inner(Sketch):
         self._depth: int = parent._depth + 1 if isinstance(parent, Inner) else 1
         Capture.__init__(self, "main", given, {}, user_location)
         self.answers = False
+        self.hooks = parent.hooks if parent is not None else None
         if self._depth > _MAX_DEPTH:
             self.refuse(
                 "branches and loops inside each other without end: a function calls itself on a condition of tensors",

@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -48,11 +48,13 @@ class _Entry:
     """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("known", "objects", "reached", "tree")
+    __slots__ = ("avoid", "known", "objects", "reached", "tree")
 
     def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
         self.reached = reached
         self.tree = Tree()
+        self.avoid: set[Hashable] = set()
+        """Places in the code that are not staged."""
         self.objects = objects  # kept alive: the signature knows them by id
         self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
 
@@ -114,6 +116,8 @@ class CompiledFunction:
                 returned = found.region.run(found.inputs, call.tensors, found.carried)
                 if found.decided:
                     self._tally.decided += 1
+                elif found.region.staged:
+                    self._tally.staged += 1
                 else:
                     self._tally.compiled += 1
                 return returned
@@ -247,7 +251,7 @@ class CompiledFunction:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed)
+        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed, entry.avoid)
         try:
             returned = recording.run()
         finally:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
-from kiln.capture import Capture
+from kiln.base import STAGES
+from kiln.capture import Entangled
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -14,7 +15,7 @@ from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.tree import Eager
-from kiln.world import Audit
+from kiln.world import Audit, branches
 
 
 class Call(NamedTuple):
@@ -39,7 +40,14 @@ class Recording:
     is None if the call changed Python state. `answers`: whether questions about data are allowed."""
 
     def __init__(
-        self, name: str, function: Callable[..., Any], reached: Reached, call: Call, strict: bool, answers: bool
+        self,
+        name: str,
+        function: Callable[..., Any],
+        reached: Reached,
+        call: Call,
+        strict: bool,
+        answers: bool,
+        avoid: set[Hashable],
     ) -> None:
         self.name = name
         self._function = function
@@ -48,15 +56,14 @@ class Recording:
         self._strict = strict
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        guards = reached.guards
-        if strict:
-            self.capture = Capture(name, call.tensors, guards.tensors)
-            self._audit = Audit(reached.code, reached.dormant)
-        else:
-            lenient = LenientCapture(name, call.tensors, guards.tensors, self._stop)
-            self.capture = lenient
-            self._audit = Audit(reached.code, reached.dormant, lenient.leave)
+        self._avoid = avoid
+        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
+        self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
         self.capture.answers = answers
+        if STAGES.enabled and branches(reached.code):
+            from kiln.staging import StagingHooks  # few functions need it
+
+            self.capture.hooks = StagingHooks(self.capture, self._audit, reached.code, avoid)
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -68,8 +75,9 @@ class Recording:
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
         with capture:
             try:
+                function = self.capture.callee(self._function)
                 with self._audit:
-                    returned = self._function(*call.args, **call.kwargs)
+                    returned = function(*call.args, **call.kwargs)
             except Exception:
                 self._look_for_refusal()
                 raise
@@ -78,9 +86,11 @@ class Recording:
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
                     self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                except Entangled as found:
+                    self._avoid |= found.sites
                 except (CaptureError, GradError) as error:
                     self._fail(error)
-        return returned
+        return returned if self.capture.hooks is None else self.capture.hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
@@ -88,6 +98,9 @@ class Recording:
         refused = self._audit.refused or self.capture.refused
         if refused is None:
             return False
+        if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
+            self._avoid |= refused.sites
+            return True
         if self._audit.hopeless:
             raise refused
         self._fail(refused)

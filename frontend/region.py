@@ -155,6 +155,8 @@ class Region:
         name: str,
     ) -> None:
         self.name = name
+        self.staged = capture.hooks is not None and capture.hooks.staged_here > 0
+        """Whether control flow of Python became operations."""
         self._positions = {id(t): k for k, t in enumerate(arguments)}
         self._values: list[Value] = []
         self._indices: dict[int, int] = {}
@@ -204,9 +206,12 @@ class Region:
     # -------------------------------------------------------------------------------- after a capture
 
     def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
-        """A leaf of what was returned: (position among results, None), or (-1, the object itself)."""
+        """A leaf of what was returned: (position among results, None, or of which kind of number), or (-1, the object
+        itself)."""
         if isinstance(x, TensorBase):
             return self._result(x, capture), None
+        if hasattr(type(x), "__kiln_number__"):
+            return self._result(x.tensor, capture), x.kind
         if not isinstance(x, _KEPT) and id(x) not in owned:
             raise CaptureError(
                 f"the call returned a new {type(x).__module__}.{type(x).__qualname__}, "
@@ -387,7 +392,8 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
-        return unflatten(self.tree, iter([x if k < 0 else made[k] for k, x in self.leaves]))
+        leaves = [x if k < 0 else made[k] if x is None else x(made[k]._array().item()) for k, x in self.leaves]
+        return unflatten(self.tree, iter(leaves))
 
     def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:
         """Put the region on the tape as one node."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CellType, MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -36,6 +36,9 @@ class Site:
     (which begin and end with two underscores). Each is a variable of the function or of one around it."""
     exit: str | None
     """Of a loop that can be left early: the flag among `names` that says that it was."""
+    live: Callable[[], frozenset[str]] = field(default=frozenset, compare=False, repr=False)
+    """Those variables whose values may be read once the place was passed (before it comes to the place again, in a loop
+    around it: then, too)."""
 
 
 class State:
@@ -134,6 +137,9 @@ class Hooks(Protocol):
         """What is called in place of `function`: itself, its conversion, or something that stands in for a built-in
         function. The call follows, from the user's own line."""
 
+    def begin(self, runtime: Any, /) -> None:
+        """A function was converted; its code calls the hooks as attributes of `runtime`, which may be set."""
+
     def load_attr(self, x: Any, name: str, /) -> Any:
         """`x.name`."""
 
@@ -214,3 +220,7 @@ class PythonHooks:
     @staticmethod
     def callee(function: Any) -> Any:
         return function
+
+    @staticmethod
+    def begin(runtime: Any) -> None:
+        pass

@@ -51,7 +51,8 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
         args = backward.on_inputs(args)
     called: set[int] = set()
     try:
-        result = module.forward(*args, **kwargs)
+        forward = module.forward if MODES.recorder is None else MODES.recorder.callee(module.forward)
+        result = forward(*args, **kwargs)
         for key, hook in list(module._forward_hooks.items()):
             called.add(key)
             changed = _after(module, hook, args, kwargs, result)

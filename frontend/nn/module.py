@@ -61,6 +61,8 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
             return H.call_with_hooks(self, args, kwargs)
+        if MODES.recorder is not None:
+            return MODES.recorder.callee(self.forward)(*args, **kwargs)
         return self.forward(*args, **kwargs)
 
     # ------------------------------------------------------------------------------------- attributes
