@@ -145,6 +145,12 @@ class Capture:
         new = self.value_of(value)
         self._check_version(entry)
         if storage.input is not None:
+            if storage.root._layout.expanded:
+                self.refuse(
+                    "an in-place write to a tensor from outside, of which several elements share one place in memory",
+                    operands=[storage.root.ttype],
+                    fix="write to a clone()",
+                )
             self.check_aliasing([storage])
         whole = tensor if tensor._view is None else tensor._view.base
         told = MODES.grad_enabled and whole is storage.root  # those with a history learn of the write

@@ -1,6 +1,6 @@
 """Random Python programs full of effects: compiled, each call must leave the world as eager's does.
 
-    python tests/tools/fuzz_effects.py [--n 200] [--seed 0] [--jobs 1] [--strict] [--codegen]
+    python tests/tools/fuzz_effects.py [--n 200] [--seed 0] [--jobs 1] [--strict] [--codegen] [--faults]
 
 A program is a function of tensors that reads and writes arguments, attributes, containers, globals, closure cells,
 modules and gradients, prints, raises, draws random numbers, asks about data, and differentiates. It is called ten
@@ -23,6 +23,7 @@ import time
 import traceback
 from collections import Counter
 
+from fuzz_effects_faults import FAULTS
 from fuzz_effects_run import difference, interpreting, smaller
 from fuzz_effects_write import Program, write
 
@@ -71,6 +72,13 @@ def run(seeds: range, strict: bool, codegen: bool, short: bool, counts: Counter[
     return wrong
 
 
+def found_after(name: str, seeds: range) -> int:
+    """How many programs it takes until one differs because of a planted fault; 0 when none of these does."""
+    fault = FAULTS[name]
+    with interpreting(), fault.plant():
+        return next((k for k, seed in enumerate(seeds, 1) if attempt(write(seed, fault.families), False)), 0)
+
+
 def _part(task: tuple[range, bool, bool, bool]) -> tuple[int, Counter[str]]:
     counts: Counter[str] = Counter()
     return run(*task, counts), counts
@@ -83,10 +91,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--strict", action="store_true")
     parser.add_argument("--codegen", action="store_true")
+    parser.add_argument("--faults", action="store_true", help="plant faults: each must be found")
     parser.add_argument("--short", action="store_true", help="print less of a program that differs")
     options = parser.parse_args(argv)
-    start = time.monotonic()
     seeds = range(options.seed, options.seed + options.n)
+    if options.faults:
+        found = {name: found_after(name, seeds) for name in FAULTS}
+        print("\n".join(f"{name}: {f'program {n}' if n else 'not found'}" for name, n in found.items()))
+        return 0 if all(found.values()) else 1
+    start = time.monotonic()
     if options.jobs > 1:  # in small parts: a process grows with what it has run
         parts = [
             (seeds[k : k + 250], options.strict, options.codegen, options.short) for k in range(0, len(seeds), 250)

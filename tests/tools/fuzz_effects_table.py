@@ -102,6 +102,21 @@ def first(r):
     while isinstance(r, (tuple, list)):
         r = r[0]
     return r
+
+
+def back(r, power=1, **options):
+    """Gradients of a result, if it has any."""
+    t = first(r)
+    if isinstance(t, kiln.Tensor) and t.requires_grad:
+        (t**power).sum().backward(**options)
+
+
+def second(r, w):
+    t = first(r)
+    if isinstance(t, kiln.Tensor) and t.grad_fn is not None:
+        (g,) = kiln.autograd.grad((t * t).sum(), w, create_graph=True, allow_unused=True)
+        if g is not None and g.requires_grad:
+            (g * g).sum().backward()
 '''
 
 FUNCTION = """\
@@ -158,7 +173,12 @@ VECTORS: dict[str, list[str]] = {
     "containers": ["sum(LIST, <v>)", "DICT['a'] * <v>", "kiln.stack(LIST).sum(0)", "<v> * len(LIST)"],
     "cells": ["cell_t * <v>", "<v> + cell_n", "(lambda a: a * cell_n)(<v>)"],
     "globals": ["G + <v>", "<v> * COUNT", "<v> * LIMITS['top']"],
-    "random": ["<v> + kiln.rand(3) * 0.5", "kiln.dropout(<v>, 0.5)", "<v>[kiln.randperm(3)]", "kiln.rand_like(<v>)"],
+    "random": [
+        "<v> + kiln.rand(3) * 0.5",
+        "nn.functional.dropout(<v>, 0.5)",
+        "<v>[kiln.randperm(3)]",
+        "kiln.rand_like(<v>)",
+    ],
     "numbers": [
         "<v> * <n>",
         "<v> * min(3, int((<v> > 0).sum()))",
@@ -174,7 +194,14 @@ VECTORS: dict[str, list[str]] = {
         "<v>.masked_fill(<v> > 0, <k>)",
         "<v>[kiln.tensor([2, 0, 1])]",
     ],
-    "views": ["<v>[:]", "<v>.view(3, 1)[:, 0]", "<v>[None].expand(2, 3)[1]", "kiln.stack([<v>, <v>]).t()[:, 1]"],
+    "views": [
+        "<v>[:]",
+        "<v>.view(3, 1)[:, 0]",
+        "<v>[None].expand(2, 3)[1]",
+        "kiln.stack([<v>, <v>]).t()[:, 1]",
+        "kiln.cat([v, <v>])[:3]",
+        "<v> * v.sum()",
+    ],
     "gradients": [
         "kiln.autograd.grad((net.w * <v>.detach()).exp().sum(), net.w)[0].clamp(-1, 1)",
         "(net.w.grad if net.w.grad is not None else <v>)",
@@ -240,32 +267,39 @@ QUESTIONS = [
 
 STATEMENTS: dict[str, list[Form]] = {
     "writes": [
-        "<t>.add_(<e>)",
+        "<m>.add_(<e>)",
         "<t>.mul_(<k>)",
-        "<t>.copy_(<e>)",
-        "<t> += <v>",
+        "<m>.copy_(<e>)",
+        "<m> += <v>",
         "<t>.clamp_(-1.5, 1.5)",
         "<t>.zero_()",
+        "x.add_(1.0)\nz = z + y",
+        "y.mul_(<k>)\nz = z * x",
+        "x.add_(1.0)\nz = z * <v>",
         "<l> = <t>.add_(1.0)",
         "with kiln.no_grad():\n    <t>.mul_(0.5)",
-        "kiln.add(<v>, <v>, out=<t>)",
+        "kiln.add(<v>, <v>, out=<m>)",
         "<t>.detach().add_(1.0)",
     ],
     "slices": [
         "<t>[0] = <s>",
         "<t>[1:] += 1",
-        "<t>[<v> > 0] = <k>",
-        "<t>[1:] = <v>[:2]",
+        "<m>[<v> > 0] = <k>",
+        "<m>[1:] = <v>[:2]",
         "<t>[<t> > 0.5] *= 2",
-        "<t>[kiln.tensor([0, 2])] = <k>",
-        "<t>[:] = <e>",
+        "<t>[kiln.tensor([0, 1])] = <k>",
+        "<m>[:] = <e>",
         "<t>[-1] -= <s>",
+        "<m>.add_(1)\nz = z[(x * 2).long()]",
         "<t>.index_fill_(0, kiln.tensor([1]), <k>)",
     ],
     "views": [
         "v = <t>[:2]\nv.mul_(2)",
+        "x.mul_(<k>)\nz = z + v.sum()",
+        "v = z[1:]\nz.mul_(<k>)\ny = y * v.sum()",
+        "x.add_(1)\nv.mul_(2)",
         "v = <t>[1:]\nz = <e>\nv[0] = <k>",
-        "<l> = <t>.view(3, 1)\n<l>[0] = 1.0\n<l> = <l>[:, 0]",
+        "<l> = <m>.view(3, 1)\n<l>[0] = 1.0\n<l> = <l>[:, 0]",
         "m = kiln.stack([<v>, <v>])\nm[0].add_(<v>)\nz = m.sum(0)",
         "v = x.view(1, 3)[0][1:]\nv.add_(<s>)",
         "a, b = kiln.stack([<v>, <v>]).unbind(0)\na.mul_(b)\nz = a",
@@ -318,6 +352,9 @@ STATEMENTS: dict[str, list[Form]] = {
         "try:\n    <b>\n    if <q>:\n        raise ValueError('inside')\n    <b>\nexcept ValueError:\n    <b>",
         "try:\n    <b>\nfinally:\n    <t>.add_(1)",
         "try:\n    z = z * DICT['none']\nexcept KeyError as error:\n    z = z * len(error.args)",
+        "z = z[(<v> * 2).long()]",
+        "<m>.add_(1)\nz = z[(<v> * 2).long()]",
+        "try:\n    z = z[(<v> * 2).long()]\nexcept IndexError:\n    <b>",
         "try:\n    z = z + kiln.zeros(4)\nexcept kiln.KilnError:\n    <b>",
         "try:\n    <b>\nexcept Exception:\n    raise\nelse:\n    <b>",
         "raise_at = <n>\nif raise_at > 1 and <q>:\n    raise RuntimeError(f'at {raise_at}')",
@@ -393,7 +430,7 @@ STATEMENTS: dict[str, list[Form]] = {
         "with kiln.enable_grad():\n    <b>",
         "with kiln.set_grad_enabled(flag):\n    <b>",
     ],
-    "masks": ["<t>.masked_fill_(<v> > 0, <k>)", "z = z[z > 0].sum() * x", "<t>[<v> > <v>] = <v>[<v> > <v>]"],
+    "masks": ["<m>.masked_fill_(<v> > 0, <k>)", "z = z[z > 0].sum() * x", "q = <v> > <v>\n<m>[q] = <v>[q]"],
 }
 
 WRITES: dict[str, list[Form]] = {
@@ -459,26 +496,52 @@ RETURNS = [
     "return z if <q> else x",
     "return None",
     "return <e>",
+    "return box.t",
+    "return LIST",
+    "return (x, x), [z, z]",
+    "return z.detach(), z",
+    "return <v>[0], <v>[1:]",
+    "return box, z",
+    "return {**DICT, 'z': z}",
+    "return z.tolist(), x.shape",
+    "return cell_t, G",
+    "return z.view(3, 1), z",
 ]
 
-CALLS = [
+PLAIN = [
     "f(T(#), T(1))",
     "f(T(#), T(2), k=2)",
     "f(X, Y)",
     "f(T(#), T(0), flag=True)",
+]
+"""Calls; `#` is the number of a row of the pool."""
+
+ALIASED = [
     "a = T(#); f(a, a)",
     "a = T(#); f(a, a[:])",
     "a = M(#); f(a[0], a[1])",
     "a = M(#); f(a[0], a[0])",
     "a = kiln.cat([T(#), T(1)]); f(a[:3], a[1:4])",
+    "a = kiln.cat([T(#), T(1)]); f(a[1:4], a[:3])",
+    "a = kiln.cat([T(#), T(1)]); f(a[:3], a[2:5])",
+    "f(X, X.view(3))",
+    "f(LIST[0], LIST[0][:])",
+    "f(box.t, box.t[:])",
+    "G = X[:]; f(X, T(#))",
+    "f(G, LIST[0])",
     "f(box.t, T(#))",
     "f(T(#), G)",
     "f(net.mean, T(#))",
     "f(LIST[0], T(#))",
+    "a = T(#).requires_grad_(); f(a * 2, a)",
+    "f(Box.base, box.t)",
+]
+"""Calls whose arguments are one, or share memory, or are reached otherwise, too."""
+
+CALLS = [
     "f(T(#), net.w.detach())",
     "f(T(#).requires_grad_(), T(1))",
     "a = T(#).requires_grad_(); f(a * 2, T(1))",
-    "a = T(#).requires_grad_(); f(a * 2, a)",
     "f(T(#), net.w)",
     "f(net.w, T(#))",
     "f(T(#).double(), T(1).double())",
@@ -494,7 +557,6 @@ CALLS = [
     "f(T(#), T(1).expand(3))",
     "f(T(#)[:1].expand(3), T(1))",
     "f(OLD if isinstance(OLD, kiln.Tensor) else X, T(#))",
-    "f(Box.base, box.t)",
 ]
 
 CHANGES = [
@@ -543,11 +605,16 @@ CHANGES = [
 ]
 
 POSTS = [
-    "first(R).sum().backward()",
-    "(first(R) * first(R)).sum().backward()",
+    "back(R)",
+    "back(R)",
+    "back(R, 2)",
+    "back(R, retain_graph=True)",
+    "back(R); back(R)",
+    "second(R, net.w)",
     "first(R).add_(1)",
-    "(first(R) * first(R)).sum().backward(create_graph=False)",
     "net.w.grad = None",
-    "opt.step()",
+    "back(R); opt.step()",
+    "back(R); opt.zero_grad()",
     "first(R).detach().mul_(2)",
+    "R = None",
 ]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import functools
 import io
 import linecache
+import re
 import warnings
 from types import CodeType
 from typing import Any
@@ -19,6 +21,7 @@ from fuzz_effects_table import PRELUDE
 from fuzz_effects_write import Program, Step
 
 import kiln
+from kiln.base import Layout
 from kiln.errors import CaptureError, CaptureWarning
 
 ROOTS = ("R", "OLD", "X", "Y", "G", "COUNT", "LIST", "DICT", "SET", "DEQUE", "box", "net", "LIMITS")
@@ -40,6 +43,10 @@ def _line(text: str) -> CodeType:
     return compile(text, "<step>", "exec")
 
 
+_PLAIN = frozenset({type(None), bool, int, float, str, bytes, type(kiln.float32), kiln.Size})
+"""Values that are what they are."""
+
+
 class Refused(Exception):
     """A strict call was refused."""
 
@@ -57,6 +64,11 @@ class World:
         self.space: dict[str, Any] = {"__name__": "effects", "kiln": kiln, "jit": jit, "R": None, "OLD": None}
         exec(_prelude(), self.space)
         exec(_code(program.source(), f"<effects {program.seed}>"), self.space)
+        words = set(re.findall(r"\w+", program.short()))
+        if words & {"inner", "opt"}:
+            words.add("net")
+        self.roots = [name for name in ROOTS if name in words or name.title() in words or name in ("R", "OLD")]
+        self.optimises = "opt" in words
         cells = self.space["cells"]
         self.cells = dict(zip(cells.__code__.co_freevars, cells.__closure__, strict=True))
 
@@ -97,11 +109,13 @@ class World:
     def picture(self) -> dict[str, Any]:
         """All that can be seen now, by the names of its roots."""
         met: set[int] = set()
-        seen = {name: self.see(self.space[name], met) for name in ROOTS}
+        seen = {name: self.see(self.space[name], met) for name in self.roots}
         seen |= {f"cell {name}": self.see(cell.cell_contents, met) for name, cell in self.cells.items()}
-        seen["Box"] = [(k, self.see(v, met)) for k, v in sorted(vars(self.space["Box"]).items()) if k[0] != "_"]
-        seen["optimiser"] = self.see(self.space["opt"].state_dict(), met)
-        seen["generator"] = kiln.default_generator.get_state().tolist()
+        if "box" in self.roots:
+            seen["Box"] = [(k, self.see(v, met)) for k, v in sorted(vars(self.space["Box"]).items()) if k[0] != "_"]
+        if self.optimises:
+            seen["optimiser"] = self.see(self.space["opt"].state_dict(), met)
+        seen["generator"] = kiln.default_generator.state._array().tobytes()
         seen["modes"] = (kiln.is_grad_enabled(), repr(kiln.get_default_dtype()))
         return seen
 
@@ -112,7 +126,8 @@ class World:
         return of[id(x)]
 
     def see(self, x: Any, met: set[int]) -> Any:
-        if x is None or isinstance(x, bool | int | float | str | bytes | type(kiln.float32)):
+        kind = type(x)
+        if kind in _PLAIN:
             return repr(x)
         number = self.number(x, self.numbers)
         if id(x) in met:
@@ -120,22 +135,27 @@ class World:
         met.add(id(x))
         if isinstance(x, kiln.Tensor):
             return (number, *self.tensor(x, met))
-        if isinstance(x, list | tuple | collections.deque):
-            return (number, type(x).__name__, [self.see(v, met) for v in x])
+        if kind in (list, tuple, collections.deque):
+            return (number, kind.__name__, [self.see(v, met) for v in x])
         if isinstance(x, dict):
-            return (number, type(x).__name__, [(self.see(k, met), self.see(v, met)) for k, v in x.items()])
-        if isinstance(x, set | frozenset):
+            return (number, kind.__name__, [(self.see(k, met), self.see(v, met)) for k, v in x.items()])
+        if kind is set:
             return (number, sorted(map(repr, x)))
         if not hasattr(x, "__dict__") or (callable(x) and not hasattr(x, "parameters")):
-            return type(x).__name__ if not callable(x) else "code"
-        return (number, type(x).__name__, [(k, self.see(v, met)) for k, v in vars(x).items() if k != "function"])
+            return kind.__name__ if not callable(x) else "code"
+        return (number, kind.__name__, [(k, self.see(v, met)) for k, v in vars(x).items() if k != "function"])
 
     def tensor(self, t: Any, met: set[int]) -> tuple[Any, ...]:
-        buffer = t._buffer
+        buffer, layout = t._buffer, t._layout
         number = self.number(buffer, self.memories)
         version, before = t._version, self.versions.get(id(buffer), t._version)
         self.versions[id(buffer)] = version
+        data = ctypes.string_at(t._ptr, layout.nbytes) if layout.contiguous else t._array().tobytes()
         history = (t.requires_grad, t.is_leaf, t.grad_fn is None, type(t).__name__)
-        shown = (repr(t.dtype), t._layout.shape, t._array().tobytes())
         grad = self.see(t.grad, met) if t.is_leaf else None
-        return (*shown, history, ("memory", number, t._ptr - buffer.ptr), version > before, grad)
+        return (*_kind(layout), data, history, ("memory", number, t._ptr - buffer.ptr), version > before, grad)
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(layout: Layout) -> tuple[str, tuple[int, ...]]:
+    return repr(layout.dtype), layout.shape

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fuzz_effects_table import (
+    ALIASED,
     CALLS,
     CHANGES,
     CONSTANTS,
     FORMS,
     FUNCTION,
+    PLAIN,
     POSTS,
     PRELUDE,
     QUESTIONS,
@@ -30,6 +32,7 @@ from fuzz_effects_table import (
 
 CALLED = 10
 """Calls of one program."""
+WORD = re.compile(r"\b(?:box|Box|LIST|DICT|SET|G|COUNT|LIMITS|net|opt|kiln|X|Y)\b")
 HOLE = re.compile(r"<([a-z])>")
 
 
@@ -98,27 +101,29 @@ class Program:
         return "\n".join(lines) + "\n"
 
 
-def write(seed: int) -> Program:
-    """The program of a seed."""
-    return _Writer(seed).program()
+def write(seed: int, families: Sequence[str] = ()) -> Program:
+    """The program of a seed, from some families of templates."""
+    return _Writer(seed, families).program()
 
 
 class _Writer:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, families: Sequence[str]) -> None:
         self.seed = seed
         self.random = random.Random(seed)
         share = self.random.choice([0.25, 0.4, 0.7])
         drawn = [name for name in STATEMENTS if self.random.random() < share]
-        writes = self.random.sample(list(WRITES), self.random.choice([0, 0, 0, 1, 1, 2]))
-        self.families = [*drawn, *writes]
+        writes = self.random.sample(list(WRITES), self.random.choice([0, 0, 1, 1, 2]))
+        self.families = list(families) or [*drawn, *writes]
         self.table = {**STATEMENTS, **WRITES}
         self.views = 0
 
     def program(self) -> Program:
         how = self.random.choices(list(FORMS), [12, 3, 3, 2, 2])[0]
-        body = self.block(0, self.random.choice([2, 3, 4, 6]))
+        body = [Line("z = z * net.w")] if self.random.random() < 0.3 else []
+        body += self.block(0, self.random.choice([2, 3, 4, 6]))
         body.append(Line(self.fill(self.random.choice(RETURNS), 0)))
-        return Program(self.seed, how, body, self.steps(), tuple(self.families))
+        text = " ".join(line for each in body for line in each.render(0))
+        return Program(self.seed, how, body, self.steps(text), tuple(self.families))
 
     # -------------------------------------------------------------------------------------- statements
 
@@ -204,6 +209,7 @@ class _Writer:
             "v": lambda: choose(["x", "y", "z", "z", *self.reachable()]),  # to read
             "l": lambda: choose(["x", "y", "z", "z"]),  # a local variable
             "t": lambda: choose(["x", "y", "z", "v", *self.reachable()]),  # to write to
+            "m": lambda: choose(["x", "y", "z", *self.reachable()]),  # likewise, but whole
             "i": lambda: choose(["1", "2", "3"]),
             "k": lambda: choose(CONSTANTS),
             "s": lambda: self.fill(choose(["<v>.sum()", "<v>.max()", "<v>[1]", "<v>.mean()"]), depth),
@@ -229,9 +235,11 @@ class _Writer:
 
     # ------------------------------------------------------------------------------------------- steps
 
-    def steps(self) -> list[Step]:
-        calls = [self.random.choice(CALLS[:4]), *(self.random.choice(CALLS) for _ in range(self.random.randint(1, 2)))]
-        changes = [self.random.choice(CHANGES) for _ in range(2)]
+    def steps(self, body: str) -> list[Step]:
+        kinds = [PLAIN, *self.random.choices([PLAIN, ALIASED, CALLS], [2, 3, 4], k=self.random.randint(1, 2))]
+        calls = [self.random.choice(kind) for kind in kinds]
+        seen = [c for c in CHANGES if re.search(rf"\b{WORD.findall(c)[-1 if 'no_grad' in c else 0]}\b", body)]
+        changes = [self.random.choice(seen or CHANGES), self.random.choice(CHANGES)]
         often = self.random.choice([0.0, 0.1, 0.3])
         follow = self.random.choice([0.0, 0.5])
         made = []
