@@ -22,7 +22,7 @@ from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.errors import CaptureError
+from kiln.errors import CaptureError, KilnError
 from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
@@ -75,6 +75,7 @@ class Capture:
         self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.queries: list[Query] = []
         self.answers = True  # whether these may be asked
+        self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
@@ -100,7 +101,11 @@ class Capture:
 
     def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
-        return dispatch.run(op, operands, attrs)
+        try:
+            return dispatch.run(op, operands, attrs)
+        except KilnError as error:
+            self.failed = error if error.checked else self.failed
+            raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
         """An op was executed."""
