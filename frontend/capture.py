@@ -22,7 +22,7 @@ from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.errors import CaptureError
+from kiln.errors import CaptureError, KilnError
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
@@ -80,6 +80,7 @@ class Capture:
         """Makes such, for scripted functions that a trace calls."""
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.before: dict[int, TensorBase] | None = None
         """What inputs that were written held before, by id, if that is to be kept."""
@@ -107,7 +108,11 @@ class Capture:
 
     def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
-        return dispatch.run(op, operands, attrs)
+        try:
+            return dispatch.run(op, operands, attrs)
+        except KilnError as error:
+            self.failed = error if error.checked else self.failed
+            raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
         """An op was executed."""

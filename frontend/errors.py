@@ -45,6 +45,9 @@ class KilnError(Exception):
     given) and `fix` are kept as attributes and written below it.
     """
 
+    checked = False
+    """Whether a check on tensor data found it, while a program ran."""
+
     def __init__(
         self,
         message: str,
@@ -184,4 +187,6 @@ def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = No
     for name, size in (sizes or {}).items():
         message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
-    return _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
+    error = _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
+    error.checked = True
+    return error

@@ -25,6 +25,11 @@ class StateChanged(CaptureError):
     """The call changed Python state; the next one may not (what is made once is there then)."""
 
 
+class CheckCaught(StateChanged):
+    """The call caught the error of a check on data. One that passes it can be captured, and then runs compiled; where
+    a compiled call fails it, the call runs eagerly."""
+
+
 class Recording:
     """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded."""
 
@@ -116,7 +121,13 @@ class Recording:
             self.end = Eager(self.capture, self._call.tensors)
 
     def _check(self, before: Sequence[Any]) -> None:
-        """CaptureError when the call changed Python state."""
+        """CaptureError when the call changed Python state, or went on after a check that another call may pass."""
+        if self.capture.failed is not None:
+            raise CheckCaught(
+                f"the call caught an error that depends on tensor data: {self.capture.failed.message}",
+                loc=self.capture.failed.loc,
+                fix="test the data (a comparison, kiln.isfinite, kiln.linalg.inv_ex) in place of try",
+            )
         call, guards = self._call, self._reached.guards
         for path, read in self.capture.reads:
             guards.referent(path, read)

@@ -6,6 +6,7 @@ notes what a user could observe. It is run twice, and what was seen must be the 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import linecache
 import sys
@@ -124,6 +125,12 @@ class Outcome:
     @property
     def captures(self) -> int:
         return sum(len(f.log) for f in self.functions)
+
+
+@functools.cache
+def ran(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:
+    """What a run of a program showed, run once."""
+    return run(program, compiled, fullgraph)
 
 
 def run(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:

@@ -227,3 +227,44 @@ def walrus_in_a_loop(c: Any) -> None:
 
     for x in (vector(3, 4), vector(0.1), vector(3, 4)):
         shrink(x)
+
+
+@program
+def try_that_fails_at_first(c: Any) -> None:
+    @c
+    def invert(a: Any) -> Any:
+        try:
+            return kiln.linalg.inv(a), "inv"
+        except kiln.linalg.LinAlgError:
+            return a.T, "transposed"
+
+    good, bad = 2 * kiln.eye(2), kiln.ones(2, 2)
+    for a in (bad, good, bad, good, good):
+        invert(a)
+
+
+@program
+def index_that_may_be_out_of_range(c: Any) -> None:
+    @c
+    def look_up(x: Any, k: Any) -> Any:
+        try:
+            return x[k] + 1
+        except IndexError:
+            return x[0]
+
+    for k in (7, 1, 0, 7, 1):
+        look_up(vector(1, 2), kiln.tensor(k))
+
+
+@program
+def division_that_may_be_by_zero(c: Any) -> None:
+    @c
+    def share(a: Any, n: Any) -> Any:
+        try:
+            a //= n
+        except ZeroDivisionError:
+            a += 100
+        return a * 2
+
+    for n in (0, 2, 0, 3):
+        share(kiln.tensor([8]), kiln.tensor([n]))
