@@ -27,11 +27,14 @@ from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
 from kiln.ir.passes.inside import everywhere, prune
 from kiln.ir.passes.merge import merge
+from kiln.ir.passes.turn import turn
 from kiln.ir.program import CheckSite, Entry, Module, Program, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Sym, row_major
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (everywhere(merge), everywhere(fold), everywhere(cse), prune, dce)
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    everywhere(merge), everywhere(turn), everywhere(fold), everywhere(cse), prune, dce
+)  # fmt: skip
 """Exact, target-independent rewrites, in order; also of the graphs inside control flow."""
 Layouts = dict[Value, Layout | None]
 MakeFusion = Callable[[Operation, Layouts, "Sequence[Strides | None]"], Step]

@@ -73,7 +73,7 @@ def bisect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Bisection
 
     >>> import kiln
     >>> print(kiln.bisect(lambda x: (x * 2).sum(), kiln.ones(3)))
-    every stage gives eager's bits: capture, merge, fold, cse, prune, dce, kernels
+    every stage gives eager's bits: capture, merge, turn, fold, cse, prune, dce, kernels
     """
     inner = function._function if isinstance(function, CompiledFunction) else function
     compiled = CompiledFunction(inner, fullgraph=True)

@@ -138,13 +138,14 @@ class RegionNode(Node):
                 fix="do the in-place write before the call, or write to a clone()",
             )
         known: dict[Value, Any] = dict(zip(region.graph.inputs, inputs, strict=True))
-        for number, op in enumerate(operations, self.sequence - len(operations)):
+        first = self.sequence - len(operations)
+        for number, op in enumerate(operations):
             assert isinstance(op.op, OpDef)
             operands = [known[v] for v in op.operands]
             with enable_grad() if op in region.taped else no_grad():
                 results = op.op.bind(operands, op.attrs, None if operands else self.inputs[0])
             if results[0]._node is not None:
-                results[0]._node.sequence = number
+                results[0]._node.sequence = first + number
                 results[0]._node.site = op.loc
             known.update(zip(op.results, results, strict=True))
         self.expansion = tuple(edge_of(known[v]) for v in region.seeds)
