@@ -1,7 +1,7 @@
 """Which sizes of a compiled function's arguments change, and between what: `Dim`, and marks on tensors.
 
-Nothing here decides what is right: a capture finds out by itself. For dimensions that are said to change no code is made
-for one size that comes once, and a size out of its range is an error.
+Nothing here decides what is right: a capture finds out by itself. For dimensions that are said to change no code is
+made for one size that comes once, and a size out of its range is an error.
 """
 
 from __future__ import annotations

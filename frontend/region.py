@@ -331,7 +331,7 @@ class Region:
     def program(self) -> tuple[Graph, Sequence[Strides]]:
         """The graph of a warm call, and the strides of its inputs."""
         if self.shared is not None:
-            return self.shared.form.program(self._carried())
+            return self.shared.form.program(self._carried())[:2]
         if self.plan is not None:
             return self.plan.forward, self.strides
         if not self.carried:

@@ -16,7 +16,7 @@ from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Operation, Valu
 from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Reduction, Scatter, ints_attr, shape_attr
 from kiln.ir.ops.scan import SCANS
 from kiln.ir.passes.cse import structural_key
-from kiln.ir.types import Dim, Sym, TensorType, product, size_of
+from kiln.ir.types import Dim, Sym, TensorType, product, row_major, size_of
 
 Numbers: TypeAlias = "dict[str, AttrValue]"
 """What names stand for in one instance: sizes, values of fills, and data of constants."""
@@ -214,13 +214,18 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
         raise Different(f"the sizes of {op.name} follow from its operands in a way that is not known")
 
 
-def common_strides(a: Strides, b: Strides, t: TensorType, names: Names) -> Strides:
-    """The strides of an input of both graphs; `t`: its common type."""
+def common_strides(a: Strides, b: Strides, shapes: Sequence[Sequence[Dim]], names: Names) -> Strides:
+    """The strides of an input of both graphs, which has these shapes in them. Along one element any stride will do."""
     if a is None and b is None:
         return None
-    if a is None or b is None or len(a) != len(b):
-        raise Different("an input is contiguous in one call, and not in another")
-    return tuple(names.size(m, n) for m, n in zip(a, b, strict=True))
+    found: list[Dim] = []
+    for m, n, p, q in zip(_told_apart(a, shapes[0]), _told_apart(b, shapes[1]), *shapes, strict=True):
+        found.append(n if p == 1 else m if q == 1 else names.size(m, n))
+    return tuple(found)
+
+
+def _told_apart(strides: Strides, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    return row_major(tuple(shape)) if strides is None else strides
 
 
 # ------------------------------------------------------------------------------------------ instances
@@ -279,9 +284,10 @@ def _match_attr(general: AttrValue, value: AttrValue, found: Numbers) -> bool:
 
 def match_strides(general: Strides, strides: Strides, shape: Sequence[Dim], found: Numbers) -> bool:
     """Whether an input of this shape, with these strides (None: contiguous), lies as code for `general` reads it."""
-    if general is None or strides is None:
-        return general is strides
-    return all(match_size(a, b, found) for a, b in zip(general, strides, strict=True))
+    if general is None:
+        return strides is None
+    places = zip(general, _told_apart(strides, shape), shape, strict=True)
+    return all(match_size(a, b, found) or n == 1 or 0 in shape for a, b, n in places)
 
 
 def instance(general: Graph, numbers: Numbers) -> Graph:
