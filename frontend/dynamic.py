@@ -129,8 +129,8 @@ class Form:
         return _match(general.graph, own.graph, numbers) if general.found == own.found else None
 
     def program(self, carried: Sequence[int]) -> tuple[Graph, list[Strides], list[Fill]]:
-        """The graph of a warm call, which is given the values at positions `carried`, the strides of its inputs, and what
-        the last of them hold."""
+        """The graph of a warm call, which is given the values at positions `carried`; the strides of its inputs; what
+        the last of these hold."""
         graph = self.graph if self.plan is None else self.plan.forward
         if carried:
             values = list(graph.values())

@@ -248,8 +248,15 @@ def match(general: Graph, graph: Graph, numbers: Numbers) -> Numbers | None:
     for p, q in zip(general.operations, graph.operations, strict=True):
         if p.op is not q.op or p.operands != tuple([twins[v] for v in q.operands]) or p.attrs.keys() != q.attrs.keys():
             return None
-        if not all(_match_attr(a, q.attrs[key], found) for key, a in p.attrs.items()):
-            return None
+        literal = _literal(p)
+        for key, a in p.attrs.items():
+            if literal is not None and a is literal:
+                known = found.setdefault(literal.name, q.attrs[key])
+                fits = structural_key(known) == structural_key(q.attrs[key])
+            else:
+                fits = _match_attr(a, q.attrs[key], found)
+            if not fits:
+                return None
         for r, s in zip(p.results, q.results, strict=True):
             if not _match_type(r.type, s.type, found):
                 return None
@@ -274,9 +281,7 @@ def match_size(general: Dim, size: Dim, found: Numbers) -> bool:
 
 def _match_attr(general: AttrValue, value: AttrValue, found: Numbers) -> bool:
     if isinstance(general, Sym):
-        if isinstance(value, int) and not isinstance(value, bool) and general.name.startswith("n"):
-            return match_size(general, value, found)
-        return structural_key(found.setdefault(general.name, value)) == structural_key(value)
+        return type(value) is int and match_size(general, value, found)
     if isinstance(general, tuple) and isinstance(value, tuple) and len(general) == len(value):
         return all(_match_attr(a, b, found) for a, b in zip(general, value, strict=True))
     return structural_key(general) == structural_key(value)
