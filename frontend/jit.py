@@ -13,59 +13,35 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, overload
-
-import numpy as np
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
 from kiln.compiled import Code
-from kiln.composite import plain_classes
-from kiln.dims import Dynamic, Ranges, marks_of
+from kiln.dims import Dynamic, Ranges, check_marks, is_marked
 from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
+from kiln.entries import Entry, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
-from kiln.pytree import flatten
-from kiln.reach import Reached, reach
+from kiln.reach import reach
 from kiln.reasons import difference
 from kiln.recording import Call, Recording, StateChanged
 from kiln.region import Region
 from kiln.signature import signature
 from kiln.tally import Tally
-from kiln.tree import Eager, Found, Tree
+from kiln.tree import Eager, Found
 
-MAX_REGIONS = 64
+MAX_REGIONS = 256
 """Captures that one compiled function keeps; the one unused for longest makes room."""
-MAX_CAPTURES = 256
+MAX_CAPTURES = 1024
 """Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
 MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
 
 
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
-
-
-class _Entry:
-    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
-    reaches by itself."""
-
-    __slots__ = ("known", "objects", "reached", "tree")
-
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
-        self.reached = reached
-        self.tree = Tree(family)
-        self.objects = objects  # kept alive: the signature knows them by id
-        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
-
-    def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether calls with these tensor arguments go one of these ways."""
-        reached = self.reached.guards.tensors
-        for t, known in zip(tensors, self.known, strict=True):
-            if known != (id(t) if id(t) in reached else 0):
-                return False
-        return self.reached.guards.hold()
 
 
 class CompiledFunction:
@@ -90,14 +66,13 @@ class CompiledFunction:
         self._strict = fullgraph or fixed
         self._fixed = fixed
         self._on_recompile = on_recompile
-        self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
+        self._entries: dict[tuple[Any, ...], list[Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
         self._tally = Tally()
         self._dynamic = dynamic
         self._family = None if dynamic is False or fixed else Family()
         self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
-        self._sharing = 0  # captures that took code of others
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
@@ -119,10 +94,11 @@ class CompiledFunction:
             if self._ranges is not None:
                 self._ranges.check(args, kwargs)
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
-            for k, d, dim in marks_of(call.tensors):
-                dim.check(call.tensors[k].ttype.shape[d], f"dimension {d} of tensor {k}")
+            check_marks(call.tensors)
             _, found = self._find(call)
             if isinstance(found, Found):
+                if found.region.idle and found.region.rests():
+                    return self._uncompiled(args, kwargs)
                 returned = found.region.run(found.inputs, call.tensors, found.carried)
                 if found.decided:
                     self._tally.decided += 1
@@ -145,7 +121,7 @@ class CompiledFunction:
         self._tally.eager += 1
         return self._function(*args, **kwargs)
 
-    def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
+    def _find(self, call: Call) -> tuple[Entry | None, Found | Eager | None]:
         """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
         begun = None
         for entry in self._entries.get(call.key, ()):
@@ -224,11 +200,10 @@ class CompiledFunction:
         captured: first call
         captured: a question about tensor data had another answer
         """
-        kept_apart = () if self._family is None else self._family.refusals
         return dataclasses.replace(
             self._tally,
             captures=tuple(self.log),
-            refusals=(*self._told, *kept_apart),
+            refusals=(*self._told, *(self._family.refusals if self._family else ())),
             generated=len({id(r.forward.code) for r in self.regions() if r.forward is not None}),
         )
 
@@ -247,7 +222,7 @@ class CompiledFunction:
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _capture(self, call: Call, entry: _Entry | None) -> Any:
+    def _capture(self, call: Call, entry: Entry | None) -> Any:
         """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
         ways begin like this call's, if any."""
         why = self._reason(call.key, entry)
@@ -258,14 +233,14 @@ class CompiledFunction:
             )
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
-        if self._tally.captured - self._sharing >= MAX_CAPTURES:
+        if self._tally.captured >= MAX_CAPTURES:
             often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
             return self._eagerly(often, call.args, call.kwargs)
         if self.log and self._on_recompile != "ignore":
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects, self._family)
+                entry = Entry(reach(self._function, watched(call)), call.tensors, call.objects, self._family)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
@@ -278,12 +253,9 @@ class CompiledFunction:
             self._enter(call, entry, recording, why)
         return returned
 
-    def _enter(self, call: Call, entry: _Entry, recording: Recording, why: str) -> None:
+    def _enter(self, call: Call, entry: Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
         key, end, error = call.key, recording.end, recording.error
-        if isinstance(end, Region) and not self._strict and end.shared is None and end.is_empty():
-            end = Eager(recording.capture, call.tensors)
-            self.log.append(f"{why}; nothing is computed of empty tensors, so that stays eager")
         if end is not None:
             try:
                 entry.tree.grow(recording.capture.queries, end)
@@ -294,9 +266,9 @@ class CompiledFunction:
                 self._failures[key] = MAX_ATTEMPTS
             else:
                 if isinstance(end, Region):
-                    if end.shared is not None or not self._waits(call):
+                    end.idle = end.is_empty() and end.shared is None and not self._strict
+                    if end.shared is not None or not (end.idle or self._dynamic or is_marked(call.tensors)):
                         end.compile()
-                    self._sharing += end.shares
                     self.log.append(f"{why}; code is shared" if end.shares else why)
                 self._keep(key, entry)
         if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
@@ -306,17 +278,13 @@ class CompiledFunction:
         if error is not None:
             self._warn(error)
 
-    def _waits(self, call: Call) -> bool:
-        """Whether code for these sizes alone is not made before they come again."""
-        return bool(self._dynamic) or next(marks_of(call.tensors), None) is not None
-
-    def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
         while len(self._entries) > MAX_REGIONS:
             del self._entries[next(iter(self._entries))]
 
-    def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
+    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""
         if begun is not None:
             return "a question about tensor data had another answer"
@@ -326,16 +294,6 @@ class CompiledFunction:
             broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
         return difference(self._function, next(reversed(self._entries)), key)
-
-
-def _watched(call: Call) -> tuple[Any, ...]:
-    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
-    containers and of tensors."""
-    containers: list[Any] = []
-    flatten((call.args, call.kwargs), containers, call.keep)
-    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
-    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
-    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 
 class CompiledModule(CompiledFunction):

@@ -24,12 +24,14 @@ Fill: TypeAlias = "tuple[str, TensorType]"
 """A name that stands for a value or for data, and the type of a tensor that holds it."""
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
-SIZES: Final = ("shape", "starts", "stops")
-"""Attributes that hold sizes."""
+_SIZES: Final = {"slice": ("starts", "stops"), "slice_scatter": ("starts", "stops")}
+"""Attributes that hold sizes; of other ops their `shape` does."""
 _LITERALS: Final = frozenset({("full", "value"), ("constant", "data")})
 """Attributes that hold values of tensors: where they are names, they become inputs."""
 _TEMPLATES: Final = frozenset({"matmul", "argsort", "searchsorted", *SCANS})
 """Templates that take sizes at run time, in any relation."""
+_VIEWS: Final = frozenset({"reshape", "permute", "broadcast", "slice", "detach"})
+"""Views whose strides can be symbolic."""
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _IMAGES: Final = {"conv2d": (0, 2), "conv2d_input": (0, 2), "conv2d_weight": (0, 1)}
 """Which operands and results of convolutions are images: their sizes may change, but for the number of channels."""
@@ -175,7 +177,12 @@ def _common_attrs(p: Operation, q: Operation, names: Names) -> Attrs:
         b = q.attrs.get(key)
         if (p.op.name, key) in _LITERALS and type(a) is type(b):
             found[key] = names.value(a, b)
-        elif key in SIZES and isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        elif (
+            key in _SIZES.get(p.op.name, ("shape",))
+            and isinstance(a, tuple)
+            and isinstance(b, tuple)
+            and len(a) == len(b)
+        ):
             found[key] = tuple(names.size(cast("Dim", m), cast("Dim", n)) for m, n in zip(a, b, strict=True))
         elif structural_key(a) == structural_key(b):
             found[key] = a
@@ -192,7 +199,9 @@ def _told(value: AttrValue) -> str:
 
 def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[TensorType], attrs: Attrs) -> None:
     """Different, unless the operation can be compiled for these types."""
-    if not any(isinstance(d, Sym) for t in (*operands, *results) for d in t.shape):
+    sizes = [d for t in (*operands, *results) for d in t.shape]
+    sizes += [d for key in _SIZES.get(p.op.name, ("shape",)) if key in attrs for d in shape_attr(attrs, key)]
+    if not any(isinstance(d, Sym) for d in sizes):
         return
     op = p.op
     assert isinstance(op, OpDef)
@@ -202,6 +211,8 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
         types = enumerate((*operands, *results))
         fixed = [d for k, t in types for d in (t.shape[1:2] if k in _IMAGES[op.name] else t.shape)]
         known = all(isinstance(d, int) for d in fixed)
+    if op.view is not None and op.name not in _VIEWS:
+        known = False
     if not known and not scatter:
         raise Different(f"{op.name} is compiled for known sizes only")
     if op.name in ("full", "constant") or op.name in _BY_RECORD:
