@@ -56,7 +56,10 @@ def _view_layout(op: Operation, table: dict[Value, Layout | None]) -> Layout | N
     assert isinstance(op.op, OpDef) and op.op.view is not None
     (operand,) = op.operands
     source = place(operand, table)
-    if not any(isinstance(d, Sym) for d in (*operand.type.shape, *op.result.type.shape, *source.strides)):
+    numbers = (*operand.type.shape, *op.result.type.shape, *source.strides)
+    if "starts" in op.attrs:
+        numbers += shape_attr(op.attrs, "starts")
+    if not any(isinstance(d, Sym) for d in numbers):
         strides = tuple(s for s in source.strides if isinstance(s, int))
         placed = op.op.view(operand.type.static_shape(), strides, source.offset, op.attrs)
         return None if placed is None else Layout(source.root, placed[2], placed[1])

@@ -1,14 +1,14 @@
 """Which sizes of a compiled function's arguments change, and between what: `Dim`, and marks on tensors.
 
-Nothing here decides what is right: a capture finds out by itself. For dimensions that are said to change no code is made
-for one size that comes once, and a size out of its range is an error.
+Nothing here decides what is right: a capture finds out by itself. For dimensions that are said to change no code is
+made for one size that comes once, and a size out of its range is an error.
 """
 
 from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -79,13 +79,17 @@ def mark_dynamic(t: TensorBase, index: int | Sequence[int], *, min: int | None =
         _marks[key][1][d % rank] = Dim(f"dimension {d % rank}", min=min or 0, max=max)
 
 
-def marks_of(tensors: Sequence[TensorBase]) -> Iterator[tuple[int, int, Dim]]:
-    """The marks on tensors: (position, dimension, range)."""
+def is_marked(tensors: Sequence[TensorBase]) -> bool:
+    """Whether some of these have marks."""
+    return bool(_marks) and any(id(t) in _marks for t in tensors)
+
+
+def check_marks(tensors: Sequence[TensorBase]) -> None:
+    """ShapeError when a marked size is out of its range."""
     if _marks:
         for k, t in enumerate(tensors):
-            found = _marks.get(id(t))
-            if found is not None:
-                yield from ((k, d, dim) for d, dim in found[1].items())
+            for d, dim in _marks[id(t)][1].items() if id(t) in _marks else ():
+                dim.check(t.ttype.static_shape()[d], f"dimension {d} of tensor {k}")
 
 
 class Ranges:

@@ -20,6 +20,7 @@ from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
 from kiln.ir.passes.cut import given as given_values
 from kiln.ir.passes.generalise import (
     Different,
+    Fill,
     Names,
     Numbers,
     OtherGraph,
@@ -83,8 +84,10 @@ class Form:
         self._problems = first, second
         self._names = Names()
         self.graph = self._common(first.graph, second.graph)
-        pairs = zip(first.strides, second.strides, self.graph.inputs, strict=True)
-        self.strides = [common_strides(a, b, v.type, self._names) for a, b, v in pairs]
+        self.strides = [
+            common_strides(a, b, (u.type.shape, v.type.shape), self._names)
+            for a, b, u, v in zip(first.strides, second.strides, first.graph.inputs, second.graph.inputs, strict=True)
+        ]
         if any(self.strides[k] is not None for k in first.written):
             raise Different("an input that is written is not contiguous")
         self.instances = 1  # captures that took it, with the first one
@@ -125,21 +128,22 @@ class Form:
         general, own = self._joint(given), problem.joint(*given)
         return _match(general.graph, own.graph, numbers) if general.found == own.found else None
 
-    def program(self, carried: Sequence[int]) -> tuple[Graph, list[Strides]]:
-        """The graph of a warm call, which is given the values at positions `carried`, and the strides of its inputs."""
-        if self.plan is not None:
-            return self.plan.forward, self.strides
-        if not carried:
-            return self.graph, self.strides
-        values = list(self.graph.values())
-        return given_values(self.graph, [values[k] for k in carried]), [*self.strides, *[None] * len(carried)]
+    def program(self, carried: Sequence[int]) -> tuple[Graph, list[Strides], list[Fill]]:
+        """The graph of a warm call, which is given the values at positions `carried`; the strides of its inputs; what
+        the last of these hold."""
+        graph = self.graph if self.plan is None else self.plan.forward
+        if carried:
+            values = list(graph.values())
+            graph = given_values(graph, [values[k] for k in carried])
+        return _lifted(graph, [*self.strides, *[None] * len(carried)])
 
     def forward(self, carried: Sequence[int], name: str) -> Code:
         """The code of a warm call."""
         key = (tuple(carried), host_target())
         found = self._forward.get(key)
         if found is None:
-            found = self._forward[key] = _code(*self.program(carried), name)
+            graph, strides, fills = self.program(carried)
+            found = self._forward[key] = Code(graph, strides, name, fills)
         return found
 
     def backward(self, given: Given, name: str) -> tuple[Differentiated, Code]:
@@ -149,8 +153,8 @@ class Form:
         if found is None:
             assert self.plan is not None
             plan = another(self._joint(given), self.plan)
-            code = _code(plan.backward, [None] * len(plan.backward.inputs), name)
-            found = self._backward[key] = plan, code
+            graph, strides, fills = _lifted(plan.backward, [None] * len(plan.backward.inputs))
+            found = self._backward[key] = plan, Code(graph, strides, name, fills)
         return found
 
 
@@ -163,9 +167,9 @@ def _match(general: Graph, graph: Graph, numbers: Numbers) -> Numbers | None:
     return None if whole is None else match(general, whole, numbers)
 
 
-def _code(graph: Graph, strides: Sequence[Strides], name: str) -> Code:
+def _lifted(graph: Graph, strides: Sequence[Strides]) -> tuple[Graph, list[Strides], list[Fill]]:
     whole, fills = lifted(graph)
-    return Code(whole, [*strides, *[None] * len(fills)], name, fills)
+    return whole, [*strides, *[None] * len(fills)], fills
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, over
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
 from kiln.compiled import Code
-from kiln.dims import Dynamic, Ranges, marks_of
+from kiln.dims import Dynamic, Ranges, check_marks, is_marked
 from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
 from kiln.entry import Call, Entry, Manner, watched
@@ -56,9 +56,9 @@ if TYPE_CHECKING:
     from kiln.doors import trace_module as trace_module
     from kiln.doors import unused as unused
 
-MAX_REGIONS = 64
+MAX_REGIONS = 256
 """Captures that one compiled function keeps; the one unused for longest makes room."""
-MAX_CAPTURES = 256
+MAX_CAPTURES = 1024
 """Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
 MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
@@ -101,7 +101,6 @@ class CompiledFunction(Readable):
         self._dynamic = dynamic
         self._family = None if dynamic is False or self._door == "trace" else Family()
         self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
-        self._sharing = 0  # captures that took code of others
         self._latest: tuple[tuple[Any, ...], Entry, Region] | None = None
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
@@ -124,10 +123,11 @@ class CompiledFunction(Readable):
             if self._ranges is not None:
                 self._ranges.check(args, kwargs)
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
-            for k, d, dim in marks_of(call.tensors):
-                dim.check(call.tensors[k].ttype.shape[d], f"dimension {d} of tensor {k}")
+            check_marks(call.tensors)
             _, found = self._find(call)
             if isinstance(found, Found):
+                if found.region.idle and found.region.rests():
+                    return self._uncompiled(args, kwargs)
                 returned = found.region.run(found.inputs, call.tensors, found.carried)
                 if found.decided:
                     self._tally.decided += 1
@@ -244,11 +244,10 @@ class CompiledFunction(Readable):
         captured: first call
         captured: a question about tensor data had another answer
         """
-        kept_apart = () if self._family is None else self._family.refusals
         return dataclasses.replace(
             self._tally,
             captures=tuple(self.log),
-            refusals=(*self._told, *kept_apart),
+            refusals=(*self._told, *(self._family.refusals if self._family else ())),
             generated=len({id(r.forward.code) for r in self.regions() if r.forward is not None}),
         )
 
@@ -274,7 +273,7 @@ class CompiledFunction(Readable):
         self._admit(call, why)
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
-        if self._tally.captured - self._sharing >= MAX_CAPTURES:
+        if self._tally.captured >= MAX_CAPTURES:
             often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
             return self._eagerly(often, call.args, call.kwargs)
         if self.log and self._on_recompile != "ignore":
@@ -306,9 +305,6 @@ class CompiledFunction(Readable):
     def _enter(self, call: Call, entry: Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
         key, end, error = call.key, recording.end, recording.error
-        if isinstance(end, Region) and not self._strict and end.shared is None and end.is_empty():
-            end = Eager(recording.capture, call.tensors)
-            self.log.append(f"{why}; nothing is computed of empty tensors, so that stays eager")
         if end is not None:
             try:
                 entry.tree.grow(recording.capture.queries, end)
@@ -319,9 +315,9 @@ class CompiledFunction(Readable):
                 self._failures[key] = MAX_ATTEMPTS
             else:
                 if isinstance(end, Region):
-                    if end.shared is not None or not self._waits(call):
+                    end.idle = end.is_empty() and end.shared is None and not self._strict
+                    if end.shared is not None or not (end.idle or self._dynamic or is_marked(call.tensors)):
                         end.compile()
-                    self._sharing += end.shares
                     self.log.append(f"{why}; code is shared" if end.shares else why)
                     self._latest = key, entry, end
                 self._keep(key, entry)
@@ -331,10 +327,6 @@ class CompiledFunction(Readable):
                 return  # state that is made once is there now
         if error is not None:
             self._warn(error)
-
-    def _waits(self, call: Call) -> bool:
-        """Whether code for these sizes alone is not made before they come again."""
-        return bool(self._dynamic) or next(marks_of(call.tensors), None) is not None
 
     def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]

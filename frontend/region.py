@@ -168,6 +168,8 @@ class Region:
         self.problem = Problem(
             self.graph, self.strides, self.seeds, self.wanted, self.taped, self.written, self.at_hand
         )
+        self.idle = False
+        """Whether it has no code, as there is nothing to compute: calls run eagerly until others make code for it."""
         self._family = family
         self.shared = None if family is None else family.find(self.problem, self._partition)
         """The form whose code it runs, if that is not its own."""
@@ -344,7 +346,7 @@ class Region:
     def program(self) -> tuple[Graph, Sequence[Strides]]:
         """The graph of a warm call, and the strides of its inputs."""
         if self.shared is not None:
-            return self.shared.form.program(self._carried())
+            return self.shared.form.program(self._carried())[:2]
         if self.plan is not None:
             return self.plan.forward, self.strides
         if not self.carried:
@@ -434,6 +436,12 @@ class Region:
                 found = plan, Compiled(Code(plan.backward, [None] * len(plan.backward.inputs), name))
             self.backwards[key] = found
         return found
+
+    def rests(self) -> bool:
+        """Whether an idle region still has no code."""
+        self._join()
+        self.idle = self.shared is None
+        return self.idle
 
     def is_empty(self) -> bool:
         """Whether an input has no elements."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -177,8 +178,9 @@ class Graph:
             for v in op.operands:
                 if v not in known:
                     raise VerifyError(f"graph {self.name}: {op.op.name} uses {v!r} before its definition")
-            places = (*op.attrs.values(), *[d for v in (*op.operands, *op.results) for d in v.type.shape])
-            symbolic = any(isinstance(x, Sym) for x in places)
+            parts = (x for a in op.attrs.values() for x in (a if isinstance(a, tuple) else (a,)))
+            sizes = (d for v in (*op.operands, *op.results) for d in v.type.shape)
+            symbolic = any(isinstance(x, Sym) for x in chain(parts, sizes))
             # How numbers that are not known yet follow from each other is known to those who made the graph.
             inferred = None if symbolic else op.op.infer_types([v.type for v in op.operands], op.attrs)
             if inferred is not None and inferred != tuple(r.type for r in op.results):

@@ -16,7 +16,7 @@ from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Operation, Valu
 from kiln.ir.ops.base import OPS, Dense, OpDef, OpTypeError, Reduction, Scatter, ints_attr, shape_attr
 from kiln.ir.ops.scan import SCANS
 from kiln.ir.passes.cse import structural_key
-from kiln.ir.types import Dim, Sym, TensorType, product, size_of
+from kiln.ir.types import Dim, Sym, TensorType, product, row_major, size_of
 
 Numbers: TypeAlias = "dict[str, AttrValue]"
 """What names stand for in one instance: sizes, values of fills, and data of constants."""
@@ -24,12 +24,14 @@ Fill: TypeAlias = "tuple[str, TensorType]"
 """A name that stands for a value or for data, and the type of a tensor that holds it."""
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
-SIZES: Final = ("shape", "starts", "stops")
-"""Attributes that hold sizes."""
+_SIZES: Final = {"slice": ("starts", "stops"), "slice_scatter": ("starts", "stops")}
+"""Attributes that hold sizes; of other ops their `shape` does."""
 _LITERALS: Final = frozenset({("full", "value"), ("constant", "data")})
 """Attributes that hold values of tensors: where they are names, they become inputs."""
 _TEMPLATES: Final = frozenset({"matmul", "argsort", "searchsorted", *SCANS})
 """Templates that take sizes at run time, in any relation."""
+_VIEWS: Final = frozenset({"reshape", "permute", "broadcast", "slice", "detach"})
+"""Views whose strides can be symbolic."""
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 _IMAGES: Final = {"conv2d": (0, 2), "conv2d_input": (0, 2), "conv2d_weight": (0, 1)}
 """Which operands and results of convolutions are images: their sizes may change, but for the number of channels."""
@@ -175,7 +177,12 @@ def _common_attrs(p: Operation, q: Operation, names: Names) -> Attrs:
         b = q.attrs.get(key)
         if (p.op.name, key) in _LITERALS and type(a) is type(b):
             found[key] = names.value(a, b)
-        elif key in SIZES and isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        elif (
+            key in _SIZES.get(p.op.name, ("shape",))
+            and isinstance(a, tuple)
+            and isinstance(b, tuple)
+            and len(a) == len(b)
+        ):
             found[key] = tuple(names.size(cast("Dim", m), cast("Dim", n)) for m, n in zip(a, b, strict=True))
         elif structural_key(a) == structural_key(b):
             found[key] = a
@@ -192,7 +199,9 @@ def _told(value: AttrValue) -> str:
 
 def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[TensorType], attrs: Attrs) -> None:
     """Different, unless the operation can be compiled for these types."""
-    if not any(isinstance(d, Sym) for t in (*operands, *results) for d in t.shape):
+    sizes = [d for t in (*operands, *results) for d in t.shape]
+    sizes += [d for key in _SIZES.get(p.op.name, ("shape",)) if key in attrs for d in shape_attr(attrs, key)]
+    if not any(isinstance(d, Sym) for d in sizes):
         return
     op = p.op
     assert isinstance(op, OpDef)
@@ -202,6 +211,8 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
         types = enumerate((*operands, *results))
         fixed = [d for k, t in types for d in (t.shape[1:2] if k in _IMAGES[op.name] else t.shape)]
         known = all(isinstance(d, int) for d in fixed)
+    if op.view is not None and op.name not in _VIEWS:
+        known = False
     if not known and not scatter:
         raise Different(f"{op.name} is compiled for known sizes only")
     if op.name in ("full", "constant") or op.name in _BY_RECORD:
@@ -214,13 +225,18 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
         raise Different(f"the sizes of {op.name} follow from its operands in a way that is not known")
 
 
-def common_strides(a: Strides, b: Strides, t: TensorType, names: Names) -> Strides:
-    """The strides of an input of both graphs; `t`: its common type."""
+def common_strides(a: Strides, b: Strides, shapes: Sequence[Sequence[Dim]], names: Names) -> Strides:
+    """The strides of an input of both graphs, which has these shapes in them. Along one element any stride will do."""
     if a is None and b is None:
         return None
-    if a is None or b is None or len(a) != len(b):
-        raise Different("an input is contiguous in one call, and not in another")
-    return tuple(names.size(m, n) for m, n in zip(a, b, strict=True))
+    found: list[Dim] = []
+    for m, n, p, q in zip(_told_apart(a, shapes[0]), _told_apart(b, shapes[1]), *shapes, strict=True):
+        found.append(n if p == 1 else m if q == 1 else names.size(m, n))
+    return tuple(found)
+
+
+def _told_apart(strides: Strides, shape: Sequence[Dim]) -> tuple[Dim, ...]:
+    return row_major(tuple(shape)) if strides is None else strides
 
 
 # ------------------------------------------------------------------------------------------ instances
@@ -243,8 +259,15 @@ def match(general: Graph, graph: Graph, numbers: Numbers) -> Numbers | None:
     for p, q in zip(general.operations, graph.operations, strict=True):
         if p.op is not q.op or p.operands != tuple([twins[v] for v in q.operands]) or p.attrs.keys() != q.attrs.keys():
             return None
-        if not all(_match_attr(a, q.attrs[key], found) for key, a in p.attrs.items()):
-            return None
+        literal = _literal(p)
+        for key, a in p.attrs.items():
+            if literal is not None and a is literal:
+                known = found.setdefault(literal.name, q.attrs[key])
+                fits = structural_key(known) == structural_key(q.attrs[key])
+            else:
+                fits = _match_attr(a, q.attrs[key], found)
+            if not fits:
+                return None
         for r, s in zip(p.results, q.results, strict=True):
             if not _match_type(r.type, s.type, found):
                 return None
@@ -269,9 +292,7 @@ def match_size(general: Dim, size: Dim, found: Numbers) -> bool:
 
 def _match_attr(general: AttrValue, value: AttrValue, found: Numbers) -> bool:
     if isinstance(general, Sym):
-        if isinstance(value, int) and not isinstance(value, bool) and general.name.startswith("n"):
-            return match_size(general, value, found)
-        return structural_key(found.setdefault(general.name, value)) == structural_key(value)
+        return type(value) is int and match_size(general, value, found)
     if isinstance(general, tuple) and isinstance(value, tuple) and len(general) == len(value):
         return all(_match_attr(a, b, found) for a, b in zip(general, value, strict=True))
     return structural_key(general) == structural_key(value)
@@ -279,9 +300,10 @@ def _match_attr(general: AttrValue, value: AttrValue, found: Numbers) -> bool:
 
 def match_strides(general: Strides, strides: Strides, shape: Sequence[Dim], found: Numbers) -> bool:
     """Whether an input of this shape, with these strides (None: contiguous), lies as code for `general` reads it."""
-    if general is None or strides is None:
-        return general is strides
-    return all(match_size(a, b, found) for a, b in zip(general, strides, strict=True))
+    if general is None:
+        return strides is None
+    places = zip(general, _told_apart(strides, shape), shape, strict=True)
+    return all(match_size(a, b, found) or n == 1 or 0 in shape for a, b, n in places)
 
 
 def instance(general: Graph, numbers: Numbers) -> Graph:

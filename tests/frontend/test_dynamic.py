@@ -336,6 +336,110 @@ def test_programs_come_from_the_cache(tmp_path: Any, monkeypatch: pytest.MonkeyP
         assert compiled.report().generated == 2
 
 
+def test_convolutions() -> None:
+    weight, bias = kiln.randn(8, 3, 3, 3), kiln.randn(8)
+
+    def f(x: Any, w: Any, b: Any) -> Any:
+        return F.max_pool2d(F.relu(F.conv2d(x, w, b, padding=1)), 2).flatten(1)
+
+    assert_gradients_shared(f, lambda n: (kiln.randn(n, 3, 8, 8), weight, bias), (2, 3, 7, 1, 0, 16))
+
+
+def test_images_of_any_size() -> None:
+    weight = kiln.randn(8, 3, 3, 3)
+    assert_shared(
+        lambda x: F.conv2d(x, weight, stride=2).mean((2, 3)), lambda n: (kiln.randn(2, 3, n, n + 3),), (9, 12, 7)
+    )
+
+
+def test_what_takes_known_sizes_only_has_code_of_its_own() -> None:
+    compiled = kiln.compile(lambda x: kiln.linalg.inv(x))
+    for n in (2, 3, 4):
+        x = kiln.eye(n) * 2
+        for _ in range(2):
+            assert same(compiled(x), kiln.linalg.inv(x))
+    assert compiled.report().generated == 3
+    assert any("known sizes only" in why for why in compiled.report().refusals)
+
+
+def test_a_table() -> None:
+    def f(table: Any, i: Any) -> Any:
+        return F.embedding(i, table).sum(1)
+
+    table = kiln.randn(50, 6)
+    compiled = kiln.compile(f)
+    for n in (2, 3, 7, 1, 0, 16):
+        i = kiln.arange(n * 4).reshape(n, 4) % 50
+        found = []
+        for g in (f, compiled, compiled):
+            leaf = table.clone().requires_grad_()
+            g(leaf, i).backward(kiln.ones(n, 6))
+            found.append(leaf.grad)
+        assert same(found[0], found[1])
+        assert same(found[0], found[2])
+    assert compiled.report().generated <= 2
+
+
+def test_random_numbers() -> None:
+    compiled = kiln.compile(lambda x: F.dropout(x * 2, 0.5))
+    for n in (2, 3, 7, 1, 16):
+        x = kiln.randn(n, 4)
+        kiln.manual_seed(n)
+        wanted = [F.dropout(x * 2, 0.5) for _ in range(3)]
+        kiln.manual_seed(n)
+        assert all(map(same, [compiled(x) for _ in range(3)], wanted))
+    assert compiled.report().generated <= 2
+
+
+def test_strided_arguments() -> None:
+    """Of one element, any stride is as good as another."""
+    assert_shared(lambda x: x * 2 + 1, lambda n: (kiln.randn(16, n).T,), (7, 1, 3, 0, 9))
+    assert_shared(lambda x: (x * 2).sum(0), lambda n: (kiln.randn(n, 32)[:, ::2],), (1, 7, 3, 0, 9))
+    assert_shared(lambda x: x.exp(), lambda n: (kiln.randn(16).expand(n, 16),), (4, 7, 3, 9))
+
+
+def test_a_size_that_is_another_one_by_chance() -> None:
+    def f(x: Any, w: Any, b: Any, v: Any) -> Any:
+        return F.softmax(x @ w + b, 1) @ v
+
+    w, b, v = kiln.randn(16, 16), kiln.randn(16), kiln.randn(16, 16)
+    assert_gradients_shared(f, lambda n: (kiln.randn(n, 16), w, b, v), (16, 3, 5, 16, 32))
+    assert_gradients_shared(f, lambda n: (kiln.randn(n, 16), w, b, v), (3, 16, 1, 32))
+
+
+def test_derivatives_of_gradients() -> None:
+    compiled = kiln.compile(lambda x: (x.tanh() * x).sum(0))
+    for n in (2, 3, 7, 1):
+        found = []
+        x = kiln.randn(n, 4)
+        for f in (lambda x: (x.tanh() * x).sum(0), compiled, compiled):
+            leaf = x.clone().requires_grad_()
+            (first,) = kiln.autograd.grad(f(leaf).sum(), leaf, create_graph=True)
+            (second,) = kiln.autograd.grad((first * first).sum(), leaf)
+            found.append((first, second))
+        assert all(same(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+    assert compiled.report().generated <= 2
+
+
+def test_under_vmap() -> None:
+    compiled = kiln.compile(lambda x: (x * 2).sum(0))
+    for n in (2, 3, 7):
+        leaf = kiln.randn(n, 4).requires_grad_()
+        out = compiled(leaf)
+        rows = kiln.vmap(lambda g, out=out, leaf=leaf: kiln.autograd.grad(out, leaf, g, retain_graph=True)[0])(
+            kiln.eye(4)
+        )
+        assert same(rows, kiln.eye(4).unsqueeze(1).expand(4, n, 4) * 2)
+
+
+def test_shared_code_prints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    compiled = kiln.compile(lambda x: x.mean(0))
+    for n in (2, 3):
+        monkeypatch.setenv("KILN_DUMP", "plan" if n == 3 else "0")
+        compiled(kiln.ones(n, 4))
+    assert "arena" in capsys.readouterr().err
+
+
 # ------------------------------------------------------------------------------------------ at random
 
 POINTWISE: tuple[Callable[[Any], Any], ...] = (
