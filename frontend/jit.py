@@ -13,25 +13,22 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, overload
-
-import numpy as np
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
-from kiln.composite import plain_classes
 from kiln.dispatch import CheckFailed
+from kiln.entries import Entry, find, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
-from kiln.pytree import flatten
-from kiln.reach import Reached, reach
+from kiln.reach import reach
 from kiln.reasons import difference
 from kiln.recording import Call, Recording, StateChanged
 from kiln.region import Region
-from kiln.signature import signature
+from kiln.signature import brief, signature
 from kiln.tally import Tally
-from kiln.tree import Eager, Found, Tree
+from kiln.tree import Eager
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
@@ -42,27 +39,6 @@ MAX_ATTEMPTS = 4
 
 
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
-
-
-class _Entry:
-    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
-    reaches by itself."""
-
-    __slots__ = ("known", "objects", "reached", "tree")
-
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
-        self.reached = reached
-        self.tree = Tree()
-        self.objects = objects  # kept alive: the signature knows them by id
-        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
-
-    def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether calls with these tensor arguments go one of these ways."""
-        reached = self.reached.guards.tensors
-        for t, known in zip(tensors, self.known, strict=True):
-            if known != (id(t) if id(t) in reached else 0):
-                return False
-        return self.reached.guards.hold()
 
 
 class CompiledFunction:
@@ -86,7 +62,8 @@ class CompiledFunction:
         self._strict = fullgraph or fixed
         self._fixed = fixed
         self._on_recompile = on_recompile
-        self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
+        self._entries: dict[tuple[Any, ...], list[Entry]] = {}
+        self._brief: dict[tuple[Any, ...], list[Entry]] = {}  # the same, by the keys of `signature.brief`
         self._failures: dict[tuple[Any, ...], int] = {}
         self._told: dict[str, None] = {}
         self._tally = Tally()
@@ -107,42 +84,53 @@ class CompiledFunction:
         # Inside another capture or a transform it is part of that; where NaNs are looked for, each op has to be seen.
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
             return self._function(*args, **kwargs)
+        plain = None if kwargs else brief(keep, args)
         try:
+            if plain is not None and (entries := self._brief.get(plain[0])) is not None:
+                _, found = find(entries, plain[1])
+                if found.__class__ is tuple:
+                    return self._warm(found, plain[1])
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
-            _, found = self._find(call)
-            if isinstance(found, Found):
-                returned = found.region.run(found.inputs, call.tensors, found.carried)
-                if found.decided:
-                    self._tally.decided += 1
-                else:
-                    self._tally.compiled += 1
-                return returned
+            entries = self._entries.get(call.key, [])
+            _, found = find(entries, call.tensors)
+            if found.__class__ is tuple:
+                if plain is not None:
+                    self._remember(plain[0], entries)
+                return self._warm(found, call.tensors)
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
             return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
             return self._eagerly(error, args, kwargs)
         if found is None:
             with self._lock:
-                entry, found = self._find(call)  # another thread may have captured it meanwhile
+                # Another thread may have captured it meanwhile.
+                entry, found = find(self._entries.get(call.key, []), call.tensors)
                 if found is None:
                     return self._capture(call, entry)
-        return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
+        return self._run(keep, args, kwargs) if isinstance(found, tuple) else self._uncompiled(args, kwargs)
+
+    def _warm(self, found: Any, tensors: list[Any]) -> Any:
+        """A call of a compiled region."""
+        region, inputs, carried, decided = found
+        returned = region.run(inputs, tensors, carried)
+        if decided:
+            self._tally.decided += 1
+        else:
+            self._tally.compiled += 1
+        return returned
+
+    def _remember(self, key: tuple[Any, ...], entries: list[Entry]) -> None:
+        """Where calls of this brief key are found, until something is captured."""
+        with self._lock:
+            if entries in self._entries.values():
+                if len(self._brief) >= MAX_CAPTURES:
+                    self._brief.clear()
+                self._brief[key] = entries
 
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An eager call."""
         self._tally.eager += 1
         return self._function(*args, **kwargs)
-
-    def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
-        """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
-        begun = None
-        for entry in self._entries.get(call.key, ()):
-            if entry.fits(call.tensors):
-                found = entry.tree.find(call.tensors)
-                if found is not None:
-                    return entry, found
-                begun = entry if entry.tree.decisions else begun
-        return begun, None
 
     def _eagerly(self, error: CaptureError | GradError, args: Any, kwargs: Any) -> Any:
         """A call that can't be compiled."""
@@ -224,7 +212,7 @@ class CompiledFunction:
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _capture(self, call: Call, entry: _Entry | None) -> Any:
+    def _capture(self, call: Call, entry: Entry | None) -> Any:
         """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
         ways begin like this call's, if any."""
         why = self._reason(call.key, entry)
@@ -242,7 +230,7 @@ class CompiledFunction:
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
+                entry = Entry(reach(self._function, watched(call)), call.tensors, call.objects)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
@@ -254,7 +242,7 @@ class CompiledFunction:
             self._enter(call.key, entry, recording, why)
         return returned
 
-    def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
+    def _enter(self, key: tuple[Any, ...], entry: Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
         end, error = recording.end, recording.error
         if end is not None:
@@ -277,13 +265,14 @@ class CompiledFunction:
         if error is not None:
             self._warn(error)
 
-    def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
+        self._brief.clear()
         while len(self._entries) > MAX_REGIONS:
             del self._entries[next(iter(self._entries))]
 
-    def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
+    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""
         if begun is not None:
             return "a question about tensor data had another answer"
@@ -293,16 +282,6 @@ class CompiledFunction:
             broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
         return difference(self._function, next(reversed(self._entries)), key)
-
-
-def _watched(call: Call) -> tuple[Any, ...]:
-    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
-    containers and of tensors."""
-    containers: list[Any] = []
-    flatten((call.args, call.kwargs), containers, call.keep)
-    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
-    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
-    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 
 class CompiledModule(CompiledFunction):

@@ -32,7 +32,7 @@ from kiln.ir.passes.cut import given
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
-from kiln.pytree import Tree, flatten, unflatten
+from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.executable import Executable
 from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
@@ -112,7 +112,7 @@ _SMALL: Final = 4096
 class Compiled:
     """A program with what is needed to run it on tensors."""
 
-    __slots__ = ("executable", "layouts", "program", "seconds")
+    __slots__ = ("_aliases", "_allocators", "executable", "layouts", "program", "seconds", "target")
 
     def __init__(self, graph: Graph, strides: Sequence[tuple[int, ...] | None], name: str) -> None:
         started = time.perf_counter()
@@ -123,18 +123,20 @@ class Compiled:
             None if i in aliased else layout_of(t.dtype, t.static_shape())
             for i, t in enumerate(self.program.output_types)
         ]
+        self._allocators = [None if layout is None else Buffer.allocator(layout.nbytes) for layout in self.layouts]
+        self._aliases = self.program.aliases
+        self.target = self.program.target
         self.seconds = time.perf_counter() - started
 
     def run(
         self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
     ) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
-        allocate = Buffer.allocate
-        buffers = [None if layout is None else allocate(layout.nbytes) for layout in self.layouts]
+        buffers = [None if allocate is None else allocate() for allocate in self._allocators]
         values = [t._ptr for t in inputs]
         count = len(values)
         values += [0 if b is None else b.ptr for b in buffers]
-        for o, i in self.program.aliases:
+        for o, i in self._aliases:
             values[count + o] = values[i]
         execute(self.executable, values)
         return buffers
@@ -362,7 +364,7 @@ class Region:
 
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
-        if self.forward is None or self.forward.program.target is not host_target():
+        if self.forward is None or self.forward.target is not host_target():
             self.forward = Compiled(*self.program(), self.name)
             dump(self)
         return self.forward
@@ -387,6 +389,8 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
+        if self.tree is LEAF and self.leaves[0][0] == 0:
+            return made[0]
         return unflatten(self.tree, iter([x if k < 0 else made[k] for k, x in self.leaves]))
 
     def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:

@@ -1,0 +1,61 @@
+"""What a compiled function keeps for calls of one signature: guards, and the ways that such calls can go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kiln.composite import plain_classes
+from kiln.pytree import flatten
+from kiln.reach import Reached
+from kiln.recording import Call
+from kiln.tree import Eager, Found, Tree
+
+
+class Entry:
+    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
+    reaches by itself."""
+
+    __slots__ = ("_hold", "_strangers", "known", "objects", "reached", "tree")
+
+    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
+        self.reached = reached
+        self.tree = Tree()
+        self.objects = objects  # kept alive: the signature knows them by id
+        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
+        self._strangers = not any(self.known)
+        self._hold = reached.guards.hold
+
+    def fits(self, tensors: Sequence[Any]) -> bool:
+        """Whether calls with these tensor arguments go one of these ways."""
+        reached = self.reached.guards.tensors
+        if self._strangers:
+            for t in tensors:
+                if id(t) in reached:
+                    return False
+            return self._hold()
+        return self.known == [id(t) if id(t) in reached else 0 for t in tensors] and self._hold()
+
+
+def find(entries: Sequence[Entry], tensors: Sequence[Any]) -> tuple[Entry | None, Found | Eager | None]:
+    """Where a call ends, if one of these knows; else, perhaps, an entry whose ways begin like its."""
+    begun = None
+    for entry in entries:
+        if entry.fits(tensors):
+            found = entry.tree.find(tensors)
+            if found is not None:
+                return entry, found
+            begun = entry if entry.tree.decisions else begun
+    return begun, None
+
+
+def watched(call: Call) -> tuple[Any, ...]:
+    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
+    containers and of tensors."""
+    containers: list[Any] = []
+    flatten((call.args, call.kwargs), containers, call.keep)
+    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
+    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
+    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
