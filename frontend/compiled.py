@@ -33,7 +33,9 @@ class Code:
 class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
-    __slots__ = ("_fills", "_numbers", "_sizes", "code", "executable", "layouts", "program")
+    __slots__ = (
+        "_aliases", "_allocators", "_fills", "_numbers", "_sizes", "code", "executable", "layouts", "program", "target"
+    )  # fmt: skip
 
     def __init__(self, code: Code, numbers: Mapping[str, Any] | None = None) -> None:
         self._numbers = numbers = {} if numbers is None else dict(numbers)
@@ -43,6 +45,9 @@ class Compiled:
         aliased = {o for o, _ in self.program.aliases}
         types = [t.at(numbers) for t in self.program.output_types]
         self.layouts = [None if k in aliased else layout_of(t.dtype, t.static_shape()) for k, t in enumerate(types)]
+        self._allocators = [None if layout is None else Buffer.allocator(layout.nbytes) for layout in self.layouts]
+        self._aliases = self.program.aliases
+        self.target = self.program.target
         self._sizes = [numbers[name] for name in code.sizes]
         self._fills = [_holding(numbers[name], t.at(numbers)) for name, t in code.fills]
 
@@ -54,14 +59,13 @@ class Compiled:
         self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
     ) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
-        allocate = Buffer.allocate
-        buffers = [None if layout is None else allocate(layout.nbytes) for layout in self.layouts]
+        buffers = [None if allocate is None else allocate() for allocate in self._allocators]
         values = [t._ptr for t in inputs]
         if self._fills:
             values += [t._ptr for t in self._fills]
         count = len(values)
         values += [0 if b is None else b.ptr for b in buffers]
-        for o, i in self.program.aliases:
+        for o, i in self._aliases:
             values[count + o] = values[i]
         values += self._sizes
         execute(self.executable, values)

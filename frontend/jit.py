@@ -23,7 +23,7 @@ from kiln.compiled import Code
 from kiln.dims import Dynamic, Ranges, check_marks, is_marked
 from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
-from kiln.entry import Call, Entry, Manner, watched
+from kiln.entry import Call, Entry, Manner, find, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
 from kiln.location import frames_of_kiln
 from kiln.reach import reach
@@ -31,9 +31,9 @@ from kiln.readable import Readable
 from kiln.reasons import difference
 from kiln.recording import Recording, StateChanged
 from kiln.region import Region
-from kiln.signature import signature
+from kiln.signature import brief, signature
 from kiln.tally import Tally
-from kiln.tree import Eager, Found
+from kiln.tree import Eager
 
 if TYPE_CHECKING:
     from kiln.doors import Attribute as Attribute
@@ -93,6 +93,7 @@ class CompiledFunction(Readable):
         self._on_recompile = on_recompile
         self._check_nan = check_nan
         self._entries: dict[tuple[Any, ...], list[Entry]] = {}
+        self._brief: dict[tuple[Any, ...], list[Entry]] = {}  # the same, by the keys of `signature.brief`
         self._failures: dict[tuple[Any, ...], int] = {}
         self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
         """Places in the code that are left to decisions, for calls of one signature."""
@@ -119,33 +120,56 @@ class CompiledFunction(Readable):
         # Inside another capture or a transform it is part of that; where NaNs are looked for, each op has to be seen.
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
             return self._inside(args, kwargs)
+        plain = None if kwargs else brief(keep, args)
         try:
             if self._ranges is not None:
                 self._ranges.check(args, kwargs)
+            if plain is not None and (entries := self._brief.get(plain[0])) is not None:
+                check_marks(plain[1])
+                _, found = find(entries, plain[1])
+                if found.__class__ is tuple and not found[0].idle:
+                    return self._warm(found, plain[1])
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             check_marks(call.tensors)
-            _, found = self._find(call)
-            if isinstance(found, Found):
-                if found.region.idle and found.region.rests():
+            entries = self._entries.get(call.key, [])
+            _, found = find(entries, call.tensors)
+            if found.__class__ is tuple:
+                if found[0].idle and found[0].rests():
                     return self._uncompiled(args, kwargs)
-                returned = found.region.run(found.inputs, call.tensors, found.carried)
-                if found.decided:
-                    self._tally.decided += 1
-                elif found.region.staged:
-                    self._tally.staged += 1
-                else:
-                    self._tally.compiled += 1
-                return returned
+                if plain is not None:
+                    self._remember(plain[0], entries)
+                return self._warm(found, call.tensors)
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
             return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
             return self._eagerly(error, args, kwargs)
         if found is None:
             with self._lock:
-                entry, found = self._find(call)  # another thread may have captured it meanwhile
+                # Another thread may have captured it meanwhile.
+                entry, found = find(self._entries.get(call.key, []), call.tensors)
                 if found is None:
                     return self._capture(call, entry)
-        return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
+        return self._run(keep, args, kwargs) if isinstance(found, tuple) else self._uncompiled(args, kwargs)
+
+    def _warm(self, found: Any, tensors: list[Any]) -> Any:
+        """A call of a compiled region."""
+        region, inputs, carried, decided = found
+        returned = region.run(inputs, tensors, carried)
+        if decided:
+            self._tally.decided += 1
+        elif region.staged:
+            self._tally.staged += 1
+        else:
+            self._tally.compiled += 1
+        return returned
+
+    def _remember(self, key: tuple[Any, ...], entries: list[Entry]) -> None:
+        """Where calls of this brief key are found, until something is captured."""
+        with self._lock:
+            if entries in self._entries.values():
+                if len(self._brief) >= MAX_CAPTURES:
+                    self._brief.clear()
+                self._brief[key] = entries
 
     def _inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call as part of something else."""
@@ -155,17 +179,6 @@ class CompiledFunction(Readable):
         """An eager call."""
         self._tally.eager += 1
         return self._function(*args, **kwargs)
-
-    def _find(self, call: Call) -> tuple[Entry | None, Found | Eager | None]:
-        """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
-        begun = None
-        for entry in self._entries.get(call.key, ()):
-            if entry.fits(call.tensors):
-                found = entry.tree.find(call.tensors)
-                if found is not None:
-                    return entry, found
-                begun = entry if entry.tree.decisions else begun
-        return begun, None
 
     def _eagerly(self, error: CaptureError | GradError, args: Any, kwargs: Any) -> Any:
         """A call that can't be compiled."""
@@ -331,6 +344,7 @@ class CompiledFunction(Readable):
     def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
+        self._brief.clear()
         while len(self._entries) > MAX_REGIONS:
             oldest = next(iter(self._entries))
             del self._entries[oldest]

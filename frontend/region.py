@@ -33,7 +33,7 @@ from kiln.ir.passes.cut import given
 from kiln.ir.passes.generalise import Strides
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
-from kiln.pytree import Tree, flatten, unflatten
+from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_separate
 
@@ -355,7 +355,7 @@ class Region:
 
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
-        if self.forward is None or self.forward.program.target is not host_target():
+        if self.forward is None or self.forward.target is not host_target():
             self._join()
             if self.shared is None:
                 self.forward = Compiled(Code(*self.program(), self.name))
@@ -400,6 +400,8 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
+        if self.tree is LEAF and self.leaves[0] == (0, None):
+            return made[0]
         leaves = [x if k < 0 else made[k] if x is None else x(made[k]._array().item()) for k, x in self.leaves]
         return unflatten(self.tree, iter(leaves))
 

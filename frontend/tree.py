@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kiln import dispatch
 from kiln.base import TensorBase
@@ -53,13 +53,8 @@ Position: TypeAlias = "list[Decision | Region | Eager]"
 there): the first that fits the call is taken."""
 
 
-class Found(NamedTuple):
-    """Where a call ends: its region, with what that reads."""
-
-    region: Region
-    inputs: list[Any]
-    carried: list[Any]
-    decided: bool
+Found: TypeAlias = "tuple[Region, list[Any], list[Any], bool]"
+"""Where a call ends: its region, the inputs and what is carried to it, and whether decisions led there."""
 
 
 class Decision:
@@ -126,7 +121,11 @@ class Tree:
 
     def find(self, arguments: Sequence[Any]) -> Found | Eager | None:
         """Where a call with these tensor arguments ends; None when it goes a way that is not known."""
-        return self._find(self.root, arguments, {}, False)
+        root = self.root
+        if len(root) == 1 and root[0].__class__ is Region:
+            inputs = root[0].inputs.gather(arguments)
+            return None if inputs is None else (root[0], inputs, [], False)
+        return self._find(root, arguments, {}, False)
 
     def _find(
         self, position: Position, arguments: Sequence[Any], known: dict[Place, Any], decided: bool
@@ -138,7 +137,7 @@ class Tree:
             if isinstance(each, Region):
                 inputs = each.inputs.gather(arguments)
                 if inputs is not None:
-                    return Found(each, inputs, [known[place] for place in each.places], decided)
+                    return each, inputs, [known[place] for place in each.places], decided
             elif isinstance(each, Eager):
                 return each
             else:

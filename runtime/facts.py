@@ -141,7 +141,7 @@ def dict_of(proxy: MappingProxyType[str, Any]) -> dict[str, Any] | None:
 def word_of(cls: type, slot: str) -> int:
     """Where instances of `cls` (and of classes derived from it) keep the slot `slot`, in bytes from their address: the
     one word that follows what is put there. `cls` must have slots alone; LookupError when it is not to be found."""
-    probe = object.__new__(cls)
+    probe: Any = object.__new__(cls)
     found = set(range(0, cls.__basicsize__, 8))
     for x in (object(), object()):
         object.__setattr__(probe, slot, x)
