@@ -14,7 +14,7 @@ holds for that answer, and a compiled call asks again (`tree.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal, NoReturn
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.errors import CaptureError
+from kiln.errors import CaptureError, KilnError
 from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
@@ -96,6 +96,8 @@ class Capture:
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.differentiated = False  # whether a gradient was taken
+        self.failed: KilnError | Literal[False] = False
+        """The first error that tensor data led to: a call that goes on after it went a way that depends on data."""
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -120,7 +122,11 @@ class Capture:
 
     def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
-        return dispatch.run(op, operands, attrs)
+        try:
+            return dispatch.run(op, operands, attrs)
+        except KilnError as error:
+            self.failed = self.failed or (error.of_data and error)
+            raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
         """An op was executed."""

@@ -44,6 +44,9 @@ class KilnError(Exception):
     given) and `fix` are kept as attributes and written below it.
     """
 
+    of_data = False
+    """Whether tensor data, and not how the call was made, led to it."""
+
     def __init__(
         self,
         message: str,
@@ -165,4 +168,6 @@ def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = No
     for name, size in (sizes or {}).items():
         message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
-    return _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
+    error = _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
+    error.of_data = True
+    return error

@@ -70,6 +70,13 @@ class Recording:
 
     def run(self) -> Any:
         """The function's result."""
+        try:
+            return self._recorded()
+        finally:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle()
+
+    def _recorded(self) -> Any:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
@@ -116,6 +123,12 @@ class Recording:
     def _check(self, before: Sequence[Any]) -> None:
         """CaptureError when the call changed Python state."""
         call, guards = self._call, self._reached.guards
+        if self.capture.failed:
+            raise CaptureError(
+                f"{self.capture.failed.op} failed because of tensor data, and the error was caught; a compiled call "
+                "would not fail likewise",
+                fix="ask for what would fail beforehand, and don't try it",
+            )
         for path, read in self.capture.reads:
             guards.referent(path, read)
         if not self.capture.differentiated and not self.capture.queries:
