@@ -48,13 +48,11 @@ class _Entry:
     """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("avoid", "known", "objects", "reached", "tree")
+    __slots__ = ("known", "objects", "reached", "tree")
 
     def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
         self.reached = reached
         self.tree = Tree()
-        self.avoid: set[Hashable] = set()
-        """Places in the code that are not staged."""
         self.objects = objects  # kept alive: the signature knows them by id
         self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
 
@@ -90,6 +88,8 @@ class CompiledFunction:
         self._on_recompile = on_recompile
         self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
+        self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
+        """Places in the code that are left to decisions, for calls of one signature."""
         self._told: dict[str, None] = {}
         self._tally = Tally()
         name = getattr(function, "__name__", type(function).__name__)
@@ -251,7 +251,8 @@ class CompiledFunction:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed, entry.avoid)
+        avoid = self._unstaged.setdefault(call.key, set())
+        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed, avoid)
         try:
             returned = recording.run()
         finally:
@@ -285,7 +286,9 @@ class CompiledFunction:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
         while len(self._entries) > MAX_REGIONS:
-            del self._entries[next(iter(self._entries))]
+            oldest = next(iter(self._entries))
+            del self._entries[oldest]
+            self._unstaged.pop(oldest, None)
 
     def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""

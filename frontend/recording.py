@@ -88,6 +88,9 @@ class Recording:
             except Exception:
                 self._look_for_refusal()
                 raise
+            hooks = self.capture.hooks
+            if hooks is not None:
+                returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
                     self._check(before)
@@ -97,7 +100,7 @@ class Recording:
                     self._avoid |= found.sites
                 except (CaptureError, GradError) as error:
                     self._fail(error)
-        return returned if self.capture.hooks is None else self.capture.hooks.plain(returned)
+        return returned if hooks is None else hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
