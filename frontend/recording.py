@@ -70,6 +70,13 @@ class Recording:
 
     def run(self) -> Any:
         """The function's result."""
+        try:
+            return self._recorded()
+        finally:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle()
+
+    def _recorded(self) -> Any:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]

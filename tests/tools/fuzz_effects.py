@@ -24,13 +24,13 @@ import traceback
 from collections import Counter
 
 from fuzz_effects_faults import FAULTS
-from fuzz_effects_run import difference, interpreting, smaller
-from fuzz_effects_write import Program, write
+from fuzz_effects_run import difference, draw, interpreting, smaller
+from fuzz_effects_write import Program
 
 
 def check(seed: int, strict: bool, counts: Counter[str], short: bool = False) -> str:
     """One program; what differs, with the program made smaller, or nothing."""
-    program = write(seed)
+    program = draw(seed)
     counts["programs"] += 1
     found = attempt(program, strict, counts)
     if not found:
@@ -76,7 +76,7 @@ def found_after(name: str, seeds: range) -> int:
     """How many programs it takes until one differs because of a planted fault; 0 when none of these does."""
     fault = FAULTS[name]
     with interpreting(), fault.plant():
-        return next((k for k, seed in enumerate(seeds, 1) if attempt(write(seed, fault.families), False)), 0)
+        return next((k for k, seed in enumerate(seeds, 1) if attempt(draw(seed, fault.families), False)), 0)
 
 
 def _part(task: tuple[range, bool, bool, bool]) -> tuple[int, Counter[str]]:

@@ -11,12 +11,13 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 from unittest import mock
 
 import numpy as np
 from fuzz_effects_world import Refused, World
-from fuzz_effects_write import Line, Program
+from fuzz_effects_write import Program, at, cut, paths, write
 
 import kiln
 from kiln import dispatch
@@ -70,6 +71,21 @@ def interpreting() -> Iterator[None]:
         yield
 
 
+def draw(seed: int, families: Sequence[str] = ()) -> Program:
+    """The program of a seed, without lines that mostly raise where they were not meant to."""
+    program = write(seed, families)
+    for _ in range(6):
+        world = World(program, lambda f: f)
+        for step in program.steps:
+            world.step(step)
+        line, often = max(world.raised.items(), key=itemgetter(1), default=(0, 0))
+        path = program.line(line)
+        if often < 3 or path is None or at(program.body, path).text.startswith(("raise", "assert")):
+            break
+        program = _changed(program, lambda p, path=path: cut(p.body, path))
+    return program
+
+
 def difference(program: Program, strict: bool = False, counts: Counter[str] | None = None) -> str:
     """Where the compiled program leaves the world otherwise than the eager one; nothing where it never does."""
     made: list[Any] = []
@@ -94,7 +110,7 @@ def difference(program: Program, strict: bool = False, counts: Counter[str] | No
     if counts is not None:
         for f in made:
             report = f.report()
-            for kind in ("compiled", "decided", "captured", "eager"):
+            for kind in ("compiled", "staged", "decided", "captured", "eager"):
                 counts[kind] += getattr(report, kind)
     return ""
 
@@ -140,10 +156,10 @@ def _attempts(program: Program) -> Iterator[Program]:
     """Programs with something left out."""
     for k in reversed(range(len(program.steps))):
         yield _changed(program, lambda p, k=k: p.steps.pop(k))
-    for path in list(_paths(program.body)):
-        yield _changed(program, lambda p, path=path: _cut(p.body, path, False))
-        if _at(program.body, path).body:
-            yield _changed(program, lambda p, path=path: _cut(p.body, path, True))
+    for path in list(paths(program.body)):
+        yield _changed(program, lambda p, path=path: cut(p.body, path))
+        if at(program.body, path).body:
+            yield _changed(program, lambda p, path=path: cut(p.body, path, keep=True))
     for k, step in enumerate(program.steps):
         for n in range(len(step.before)):
             yield _changed(program, lambda p, k=k, n=n: p.steps[k].before.pop(n))
@@ -159,23 +175,3 @@ def _changed(program: Program, change: Callable[[Program], Any]) -> Program:
     made = copy.deepcopy(program)
     change(made)
     return made
-
-
-def _paths(body: list[Line], before: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    for k, line in enumerate(body):
-        yield (*before, k)
-        yield from _paths(line.body or [], (*before, k))
-
-
-def _at(body: list[Line], path: tuple[int, ...]) -> Line:
-    for k in path[:-1]:
-        body = body[k].body or []
-    return body[path[-1]]
-
-
-def _cut(body: list[Line], path: tuple[int, ...], keep: bool) -> None:
-    """Take out a line; `keep`: what stood below it stays."""
-    for k in path[:-1]:
-        body = body[k].body or []
-    line = body[path[-1]]
-    body[path[-1] : path[-1] + 1] = (line.body or []) if keep else []

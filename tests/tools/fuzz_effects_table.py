@@ -276,9 +276,8 @@ STATEMENTS: dict[str, list[Form]] = {
         "x.add_(1.0)\nz = z + y",
         "y.mul_(<k>)\nz = z * x",
         "x.add_(1.0)\nz = z * <v>",
-        "<l> = <t>.add_(1.0)",
+        "<l> = <m>.add_(1.0)",
         "with kiln.no_grad():\n    <t>.mul_(0.5)",
-        "kiln.add(<v>, <v>, out=<m>)",
         "<t>.detach().add_(1.0)",
     ],
     "slices": [

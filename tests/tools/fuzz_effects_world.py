@@ -13,6 +13,7 @@ import functools
 import io
 import linecache
 import re
+import traceback
 import warnings
 from types import CodeType
 from typing import Any
@@ -63,7 +64,10 @@ class World:
         kiln.manual_seed(program.seed)
         self.space: dict[str, Any] = {"__name__": "effects", "kiln": kiln, "jit": jit, "R": None, "OLD": None}
         exec(_prelude(), self.space)
-        exec(_code(program.source(), f"<effects {program.seed}>"), self.space)
+        self.file = f"<effects {program.seed}>"
+        self.raised: collections.Counter[int] = collections.Counter()
+        """The lines that raised, and how often."""
+        exec(_code(program.source(), self.file), self.space)
         words = set(re.findall(r"\w+", program.short()))
         if words & {"inner", "opt"}:
             words.add("net")
@@ -101,6 +105,8 @@ class World:
         except Exception as error:  # noqa: BLE001  (programs may raise what they like)
             if strict:
                 self.space["R"] = type(error).__name__
+                frames = traceback.extract_tb(error.__traceback__)
+                self.raised.update([f.lineno or 0 for f in frames if f.filename == self.file][:1])
             return f"{type(error).__name__};" if vague else f"{type(error).__name__}: {error};"
         return ""
 

@@ -50,6 +50,28 @@ class Line:
                 yield from line.render(indent + 1)
 
 
+def paths(body: list[Line], before: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
+    """Where the lines stand, from top to bottom."""
+    for k, line in enumerate(body):
+        yield (*before, k)
+        yield from paths(line.body or ([Line("pass")] if line.body is not None else []), (*before, k))
+
+
+def at(body: list[Line], path: tuple[int, ...]) -> Line:
+    """The line that stands there."""
+    for k in path[:-1]:
+        body = body[k].body or []
+    return body[path[-1]]
+
+
+def cut(body: list[Line], path: tuple[int, ...], keep: bool = False) -> None:
+    """Take out a line; `keep`: what stood below it stays."""
+    for k in path[:-1]:
+        body = body[k].body or []
+    line = body[path[-1]]
+    body[path[-1] : path[-1] + 1] = (line.body or []) if keep else []
+
+
 @dataclass
 class Step:
     """What is done before a call, the call, and what is done to its result."""
@@ -75,6 +97,12 @@ class Program:
         head, tail = FUNCTION.split("        ...\n")
         lines = [text for line in self.body or [Line("pass")] for text in line.render(2)]
         return head + "\n".join(lines) + "\n" + tail + FORMS[self.how]
+
+    def line(self, number: int) -> tuple[int, ...] | None:
+        """Where a line of the source stands in `body`."""
+        before = FUNCTION.split("        ...\n")[0].count("\n")
+        found = list(paths(self.body))
+        return found[number - before - 1] if before < number <= before + len(found) else None
 
     def short(self) -> str:
         """What differs from program to program."""
