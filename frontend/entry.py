@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,13 +28,11 @@ class Entry:
     """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("avoid", "known", "objects", "reached", "tree")
+    __slots__ = ("known", "objects", "reached", "tree")
 
     def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
         self.reached = reached
         self.tree = Tree()
-        self.avoid: set[Hashable] = set()
-        """Places in the code that are not staged."""
         self.objects = objects  # kept alive: the signature knows them by id
         self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
 

@@ -14,7 +14,7 @@ import functools
 import importlib
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, overload
 
 from kiln.autograd.tape import ANOMALY
@@ -85,6 +85,8 @@ class CompiledFunction(Readable):
         self._on_recompile = on_recompile
         self._entries: dict[tuple[Any, ...], list[Entry]] = {}
         self._failures: dict[tuple[Any, ...], int] = {}
+        self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
+        """Places in the code that are left to decisions, for calls of one signature."""
         self._told: dict[str, None] = {}
         self._tally = Tally()
         self._latest: tuple[tuple[Any, ...], Entry, Region] | None = None
@@ -257,7 +259,9 @@ class CompiledFunction(Readable):
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        recording = Recording(self._name, self._function, entry, call, self._strict, self._door, self._frozen)
+        avoid = self._unstaged.setdefault(call.key, set())
+        recording = Recording(self._name, self._function, entry.reached, call, self._strict, self._door, avoid)
+        recording.capture.frozen = self._frozen
         recording.approve = self._approve
         try:
             returned = recording.run()
@@ -299,7 +303,9 @@ class CompiledFunction(Readable):
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
         while len(self._entries) > MAX_REGIONS:
-            del self._entries[next(iter(self._entries))]
+            oldest = next(iter(self._entries))
+            del self._entries[oldest]
+            self._unstaged.pop(oldest, None)
 
     def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""

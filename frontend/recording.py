@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from operator import is_
 from typing import Any
 
 from kiln.base import MODES, STAGES
 from kiln.capture import Entangled
 from kiln.entry import Call as Call
-from kiln.entry import Entry
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
+from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.tree import Eager
@@ -29,33 +29,32 @@ class Recording:
 
     `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
     is None if the call changed Python state. `door`: where the call came in (`kiln.jit`): a trace stages nothing, and
-    only `compile` answers questions about data. `frozen`: ids of tensors from outside that become constants."""
+    only `compile` answers questions about data. `avoid`: places in the code that are not staged."""
 
     def __init__(
         self,
         name: str,
         function: Callable[..., Any],
-        entry: Entry,
+        reached: Reached,
         call: Call,
         strict: bool,
         door: str,
-        frozen: frozenset[int],
+        avoid: set[Hashable],
     ) -> None:
         self.name = name
         self._function = function
-        self._reached = reached = entry.reached
+        self._reached = reached
         self._call = call
         self._strict = strict
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        self._avoid = entry.avoid
+        self._avoid = avoid
         self.approve: Callable[[Any], None] = lambda returned: None
         """Told of what the call returned, before that is kept."""
         self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
         self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
         self.capture.answers = door == "compile"
         self._door = door
-        self.capture.frozen = frozen
         self.capture.staging = self._stage
         if door != "trace" and STAGES.enabled and branches(reached.code):
             self.capture.hooks = self._stage()
@@ -89,6 +88,9 @@ class Recording:
             except Exception:
                 self._look_for_refusal()
                 raise
+            hooks = self.capture.hooks
+            if hooks is not None:
+                returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
                     self.approve(returned)
@@ -99,7 +101,7 @@ class Recording:
                     self._avoid |= found.sites
                 except (CaptureError, GradError) as error:
                     self._fail(error)
-        return returned if self.capture.hooks is None else self.capture.hooks.plain(returned)
+        return returned if hooks is None else hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go

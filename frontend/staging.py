@@ -21,7 +21,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from kiln.base import MODES, TensorBase
-from kiln.capture import Capture
+from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner, _union
 from kiln.convert import UNBOUND, PythonHooks, Refused, Site, State, converted, made
 from kiln.errors import CaptureError
@@ -37,7 +37,7 @@ from kiln.staging_merge import (
     symbolic,
     values_in,
 )
-from kiln.staging_numbers import Number, mapped, scalar
+from kiln.staging_numbers import Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
 from kiln.world import Audit, paused
@@ -87,6 +87,10 @@ class StagingHooks(PythonHooks):
 
     # ------------------------------------------------------------------------------------- converting
 
+    def settled(self, returned: Any) -> Any:
+        """What a call returned, whose dicts and sets have Python's own numbers as keys."""
+        return keyed(returned) if self._numbers else returned
+
     def plain(self, returned: Any) -> Any:
         """What a call returned, with Python's own numbers."""
         return mapped(returned, Number.now) if self._numbers else returned
@@ -104,7 +108,7 @@ class StagingHooks(PythonHooks):
             function = self._conversion(_unwrapped(function))
         if self._noted is not None:
             self._try_call(function)
-        if self._numbers and MODES.recorder is not None and not _takes_numbers(function):
+        if self._numbers and not _takes_numbers(function):
             return self._with_numbers(function)
         return function
 
@@ -167,6 +171,29 @@ class StagingHooks(PythonHooks):
         if not isinstance(value, Test) or MODES.recorder is None:
             return not value
         return Number(bool, OPS["logical_not"](value.scalar()))
+
+    def is_(self, a: Any, b: Any) -> bool:
+        if isinstance(a, Number) or isinstance(b, Number):
+            return known(a) is known(b)
+        if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
+            return self._same_tensor(a, b)
+        return a is b
+
+    def is_not(self, a: Any, b: Any) -> bool:
+        return not self.is_(a, b)
+
+    def _same_tensor(self, a: Any, b: Any) -> bool:
+        """Whether two objects are one tensor to Python, which may depend on a staged branch."""
+        capture = MODES.recorder
+        if not isinstance(capture, Capture) or not capture.entangled:
+            return False
+        one, other = (capture.entries.get(id(t)) for t in (a, b))
+        if one is not None and other is not None:
+            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
+            if any(s is other.storage for s in partners):
+                capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
+                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
+        return False
 
     def load_local(self, name: str, value: Any) -> Any:
         return value
@@ -448,10 +475,6 @@ class Choice:
     def _attrs(self) -> dict[str, AttrValue]:
         return dict(zip(("then", "else"), self._graphs, strict=True))
 
-    def _slots(self, after: Sequence[Any], returned: Any) -> list[Any]:
-        live = self._site.live()
-        return [*(x if n in live else UNBOUND for n, x in zip(self._state.names, after, strict=True)), returned]
-
     def _inside(self) -> Any:
         """In a trial around this one: nothing is run."""
         results: list[Any] = []
@@ -460,11 +483,10 @@ class Choice:
             results = list(OPS["cond"].bind(operands, self._attrs()))
             _write_states(self._capture, self._states, results)
         _, returned, after = self._sides[0]
-        slots = symbolic(self._joined, self._slots(after, returned), results)
+        slots = symbolic(self._joined, [*after, returned], results)
         self._aliases.tell(self._capture, results, self._site)
         self._state.set(slots[:-1])
-        self._hooks.numbers()
-        return slots[-1]
+        return self._done(slots[-1])
 
     def _for_real(self) -> Any:
         capture, hooks = self._capture, self._hooks
@@ -478,13 +500,17 @@ class Choice:
             after = self._state.get()
         hooks.staged_here += bool(results)
         count = len(self._joined.results)
-        slots, tensors = registered(capture, self._joined, self._slots(after, returned), results[:count], self._site)
+        slots, tensors = registered(capture, self._joined, [*after, returned], results[:count], self._site)
         self._aliases.tell(capture, tensors, self._site)
         for t, value in zip(self._states, results[count:], strict=True):
             took(capture, t, value)
         self._state.set(slots[:-1])
-        hooks.numbers()
-        return slots[-1]
+        return self._done(slots[-1])
+
+    def _done(self, returned: Any) -> Any:
+        if any(not isinstance(each[0], TensorBase) for each in self._joined.results):
+            self._hooks.numbers()
+        return returned
 
 
 def took(capture: Capture, t: Any, value: Any) -> None:

@@ -20,6 +20,7 @@ from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
 from kiln.staging_merge import (
     SAME,
+    VALUE,
     Aliases,
     Joined,
     Slot,
@@ -28,6 +29,7 @@ from kiln.staging_merge import (
     plain,
     registered,
     symbolic,
+    unset_like,
     values_in,
 )
 from kiln.staging_numbers import DTYPES, Number, like
@@ -140,6 +142,10 @@ class Loop:
         for k, (old, new) in enumerate(zip(self._start, after, strict=True)):
             if new is old or k in self._fresh:
                 continue
+            if self._names[k] == VALUE and old is UNBOUND:
+                self._before[k] = unset_like(new)
+                found.append((k, -1))
+                continue
             if old is UNBOUND or new is UNBOUND:
                 if self._names[k] in self._live:
                     raise Unstaged(f"{self._names[k]} may be unbound after the loop, and is read there")
@@ -189,10 +195,11 @@ class Loop:
         for k, x in enumerate(self._after):
             mine = [(k, n) for n in range(len(flatten(x)[0]))] if any(p[0] == k for p in self._places) else []
             if not mine:
-                self._joined.skip()
+                self._joined.slots.append(Slot(None, [], UNBOUND if k in self._fresh else self._before[k]))
                 continue
             found, tree = flatten(x)
-            self._joined.slots.append(Slot(tree, [numbers.get(p, SAME) for p in mine]))
+            kept = flatten(self._before[k])[0]
+            self._joined.slots.append(Slot(tree, [numbers.get(p, SAME) for p in mine], kept))
             leaves += [found[p[1]] for p in mine if p in numbers]
         for start, leaf, t in zip(self._places, leaves, self._given, strict=True):
             self._check(start, leaf, t)
@@ -236,7 +243,8 @@ class Loop:
             self._inside(starts)
         else:
             self._for_real(starts)
-        self._hooks.numbers()
+        if any(not isinstance(x, TensorBase) for x in carried):
+            self._hooks.numbers()
 
     def _inside(self, starts: Sequence[Any]) -> None:
         from kiln.control_capture import _written
@@ -244,7 +252,7 @@ class Loop:
         made = list(OPS["while_loop"].bind([*starts, *self._states, *self._constants], self._attrs))
         made = _written(self._capture, "while_loop", made, self._states)
         self._tell(made, starts)
-        after = symbolic(self._joined, self._settled(self._after), made)
+        after = symbolic(self._joined, self._after, made)
         self._state.set(after[self._hidden :])
 
     def _for_real(self, starts: Sequence[Any]) -> None:
@@ -259,16 +267,11 @@ class Loop:
             hidden = in_plain_python(self._real)
             after = self._state.get()
         count = len(starts)
-        slots = self._settled([*hidden, *after])
-        slots, tensors = registered(capture, self._joined, slots, made[:count], self._site)
+        slots, tensors = registered(capture, self._joined, [*hidden, *after], made[:count], self._site)
         self._tell(tensors, starts)
         for t, value in zip(self._states, made[count:], strict=True):
             took(capture, t, value)
         self._state.set(slots[self._hidden :])
-
-    def _settled(self, after: Sequence[Any]) -> list[Any]:
-        """The variables after the loop; those that nobody reads are gone."""
-        return [UNBOUND if k in self._fresh else x for k, x in enumerate(after)]
 
     def _tell(self, tensors: Sequence[Any], starts: Sequence[Any]) -> None:
         """If there is no turn, results are what they were before; a later turn may leave one where another was."""

@@ -13,23 +13,28 @@ from kiln.capture import Capture, Entangled, entangle
 from kiln.control_capture import Inner
 from kiln.convert import UNBOUND, Site
 from kiln.guards import same
-from kiln.ir.graph import Value
+from kiln.ir.graph import Attrs, Value
 from kiln.ir.ops.base import OPS
+from kiln.ir.types import DType, bool_
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.staging_numbers import DTYPES, Number, constant, fits, like
 from kiln.staging_trial import Unstaged
 from kiln.traced import Entry, Storage
 
+VALUE: Final = "__value__"
+"""The variable that holds what a function will return (`convert/jumps.py`)."""
 SAME: Final = -1
 """In place of a result's number: the object is what it is in all branches."""
 
 
 @dataclass
 class Slot:
-    """One variable: its structure, and for each leaf which result it is. None: it is left alone."""
+    """One variable: its structure, and for each leaf which result it is. Without a structure, and where a leaf is no
+    result, it is what it was when it was tried: `kept`, or an item of that."""
 
     tree: Tree | None
     leaves: list[int]
+    kept: Any
 
 
 class Joined:
@@ -46,15 +51,18 @@ class Joined:
     def add(self, name: str, values: Sequence[Any]) -> None:
         """A variable that has these values in the branches."""
         if all(v is values[0] for v in values):
-            self.slots.append(Slot(None, []))
+            self.slots.append(Slot(None, [], values[0]))
             return
-        if any(v is UNBOUND for v in values):
+        known = [v for v in values if v is not UNBOUND]
+        if name == VALUE:  # read only where a `return` has set it
+            values = [unset_like(known[0]) if v is UNBOUND else v for v in values]
+        elif len(known) < len(values):
             raise Unstaged(f"{name} is bound in one branch only, and may be read later")
         parts = [self._flat(name, v) for v in values]
         if any(tree != parts[0][1] for _, tree in parts):
             raise Unstaged(f"{name} is of another structure in each branch")
         leaves = [self._leaf(name, each) for each in zip(*(part[0] for part in parts), strict=True)]
-        self.slots.append(Slot(parts[0][1], leaves))
+        self.slots.append(Slot(parts[0][1], leaves, parts[0][0]))
 
     def _flat(self, name: str, value: Any) -> tuple[list[Any], Tree]:
         """Lists and dicts that a branch made, and that are known by one name, are what they hold."""
@@ -68,7 +76,7 @@ class Joined:
 
     def skip(self) -> None:
         """A variable that nobody reads."""
-        self.slots.append(Slot(None, []))
+        self.slots.append(Slot(None, [], UNBOUND))
 
     def _leaf(self, name: str, values: tuple[Any, ...]) -> int:
         first = values[0]
@@ -92,6 +100,24 @@ class Joined:
 def _numbers(values: Sequence[Any]) -> bool:
     kinds = {v.kind if isinstance(v, Number) else type(v) for v in values}
     return len(kinds) == 1 and all(isinstance(v, Number) or fits(v) for v in values)
+
+
+def unset_like(x: Any) -> Any:
+    """In place of what a `return` that has not happened would give: something of that kind, which nobody reads."""
+    leaves, tree = flatten(x)
+    for k, leaf in enumerate(leaves):
+        if isinstance(leaf, TensorBase):
+            leaves[k] = _zeros(leaf.dtype, tuple(leaf.shape))
+        elif isinstance(leaf, Number) or type(leaf) in DTYPES:
+            leaves[k] = (leaf.kind if isinstance(leaf, Number) else type(leaf))(0)
+    return unflatten(tree, iter(leaves))
+
+
+def _zeros(dtype: DType, shape: tuple[int, ...]) -> Any:
+    attrs: Attrs = {"shape": shape, "dtype": dtype, "value": dispatch.PYTHON_TYPES[dtype.kind](0)}
+    (made,) = OPS["full"].bind((), attrs, receiver=dispatch.constant((), bool_, False))
+    (own,) = OPS["copy"].bind((made,), {})
+    return own
 
 
 def plain(t: Any) -> bool:
@@ -179,14 +205,18 @@ def registered(capture: Capture, joined: Joined, slots: Sequence[Any], made: Seq
     out: list[Any] = []
     for slot, x in zip(joined.slots, slots, strict=True):
         if slot.tree is None:
-            out.append(x)
+            out.append(slot.kept)
             continue
+        if x is UNBOUND:
+            x = in_plain_python(unset_like, unflatten(slot.tree, iter(slot.kept)))
         leaves, tree = flatten(x)
         if tree != slot.tree:
             raise Entangled("a staged branch gave something else than when it was tried", frozenset({site}))
         changed = False
         for k, n in enumerate(slot.leaves):
             if n == SAME:
+                changed = changed or isinstance(slot.kept[k], Number)
+                leaves[k] = slot.kept[k] if isinstance(slot.kept[k], Number) else leaves[k]
                 continue
             if n not in found:
                 found[n] = _known_as(capture, leaves[k], made[n], joined.results[n][0], site)
@@ -232,7 +262,7 @@ def symbolic(joined: Joined, slots: Sequence[Any], made: Sequence[Any]) -> list[
     out: list[Any] = []
     for slot, x in zip(joined.slots, slots, strict=True):
         if slot.tree is None:
-            out.append(x)
+            out.append(slot.kept)
             continue
         leaves, tree = flatten(x)
         for k, n in enumerate(slot.leaves):

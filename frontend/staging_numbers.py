@@ -126,6 +126,21 @@ def mapped(x: Any, value: Callable[[Number], Any]) -> Any:
     return unflatten(tree, iter([value(leaf) if isinstance(leaf, Number) else leaf for leaf in leaves]))
 
 
+def keyed(x: Any) -> Any:
+    """`x` with Python's own numbers as keys of dicts and items of sets."""
+    if type(x) is dict:
+        if any(isinstance(k, Number) for k in x):
+            return {known(k): keyed(v) for k, v in x.items()}
+        changed = {k: keyed(v) for k, v in x.items()}
+        return x if all(changed[k] is x[k] for k in x) else changed
+    if type(x) in (set, frozenset):
+        return type(x)(map(known, x)) if any(isinstance(k, Number) for k in x) else x
+    if type(x) in (list, tuple):
+        items = [keyed(v) for v in x]
+        return x if all(a is b for a, b in zip(items, x, strict=True)) else type(x)(items)
+    return x
+
+
 def constant(kind: type, value: Any) -> Any:
     """A 0-d tensor of a Python number, of the graph that is being recorded."""
     attrs: Attrs = {"shape": (), "dtype": DTYPES[kind], "value": value}

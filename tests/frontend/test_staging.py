@@ -144,3 +144,312 @@ def test_adaptive_runge_kutta_accepts_and_rejects_steps() -> None:
 
     y = kiln.tensor([1.0, -0.3, 2.0])
     check_staged(solve, [(y * k, kiln.tensor(end)) for k, end in ((1.0, 1.0), (0.1, 3.0), (3.0, 2.0), (1.0, 0.1))])
+
+
+# --------------------------------------------------------------------------------- what is staged
+
+
+def test_branches_ternaries_conditions_and_early_returns() -> None:
+    def f(x: Any, limit: float) -> Any:
+        if x.sum() > limit and x.min() > -5:
+            x = x * 2
+        elif not x.max() < 0:
+            x = x - 1
+        y = x.exp() if -1 < x[0] < 1 else x.abs()
+        if y.sum() > 1e6:
+            return y * 0
+        sign = 1 if x[0] > 0 or x[1] > 0 else -1
+        return y * sign
+
+    calls = [(kiln.tensor(v), 1.0) for v in ([1.0, 2.0], [-1.0, 0.5], [-9.0, -8.0], [60.0, 1.0], [0.5, 0.1])]
+    check_staged(f, calls)
+
+
+def test_numbers_live_in_the_graph() -> None:
+    def f(x: Any) -> Any:
+        n, scale, found = 3, 0.5, False
+        if x.sum() > 0:
+            n, scale = 5, 2.5
+        if x[0] > 1:
+            found = True
+        y = x * scale + n
+        total = n * 0.5 + scale
+        if found:
+            y = y - total
+        return y, n, scale, found, total, n % 3 == 2
+
+    check_staged(f, [(kiln.tensor([v, 0.5]),) for v in (1.0, -1.0, 2.0, -3.0)])
+
+
+def test_what_python_insists_on_is_a_decision() -> None:
+    @kiln.compile(fullgraph=True)
+    def f(x: Any) -> Any:
+        n = 2
+        if x.sum() > 0:
+            n = 3
+        kind = "int" if isinstance(n, int) else "?"
+        return x.reshape(n, -1) * n, kind, f"{n}", {n: x}, [0, 1, 2, 3][n]
+
+    for v in (1.0, -1.0, 2.0, -2.0):
+        x = kiln.full((6,), v)
+        assert bits(f(x)) == bits(f._function(x))
+    assert f.report().captured == 2
+
+
+def test_breaks_and_returns_in_loops() -> None:
+    def f(x: Any, limit: Any) -> Any:
+        total = x * 0
+        for k in range(limit):
+            if k == 3:
+                continue
+            total = total + x * k
+            if total.sum() > 20:
+                break
+        else:
+            total = -total
+        steps = 0
+        while True:
+            steps += 1
+            x = x * 2
+            if x.abs().max() > 100:
+                return total, x, steps
+
+    check_staged(f, [(kiln.tensor([v, 1.0]), kiln.tensor(n)) for v, n in ((1.0, 3), (2.0, 9), (-5.0, 6), (0.1, 0))])
+
+
+def test_a_loop_inside_a_loop_inside_a_branch() -> None:
+    def collatz(n: Any) -> Any:
+        longest = kiln.zeros((), dtype=kiln.int64)
+        if n > 0:
+            for start in range(1, n):
+                k = kiln.zeros((), dtype=kiln.int64) + start
+                length = kiln.zeros((), dtype=kiln.int64)
+                while k != 1:
+                    k = k // 2 if k % 2 == 0 else 3 * k + 1
+                    length = length + 1
+                longest = kiln.maximum(longest, length)
+        return longest
+
+    check_staged(collatz, [(kiln.tensor(n),) for n in (5, 12, 1, -3)])
+
+
+def test_random_numbers_in_branches_and_loops() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            x = x + kiln.rand(2)
+        while x.sum() < 5:
+            x = x + kiln.rand(2)
+        return x + kiln.rand(2)
+
+    compiled = kiln.compile(f, fullgraph=True)
+    for v in (1.0, -1.0, 9.0, 2.0):
+        x = kiln.tensor([v, v])
+        kiln.manual_seed(5)
+        expected, state = bits(f(x)), bits(kiln.default_generator.state)
+        kiln.manual_seed(5)
+        assert bits(compiled(x)) == expected
+        assert bits(kiln.default_generator.state) == state
+    assert compiled.report().staged == 3
+
+
+def test_functions_methods_modules_and_closures_are_staged() -> None:
+    def clipped(x: Any, most: float) -> Any:
+        return x if x.abs().max() < most else x * 0
+
+    class Net(kiln.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = kiln.nn.Linear(3, 3)
+            self.inner.requires_grad_(False)
+
+        def forward(self, x: Any) -> Any:
+            y = self.inner(x)
+            if y.sum() > 0:
+                y = y + 1
+            return clipped(y, 50.0)
+
+    kiln.manual_seed(0)
+    net = kiln.nn.Sequential(Net(), Net())
+    compiled = kiln.compile(net, fullgraph=True)
+    for v in (1.0, -2.0, 300.0, 0.1):
+        x = kiln.tensor([v, 1.0, -v])
+        assert bits(compiled(x)) == bits(net(x))
+    assert compiled.report().staged == 3
+
+
+def test_a_traced_function_is_staged_for_all_data() -> None:
+    traced = kiln.jit.trace(lambda x: x * 2 if x.sum() > 0 else -x, kiln.ones(2))
+    for v in (1.0, -1.0):
+        x = kiln.tensor([v, v])
+        assert traced(x).tolist() == ([2 * v] * 2 if v > 0 else [-v] * 2)
+
+
+# ---------------------------------------------------------------------------- what is left to Python
+
+
+def left_to_python(f: Callable[..., Any], make: Callable[[float], tuple[Any, ...]]) -> Any:
+    """Compiled calls do what eager ones do, arguments included, and some are decided."""
+    compiled = kiln.compile(f)
+    for v in (1.0, -1.0, 2.0, -2.0, 3.0, -3.0):
+        one, other = make(v), make(v)
+        assert bits(compiled(*one)) == bits(f(*other))
+        assert bits(one) == bits(other)
+    assert compiled.report().decided
+    return compiled
+
+
+def test_what_a_branch_does_to_the_world_happens_once() -> None:
+    seen: list[str] = []
+
+    class Box:
+        count = 0
+
+    box = Box()
+
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            seen.append("positive")
+            y = x * 2
+        else:
+            box.count += 1
+            y = x * 3
+        return y
+
+    compiled = kiln.compile(f)
+    with pytest.warns(kiln.errors.CaptureWarning):
+        for v in (1.0, -1.0, 2.0, -2.0):
+            assert compiled(kiln.tensor([v])).tolist() == [v * 2 if v > 0 else v * 3]
+    assert (seen, box.count) == (["positive"] * 2, 2)
+
+
+def test_writes_in_branches_reach_the_arguments() -> None:
+    def f(x: Any, y: Any) -> Any:
+        if x.sum() > 0:
+            y += x
+        else:
+            y[0] = x[1]
+        return y * 1
+
+    left_to_python(f, lambda v: (kiln.tensor([v, v]), kiln.ones(2)))
+
+
+def test_a_tensor_that_may_be_another_name_is_written() -> None:
+    def f(x: Any) -> Any:
+        y = x
+        if x.sum() > 0:
+            y = x * 2
+        y += 1
+        return y * 1
+
+    left_to_python(f, lambda v: (kiln.tensor([v, v]),))
+
+    def g(x: Any) -> Any:
+        y = x * 3
+        if x.sum() > 0:
+            z = y[0:1]
+        else:
+            z = x[0:1] * 1
+        y *= 2
+        return z + y
+
+    left_to_python(g, lambda v: (kiln.tensor([v, v]),))
+
+    def h(x: Any) -> Any:
+        y = x * 1
+        z = y if x.sum() > 0 else x + 0
+        return "same" if z is y else "other"
+
+    left_to_python(h, lambda v: (kiln.tensor([v, v]),))
+
+
+def test_results_of_other_kinds_are_decided() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            return x, "positive"
+        return x.double()
+
+    def g(x: Any) -> Any:
+        if x.sum() > 0:
+            extra = x + 1
+        return extra if x.sum() > 0 else x
+
+    def h(x: Any) -> Any:
+        parts = [x]
+        if x.sum() > 0:
+            parts = [x, x]
+        return kiln.cat(parts)
+
+    for function in (f, g, h):
+        left_to_python(function, lambda v: (kiln.tensor([v, v]),))
+
+
+def test_exceptions_in_branches_are_the_users_own() -> None:
+    @kiln.compile
+    def f(x: Any) -> Any:
+        total = 0.0
+        for row in x:
+            if row.sum() < 0:
+                raise ValueError("negative")
+            total = total + row.sum()
+        return total
+
+    for _ in range(2):
+        assert f(kiln.ones(3, 2)).item() == 6
+        with pytest.raises(ValueError, match="negative"):
+            f(-kiln.ones(3, 2))
+
+
+def test_iterators_and_lists_are_not_touched_by_trials() -> None:
+    def f(x: Any) -> Any:
+        items = iter([1.0, 2.0, 3.0])
+        made = [x]
+        if x.sum() > 0:
+            x = x * next(items)
+            made += [x]
+        x = x * next(items)
+        return x, len(made)
+
+    left_to_python(f, lambda v: (kiln.tensor([v, v]),))
+
+
+def test_recursion_under_a_condition_is_decided() -> None:
+    def depth(x: Any) -> Any:
+        if x.sum() > 4:
+            return x
+        return depth(x * 2) + 1
+
+    def f(x: Any) -> Any:
+        return depth(x.abs() + 0.5)
+
+    left_to_python(f, lambda v: (kiln.tensor([v]),))
+
+
+def test_gradients_are_eagers() -> None:
+    w = kiln.tensor([0.5, -1.5], requires_grad=True)
+
+    @kiln.compile(fullgraph=True)
+    def f(x: Any) -> Any:
+        y = x * w
+        if y.sum() > 0:
+            y = y * w + y
+        with kiln.no_grad():
+            scale = 2.0
+            if y.max() > 1:
+                scale = 1.0
+        return (y * scale).sum()
+
+    for v in (1.0, -1.0, 2.0, -2.0) * 2:
+        grads = []
+        for function in (f, f._function):
+            w.grad = None
+            function(kiln.tensor([v, 1.0])).backward()
+            grads.append(bits(w.grad))
+        assert grads[0] == grads[1]
+
+
+def test_staging_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kiln.base.STAGES, "enabled", False)
+    f = kiln.compile(lambda x: x * 2 if x.sum() > 0 else -x)
+    for v in (1.0, -1.0, 2.0):
+        f(kiln.tensor([v]))
+    assert (f.report().staged, f.report().captured) == (0, 2)
