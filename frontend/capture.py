@@ -146,7 +146,7 @@ class Capture:
         storage = entry.storage
         self.check_apart(storage)
         if storage.root._flags & READONLY:
-            self.refuse("an in-place write to read-only memory")
+            self.refuse("an in-place write to read-only memory", fix="write to a clone()")
         new = self.value_of(value)
         self._check_version(entry)
         if storage.input is not None:

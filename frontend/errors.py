@@ -35,7 +35,7 @@ from kiln.ir.graph import SourceLoc
 from kiln.ir.ops.base import OpTypeError
 from kiln.ir.program import CheckSite
 from kiln.ir.types import TensorType
-from kiln.location import source_line, user_location
+from kiln.location import marked, source_line, user_columns, user_location
 
 
 class KilnError(Exception):
@@ -47,6 +47,7 @@ class KilnError(Exception):
 
     checked = False
     """Whether a check on tensor data found it, while a program ran."""
+    _marks = False  # whether carets show where on the line
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class KilnError(Exception):
         self.operands = tuple(operands)
         self.loc = loc if loc is not None else user_location()
         self.fix = fix
+        self._columns = user_columns() if loc is None and self._marks else None
         super().__init__(self._text())
 
     def _text(self) -> str:
@@ -74,6 +76,8 @@ class KilnError(Exception):
             lines.append(f"  at {self.loc}{where}")
             if text := source_line(self.loc):
                 lines.append(f"    {text}")
+                if self._columns is not None and (carets := marked(self.loc, self._columns)):
+                    lines.append(f"    {carets}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
@@ -139,6 +143,8 @@ class TransformError(KilnError, RuntimeError):
 
 class CaptureError(KilnError, RuntimeError):
     """What a captured function did could not be replayed faithfully."""
+
+    _marks = True
 
 
 class CaptureWarning(UserWarning):

@@ -25,7 +25,7 @@ from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
 from kiln.entry import Call, Entry, Manner, find, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
-from kiln.location import frames_of_kiln
+from kiln.location import frames_of_kiln, user_frames
 from kiln.reach import reach
 from kiln.readable import Readable
 from kiln.reasons import difference
@@ -110,7 +110,10 @@ class CompiledFunction(Readable):
         self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        return self._run((), args, kwargs)
+        try:
+            return self._run((), args, kwargs)
+        except CaptureError as refusal:
+            raise refusal.with_traceback(user_frames(refusal.__traceback__)) from None
 
     def _run_on(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A call as a method: what is read of the instance is for the guards to find out."""
@@ -189,7 +192,9 @@ class CompiledFunction(Readable):
 
     def _complain(self, why: str) -> None:
         """The function is about to be captured again."""
-        error = CaptureError(f"{self._name} has to be captured again: {why}")
+        error = CaptureError(
+            f"{self._name} has to be captured again: {why}", fix='call it as before, or leave on_recompile at "ignore"'
+        )
         if self._on_recompile == "raise":
             raise error
         warnings.warn(str(error), CaptureWarning, stacklevel=frames_of_kiln())

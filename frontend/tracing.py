@@ -20,6 +20,7 @@ from kiln.entry import Call
 from kiln.errors import ArgumentError, CaptureError, InvalidValueError, KilnError
 from kiln.guards import same
 from kiln.jit import CompiledFunction, CompiledModule, Door
+from kiln.location import user_frames
 from kiln.pytree import flatten, map_tree
 from kiln.reach import reach
 from kiln.region import Region
@@ -122,7 +123,10 @@ def trace(
     tensor([8., 8., 8.])
     """
     examples = _examples("trace", example_inputs, example_kwarg_inputs)
-    return _traced(func, {None: examples}, optimize, check_trace, {None: check_inputs or ()}, check_tolerance)
+    try:
+        return _traced(func, {None: examples}, optimize, check_trace, {None: check_inputs or ()}, check_tolerance)
+    except CaptureError as refusal:
+        raise refusal.with_traceback(user_frames(refusal.__traceback__)) from None
 
 
 def trace_module(
@@ -157,7 +161,10 @@ def trace_module(
     for row in check_inputs or ():
         for name, x in row.items():
             checks[name].append(x)
-    made = _traced(mod, parts, optimize, check_trace, checks, check_tolerance)
+    try:
+        made = _traced(mod, parts, optimize, check_trace, checks, check_tolerance)
+    except CaptureError as refusal:
+        raise refusal.with_traceback(user_frames(refusal.__traceback__)) from None
     assert isinstance(made, TracedModule)
     return made
 
