@@ -110,6 +110,7 @@ for _name in ("det", "inv", "inv_ex", "lu", "lu_factor", "lu_factor_ex", "matrix
 for _name in ("det", "inverse", "logdet", "lu", "matrix_exp", "pinverse", "qr", "slogdet"):
     add_square(_name, lambda d, name=_name: calling(getattr(kiln, name)))  # type: ignore[misc]
 add_square("linalg.qr complete", lambda d: lambda x: tuple(linalg.qr(_tall(x.detach()), mode="complete")))
+add_square("qr complete", lambda d: lambda x: tuple(kiln.qr(_tall(x.detach()), some=False)))
 add_square("linalg.matrix_power", lambda d: calling(linalg.matrix_power, d.int(-2, 3)))
 add_square("matrix_power", lambda d: calling(kiln.matrix_power, d.int(-2, 3)))
 add_square("cholesky", lambda d: calling(kiln.cholesky, d.flip()), definite=True)
