@@ -310,7 +310,7 @@ def test_staged_branches() -> None:
     """What tensors decide: both branches are part of the code."""
 
     def f(x: Any) -> Any:
-        if x.sum() > 0:  # noqa: SIM108
+        if x.sum() > 0:
             y = x.relu().mean(0)
         else:
             y = (x * x).sum(0) / (x.shape[0] + 3) - 1
