@@ -21,6 +21,7 @@ import numpy as np
 
 import kiln
 from kiln.errors import CaptureError, CaptureWarning, GradError
+from tests.frontend.battery.kit import Outcome
 from tests.frontend.battery.shots import Shots, generators
 
 Program = Callable[[Any], None]
@@ -261,3 +262,15 @@ def difference(a: Any, b: Any) -> str:
 def _short(x: Any) -> str:
     text = repr(x)
     return text if len(text) < 400 else f"{text[:400]}..."
+
+
+def summary(outcome: Outcome) -> str:
+    """What became of one of the short programs."""
+    if outcome.refused is not None:
+        return "refused"
+    reports = [f.report() for f in outcome.functions]
+    if any(r.eager or r.refusals for r in reports):
+        return "eager"
+    if any(r.decided or "a question about tensor data" in str(r.captures) for r in reports):
+        return "tree"
+    return "staged" if any(getattr(r, "staged", 0) for r in reports) else "compiled"
