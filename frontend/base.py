@@ -117,6 +117,9 @@ class Recorder(Protocol):
 
     differentiated: bool  # gradients were taken
 
+    def callee(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """What is called in place of a function of the user's that kiln is about to call."""
+
     def execute(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Any, ...]:
         """The results of `op` on `operands`, before `record` is told."""
 
@@ -168,12 +171,23 @@ class Modes(threading.local):
     inference: bool = False
     recorder: Recorder | None = None
     compiling: bool = True
+    door: str = ""
+    """Where the call came in that is being captured: "compile", "script", "trace" (`kiln.jit`); empty when none is."""
     layers: tuple[Any, ...] = ()
     """The transforms whose functions run now, outermost first (`kiln.layers`)."""
     default_dtype: DType = float32
 
 
 MODES: Final = Modes()
+
+
+class Stages:
+    """Whether control flow on tensor data is staged, or all of it makes decisions."""
+
+    enabled = True
+
+
+STAGES: Final = Stages()
 
 
 class View:
@@ -401,6 +415,9 @@ def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[An
             from kiln.overriding import operator_result  # lies above this file
 
             return operator_result(function, self, other)
+        if hasattr(type(other), "__kiln_number__"):  # a Python number in a capture; it computes with tensors by itself
+            value = other.__kiln_number__(name)
+            return NotImplemented if value is None else function(self, value)
         return NotImplemented
 
     slot.__name__ = slot.__qualname__ = name

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, cast
 
 from kiln.base import MODES, TensorBase
-from kiln.capture import Capture
+from kiln.capture import Capture, Entangled
 from kiln.errors import CaptureError
 
 P = ParamSpec("P")
@@ -24,19 +24,26 @@ def _unless_gone(
             try:
                 listen(self, *args, **kwargs)
             except CaptureError as refusal:
-                self.leave(refusal)
+                self.give_up(refusal)
 
     return cast("Callable[Concatenate[LenientCapture, P], None]", wrapped)
 
 
 class LenientCapture(Capture):
-    """See the module. `left` is called once, with the refusal, when the capture lets go."""
+    """See the module. `left` is called once, with the refusal, when the capture lets go. A `strict` one does so only
+    where what was staged turns out to be something else than what Python does (`Entangled`)."""
 
     def __init__(
-        self, name: str, arguments: Sequence[TensorBase], reachable: dict[int, TensorBase], left: Callable[[], None]
+        self,
+        name: str,
+        arguments: Sequence[TensorBase],
+        reachable: dict[int, TensorBase],
+        left: Callable[[], None],
+        strict: bool = False,
     ) -> None:
         super().__init__(name, arguments, reachable)
         self._left = left
+        self._strict = strict
 
     def leave(self, refusal: CaptureError) -> None:
         """Stop listening; the call goes on."""
@@ -46,6 +53,8 @@ class LenientCapture(Capture):
         self._left()
 
     def give_up(self, refusal: CaptureError) -> None:
+        if self._strict and not isinstance(refusal, Entangled):
+            raise refusal
         self.leave(refusal)
 
     record = _unless_gone(Capture.record)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterator, Sequence
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
-from kiln.capture import Capture
+from kiln import nans
+from kiln.base import MODES, STAGES
+from kiln.capture import Entangled
+from kiln.entry import Call, Manner
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -14,18 +18,7 @@ from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.tree import Eager
-from kiln.world import Audit
-
-
-class Call(NamedTuple):
-    """A call, and what `signature` says of it."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    keep: tuple[int, ...]
-    key: tuple[Any, ...]
-    tensors: list[Any]
-    objects: list[Any]
+from kiln.world import Audit, branches
 
 
 class StateChanged(CaptureError):
@@ -38,54 +31,80 @@ class CheckCaught(StateChanged):
 
 
 class Recording:
-    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
+    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded."""
 
-    `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed."""
-
-    def __init__(
-        self, name: str, function: Callable[..., Any], reached: Reached, call: Call, strict: bool, answers: bool
-    ) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], reached: Reached, call: Call, how: Manner) -> None:
         self.name = name
         self._function = function
         self._reached = reached
         self._call = call
-        self._strict = strict
+        self._how = how
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        guards = reached.guards
-        if strict:
-            self.capture = Capture(name, call.tensors, guards.tensors)
-            self._audit = Audit(reached.code, reached.dormant)
-        else:
-            lenient = LenientCapture(name, call.tensors, guards.tensors, self._stop)
-            self.capture = lenient
-            self._audit = Audit(reached.code, reached.dormant, lenient.leave)
-        self.capture.answers = answers
+        self.approve: Callable[[Any], None] = lambda returned: None
+        """Told of what the call returned, before that is kept."""
+        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, how.strict)
+        self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
+        self.capture.answers = how.door == "compile"
+        self.capture.before = {} if how.check_nan else None
+        self.capture.frozen = how.frozen
+        self.capture.staging = self._stage
+        if how.door != "trace" and STAGES.enabled and branches(reached.code):
+            self.capture.hooks = self._stage()
+
+    def _stage(self) -> Any:
+        from kiln.staging import StagingHooks  # few functions need it
+
+        return StagingHooks(self.capture, self._audit, self._reached.code, self._how.avoid)
+
+    @contextlib.contextmanager
+    def _through_door(self) -> Iterator[None]:
+        before, MODES.door = MODES.door, self._how.door
+        try:
+            yield
+        finally:
+            MODES.door = before
 
     def _stop(self) -> None:
         self._audit.stop()
 
     def run(self) -> Any:
         """The function's result."""
+        try:
+            return self._recorded()
+        finally:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle()
+
+    def _recorded(self) -> Any:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
-        with capture:
+        with capture, self._through_door():
             try:
+                function = self.capture.callee(self._function)
                 with self._audit:
-                    returned = self._function(*call.args, **call.kwargs)
+                    returned = function(*call.args, **call.kwargs)
             except Exception:
                 self._look_for_refusal()
                 raise
+            hooks = self.capture.hooks
+            if hooks is not None:
+                returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
+                    self.approve(returned)
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
-                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._how.family)
+                except Entangled as found:
+                    self._how.avoid.update(found.sites)
                 except (CaptureError, GradError) as error:
                     self._fail(error)
-        return returned
+        if self._how.check_nan and isinstance(self.end, Region):
+            self.end.check_nan = True
+            nans.look_at_capture(self.end, capture, returned)
+        return returned if hooks is None else hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
@@ -93,13 +112,16 @@ class Recording:
         refused = self._audit.refused or self.capture.refused
         if refused is None:
             return False
+        if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
+            self._how.avoid.update(refused.sites)
+            return True
         if self._audit.hopeless:
             raise refused
         self._fail(refused)
         return True
 
     def _fail(self, error: CaptureError | GradError) -> None:
-        if self._strict:
+        if self._how.strict:
             raise error
         self.error = error
         if not isinstance(error, StateChanged):

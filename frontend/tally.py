@@ -7,16 +7,23 @@ from dataclasses import dataclass
 
 @dataclass
 class Tally:
-    """How many calls were `compiled` (one program), `decided` (they went through decisions on tensor data to one),
-    `captured` (run for real, and recorded), and `eager`; and why the captures, and the eager calls."""
+    """How many calls were `compiled` (one program), `staged` (one program that branches or loops as the data say, where
+    the function has Python's control flow), `decided` (they went through decisions on tensor data to a program),
+    `captured` (run for real, and recorded), and `eager`; for how many graphs code was `generated` (that of gradients
+    not counted); and why the captures, the eager calls, and code for one size."""
 
     compiled: int = 0
+    staged: int = 0
     decided: int = 0
     captured: int = 0
     eager: int = 0
+    generated: int = 0
     captures: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        counts = f"{self.compiled} compiled, {self.decided} decided, {self.captured} captured, {self.eager} eager"
+        counts = (
+            f"{self.compiled} compiled, {self.staged} staged, {self.decided} decided, {self.captured} captured, "
+            f"{self.eager} eager"
+        )
         return "\n".join([counts, *(f"captured: {why}" for why in self.captures), *self.refusals])

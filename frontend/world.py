@@ -11,6 +11,7 @@ from __future__ import annotations
 import builtins
 import collections
 import contextlib
+import dis
 import functools
 import gc
 import importlib
@@ -19,7 +20,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Set
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, MappingProxyType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -61,7 +62,12 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
+_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads"})
+"""What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
+
+PASSING: Final[set[CodeType]] = set()
+"""Code of kiln's that does nothing but call what the user's code calls."""
 
 
 class Audit:
@@ -81,6 +87,10 @@ class Audit:
         self.refused: CaptureError | None = None
         self.hopeless = False
         """Whether what was refused would not be right eagerly either: it looks at the frames of callers."""
+        self.made: Callable[[CodeType], bool] = _none
+        """Whether code is the user's, converted."""
+        self.object: Callable[[str], NoReturn] | None = None
+        """While something is tried out: told of what must not be done then."""
         self._leave = leave
         """Told of the first refusal, in place of the user's code; nothing is watched after that."""
         self._before: Any = None
@@ -97,6 +107,11 @@ class Audit:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def resume(self) -> None:
+        """Watch again, if an exception from here ended it (Python forgets what watches then)."""
+        if self._watching and sys.getprofile() is None:
+            sys.setprofile(self._watch)
 
     def stop(self) -> None:
         """Watch no more."""
@@ -115,7 +130,11 @@ class Audit:
     def _python(self, frame: FrameType) -> None:
         """A Python function is entered."""
         code = frame.f_code
+        if self.made(code):
+            return
         if code in self.known:
+            if self.object is not None:
+                self.object(f"{code.co_qualname}() runs as it is")
             return
         wake = self.dormant.pop(code, None)
         if wake is not None:
@@ -123,13 +142,13 @@ class Audit:
             return
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
-            if code in _THREADS and frame.f_back is not None and frame.f_back.f_code in self.known:
+            if code in _THREADS and frame.f_back is not None and self._is_users(frame.f_back.f_code):
                 self._refuse(f"{module}.{code.co_name}")
             return
         if is_library_code(frame.f_globals):
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
             if (not pure or code in _NEVER) and self._of_user(frame.f_back):
-                self.hopeless = self.hopeless or code in _FRAMES
+                self.hopeless = self.hopeless or (code in _FRAMES and self.object is None)
                 self._refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
             self._refuse(f"{module}.{code.co_name}", unseen=True)
@@ -143,11 +162,15 @@ class Audit:
 
     def _native(self, frame: FrameType, function: BuiltinFunctionType) -> None:
         """A C function is about to be called from `frame`."""
+        while frame.f_code in PASSING and frame.f_back is not None:
+            frame = frame.f_back
         caller = frame.f_globals.get("__name__") or ""
-        if not self._of_user(frame):
+        if _in_kiln(frame) or not self._of_user(frame):
             return
         owner = getattr(function, "__self__", None)
         name = function.__name__
+        if self.object is not None and name in ("setattr", "delattr"):
+            self.object(f"{name}() changes an object")
         module = owner.__name__ if isinstance(owner, ModuleType) else (function.__module__ or "")
         if is_library(caller):
             effect = module in _EFFECTS or (module == "builtins" and name in ("open", "print", "input"))
@@ -156,7 +179,7 @@ class Audit:
         elif owner is None or isinstance(owner, ModuleType):
             pure = function in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
             if not pure or module.startswith("numpy.random"):
-                self.hopeless = self.hopeless or function is sys._getframe
+                self.hopeless = self.hopeless or (function is sys._getframe and self.object is None)
                 self._refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
             if name == "__subclasses__":
@@ -169,12 +192,15 @@ class Audit:
     def _of_user(self, frame: FrameType | None) -> bool:
         """Whether a frame works for the user's function; kiln's own work may run what it likes."""
         while frame is not None:
-            if frame.f_code in self.known:
+            if self._is_users(frame.f_code):
                 return True
-            if _in_kiln(frame):
+            if _in_kiln(frame) and frame.f_globals["__name__"] not in _TRANSPARENT:
                 return False
             frame = frame.f_back
         return False
+
+    def _is_users(self, code: CodeType) -> bool:
+        return code in self.known or self.made(code)
 
     def _refuse(self, what: str, unseen: bool = False) -> None:
         reason = (
@@ -190,11 +216,32 @@ class Audit:
         self._report(CaptureError(f"{what}() {reason}", fix=fix))
 
     def _report(self, error: CaptureError) -> None:
+        if self.object is not None:
+            self.object(error.message)
         if self.refused is None:
             self.refused = error
         if self._leave is None or self.hopeless:
             raise error
         self._leave(error)
+
+
+def branches(known: Set[CodeType]) -> bool:
+    """Whether some of this code branches or loops."""
+    return any(map(_branches, known))
+
+
+@functools.lru_cache(maxsize=4096)
+def _branches(code: CodeType) -> bool:
+    return not _JUMPS.isdisjoint(code.co_code[::2])
+
+
+_JUMPS: Final = frozenset(
+    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
+)
+
+
+def _none(code: CodeType) -> bool:
+    return False
 
 
 @contextlib.contextmanager

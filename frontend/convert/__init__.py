@@ -17,6 +17,7 @@ docs/conversion.md shows what is rewritten into what.
 from __future__ import annotations
 
 from kiln.convert.conversion import converted as converted
+from kiln.convert.conversion import made as made
 from kiln.convert.conversion import refusal as refusal
 from kiln.convert.conversion import source as source
 from kiln.convert.find import Refused as Refused

@@ -202,6 +202,12 @@ def _renamed(code: CodeType, made: str, wanted: str, name: str) -> CodeType:
     return qualified(code).replace(co_name=name, co_qualname=wanted)
 
 
+def made(code: CodeType) -> bool:
+    """Whether a conversion made this code, or code around it."""
+    known = _MADE.get(id(code))
+    return known is not None and known() is code
+
+
 def _register(code: CodeType) -> None:
     for c in _codes(code):
         key = id(c)

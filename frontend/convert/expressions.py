@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, TypeVar
 
@@ -51,6 +52,10 @@ class Expressions:
         """Whether a named expression may stand here."""
         self.suspensions = 0
         self.counter = [0]
+        self.loops: list[int] = []
+        """Where in the log the loops begin that stand around."""
+        self.closed: set[str] = set()
+        """Variables that functions inside read: at any time."""
         self.sure: set[str] = set()
         """Variables of the function that are bound on every path to where we are now."""
         self._table: dict[type, Callable[[Any], ast.expr]] = {
@@ -105,13 +110,26 @@ class Expressions:
         changed = {name for name, _, bound in seen if bound} | {name for name, _ in shared}
         assigned = tuple(sorted(name for name in changed if mentioned[name].kind != "comprehension"))
         cells = tuple(mangled(n, self.scope.owner) for n in assigned)
-        site = Site(kind, self.context.file, getattr(where, "lineno", 0), self.function, assigned, exit)
+        live = self._live(start, frozenset(assigned))
+        site = Site(kind, self.context.file, getattr(where, "lineno", 0), self.function, assigned, exit, live)
         self.context.plans.append(Plan(site, tuple(parts), cells, self.compile_part(self.function)))
         at = place(where)
         names: list[ast.expr] = [ast.Name(n, ast.Load(), **at) for n in sorted({HOOKS, *mentioned})]
         nothing = ast.arguments([], [], None, [], [], None, [])
         scope = ast.Lambda(nothing, ast.Tuple(names, ast.Load(), **at), **at)
         return [ast.Constant(len(self.context.plans) - 1, **at), scope]
+
+    def _live(self, start: int, assigned: frozenset[str]) -> Callable[[], frozenset[str]]:
+        """Which of a place's variables may be read after it, once all is converted. The place began at `start`."""
+        log, end, closed = self.log, len(self.log), self.closed
+        again = min(self.loops, default=start)
+
+        @lru_cache(maxsize=1)
+        def live() -> frozenset[str]:
+            read = {name for name, _, bound in (*log[again:start], *log[end:]) if not bound}
+            return frozenset(assigned & (read | closed))
+
+        return live
 
     def returns(self, expression: ast.expr) -> Part:
         """A part that has a value."""
@@ -183,6 +201,8 @@ class Expressions:
         owner = self.scope.find(name)
         if owner is not None:
             self.log.append((name, owner, bound))
+            if owner is not self.scope.within():
+                self.closed.add(name)
             if bound and owner is self.scope.within():
                 self.sure.add(name)
         return owner

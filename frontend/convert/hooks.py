@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import CellType, MappingProxyType
 from typing import Any, Final, Protocol
 
@@ -36,26 +36,29 @@ class Site:
     (which begin and end with two underscores). Each is a variable of the function or of one around it."""
     exit: str | None
     """Of a loop that can be left early: the flag among `names` that says that it was."""
+    live: Callable[[], frozenset[str]] = field(default=frozenset, compare=False, repr=False)
+    """Those variables whose values may be read once the place was passed (before it comes to the place again, in a loop
+    around it: then, too)."""
 
 
 class State:
     """The variables that a staged region may change, in one activation of its function."""
 
-    __slots__ = ("_cells", "names", "visible")
+    __slots__ = ("cells", "names", "visible")
 
     def __init__(self, names: tuple[str, ...], cells: Sequence[CellType], visible: Mapping[str, CellType]) -> None:
         self.names = names
         self.visible = visible
         """All variables that the region mentions, by name (private names as Python mangles them)."""
-        self._cells = cells
+        self.cells = cells
 
     def get(self) -> tuple[Any, ...]:
         """Their values, UNBOUND for those that have none."""
-        return tuple(map(_value, self._cells))
+        return tuple(map(_value, self.cells))
 
     def set(self, values: Iterable[Any]) -> None:
         """Give them values; UNBOUND unbinds."""
-        for cell, value in zip(self._cells, values, strict=True):
+        for cell, value in zip(self.cells, values, strict=True):
             if value is not UNBOUND:
                 cell.cell_contents = value
             elif _value(cell) is not UNBOUND:
@@ -134,6 +137,9 @@ class Hooks(Protocol):
         """What is called in place of `function`: itself, its conversion, or something that stands in for a built-in
         function. The call follows, from the user's own line."""
 
+    def begin(self, runtime: Any, /) -> None:
+        """A function was converted; its code calls the hooks as attributes of `runtime`, which may be set."""
+
     def load_attr(self, x: Any, name: str, /) -> Any:
         """`x.name`."""
 
@@ -199,18 +205,17 @@ class PythonHooks:
     str_ = staticmethod(str)
     ascii_ = staticmethod(ascii)
 
-    @staticmethod
-    def staged(value: Any) -> bool:
+    def staged(self, value: Any) -> bool:
         return False
 
-    @staticmethod
-    def stages(slot: list[Any]) -> bool:
+    def stages(self, slot: list[Any]) -> bool:
         return False
 
-    @staticmethod
-    def iterate(iterable: Any) -> Any:
+    def iterate(self, iterable: Any) -> Any:
         return iterable
 
-    @staticmethod
-    def callee(function: Any) -> Any:
+    def callee(self, function: Any) -> Any:
         return function
+
+    def begin(self, runtime: Any) -> None:
+        pass

@@ -52,6 +52,8 @@ def _leaves(s: ast.AST, inside: bool) -> Leaves:
     if isinstance(s, ast.If):
         then, orelse = leaves(s.body, inside), leaves(s.orelse, inside)
         return then if then is orelse else Leaves.SOMETIMES
+    if isinstance(s, ast.While) and isinstance(s.test, ast.Constant) and s.test.value and not _breaks(s.body):
+        return Leaves.ALWAYS if leaves(s.body, True) else Leaves.NEVER  # by `return`, or by an exception
     parts: list[Leaves] = []
     if isinstance(s, (ast.For, ast.AsyncFor, ast.While)):
         parts = [leaves(s.body, True), leaves(s.orelse, inside)]

@@ -78,6 +78,7 @@ class Runtime:
             setattr(self, f"i{name}", getattr(operator, f"i{name}"))
         for name in _INPLACE_BITS:
             setattr(self, f"i{name}", getattr(operator, f"i{name}"))
+        hooks.begin(self)
 
     def if_(self, test: Any, k: int, scope: FunctionType) -> None:
         (then, orelse), state, site = self._at(k, scope)

@@ -199,6 +199,7 @@ class Statements(Expressions):
         if isinstance(t, (ast.Tuple, ast.List)):
             return [s for part in t.elts for s in self._delete(part)] or [ast.Pass(**place(t))]
         assert isinstance(t, ast.Name)
+        self.note(t.id)  # a name without a value can't be deleted
         if self.note(t.id, bound=True) is None:
             raise Refused(f"it deletes the global name {t.id}")
         self.sure.discard(t.id)
@@ -307,13 +308,18 @@ class Statements(Expressions):
         return self.scope.stages and not any(leaves(b) for b in blocks)
 
     def _s_While(self, s: ast.While) -> list[ast.stmt]:
-        if not self._stageable(s.body, s.orelse) or leaves(s.body, True) or isinstance(s.test, ast.Constant):
-            s.test = self.decision(s.test)
-            s.body, s.orelse = self.apart(s.body), self.apart(s.orelse)
-            return [s]
         start = len(self.log)
+        if not self._stageable(s.body, s.orelse) or leaves(s.body, True) or isinstance(s.test, ast.Constant):
+            self.loops.append(start)
+            s.test = self.decision(s.test)
+            s.body = self.apart(s.body)
+            self.loops.pop()
+            s.orelse = self.apart(s.orelse)
+            return [s]
+        self.loops.append(start)
         test = self.truth(s.test)
         body = self.apart(s.body)
+        self.loops.pop()
         site = self.plan("while", s, start, [self.returns(test), Part(body)], getattr(s, "_exit", None))
         loop = ast.While(self.is_true(TEST, test, s.test), body, [], **place(s))
         staged = self._say("while_", s.test, self._temporary(TEST, s.test, ast.Load()), *site)
@@ -334,12 +340,17 @@ class Statements(Expressions):
             return [s]
         if not self._stageable(s.body, s.orelse) or leaves(s.body, True):
             s.iter = self.hook("iterate", s.iter, iterable)
+            self.loops.append(len(self.log))
             s.target, start = self._item(s.target)
-            s.body, s.orelse = [*start, *self.apart(s.body)], self.apart(s.orelse)
+            s.body = [*start, *self.apart(s.body)]
+            self.loops.pop()
+            s.orelse = self.apart(s.orelse)
             return [s]
         start_log = len(self.log)
         flag: str | None = getattr(s, "_exit", None)
+        self.loops.append(start_log)
         target, own, part = self._iteration(s, flag)
+        self.loops.pop()
         site = self.plan("for", s, start_log, [part], flag)
         at = place(s.iter)
         slot = ast.NamedExpr(self._temporary(_SLOT, s.iter, ast.Store()), ast.List([iterable], ast.Load(), **at), **at)

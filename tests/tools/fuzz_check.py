@@ -349,6 +349,10 @@ def check(program: AnyProgram, seed: int, thorough: bool = False) -> None:
                 if program.special:  # an infinity made a label that is no class: an error is the right answer
                     return
                 raise
+            except kiln.GradError as error:  # the program writes over what a gradient needs
+                for variant in compiled:
+                    demand_refusal(program, variant, error)
+                return
         if want is None:
             want = eager
             if isinstance(program, Program):
@@ -362,6 +366,18 @@ def check(program: AnyProgram, seed: int, thorough: bool = False) -> None:
         with targets.use_target(variant.level):
             for call, got in enumerate(not_refused(variant.mode(program))):
                 demand_same(want, got, f"{variant}, call {call}")
+
+
+def demand_refusal(program: AnyProgram, variant: Variant, error: Exception) -> None:
+    """What is an error in eager code is the same error in compiled code."""
+    threads.set_num_threads(variant.threads)
+    with targets.use_target(variant.level):
+        try:
+            for _ in not_refused(variant.mode(program)):
+                raise Difference(f"{variant} gives a result; eager raises {error}")
+        except type(error) as raised:
+            if str(raised).splitlines()[0] != str(error).splitlines()[0]:
+                raise Difference(f"{variant} raises {raised}; eager raises {error}") from None
 
 
 def draw(seed: int, family: str = "both") -> AnyProgram:

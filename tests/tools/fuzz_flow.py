@@ -4,9 +4,10 @@
 
 A program is a function of three tensors over a tensor and a parameter of its module: arithmetic, in-place writes,
 random draws, masks, gradients taken inside, and `if`, `for`, `break`, `continue`, early `return` and `raise` on
-questions about data. It is called ten times with inputs that come again, so that known ways are gone again after new
-ones were found. Compared, bit for bit: results, arguments, the module's tensors, gradients, the generator's state,
-exceptions.
+questions about data. Every other one is of the kind that is staged: without gradients and with few writes in place,
+with `while`, ternaries, conditions joined by `and` and `or`, and Python numbers that branches and loops change. It is
+called ten times with inputs that come again, so that known ways are gone again after new ones were found. Compared, bit for
+bit: results, arguments, the module's tensors, gradients, the generator's state, exceptions.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class Writer:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        self.quiet = seed % 2 == 1
+        self.loops = 0
         self.lines: list[str] = []
 
     def source(self) -> str:
-        self.lines = ["def f(x, y, y2):", "    z = x * y"]
+        self.lines = ["def f(x, y, y2):", "    z = x * y", "    n, r, ok = 0, 0.5, False"]
         self.block(1, 0, False, self.random.randint(3, 7))
-        self.lines.append("    return x * 1, y, z, y2")
+        self.lines.append(f"    return x * 1, y, z, y2{', n, r, ok' if self.quiet else ''}")
         return "\n".join(self.lines) + "\n"
 
     def block(self, indent: int, depth: int, looping: bool, count: int) -> None:
@@ -59,10 +62,26 @@ class Writer:
             f"{a}.abs().sum() > 1.5 and {b}.min() < 0.2",
             f"kiln.nonzero({a} > 0).shape[0] > 1",
         ]
+        if self.quiet:
+            forms = [f for f in forms if not f.startswith(("int", "kiln"))]
+            forms += ["n > 1", "ok", "not ok", f"{a}.sum() > r", f"n < 2 or {a}.max() > 0.5", "r < 0.7 and n >= 1"]
+            forms += [f"-0.5 < {a}.sum() < 1", f"n % 2 == 0 and {a}.sum() < 1", f"0 < n < {a}.abs().sum()"]
+        return self.random.choice(forms)
+
+    def number(self) -> str:
+        """A statement about Python numbers."""
+        forms = [
+            "n += 1", "n = n + 2", "n -= 1", "r = r + 0.25", "r = r * 0.5 + n", "ok = not ok", "ok = True", "n = 0",
+            f"ok = bool({self.name()}.sum() > 0)", f"r = r if {self.question()} else 0.1", "n = n * 2", "n = int(r)",
+            f"n = n + 1 if {self.question()} else n", "r = n / 4", "r = float(n)", "ok = n == 1", "n = n // 2",
+        ]  # fmt: skip
         return self.random.choice(forms)
 
     def expression(self) -> str:
         a, b = self.name(), self.name()
+        if self.quiet and self.random.random() < 0.3:
+            made = [f"{a} * n", f"{a} + r", f"{a} if {self.question()} else {b} * 0.5", f"{a} / (n + 3)", f"r - {a}"]
+            return self.random.choice([*made, a, f"{a}[1:].sum() * {b}", f"kiln.where(ok, {a}, {b})", f"{a} + ok"])
         forms = [
             f"{a} + {b}",
             f"{a} * 0.5 - {b}",
@@ -79,11 +98,19 @@ class Writer:
             f"kiln.cat([{a}[{b} > 0], kiln.zeros(3)])[:3]",
             f"{a} + kiln.autograd.grad((w * {b}.detach()).exp().sum(), w)[0].clamp(-1, 1)",
         ]
+        if self.quiet:
+            forms = [f for f in forms if "grad" not in f]
         return self.random.choice(forms)
 
     def statement(self, pad: str, indent: int, depth: int, looping: bool) -> None:
         kind = self.random.random()
-        if kind < 0.45:
+        if self.quiet and kind < 0.2:
+            self.lines.append(pad + self.number())
+        elif self.quiet and 0.60 <= kind < 0.65:
+            self.lines.append(f"{pad}if {self.question()}: return {self.name()} * 1, y, z, y2, n, r, ok")
+        elif self.quiet and 0.45 <= kind < 0.60 and self.random.random() < 0.9:
+            self.lines.append(f"{pad}{self.name()}, {self.name()} = {self.expression()}, {self.expression()}")
+        elif kind < 0.45:
             self.lines.append(f"{pad}{self.name()} = {self.expression()}")
         elif kind < 0.55:
             target = self.random.choice(["x", "y2", "state"])
@@ -103,9 +130,23 @@ class Writer:
             self.lines.append(f"{pad}{self.name()} = {self.expression()}")
 
     def nested(self, pad: str, indent: int, depth: int, looping: bool) -> None:
-        looped = self.random.random() < 0.3
+        looped = self.random.random() < (0.5 if self.quiet else 0.3)
         head = f"for _{depth} in range({self.random.randint(1, 3)}):" if looped else f"if {self.question()}:"
-        self.lines.append(pad + head)
+        if looped and self.quiet:
+            self.loops += 1
+            turns = f"i{self.loops}"
+            bound = self.random.choice([f"{turns} < 3", f"{turns} < 2 + n", f"n + {turns} < 4 and {turns} < 5"])
+            question = self.random.choice([f"{bound} and ({self.question()})", f"({self.question()}) and {turns} < 4"])
+            which = self.random.random()
+            if which < 0.6:
+                self.lines += [f"{pad}{turns} = 0", f"{pad}while {question}:", f"{pad}    {turns} += 1"]
+                head = ""
+            elif which < 0.8:
+                head = f"for {turns} in range(({self.name()}.abs().sum() * 2).long().clamp(max=4)):"
+            elif which < 0.9:
+                head = f"for {turns} in {self.name()}:"
+        if head:
+            self.lines.append(pad + head)
         self.block(indent + 1, depth + 1, looping or looped, self.random.randint(1, 3))
         if not looped and self.random.random() < 0.6:
             self.lines.append(f"{pad}else:")
@@ -125,7 +166,7 @@ def run(source: str, seed: int, compiled: bool) -> tuple[list[Any], Any]:
     file = f"<flow {seed}>"
     linecache.cache[file] = (len(source), None, source.splitlines(True), file)
     kiln.manual_seed(seed)
-    state, w = kiln.tensor(START), kiln.tensor([0.1, 0.2, -0.3], requires_grad=True)
+    state, w = kiln.tensor(START), kiln.tensor([0.1, 0.2, -0.3], requires_grad=seed % 2 == 0)
     space: dict[str, Any] = {"kiln": kiln, "__name__": "flow", "state": state, "w": w}
     exec(compile(source, file, "exec"), space)
     function = kiln.compile(space["f"]) if compiled else space["f"]
@@ -135,7 +176,7 @@ def run(source: str, seed: int, compiled: bool) -> tuple[list[Any], Any]:
     for k in range(CALLS):
         numbers = pool[k % 4] if k < 4 else choose.choice(pool)
         x, y, y2 = (kiln.tensor(numbers[i : i + 3]) for i in (0, 3, 6))
-        y.requires_grad_(seed % 3 == 0)
+        y.requires_grad_(seed % 6 == 0)
         if k % 4 == 0:
             state.copy_(kiln.tensor(START))
             kiln.manual_seed(seed + k)
@@ -143,7 +184,7 @@ def run(source: str, seed: int, compiled: bool) -> tuple[list[Any], Any]:
             returned = function(x, y, y2)
             if k % 2 and returned[0].requires_grad:
                 returned[0].sum().backward()
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, both must raise it)
             returned = (type(error).__name__,)
         seen = (*returned, x, y, y2, state, w, kiln.default_generator.state)
         log.append([shown(t) for t in seen])
@@ -155,7 +196,7 @@ def check(seed: int, counts: Counter[str]) -> str:
     source = Writer(seed).source()
     eager, _ = run(source, seed, False)
     compiled, report = run(source, seed, True)
-    for kind in ("compiled", "decided", "captured", "eager"):
+    for kind in ("compiled", "staged", "decided", "captured", "eager"):
         counts[kind] += getattr(report, kind)
     wrong = next((k for k, (a, b) in enumerate(zip(eager, compiled, strict=True)) if a != b), None)
     return "" if wrong is None else f"seed {seed}, call {wrong}:\n{source}"

@@ -1,0 +1,451 @@
+"""Staging: the control flow of a captured function as it stands in Python becomes operations that hold graphs.
+
+`StagingHooks` answers the questions of converted code (`convert/`). A test of a tensor is staged: both branches, or the
+body of the loop, are tried out on tensors without data (`staging_trial.py`), what they leave in variables is joined
+(`staging_merge.py`), and one operation is recorded. The call itself is a real one: Python runs the branch that is
+taken, or the loop, as it would without a capture, and its results are entered as those of the operation. What can't be
+staged asks for the truth of the tensor, as every test did: a decision (`tree.py`), or, where a capture answers no
+questions (`Capture.answers`), a refusal at the user's line.
+
+A capture stages when it has hooks: `capture.hooks = StagingHooks(capture, audit, code, avoid)`, and `capture.callee(f)`
+is `f` converted. `Recording` does both for every function that branches or loops, so whoever records a call with
+`answers=False` gets a function that is staged or refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
+from typing import Any, NoReturn
+
+from kiln.base import MODES, TensorBase
+from kiln.capture import Capture, Entangled
+from kiln.control_capture import Inner
+from kiln.convert import PythonHooks, Refused, Site, State, converted, made
+from kiln.errors import CaptureError
+from kiln.ir.ops.base import OPS
+from kiln.staging_choice import Branch, Choice
+from kiln.staging_loads import NAMES, Loads, Stores
+from kiln.staging_loops import Loop
+from kiln.staging_merge import in_plain_python
+from kiln.staging_numbers import Number, keyed, known, mapped, scalar
+from kiln.staging_ranges import StagedRange, staged_range
+from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
+from kiln.world import PASSING, Audit, paused
+
+
+class Test:
+    """A test that may be staged: of a tensor of one element, or of a number that tensors decide."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __bool__(self) -> bool:
+        return bool(self.of)
+
+    def scalar(self) -> Any:
+        """Its truth as a 0-d bool tensor."""
+        return scalar(self.of.truth().tensor if isinstance(self.of, Number) else self.of)
+
+    def now(self) -> bool:
+        """Its truth in this very call, which nothing is told of."""
+        return bool(self.of.now()) if isinstance(self.of, Number) else in_plain_python(bool, self.of)
+
+
+class StagingHooks(PythonHooks):
+    """See the module. `known` is the user's code, `avoid` the sites that are left to decisions, to which those are
+    added that can't be staged."""
+
+    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
+        self.capture = capture
+        self.avoid = avoid
+        self.staged_here = 0
+        """How many operations were recorded."""
+        self._audit = audit
+        self._known = known
+        self._runtimes: list[Any] = []
+        self._converted: dict[int, tuple[Any, Any]] = {}
+        self.outer: dict[int, CellType] = {}
+        """Cells that were there before the call, by id."""
+        self._noted: Noted | None = None
+        self._loads: Loads | None = None
+        self._sites: list[Site] = []
+        self._failure: CaptureError | None = None
+        self._why: dict[Hashable, str] = {}
+        self._numbers = False
+        audit.made = made
+
+    # ------------------------------------------------------------------------------------- converting
+
+    def settled(self, returned: Any) -> Any:
+        """What a call returned, whose dicts and sets have Python's own numbers as keys."""
+        return keyed(returned) if self._numbers else returned
+
+    def plain(self, returned: Any) -> Any:
+        """What a call returned, with Python's own numbers."""
+        return mapped(returned, Number.now) if self._numbers else returned
+
+    def settle(self) -> None:
+        """Variables of functions around the call's hold Python's own numbers again."""
+        for cell in self.outer.values():
+            with contextlib.suppress(ValueError):  # not bound
+                x = cell.cell_contents
+                real = mapped(x, Number.now) if self._numbers else x
+                if real is not x:
+                    cell.cell_contents = real
+
+    def begin(self, runtime: Any) -> None:
+        self._runtimes.append(runtime)
+        _set(runtime, self._source())
+
+    def callee(self, function: Any) -> Any:
+        if function is range and MODES.recorder is not None:
+            return staged_range
+        if type(function) is FunctionType or type(function) is MethodType:
+            function = self._conversion(function)
+        elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
+            function = self._conversion(_unwrapped(function))
+        if self._noted is not None:
+            self._try_call(function)
+        if self._numbers and not _takes_numbers(function):
+            return functools.partial(_with_numbers, function)
+        return function
+
+    def _conversion(self, function: Any) -> Any:
+        """The user's function, converted if it can be."""
+        if type(function) is MethodType:
+            plain = function.__func__
+            if type(plain) is not FunctionType:
+                return function
+            made_of = self._conversion(plain)
+            return function if made_of is plain else MethodType(made_of, function.__self__)
+        if type(function) is FunctionType:
+            if function.__code__ not in self._known or made(function.__code__):
+                return function
+        elif not self._is_users(type(function)):
+            return function
+        key = id(function)
+        if key not in self._converted:
+            self.outer.update((id(cell), cell) for cell in getattr(function, "__closure__", None) or ())
+            try:
+                with paused():
+                    self._converted[key] = function, converted(function, self)
+            except Refused:
+                self._converted[key] = function, function
+        return self._converted[key][1]
+
+    def _is_users(self, kind: type) -> bool:
+        call = next((vars(c)["__call__"] for c in kind.__mro__ if "__call__" in vars(c)), None)
+        return type(call) is FunctionType and call.__code__ in self._known
+
+    # ----------------------------------------------------------------------------------------- asking
+
+    def test(self, value: Any) -> Any:
+        if isinstance(value, TensorBase):
+            if value._layout.numel == 1 and not MODES.layers and isinstance(MODES.recorder, (Inner, Capture)):
+                return Test(value)
+        elif isinstance(value, Number) and MODES.recorder is not None:
+            return Test(value)
+        elif isinstance(value, Test):
+            return value
+        return bool(value)
+
+    def truth(self, value: Any) -> bool:
+        return bool(value)
+
+    def staged(self, value: Any) -> bool:
+        return isinstance(value, Test)
+
+    def not_(self, value: Any) -> Any:
+        if isinstance(value, Number) and value.kind is bool and MODES.recorder is not None:
+            value = Test(value)
+        if not isinstance(value, Test) or MODES.recorder is None:
+            return not value
+        return Number(bool, OPS["logical_not"](value.scalar()))
+
+    def is_(self, a: Any, b: Any) -> bool:
+        if isinstance(a, Number) or isinstance(b, Number):
+            return known(a) is known(b)
+        if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
+            return self._same_tensor(a, b)
+        return a is b
+
+    def is_not(self, a: Any, b: Any) -> bool:
+        return not self.is_(a, b)
+
+    def _same_tensor(self, a: Any, b: Any) -> bool:
+        """Whether two objects are one tensor to Python, which may depend on a staged branch."""
+        capture = MODES.recorder
+        if not isinstance(capture, Capture) or not capture.entangled:
+            return False
+        one, other = (capture.entries.get(id(t)) for t in (a, b))
+        if one is not None and other is not None:
+            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
+            if any(s is other.storage for s in partners):
+                capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
+                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
+        return False
+
+    # --------------------------------------------------------------------------------------- branches
+
+    def if_(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site, /) -> None:
+        self._choose(test, then, orelse, state, site)
+
+    def ifexp(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site, /) -> Any:
+        return self._choose(test, then, orelse, state, site)
+
+    def and_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        return self._choose(left, lambda: self._as_bool(right()), lambda: False, state, site)
+
+    def or_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        return self._choose(left, lambda: True, lambda: self._as_bool(right()), state, site)
+
+    def _as_bool(self, value: Any) -> Any:
+        """What a condition gives, as a bool."""
+        value = self.test(value)
+        return Number(bool, value.scalar()) if isinstance(value, Test) else value
+
+    def assert_(self, test: Any, message: Branch | None, state: State, site: Site, /) -> None:
+        if not test:
+            raise AssertionError(*(() if message is None else (message(),)))
+
+    def _choose(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site) -> Any:
+        """A branch on a test; what the branch returns."""
+        test = self.test(test)
+        if isinstance(test, Test) and self._may_stage(site):
+            with self._attempt(site) as attempt:
+                staged = Choice(self, test, then, orelse, state, site)
+                attempt.append(staged)
+            if attempt:
+                return attempt[0].commit()
+        return then() if self._asked(test, site) else orelse()
+
+    def _asked(self, test: Any, site: Site) -> bool:
+        """The truth of what is not staged: a question about data."""
+        capture = MODES.recorder
+        if (
+            isinstance(capture, Capture)
+            and not isinstance(capture, Inner)
+            and not capture.answers
+            and site in self._why
+        ):
+            capture.refuse(
+                f"this {site.kind} depends on tensor data, and can't be part of the program: {self._why[site]}",
+                fix="let both ways do the same kind of thing to tensors, and nothing else; or use kiln.where",
+            )
+        return bool(test)
+
+    def _may_stage(self, site: Site) -> bool:
+        if self._sites.count(site) or not isinstance(MODES.recorder, Capture):
+            return False  # a function that calls itself under a condition of tensors would be expanded without end
+        return site not in self.avoid
+
+    # ------------------------------------------------------------------------------------------ loops
+
+    def while_(self, test: Any, again: Branch, body: Branch, state: State, site: Site, /) -> None:
+        def real() -> Sequence[Any]:
+            going = start.now()
+            while going:
+                body()
+                going = bool(again())
+            return ()
+
+        def turn() -> Sequence[Any]:
+            body()
+            return ()
+
+        start = self.test(test)
+        if isinstance(start, Test) and self._may_stage(site):
+            with self._attempt(site) as attempt:
+                attempt.append(Loop(self, (), again, turn, real, state, site))
+            if attempt:
+                attempt[0].commit()
+                return
+        while self._asked(test, site):
+            body()
+            test = again()
+
+    def stages(self, slot: list[Any]) -> bool:
+        return isinstance(slot[0], StagedRange) and MODES.recorder is not None
+
+    def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
+        span: StagedRange = iterable
+        up = span.step > 0
+
+        def left() -> Any:
+            """The flag that says that the loop was left."""
+            return False if site.exit is None else state.get()[state.names.index(site.exit)]
+
+        def test(i: Any) -> Any:
+            inside = self._as_bool(i < span.stop if up else i > span.stop)
+            out = left()
+            if out is False:
+                return inside
+            return inside and not out if isinstance(inside, bool) else self._both(inside, self.not_(out))
+
+        def turn(i: Any) -> Sequence[Any]:
+            body(i)
+            return (i + span.step,)
+
+        def real() -> Sequence[Any]:
+            i = start
+            for i in span.now():
+                body(i)
+                if left() is True:
+                    break
+            return (span.stop.now() if isinstance(span.stop, Number) else span.stop,)
+
+        start = span.start.now() if isinstance(span.start, Number) else span.start
+        if self._may_stage(site):
+            with self._attempt(site) as attempt:
+                first = Number(int, span.start.tensor) if isinstance(span.start, Number) else span.start
+                attempt.append(Loop(self, (first,), test, turn, real, state, site))
+            if attempt:
+                attempt[0].commit()
+                return
+        for i in span.known():
+            body(i)
+            out = left()
+            if out is True or (out is not False and bool(out)):
+                break
+
+    def _both(self, a: Any, b: Any) -> Any:
+        """Two conditions that cost nothing, joined."""
+        one, other = self.test(a), self.test(b)
+        if not isinstance(one, Test):
+            return other if one else False
+        if not isinstance(other, Test):
+            return one if other else False
+        return Number(bool, OPS["logical_and"](one.scalar(), other.scalar()))
+
+    def noted(self) -> Any:
+        """The containers that were there before what is being tried."""
+        return self._noted or ()
+
+    # ----------------------------------------------------------------------------------------- trials
+
+    @contextlib.contextmanager
+    def _attempt(self, site: Site) -> Iterator[list[Any]]:
+        """Try something out. The list that is given is empty afterwards if it failed, and all is as it was before."""
+        capture = MODES.recorder
+        assert isinstance(capture, Capture)
+        outermost = self._noted is None
+        snapshot = Snapshot(capture)
+        result: list[Any] = []
+        if outermost:
+            self._noted = Noted()
+            self._loads = Loads(self._noted)
+            self._audit.object = self._object
+            self._switch(self._loads)
+            self._failure = None
+        self._sites.append(site)
+        noted = self._noted
+        try:
+            yield result
+        except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
+            result.clear()
+            self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
+            self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
+        finally:
+            self._sites.pop()
+            if outermost:
+                changed = noted.restore() if noted is not None else False
+                if changed or self._failure is not None:
+                    result.clear()
+                    self._why.setdefault(site, "it changes a container from outside")
+                self._noted = self._loads = self._audit.object = self._failure = None
+                self._switch(self._source())
+                self._audit.resume()
+        if not result:
+            snapshot.restore()
+            if outermost:
+                self.avoid.add(site)
+
+    def _object(self, why: str) -> NoReturn:
+        self._failure = self._failure or Unstaged(why)
+        raise self._failure
+
+    def _source(self) -> Any:
+        """Whose loads and stores converted code calls now."""
+        return self._loads or (Stores if self._numbers else self)
+
+    def numbers(self) -> None:
+        """From here on there may be numbers that tensors decide."""
+        if not self._numbers:
+            self._numbers = True
+            self._switch(self._source())
+
+    def _switch(self, source: Any) -> None:
+        for runtime in self._runtimes:
+            _set(runtime, source)
+
+    def _try_call(self, function: Any) -> None:
+        """A call is about to be made in a trial."""
+        if not harmless(function, made):
+            self._object(f"a branch that calls {getattr(function, '__qualname__', type(function).__qualname__)}")
+        assert self._noted is not None
+        for x in roots(function):
+            self._noted.note(x)
+
+    def run_trial(
+        self, what: str, branch: Callable[..., Any], state: State, before: Sequence[Any], given: Sequence[Any] = ()
+    ) -> tuple[Trial, Any, tuple[Any, ...]]:
+        """Run a branch on tensors without data, from `before`: what it returns, and what it leaves in the variables.
+        These are put back."""
+        capture = MODES.recorder
+        assert isinstance(capture, Capture) and self._noted is not None
+        kept = state.get()
+        for cell in state.visible.values():
+            with contextlib.suppress(ValueError):
+                self._noted.note(cell.cell_contents)
+        state.set(before)
+        trial = Trial(capture, what, given)
+        try:
+            returned = trial.run(_nothing, branch)
+            after = state.get()
+            for name, cell, old, new in zip(state.names, state.cells, before, after, strict=True):
+                if old is not new and id(cell) in self.outer:
+                    raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
+        finally:
+            state.set(kept)
+        if self._failure is not None:  # and the user's code caught it
+            raise self._failure
+        return trial, returned, after
+
+
+def _nothing() -> None:
+    """Has no variables."""
+
+
+def _unwrapped(function: Any) -> Any:
+    """What a compiled function is inside a capture: the function itself."""
+    from kiln.jit import CompiledFunction  # lies above this file
+
+    while issubclass(type(function), CompiledFunction):
+        function = function._function
+    return function
+
+
+def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """A call that takes Python's own numbers only."""
+    args, kwargs = mapped((args, kwargs), Number.known)
+    return function(*args, **kwargs)
+
+
+PASSING.add(_with_numbers.__code__)
+
+
+def _set(runtime: Any, source: Any) -> None:
+    for name in NAMES:
+        setattr(runtime, name, getattr(source, name))
+
+
+def _takes_numbers(function: Any) -> bool:
+    """Whether a call may be given numbers that tensors decide: converted code."""
+    while isinstance(function, MethodType):
+        function = function.__func__
+    return isinstance(function, FunctionType) and made(function.__code__)

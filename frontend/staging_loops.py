@@ -1,0 +1,290 @@
+"""Loops that tensors end: a `while` of converted code, or a `for` over a range whose bounds are data, as one operation.
+
+What a turn changes is carried. Which variables these are is found by trying: the body is run on what is known to be
+carried so far, until a run changes nothing else. A variable that every turn sets before it reads it, and that nobody
+reads afterwards, is not carried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kiln import dispatch
+from kiln.base import MODES, TensorBase, layout_of
+from kiln.capture import Capture
+from kiln.control_capture import Inner, _union, _written
+from kiln.convert import UNBOUND, Site, State
+from kiln.ir.graph import AttrValue
+from kiln.ir.ops.base import OPS
+from kiln.pytree import flatten, unflatten
+from kiln.staging_choice import real_numbers, took
+from kiln.staging_merge import (
+    SAME,
+    VALUE,
+    Aliases,
+    Joined,
+    Slot,
+    as_tensor,
+    in_plain_python,
+    plain,
+    registered,
+    symbolic,
+    unset_like,
+    values_in,
+)
+from kiln.staging_numbers import DTYPES, Number, like
+from kiln.staging_trial import Trial, Unstaged
+
+if TYPE_CHECKING:
+    from kiln.staging import StagingHooks
+
+_MAX_ROUNDS = 12
+"""Trials until it is known what is carried."""
+
+
+def _empty(t: Any) -> Any:
+    """A tensor without data, like `t`."""
+    layout = layout_of(t.dtype, t._layout.shape)
+    made = dispatch.empty(layout)
+    return dispatch.tensor_on(made._buffer, made._ptr, layout)
+
+
+class Loop:
+    """A loop that can be staged. Made inside an attempt; `commit` does it. `hidden` are numbers that the loop itself
+    carries before the variables: `test(*hidden)` and `turn(*hidden)` get them, and `turn` returns the new ones.
+    `real` is the loop in plain Python, and returns the last hidden numbers."""
+
+    def __init__(
+        self,
+        hooks: StagingHooks,
+        hidden: Sequence[Any],
+        test: Callable[..., Any],
+        turn: Callable[..., Sequence[Any]],
+        real: Callable[[], Sequence[Any]],
+        state: State,
+        site: Site,
+    ) -> None:
+        self._hooks, self._test, self._turn, self._real, self._state, self._site = hooks, test, turn, real, state, site
+        capture = MODES.recorder
+        assert isinstance(capture, Capture)
+        self._capture = capture
+        self._live = site.live()
+        self._before = [*hidden, *state.get()]
+        self._hidden = len(hidden)
+        self._names = [*(f"a number of the loop {k}" for k in range(len(hidden))), *state.names]
+        self._fresh: set[int] = set()  # variables that every turn sets anew, and nobody reads afterwards
+        self._carried: set[tuple[int, int]] = set()  # (variable, leaf)
+        self._settle()
+        self._build()
+
+    # ---------------------------------------------------------------------------------- what is carried
+
+    def _settle(self) -> None:
+        """Try until nothing new is found to be carried."""
+        for _ in range(_MAX_ROUNDS):
+            self._begin()
+            self._body, after = self._try_turn()
+            changed = self._changes(after)
+            if not changed:
+                self._after = after
+                return
+            for k, leaf in changed:
+                self._carry(k, leaf, after[k])
+        raise Unstaged("a loop whose variables never settle")
+
+    def _begin(self) -> None:
+        """The variables as a turn finds them, carried leaves as tensors without data."""
+        self._given: list[Any] = []
+        self._places: list[tuple[int, int]] = []
+        self._start: list[Any] = []
+        for k, x in enumerate(self._before):
+            if k in self._fresh:
+                self._start.append(UNBOUND)
+                continue
+            mine = sorted(leaf for n, leaf in self._carried if n == k)
+            if not mine:
+                self._start.append(x)
+                continue
+            leaves, tree = flatten(x)
+            for leaf in mine:
+                old = leaves[leaf]
+                made = _empty(old if isinstance(old, TensorBase) else self._typed(old))
+                leaves[leaf] = made if isinstance(old, TensorBase) else like(old, made)
+                self._given.append(made)
+                self._places.append((k, leaf))
+            self._start.append(unflatten(tree, iter(leaves)))
+
+    def _typed(self, x: Any) -> Any:
+        return x.tensor if isinstance(x, Number) else dispatch.constant((), DTYPES[type(x)], x)
+
+    def _try_turn(self) -> tuple[Trial, list[Any]]:
+        hidden = self._start[: self._hidden]
+
+        def run() -> Any:
+            if self._test_assigns():
+                self._test(*hidden)
+            return self._turn(*hidden)
+
+        first = self._start[self._hidden :]
+        trial, returned, after = self._hooks.run_trial("a loop", run, self._state, first, self._given)
+        return trial, [*returned, *after]
+
+    def _test_assigns(self) -> bool:
+        """Whether the test changes variables. Then each turn begins with it."""
+        hidden, first = self._start[: self._hidden], self._start[self._hidden :]
+        run = self._hooks.run_trial
+        trial, answer, after = run("a test", lambda: self._test(*hidden), self._state, first, self._given)
+        self._tested = trial, answer
+        return any(a is not b for a, b in zip(first, after, strict=True))
+
+    def _changes(self, after: Sequence[Any]) -> list[tuple[int, int]]:
+        """Leaves that a turn changes and that are not carried yet."""
+        found: list[tuple[int, int]] = []
+        for k, (old, new) in enumerate(zip(self._start, after, strict=True)):
+            if new is old or k in self._fresh:
+                continue
+            if self._names[k] == VALUE and old is UNBOUND:
+                self._before[k] = unset_like(new)
+                found.append((k, -1))
+                continue
+            if old is UNBOUND or new is UNBOUND:
+                if self._names[k] in self._live:
+                    raise Unstaged(f"{self._names[k]} may be unbound after the loop, and is read there")
+                self._fresh.add(k)
+                found.append((k, -1))
+                continue
+            olds, tree = flatten(old)
+            made: list[Any] = []
+            news, other = flatten(new, made)
+            if tree != other or any(type(c) not in (list, dict) for c in made):
+                self._reset(k)
+                found.append((k, -1))
+                continue
+            found += [
+                (k, n)
+                for n, (a, b) in enumerate(zip(olds, news, strict=True))
+                if a is not b and (k, n) not in self._carried and not _equal(a, b)
+            ]
+        return found
+
+    def _reset(self, k: int) -> None:
+        """A variable that can't be carried: perhaps no turn reads what the one before it left there."""
+        if k < self._hidden or self._names[k] in self._live or k in self._fresh:
+            raise Unstaged(f"{self._names[k]} changes its structure in a loop")
+        self._carried = {(n, leaf) for n, leaf in self._carried if n != k}
+        self._fresh.add(k)
+
+    def _carry(self, k: int, leaf: int, after: Any) -> None:
+        if leaf < 0:
+            return
+        old, new = flatten(self._before[k])[0][leaf], flatten(after)[0][leaf]
+        if isinstance(old, TensorBase) and isinstance(new, TensorBase):
+            fits = plain(old) and plain(new) and old.ttype == new.ttype
+        else:
+            kinds = [x.kind if isinstance(x, Number) else type(x) for x in (old, new)]
+            fits = kinds[0] is kinds[1] and kinds[0] in DTYPES
+        if fits:
+            self._carried.add((k, leaf))
+        else:
+            self._reset(k)
+
+    # ------------------------------------------------------------------------------------ the operation
+
+    def _build(self) -> None:
+        self._joined = Joined(self._hooks.noted())
+        leaves: list[Any] = []
+        numbers: dict[tuple[int, int], int] = {place: n for n, place in enumerate(self._places)}
+        for k, x in enumerate(self._after):
+            mine = [(k, n) for n in range(len(flatten(x)[0]))] if any(p[0] == k for p in self._places) else []
+            if not mine:
+                self._joined.slots.append(Slot(None, [], UNBOUND if k in self._fresh else self._before[k]))
+                continue
+            found, tree = flatten(x)
+            kept = flatten(self._before[k])[0]
+            self._joined.slots.append(Slot(tree, [numbers.get(p, SAME) for p in mine], kept))
+            leaves += [found[p[1]] for p in mine if p in numbers]
+        for start, leaf, t in zip(self._places, leaves, self._given, strict=True):
+            self._check(start, leaf, t)
+        self._joined.results = [(leaf,) for leaf in leaves]
+        body, (test, answer) = self._body, self._tested
+        if test.states:
+            raise Unstaged("a test that draws random numbers")
+        tested = test.values([self._scalar(test, answer)])
+        self._states = list(body.states.values())
+        outputs = body.values([*values_in(body, leaves), *self._states])
+        known = {id(t) for t in self._states}
+        self._constants = [t for t in _union(test.lifted(), body.lifted()) if id(t) not in known]
+        order = [*self._given, *self._states, *self._constants]
+        self._aliases = Aliases()
+        self._aliases.look(body, leaves, self._given)
+        self._attrs: dict[str, AttrValue] = {"test": test.graph(tested, order), "body": body.graph(outputs, order)}
+
+    def _check(self, place: tuple[int, int], leaf: Any, t: Any) -> None:
+        name = self._names[place[0]]
+        if isinstance(leaf, TensorBase):
+            if not plain(leaf) or leaf.ttype != t.ttype:
+                raise Unstaged(f"{name} is {t.ttype} before a turn of the loop and {leaf.ttype} after it")
+        elif DTYPES.get(leaf.kind if isinstance(leaf, Number) else type(leaf)) is not t.dtype:
+            raise Unstaged(f"{name} changes its type in a loop")
+
+    def _scalar(self, trial: Trial, answer: Any) -> Any:
+        outer, MODES.recorder = MODES.recorder, trial
+        try:
+            answer = self._hooks.test(answer)
+            if isinstance(answer, bool):
+                return as_tensor(answer)
+            return answer.scalar()
+        finally:
+            MODES.recorder = outer
+
+    def commit(self) -> None:
+        """Record the operation, run the loop, and enter what it gives."""
+        carried = [flatten(self._before[k])[0][leaf] for k, leaf in self._places]
+        starts = [as_tensor(x) for x in carried]
+        if isinstance(self._capture, Inner):
+            self._inside(starts)
+        else:
+            self._for_real(starts)
+        if any(not isinstance(x, TensorBase) for x in carried):
+            self._hooks.numbers()
+
+    def _inside(self, starts: Sequence[Any]) -> None:
+        made = list(OPS["while_loop"].bind([*starts, *self._states, *self._constants], self._attrs))
+        made = _written(self._capture, "while_loop", made, self._states)
+        self._tell(made, starts)
+        after = symbolic(self._joined, self._after, made)
+        self._state.set(after[self._hidden :])
+
+    def _for_real(self, starts: Sequence[Any]) -> None:
+        capture = self._capture
+        operands = [capture.value_of(t) for t in (*starts, *self._states, *self._constants)]
+        capture._settle()
+        made = capture.builder.add(OPS["while_loop"], operands, self._attrs)
+        self._hooks.staged_here += 1
+        with real_numbers(self._state):
+            hidden = in_plain_python(self._real)
+            after = self._state.get()
+        count = len(starts)
+        slots, tensors = registered(capture, self._joined, [*hidden, *after], made[:count], self._site)
+        self._tell(tensors, starts)
+        for t, value in zip(self._states, made[count:], strict=True):
+            took(capture, t, value)
+        self._state.set(slots[self._hidden :])
+
+    def _tell(self, tensors: Sequence[Any], starts: Sequence[Any]) -> None:
+        """If there is no turn, results are what they were before; a later turn may leave one where another was."""
+        for n, (k, leaf) in enumerate(self._places):
+            old = flatten(self._before[k])[0][leaf]
+            if isinstance(old, TensorBase):
+                self._aliases.outside.append((n, old))
+        firsts = {b: a for a, b in enumerate(range(len(starts)))}
+        self._aliases.outside += [(a, starts[b]) for a, b in self._aliases.pairs if b in firsts]
+        self._aliases.tell(self._capture, tensors, self._site)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Python objects that are the same, whichever."""
+    from kiln.guards import same
+
+    return not isinstance(a, (TensorBase, Number)) and not isinstance(b, (TensorBase, Number)) and same(a, b)

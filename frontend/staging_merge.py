@@ -1,0 +1,282 @@
+"""What branches leave in variables, joined: tensors of one type, and numbers of one kind, become results of the
+operation; what is the same object in both stays that; anything else can't be staged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kiln import dispatch
+from kiln.base import MODES, TensorBase
+from kiln.capture import Capture, Entangled, entangle
+from kiln.control_capture import Inner
+from kiln.convert import UNBOUND, Site
+from kiln.guards import same
+from kiln.ir.graph import Attrs, Value
+from kiln.ir.ops.base import OPS
+from kiln.ir.types import DType, bool_
+from kiln.pytree import Tree, flatten, unflatten
+from kiln.staging_numbers import DTYPES, Number, constant, fits, like
+from kiln.staging_trial import Unstaged
+from kiln.traced import Entry, Storage
+
+VALUE: Final = "__value__"
+"""The variable that holds what a function will return (`convert/jumps.py`)."""
+SAME: Final = -1
+"""In place of a result's number: the object is what it is in all branches."""
+
+
+@dataclass
+class Slot:
+    """One variable: its structure, and for each leaf which result it is. Without a structure, and where a leaf is no
+    result, it is what it was when it was tried: `kept`, or an item of that."""
+
+    tree: Tree | None
+    leaves: list[int]
+    kept: Any
+
+
+class Joined:
+    """Variables after a staged region, and the leaves that are results of the operation, as each branch has them.
+    `outside`: the ids of containers that were there before."""
+
+    def __init__(self, outside: Container[int]) -> None:
+        self.slots: list[Slot] = []
+        self.results: list[tuple[Any, ...]] = []
+        self._numbers: dict[tuple[int, ...], int] = {}
+        self._outside = outside
+        self._containers: set[int] = set()
+
+    def add(self, name: str, values: Sequence[Any]) -> None:
+        """A variable that has these values in the branches."""
+        if all(v is values[0] for v in values):
+            self.slots.append(Slot(None, [], values[0]))
+            return
+        known = [v for v in values if v is not UNBOUND]
+        if name == VALUE:  # read only where a `return` has set it
+            values = [unset_like(known[0]) if v is UNBOUND else v for v in values]
+        elif len(known) < len(values):
+            raise Unstaged(f"{name} is bound in one branch only, and may be read later")
+        parts = [self._flat(name, v) for v in values]
+        if any(tree != parts[0][1] for _, tree in parts):
+            raise Unstaged(f"{name} is of another structure in each branch")
+        leaves = [self._leaf(name, each) for each in zip(*(part[0] for part in parts), strict=True)]
+        self.slots.append(Slot(parts[0][1], leaves, parts[0][0]))
+
+    def _flat(self, name: str, value: Any) -> tuple[list[Any], Tree]:
+        """Lists and dicts that a branch made, and that are known by one name, are what they hold."""
+        found: list[Any] = []
+        parts = flatten(value, found)
+        for x in found:
+            if type(x) not in (list, dict) or id(x) in self._outside or id(x) in self._containers:
+                raise Unstaged(f"{name} is another {type(x).__name__} in each branch")
+            self._containers.add(id(x))
+        return parts
+
+    def skip(self) -> None:
+        """A variable that nobody reads."""
+        self.slots.append(Slot(None, [], UNBOUND))
+
+    def _leaf(self, name: str, values: tuple[Any, ...]) -> int:
+        first = values[0]
+        if all(v is first for v in values):
+            return SAME
+        if all(isinstance(v, TensorBase) for v in values):
+            _check_tensors(name, values)
+        elif not _numbers(values):
+            if all(same(first, v) for v in values):
+                return SAME
+            raise Unstaged(f"{name} is another object in each branch")
+        elif all(same(first, v) for v in values):
+            return SAME
+        key = tuple(map(id, values))
+        if key not in self._numbers:
+            self._numbers[key] = len(self.results)
+            self.results.append(values)
+        return self._numbers[key]
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    kinds = {v.kind if isinstance(v, Number) else type(v) for v in values}
+    return len(kinds) == 1 and all(isinstance(v, Number) or fits(v) for v in values)
+
+
+def unset_like(x: Any) -> Any:
+    """In place of what a `return` that has not happened would give: something of that kind, which nobody reads."""
+    leaves, tree = flatten(x)
+    for k, leaf in enumerate(leaves):
+        if isinstance(leaf, TensorBase):
+            leaves[k] = _zeros(leaf.dtype, tuple(leaf.shape))
+        elif isinstance(leaf, Number) or type(leaf) in DTYPES:
+            leaves[k] = (leaf.kind if isinstance(leaf, Number) else type(leaf))(0)
+    return unflatten(tree, iter(leaves))
+
+
+def _zeros(dtype: DType, shape: tuple[int, ...]) -> Any:
+    attrs: Attrs = {"shape": shape, "dtype": dtype, "value": dispatch.PYTHON_TYPES[dtype.kind](0)}
+    (made,) = OPS["full"].bind((), attrs, receiver=dispatch.constant((), bool_, False))
+    (own,) = OPS["copy"].bind((made,), {})
+    return own
+
+
+def plain(t: Any) -> bool:
+    """Whether a tensor is one like any other: nothing is known of it but its elements."""
+    return type(t) is dispatch.tensor_class() and not t._flags and t._layout.contiguous
+
+
+def _check_tensors(name: str, values: Sequence[Any]) -> None:
+    first = values[0]._layout
+    for t in values:
+        if not plain(t):
+            raise Unstaged(f"{name} is a tensor through which gradients flow, or of a special kind")
+        if t._layout.dtype is not first.dtype or t._layout.shape != first.shape:
+            raise Unstaged(f"{name} is {values[0].ttype} in one branch and {t.ttype} in the other")
+
+
+def as_tensor(x: Any) -> Any:
+    """A leaf as a tensor of the graph that is being recorded."""
+    if isinstance(x, Number):
+        return x.tensor
+    return x if isinstance(x, TensorBase) else constant(type(x), x)
+
+
+def values_in(inner: Inner, leaves: Sequence[Any]) -> list[Any]:
+    """Leaves as tensors of a trial that is over."""
+    outer, MODES.recorder = MODES.recorder, inner
+    try:
+        return [as_tensor(x) for x in leaves]
+    finally:
+        MODES.recorder = outer
+
+
+class Aliases:
+    """Which results may be other names of what: of tensors from outside (their storages), or of each other."""
+
+    def __init__(self) -> None:
+        self.outside: list[tuple[int, Any]] = []  # result, a tensor from outside that may share its memory
+        self.pairs: list[tuple[int, int]] = []
+
+    def look(self, inner: Inner, leaves: Sequence[Any], given: Sequence[Any] = ()) -> None:
+        """The leaves that one branch gives, numbered as the results. `given` tensors are the starts of results, of
+        which there are as many."""
+        roots: dict[int, int] = {}
+        for k, x in enumerate(leaves):
+            if not isinstance(x, TensorBase):
+                continue
+            entry = inner.entries.get(id(x)) or inner._lift(x)
+            for storage in _sharing(inner, entry.storage):
+                starts = [j for j, g in enumerate(given) if storage.root is g]
+                if starts:
+                    self.pairs += [(k, j) for j in starts if j != k]
+                elif storage.input is not None:
+                    self.outside.append((k, storage.root))
+                if roots.setdefault(id(storage), k) != k:
+                    self.pairs.append((roots[id(storage)], k))
+
+    def tell(self, capture: Capture, tensors: Sequence[Any], site: Site) -> None:
+        """Let a capture know, of the results."""
+        groups: list[tuple[Storage, Storage]] = []
+        for k, t in self.outside:
+            capture.value_of(t)
+            groups.append((capture.entries[id(tensors[k])].storage, capture.entries[id(t)].storage))
+        for a, b in self.pairs:
+            if isinstance(tensors[a], TensorBase) and isinstance(tensors[b], TensorBase):
+                groups.append((capture.entries[id(tensors[a])].storage, capture.entries[id(tensors[b])].storage))
+        for one, other in groups:
+            if one is other:
+                continue
+            entangle(capture, one, other, site)
+
+
+def _sharing(capture: Capture, storage: Storage) -> list[Storage]:
+    """A storage, and those that it may share its memory with."""
+    found = [storage]
+    for each in found:
+        _, partners = capture.entangled.get(id(each), (None, ()))
+        found += [s for s in partners if all(s is not known for known in found)]
+    return found
+
+
+def registered(capture: Capture, joined: Joined, slots: Sequence[Any], made: Sequence[Value], site: Site) -> list[Any]:
+    """What Python left in the variables, its tensors known to the capture as the operation's results `made`. The
+    second item of what is returned: the tensors, in the order of the results."""
+    found: dict[int, Any] = {}
+    out: list[Any] = []
+    for slot, x in zip(joined.slots, slots, strict=True):
+        if slot.tree is None:
+            out.append(slot.kept)
+            continue
+        if x is UNBOUND:
+            x = in_plain_python(unset_like, unflatten(slot.tree, iter(slot.kept)))
+        leaves, tree = flatten(x)
+        if tree != slot.tree:
+            raise Entangled("a staged branch gave something else than when it was tried", frozenset({site}))
+        changed = False
+        for k, n in enumerate(slot.leaves):
+            if n == SAME:
+                changed = changed or isinstance(slot.kept[k], Number)
+                leaves[k] = slot.kept[k] if isinstance(slot.kept[k], Number) else leaves[k]
+                continue
+            if n not in found:
+                found[n] = _known_as(capture, leaves[k], made[n], joined.results[n][0], site)
+            changed = changed or found[n] is not leaves[k]
+            leaves[k] = found[n]
+        out.append(unflatten(tree, iter(leaves)) if changed else x)
+    return [out, [found.get(n) for n in range(len(made))]]
+
+
+def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) -> Any:
+    if isinstance(x, (bool, int, float)) and not isinstance(example, TensorBase):
+        kind = example.kind if isinstance(example, Number) else type(example)
+        t = host(kind, x)
+        enter(capture, t, value)
+        return Number(kind, t)
+    if not isinstance(x, TensorBase) or x.ttype != value.type or x._flags & ~2:
+        raise Entangled("a staged branch gave something else than when it was tried", frozenset({site}))
+    if not x._layout.contiguous or x._flags:  # a shared constant: what is compiled makes it whole
+        x = dispatch.run(OPS["copy"], (x,), {})[0]
+    elif id(x) in capture.entries:
+        x = dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
+    enter(capture, x, value)
+    return x
+
+
+def host(kind: type, x: Any) -> Any:
+    """A 0-d tensor that holds a number now, of which no capture knows."""
+    outer, MODES.recorder = MODES.recorder, None
+    try:
+        made = dispatch.constant((), DTYPES[kind], x)
+        return dispatch.run(OPS["copy"], (made,), {})[0]
+    finally:
+        MODES.recorder = outer
+
+
+def enter(capture: Capture, t: Any, value: Value) -> None:
+    """From here on `t` is a tensor of the capture's own, which holds `value`."""
+    capture.entries[id(t)] = Entry(t, Storage(t, value, None), (), value)
+
+
+def symbolic(joined: Joined, slots: Sequence[Any], made: Sequence[Any]) -> list[Any]:
+    """Variables after an operation that was recorded inside a trial; `made` are its results."""
+    out: list[Any] = []
+    for slot, x in zip(joined.slots, slots, strict=True):
+        if slot.tree is None:
+            out.append(slot.kept)
+            continue
+        leaves, tree = flatten(x)
+        for k, n in enumerate(slot.leaves):
+            if n != SAME:
+                example = joined.results[n][0]
+                leaves[k] = made[n] if isinstance(example, TensorBase) else like(example, made[n])
+        out.append(unflatten(tree, iter(leaves)))
+    return out
+
+
+def in_plain_python(function: Callable[..., Any], *of: Any) -> Any:
+    """What a function returns when no capture listens."""
+    outer, MODES.recorder = MODES.recorder, None
+    try:
+        return function(*of)
+    finally:
+        MODES.recorder = outer
