@@ -34,9 +34,11 @@ _CODE = (
 
 
 class Shots:
-    """Descriptions of objects, from one run. What was described is kept alive, so that ids stay good."""
+    """Descriptions of objects, from one run. What was described is kept alive, so that ids stay good. `named`: whether
+    it matters which tensor one is, and which memory it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: bool = True) -> None:
+        self._named = named
         self._numbers: dict[int, tuple[int, Any]] = {}
         self._seen: set[int] = set()
         self.tensors: list[Any] = []
@@ -58,6 +60,8 @@ class Shots:
             return type(x).__name__, repr(x)
         if type(x) is tuple:
             return "tuple", [self._one(v) for v in x]
+        if isinstance(x, TensorBase) and not self._named:
+            return type(x).__name__, self._tensor(x)
         name = f"{type(x).__name__} {self._number(x)}"
         if id(x) in self._seen:
             return name
@@ -130,14 +134,15 @@ class Shots:
         self.tensors.append(x)
         array = x.detach().numpy()
         grad = x._grad
+        place = "" if gradient else f" at {x.storage_offset()}"
         return (
-            f"memory {self._number(x._buffer)}" + ("" if gradient else f" at {x.storage_offset()}"),
+            f"memory {self._number(x._buffer)}{place}" if self._named else "",
             f"{x.ttype} {[s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1]}",
             array.tobytes(),
             repr(array.tolist()) if array.size < 20 else "",
             f"requires_grad {requires_grad} leaf {x.is_leaf} flags {x._flags}",
             [(k, self._one(v)) for k, v in (getattr(x, "__dict__", None) or {}).items()],
-            None if grad is None else (f"grad {self._number(grad)}", self._tensor(grad, gradient=True)),
+            None if grad is None else (self._number(grad) if self._named else 0, self._tensor(grad, gradient=True)),
         )
 
 
