@@ -352,6 +352,24 @@ def test_images_of_any_size() -> None:
     )
 
 
+def test_images_of_any_size_and_few_channels() -> None:
+    weight = kiln.randn(2, 1, 3, 3)
+    assert_shared(lambda x: F.conv2d(x, weight, groups=2), lambda n: (kiln.randn(2, 2, n, n + 3),), (9, 12, 7))
+
+
+def test_operations_that_one_size_lacks() -> None:
+    def f(x: Any, y: Any) -> Any:
+        total = x[0]
+        for row in x[1:]:
+            total = (total[:, None] + y).logsumexp(0) + row
+        return total.logsumexp(0)
+
+    compiled = kiln.compile(f)
+    for n in (3, 2, 3):
+        x, y = kiln.randn(n, 2), kiln.randn(2, 2)
+        assert same(compiled(x, y), f(x, y))
+
+
 def test_what_takes_known_sizes_only_has_code_of_its_own() -> None:
     compiled = kiln.compile(lambda x: kiln.linalg.inv(x))
     for n in (2, 3, 4):
