@@ -9,6 +9,7 @@ import collections
 import contextvars
 import functools
 import hashlib
+import inspect
 import io
 import random
 import threading
@@ -95,7 +96,8 @@ class Shots:
             yield groups, self._one(dict(x.state)), self._one(x.defaults)
         elif isinstance(getattr(x, "__dict__", None), dict):
             attributes = x.__dict__ if isinstance(x, threading.local) else object.__getattribute__(x, "__dict__")
-            yield [(k, self._one(v)) for k, v in attributes.items()]
+            registers = isinstance(x, kiln.nn.Module)  # a module's own are made when they are asked for
+            yield [(k, self._one(v)) for k, v in attributes.items() if not (registers and k[0] == "_" and v == {})]
         for c in kind.__mro__:
             names = () if is_kiln(c.__module__) else c.__dict__.get("__slots__", ())
             for n in (names,) if isinstance(names, str) else names:
@@ -160,7 +162,7 @@ def _hidden(shots: Shots, x: Any) -> Iterator[Any]:
         yield tuple(x.cache_info())
     elif isinstance(x, types.GeneratorType):
         frame = x.gi_frame
-        yield None if frame is None else (frame.f_lasti, shots._one(dict(frame.f_locals)))
+        yield inspect.getgeneratorstate(x), None if frame is None else shots._one(dict(frame.f_locals))
     elif isinstance(x, weakref.ref):
         yield shots._one(x())
     elif isinstance(x, io.StringIO):
