@@ -138,7 +138,7 @@ class Loop:
         self._tested = trial, answer
         changed = [n for n, a, b in zip(self._state.names, first, after, strict=True) if a is not b]
         read = next((n for n in changed if n in self._live), None)
-        if read is not None:  # the operation would leave what the test of the last turn set, and not the one that ends it
+        if read is not None:  # the operation leaves what the test of the last turn set, not of the one that ends it
             raise Unstaged(f"the test of a loop sets {read}, which is read after the loop")
         return bool(changed)
 

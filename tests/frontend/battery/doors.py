@@ -187,6 +187,7 @@ class Opened:
             _judge(run.seen, before, after, ran_eagerly=False)
             raise
         after = self._opened.report()
+        run.seen.staged |= any(region.staged for region in self._opened.regions())
         self.lost = after.captured > before.captured and len(after.captures) == len(before.captures)
         _judge(run.seen, before, after, ran_eagerly=after.eager > before.eager)
         return result
@@ -196,8 +197,7 @@ def _judge(seen: Seen, before: Any, after: Any, ran_eagerly: bool) -> None:
     """What became of a call, from the reports before and after it."""
     if after.decided > before.decided or "a question about tensor data" in str(after.captures):
         seen.worse("tree")
-    if getattr(after, "staged", 0) > getattr(before, "staged", 0):
-        seen.staged = True
+    if after.staged > before.staged:
         seen.worse("staged")
     if ran_eagerly or len(after.refusals) > len(before.refusals):
         why = after.refusals[-1].partition(" runs eagerly, not compiled: ")[2] if after.refusals else ""
@@ -284,4 +284,4 @@ def summary(outcome: Outcome) -> str:
         return "eager"
     if any(r.decided or "a question about tensor data" in str(r.captures) for r in reports):
         return "tree"
-    return "staged" if any(getattr(r, "staged", 0) for r in reports) else "compiled"
+    return "staged" if any(r.staged for r in reports) else "compiled"

@@ -161,8 +161,7 @@ def _hidden(shots: Shots, x: Any) -> Iterator[Any]:
     elif isinstance(x, functools._lru_cache_wrapper):
         yield tuple(x.cache_info())
     elif isinstance(x, types.GeneratorType):
-        frame = x.gi_frame
-        yield inspect.getgeneratorstate(x), None if frame is None else shots._one(dict(frame.f_locals))
+        yield inspect.getgeneratorstate(x)
     elif isinstance(x, weakref.ref):
         yield shots._one(x())
     elif isinstance(x, io.StringIO):
