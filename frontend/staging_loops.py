@@ -136,7 +136,11 @@ class Loop:
         run = self._hooks.run_trial
         trial, answer, after = run("a test", lambda: self._test(*hidden), self._state, first, self._given)
         self._tested = trial, answer
-        return any(a is not b for a, b in zip(first, after, strict=True))
+        changed = [n for n, a, b in zip(self._state.names, first, after, strict=True) if a is not b]
+        read = next((n for n in changed if n in self._live), None)
+        if read is not None:  # the operation leaves what the test of the last turn set, not of the one that ends it
+            raise Unstaged(f"the test of a loop sets {read}, which is read after the loop")
+        return bool(changed)
 
     def _changes(self, after: Sequence[Any]) -> list[tuple[int, int]]:
         """Leaves that a turn changes and that are not carried yet."""

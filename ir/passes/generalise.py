@@ -154,7 +154,8 @@ def aligned(graph: Graph, like: Graph) -> Graph | None:
 def _identity(q: Operation, t: TensorType, summed: Value | None) -> Attrs | None:
     """The attributes with which an operation like `q` changes nothing of an operand of type `t`. `summed`: what that is
     the sum of, if it is one that was put in."""
-    if q.op.name == "broadcast" and ints_attr(q.attrs, "dims") == tuple(range(len(shape_attr(q.attrs, "shape")))):
+    dims, rank = tuple(range(t.rank)), t.rank
+    if q.op.name == "broadcast" and len(shape_attr(q.attrs, "shape")) == rank and ints_attr(q.attrs, "dims") == dims:
         return {"shape": t.shape, "dims": q.attrs["dims"]}
     if q.op.name == "sum" and all(d < t.rank and t.shape[d] == 1 for d in ints_attr(q.attrs, "dims")):
         return {"dims": q.attrs["dims"]}

@@ -404,6 +404,26 @@ def test_images_of_any_size() -> None:
     )
 
 
+def test_images_of_any_size_and_few_channels() -> None:
+    weight = kiln.randn(2, 1, 3, 3)
+    assert_shared(lambda x: F.conv2d(x, weight, groups=2), lambda n: (kiln.randn(2, 2, n, n + 3),), (9, 12, 7))
+
+
+def test_operations_that_one_size_lacks() -> None:
+    def f(x: Any, y: Any) -> Any:
+        total = x[0]
+        for t in range(1, x.shape[0]):
+            total = (total[:, None] + y).logsumexp(0) + x[t]
+        return total.logsumexp(0)
+
+    compiled = kiln.compile(f)
+    for n in (3, 2, 3):
+        x, y = kiln.randn(n, 2, requires_grad=True), kiln.randn(2, 2, requires_grad=True)
+        a, b = compiled(x, y), f(x, y)
+        for p, q in zip((a, *kiln.autograd.grad(a, [x, y])), (b, *kiln.autograd.grad(b, [x, y])), strict=True):
+            assert same(p.detach(), q.detach())
+
+
 def test_what_takes_known_sizes_only_has_code_of_its_own() -> None:
     compiled = kiln.compile(lambda x: kiln.linalg.inv(x))
     for n in (2, 3, 4):

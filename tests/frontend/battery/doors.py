@@ -21,6 +21,7 @@ import numpy as np
 
 import kiln
 from kiln.errors import CaptureError, CaptureWarning, GradError
+from tests.frontend.battery.kit import Outcome
 from tests.frontend.battery.shots import Shots, generators
 
 Program = Callable[[Any], None]
@@ -70,12 +71,15 @@ KINDS = ("compiled", "staged", "tree", "eager", "refused", "wrong")
 @dataclass
 class Seen:
     """What a run showed. `labels` name the observations; `kind` is one of `KINDS`; `why`: what was refused, or what ran
-    eagerly."""
+    eagerly; `staged`: whether a call had staged branches or loops."""
 
     log: list[Any] = field(default_factory=list)
+    unnamed: list[Any] = field(default_factory=list)
+    """The same, whichever tensors are which: a tensor that comes out of a staged branch is one of its own."""
     labels: list[str] = field(default_factory=list)
     kind: str = "compiled"
     why: str = ""
+    staged: bool = False
 
     def worse(self, kind: str, why: str = "") -> None:
         if KINDS.index(kind) > KINDS.index(self.kind):
@@ -94,6 +98,7 @@ class Run:
         self.example = example  # whether functions are run once before their first call
         self.seen = Seen()
         self.shots = Shots()
+        self.unnamed = Shots(named=False)
         self.printed = io.StringIO()
         self.opened: list[Opened] = []
 
@@ -103,12 +108,18 @@ class Run:
 
     def see(self, *values: Any) -> None:
         """Observe these, too."""
-        self.note("seen", self.shots.shot(*values))
+        self.shoot("seen", *values)
 
-    def note(self, label: str, value: Any) -> None:
+    def shoot(self, label: str, *values: Any) -> list[Any]:
+        """Describe values in the log. Returns the tensors among them."""
+        self.note(label, self.shots.shot(*values), self.unnamed.shot(*values))
+        return self.shots.tensors
+
+    def note(self, label: str, value: Any, unnamed: Any = None) -> None:
         """Add to the log."""
         self.seen.labels.append(label)
         self.seen.log.append(value)
+        self.seen.unnamed.append(value if unnamed is None else unnamed)
 
 
 class Opened:
@@ -145,11 +156,10 @@ class Opened:
         run.note(f"printed by {label}", run.printed.getvalue())
         run.note(f"warnings of {label}", told)
         run.note(f"exception of {label}", None if error is None else (type(error).__name__, str(error)))
-        run.note(f"result of {label}", run.shots.shot(result))
-        results = list(run.shots.tensors)
-        run.note(f"arguments and state after {label}", run.shots.shot(error, args, kwargs, self._function))
+        results = run.shoot(f"result of {label}", result)
+        state = run.shoot(f"arguments and state after {label}", error, args, kwargs, self._function)
         run.note(f"generators after {label}", generators())
-        run.note(f"gradients of {label}", _gradients(run.shots, results, [*results, *run.shots.tensors]))
+        run.note(f"gradients of {label}", _gradients(run.shots, results, [*results, *state]))
         if error is not None:
             raise error
         return result
@@ -177,6 +187,7 @@ class Opened:
             _judge(run.seen, before, after, ran_eagerly=False)
             raise
         after = self._opened.report()
+        run.seen.staged |= any(region.staged for region in self._opened.regions())
         self.lost = after.captured > before.captured and len(after.captures) == len(before.captures)
         _judge(run.seen, before, after, ran_eagerly=after.eager > before.eager)
         return result
@@ -186,7 +197,7 @@ def _judge(seen: Seen, before: Any, after: Any, ran_eagerly: bool) -> None:
     """What became of a call, from the reports before and after it."""
     if after.decided > before.decided or "a question about tensor data" in str(after.captures):
         seen.worse("tree")
-    if getattr(after, "staged", 0) > getattr(before, "staged", 0):
+    if after.staged > before.staged:
         seen.worse("staged")
     if ran_eagerly or len(after.refusals) > len(before.refusals):
         why = after.refusals[-1].partition(" runs eagerly, not compiled: ")[2] if after.refusals else ""
@@ -242,7 +253,8 @@ def through(program: Program, door: Door) -> Seen:
     """What becomes of a program behind a door; `why` tells what is wrong, if something is."""
     expected = eagerly(program, door.example)
     seen = _observed(program, door, door.example)
-    for label, a, b in zip(expected.labels, expected.log, seen.log, strict=False):
+    pairs = (expected.unnamed, seen.unnamed) if seen.staged else (expected.log, seen.log)
+    for label, a, b in zip(expected.labels, *pairs, strict=False):
         if a != b:
             seen.worse("wrong", f"{label}: {difference(a, b)}")
             return seen
@@ -261,3 +273,15 @@ def difference(a: Any, b: Any) -> str:
 def _short(x: Any) -> str:
     text = repr(x)
     return text if len(text) < 400 else f"{text[:400]}..."
+
+
+def summary(outcome: Outcome) -> str:
+    """What became of one of the short programs."""
+    if outcome.refused is not None:
+        return "refused"
+    reports = [f.report() for f in outcome.functions]
+    if any(r.eager or r.refusals for r in reports):
+        return "eager"
+    if any(r.decided or "a question about tensor data" in str(r.captures) for r in reports):
+        return "tree"
+    return "staged" if any(r.staged for r in reports) else "compiled"

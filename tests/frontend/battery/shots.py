@@ -9,6 +9,7 @@ import collections
 import contextvars
 import functools
 import hashlib
+import inspect
 import io
 import random
 import threading
@@ -34,9 +35,11 @@ _CODE = (
 
 
 class Shots:
-    """Descriptions of objects, from one run. What was described is kept alive, so that ids stay good."""
+    """Descriptions of objects, from one run. What was described is kept alive, so that ids stay good. `named`: whether
+    it matters which tensor one is, and which memory it has."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: bool = True) -> None:
+        self._named = named
         self._numbers: dict[int, tuple[int, Any]] = {}
         self._seen: set[int] = set()
         self.tensors: list[Any] = []
@@ -58,6 +61,8 @@ class Shots:
             return type(x).__name__, repr(x)
         if type(x) is tuple:
             return "tuple", [self._one(v) for v in x]
+        if isinstance(x, TensorBase) and not self._named:
+            return type(x).__name__, self._tensor(x)
         name = f"{type(x).__name__} {self._number(x)}"
         if id(x) in self._seen:
             return name
@@ -91,7 +96,8 @@ class Shots:
             yield groups, self._one(dict(x.state)), self._one(x.defaults)
         elif isinstance(getattr(x, "__dict__", None), dict):
             attributes = x.__dict__ if isinstance(x, threading.local) else object.__getattribute__(x, "__dict__")
-            yield [(k, self._one(v)) for k, v in attributes.items()]
+            registers = isinstance(x, kiln.nn.Module)  # a module's own are made when they are asked for
+            yield [(k, self._one(v)) for k, v in attributes.items() if not (registers and k[0] == "_" and v == {})]
         for c in kind.__mro__:
             names = () if is_kiln(c.__module__) else c.__dict__.get("__slots__", ())
             for n in (names,) if isinstance(names, str) else names:
@@ -130,14 +136,15 @@ class Shots:
         self.tensors.append(x)
         array = x.detach().numpy()
         grad = x._grad
+        place = "" if gradient else f" at {x.storage_offset()}"
         return (
-            f"memory {self._number(x._buffer)}" + ("" if gradient else f" at {x.storage_offset()}"),
+            f"memory {self._number(x._buffer)}{place}" if self._named else "",
             f"{x.ttype} {[s for s, n in zip(x.stride(), x.shape, strict=True) if n > 1]}",
             array.tobytes(),
             repr(array.tolist()) if array.size < 20 else "",
             f"requires_grad {requires_grad} leaf {x.is_leaf} flags {x._flags}",
             [(k, self._one(v)) for k, v in (getattr(x, "__dict__", None) or {}).items()],
-            None if grad is None else (f"grad {self._number(grad)}", self._tensor(grad, gradient=True)),
+            None if grad is None else (self._number(grad) if self._named else 0, self._tensor(grad, gradient=True)),
         )
 
 
@@ -154,8 +161,7 @@ def _hidden(shots: Shots, x: Any) -> Iterator[Any]:
     elif isinstance(x, functools._lru_cache_wrapper):
         yield tuple(x.cache_info())
     elif isinstance(x, types.GeneratorType):
-        frame = x.gi_frame
-        yield None if frame is None else (frame.f_lasti, shots._one(dict(frame.f_locals)))
+        yield inspect.getgeneratorstate(x)
     elif isinstance(x, weakref.ref):
         yield shots._one(x())
     elif isinstance(x, io.StringIO):

@@ -199,3 +199,101 @@ def frames_looked_at(c: Any) -> None:
 
     for n in (1, 2, 1):
         f(draw(n))
+
+
+@program
+def try_that_fails_at_first(c: Any) -> None:
+    @c
+    def invert(a: Any) -> Any:
+        try:
+            return kiln.linalg.inv(a), "inv"
+        except kiln.linalg.LinAlgError:
+            return a.T, "transposed"
+
+    good, bad = 2 * kiln.eye(2), kiln.ones(2, 2)
+    for a in (bad, good, bad, good, good):
+        invert(a)
+
+
+@program
+def index_that_may_be_out_of_range(c: Any) -> None:
+    @c
+    def look_up(x: Any, k: Any) -> Any:
+        try:
+            return x[k] + 1
+        except IndexError:
+            return x[0]
+
+    for k in (7, 1, 0, 7, 1):
+        look_up(vector(1, 2), kiln.tensor(k))
+
+
+@program
+def division_that_may_be_by_zero(c: Any) -> None:
+    @c
+    def share(a: Any, n: Any) -> Any:
+        try:
+            a //= n
+        except ZeroDivisionError:
+            a += 100
+        return a * 2
+
+    for n in (0, 2, 0, 3):
+        share(kiln.tensor([8]), kiln.tensor([n]))
+
+
+@program
+def arguments_of_distributions_checked(c: Any) -> None:
+    @c
+    def logp(scale: Any, x: Any) -> Any:
+        return kiln.distributions.Gamma(scale, scale).log_prob(x)
+
+    for scale, x in ((1.0, 2.0), (-1.0, 2.0), (1.0, -2.0), (1.0, 2.0)):
+        try:
+            logp(vector(scale, 1), vector(x, 1))
+        except ValueError as error:
+            c.see(type(error).__name__)
+
+
+@program
+def weights_of_draws_checked(c: Any) -> None:
+    draws = [
+        c(lambda p: kiln.multinomial(p, 1)),
+        c(lambda p: kiln.bernoulli(p)),
+        c(lambda p: kiln.poisson(p)),
+    ]
+    for p in ((0.5, 0.5), (-1.0, 0.5), (0.5, 0.5), (0.0, 0.0), (2.0, 0.5)):
+        for f in draws:
+            try:
+                f(vector(*p))
+            except ValueError as error:
+                c.see(str(error).partition("\n")[0])
+
+
+@program
+def lengths_checked(c: Any) -> None:
+    segments = c(lambda x, n: kiln.segment_reduce(x, "sum", lengths=n))
+    loss = c(lambda x, n: kiln.nn.functional.ctc_loss(x, kiln.tensor([[1, 2]]), n, kiln.tensor([2])))
+    for lengths in ([3, 0], [2, 0], [4, -1], [1, 2]):
+        try:
+            segments(vector(1, 2, 3), kiln.tensor(lengths))
+        except ValueError as error:
+            c.see(str(error).partition("\n")[0])
+    for length in (3, 9, 3, -1):
+        try:
+            loss(draw(3, 1, 3).log_softmax(-1), kiln.tensor([length]))
+        except ValueError as error:
+            c.see(str(error).partition("\n")[0])
+
+
+@program
+def draw_checked_within_try(c: Any) -> None:
+    @c
+    def pick(p: Any) -> Any:
+        try:
+            return kiln.multinomial(p, 1)
+        except ValueError:
+            return kiln.tensor([-1])
+
+    for p in ((-1.0, 0.5), (0.5, 0.5), (-1.0, 0.5), (0.5, 0.5)):
+        pick(vector(*p))
