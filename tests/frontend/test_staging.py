@@ -452,3 +452,21 @@ def test_staging_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     for v in (1.0, -1.0, 2.0):
         f(kiln.tensor([v]))
     assert (f.report().staged, f.report().captured) == (0, 2)
+
+
+def test_a_test_that_assigns() -> None:
+    def f(x: Any) -> Any:
+        while (s := x.sum()) < 4 and (most := x.max()) < 100:
+            x = x + 1
+        return s, x
+
+    check_staged(f, [(kiln.tensor([v, 1.0]),) for v in (1.0, -4.0, 9.0)])
+
+
+def test_strides_that_differ_are_not_joined() -> None:
+    def f(x: Any) -> Any:
+        y = x.reshape(1, 3)
+        y = y.t() if x.sum() > 0 else y.reshape(3, 1)
+        return y.stride(), y * 1
+
+    left_to_python(f, lambda v: (kiln.tensor([v, v, v]),))
