@@ -27,7 +27,7 @@ from kiln.tracing import trace_module as trace_module
 
 __all__ = [
     "Attribute", "Error", "Final", "ScriptFunction", "ScriptModule", "TracedFunction", "TracedModule",
-    "TracingCheckError", "annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing", "isinstance",
+    "TracingCheckError", "annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing",
     "optimize_for_inference", "script", "script_if_tracing", "trace", "trace_module", "unused",
 ]  # fmt: skip
 

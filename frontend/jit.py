@@ -33,25 +33,7 @@ from kiln.tally import Tally
 from kiln.tree import Eager, Found
 
 if TYPE_CHECKING:
-    from kiln.doors import Attribute as Attribute
-    from kiln.doors import Error as Error
-    from kiln.doors import ScriptFunction as ScriptFunction
-    from kiln.doors import ScriptModule as ScriptModule
-    from kiln.doors import TracedFunction as TracedFunction
-    from kiln.doors import TracedModule as TracedModule
-    from kiln.doors import TracingCheckError as TracingCheckError
-    from kiln.doors import annotate as annotate
-    from kiln.doors import export as export
-    from kiln.doors import freeze as freeze
-    from kiln.doors import ignore as ignore
-    from kiln.doors import is_scripting as is_scripting
-    from kiln.doors import is_tracing as is_tracing
-    from kiln.doors import optimize_for_inference as optimize_for_inference
-    from kiln.doors import script as script
-    from kiln.doors import script_if_tracing as script_if_tracing
-    from kiln.doors import trace as trace
-    from kiln.doors import trace_module as trace_module
-    from kiln.doors import unused as unused
+    from kiln.doors import *  # noqa: F403
 
 MAX_REGIONS = 64
 """Captures that one compiled function keeps; the one unused for longest makes room."""
@@ -222,7 +204,7 @@ class CompiledFunction(Readable):
         >>> f = kiln.compile(lambda x: x + 1 if x.sum() > 0 else x - 1)
         >>> values = [f(kiln.tensor([n])).item() for n in (1.0, 2.0, -1.0, -2.0)]
         >>> print(f.report())
-        0 compiled, 2 decided, 2 captured, 0 eager
+        0 compiled, 0 staged, 2 decided, 2 captured, 0 eager
         captured: first call
         captured: a question about tensor data had another answer
         """
