@@ -46,8 +46,7 @@ def current() -> Capture | None:
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
-    frozen: Container[int] = ()
-    """Ids of tensors from outside that are constants here."""
+    frozen: Container[int] = ()  # ids of tensors from outside that are constants here
 
     def __init__(
         self,
@@ -76,8 +75,7 @@ class Capture:
         self.answers = True  # whether these may be asked
         self.hooks: Any = None
         """What stages control flow (`staging.StagingHooks`), if anything does."""
-        self.staging: Callable[[], Any] | None = None
-        """Makes such, for scripted functions that a trace calls."""
+        self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.differentiated = False  # whether a gradient was taken
@@ -162,8 +160,11 @@ class Capture:
 
     def forbid(self, tensor: TensorBase, what: str) -> None:
         """`what` needs the data of `tensor`, and no compiled call can give it that."""
+        why = "" if self.hooks is None else self.hooks.why
+        unstaged = f", and what depends on it can't be part of the graph: {why}"
+        asked = " while a function is captured; the compiled program could not ask again"
         self.refuse(
-            f"{what} asks for tensor data while a function is captured; the compiled program could not ask again",
+            f"{what} asks for tensor data{unstaged if why else asked}",
             operands=[tensor.ttype],
             fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
         )
@@ -315,8 +316,7 @@ class Capture:
 
     def _enter_constant(self, t: TensorBase) -> Entry:
         (v,) = self.builder.add(OPS["constant"], (), {"data": Constant(t._array())})
-        entry = self.entries[id(t)] = Entry(t, Storage(t, v, None), (), v)
-        return entry
+        return self.entries.setdefault(id(t), Entry(t, Storage(t, v, None), (), v))
 
     def _input(self, kind: str, t: TensorBase) -> Entry:
         v = self.builder.input(t.ttype)

@@ -11,7 +11,7 @@ from kiln.errors import KilnError
 from kiln.freezing import freeze as freeze
 from kiln.freezing import optimize_for_inference as optimize_for_inference
 from kiln.hints import annotate as annotate
-from kiln.hints import is_instance as isinstance
+from kiln.hints import is_instance as isinstance  # noqa: F401
 from kiln.marks import Left
 from kiln.marks import export as export
 from kiln.marks import is_scripting as is_scripting

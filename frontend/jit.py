@@ -247,6 +247,9 @@ class CompiledFunction(Readable):
         recording.approve = self._approve
         try:
             returned = recording.run()
+        except CaptureError:
+            self._unstaged.pop(call.key, None)  # the next call is told the same
+            raise
         finally:
             self._enter(call.key, entry, recording, why)
         return returned
