@@ -230,7 +230,9 @@ def _branches(code: CodeType) -> bool:
     return not _JUMPS.isdisjoint(code.co_code[::2])
 
 
-_JUMPS: Final = frozenset(n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER")
+_JUMPS: Final = frozenset(
+    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
+)
 
 
 def _none(code: CodeType) -> bool:
