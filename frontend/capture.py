@@ -160,11 +160,8 @@ class Capture:
 
     def forbid(self, tensor: TensorBase, what: str) -> None:
         """`what` needs the data of `tensor`, and no compiled call can give it that."""
-        why = "" if self.hooks is None else self.hooks.why
-        unstaged = f", and what depends on it can't be part of the graph: {why}"
-        asked = " while a function is captured; the compiled program could not ask again"
         self.refuse(
-            f"{what} asks for tensor data{unstaged if why else asked}",
+            f"{what} asks for tensor data while a function is captured; the compiled program could not ask again",
             operands=[tensor.ttype],
             fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
         )

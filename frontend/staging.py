@@ -62,8 +62,6 @@ class StagingHooks(PythonHooks):
     def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
         self.capture = capture
         self.avoid = avoid
-        self.why = ""
-        """Why what was tried last can't be staged."""
         self.staged_here = 0
         """How many operations were recorded."""
         self._audit = audit
@@ -349,7 +347,6 @@ class StagingHooks(PythonHooks):
             self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
-            self.why = "" if self._failure is None else self._failure.message
             self._sites.pop()
             if outermost:
                 changed = noted.restore() if noted is not None else False
