@@ -13,13 +13,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kiln.codegen.layout import Layout, assign, row_major
+from kiln.codegen.layout import Layout, assign
 from kiln.codegen.plan import Plan, Pointer, Step, pointer
 from kiln.ir.graph import Graph, Operation, Value, rebuild
 from kiln.ir.ops import OPS
 from kiln.ir.ops.control import nested, number, scan_parts
 from kiln.ir.passes.inside import inner_changed
-from kiln.ir.types import Dim, Sym
+from kiln.ir.types import Dim, Sym, row_major
 
 Strides = tuple[Dim, ...]
 Layouts = dict[Value, Layout | None]

@@ -22,7 +22,7 @@ from kiln import dispatch
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
-from kiln.errors import CaptureError
+from kiln.errors import CaptureError, KilnError
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
@@ -78,7 +78,10 @@ class Capture:
         self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
+        self.before: dict[int, TensorBase] | None = None
+        """What inputs that were written held before, by id, if that is to be kept."""
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -103,7 +106,11 @@ class Capture:
 
     def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
-        return dispatch.run(op, operands, attrs)
+        try:
+            return dispatch.run(op, operands, attrs)
+        except KilnError as error:
+            self.failed = error if error.checked else self.failed
+            raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
         """An op was executed."""
@@ -121,6 +128,10 @@ class Capture:
 
     def writing(self, tensor: TensorBase) -> None:
         """`tensor`'s memory is about to be written: `Inner` may object."""
+        if self.before is not None:
+            storage = (self.entries.get(id(tensor)) or self._lift(tensor)).storage
+            if storage.input is not None and id(storage.root) not in self.before:
+                self.before[id(storage.root)] = dispatch.run(OPS["copy"], (storage.root,), {})[0]
 
     def record_write(self, tensor: TensorBase, value: TensorBase) -> None:
         """`tensor`'s memory was overwritten once, with what `value` held before."""
@@ -137,6 +148,12 @@ class Capture:
         new = self.value_of(value)
         self._check_version(entry)
         if storage.input is not None:
+            if storage.root._layout.expanded:
+                self.refuse(
+                    "an in-place write to a tensor from outside, of which several elements share one place in memory",
+                    operands=[storage.root.ttype],
+                    fix="write to a clone()",
+                )
             self.check_aliasing([storage])
         whole = tensor if tensor._view is None else tensor._view.base
         told = MODES.grad_enabled and whole is storage.root  # those with a history learn of the write

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from kiln.composite import plain_classes
+from kiln.dynamic import Family
 from kiln.pytree import flatten
 from kiln.reach import Reached
-from kiln.tree import Tree
+from kiln.tree import Eager, Found, Tree
 
 
 class Call(NamedTuple):
@@ -24,25 +25,59 @@ class Call(NamedTuple):
     objects: list[Any]
 
 
+class Manner(NamedTuple):
+    """How a call is recorded."""
+
+    strict: bool
+    """CaptureError is raised where the call can't be compiled; else it goes on eagerly, and the recording's `end` says
+    so, or is None if the call changed Python state."""
+    door: str
+    """Where the call came in (`kiln.jit`): a trace stages nothing, and only `compile` answers questions about data."""
+    avoid: set[Hashable]
+    """Places in the code that are not staged."""
+    frozen: frozenset[int]
+    """Ids of tensors from outside that become constants."""
+    family: Family | None
+    """The captures that may share code with this one."""
+    check_nan: bool
+    """The call raises NanError if its results hold a NaN that it made."""
+
+
 class Entry:
     """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("known", "objects", "reached", "tree")
+    __slots__ = ("_hold", "_strangers", "known", "objects", "reached", "tree")
 
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
+    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
         self.reached = reached
-        self.tree = Tree()
+        self.tree = Tree(family)
         self.objects = objects  # kept alive: the signature knows them by id
         self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
+        self._strangers = not any(self.known)
+        self._hold = reached.guards.hold
 
     def fits(self, tensors: Sequence[Any]) -> bool:
         """Whether calls with these tensor arguments go one of these ways."""
         reached = self.reached.guards.tensors
-        for t, known in zip(tensors, self.known, strict=True):
-            if known != (id(t) if id(t) in reached else 0):
-                return False
-        return self.reached.guards.hold()
+        if self._strangers:
+            for t in tensors:
+                if id(t) in reached:
+                    return False
+            return self._hold()
+        return self.known == [id(t) if id(t) in reached else 0 for t in tensors] and self._hold()
+
+
+def find(entries: Sequence[Entry], tensors: Sequence[Any]) -> tuple[Entry | None, Found | Eager | None]:
+    """Where a call ends, if one of these knows; else, perhaps, an entry whose ways begin like its."""
+    begun = None
+    for entry in entries:
+        if entry.fits(tensors):
+            found = entry.tree.find(tensors)
+            if found is not None:
+                return entry, found
+            begun = entry if entry.tree.decisions else begun
+    return begun, None
 
 
 def watched(call: Call) -> tuple[Any, ...]:

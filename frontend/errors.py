@@ -13,6 +13,7 @@ written for it keeps catching what it caught:
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
+    ├── NanError              (RuntimeError)               a compiled call made a NaN, and was asked to look for them
     ├── TransformError        (RuntimeError)               vmap or jvp can't go through what the function does
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
@@ -44,6 +45,8 @@ class KilnError(Exception):
     given) and `fix` are kept as attributes and written below it.
     """
 
+    checked = False
+    """Whether a check on tensor data found it, while a program ran."""
     _marks = False  # whether carets show where on the line
 
     def __init__(
@@ -116,6 +119,24 @@ class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
 
 
+class NanError(KilnError, RuntimeError):
+    """A call of a function compiled with `check_nan` made a NaN. `turns`: of the loops around the op, outermost first,
+    from 0."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str = "",
+        operands: Iterable[TensorType] = (),
+        loc: SourceLoc | None = None,
+        fix: str = "",
+        turns: tuple[int, ...] = (),
+    ) -> None:
+        self.turns = turns
+        super().__init__(message, op=op, operands=operands, loc=loc, fix=fix)
+
+
 class TransformError(KilnError, RuntimeError):
     """A function did what a transform of it (`vmap`, `jvp`, ...) can't go through."""
 
@@ -172,4 +193,6 @@ def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = No
     for name, size in (sizes or {}).items():
         message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
-    return _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
+    error = _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
+    error.checked = True
+    return error

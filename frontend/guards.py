@@ -5,8 +5,10 @@ global held. A call may be answered by a compiled region only while all of that 
 and strings that were replaced by equal ones still count as the same. The same notes, looked at right after a capture,
 show whether the captured call changed Python state, which a compiled call could not repeat.
 
-Checking is a few passes of C functions over flat tuples, some 20 ns an object; only when one fails are the
-facts looked at one by one.
+Checking is one native call over a flat table (`runtime/facts.py`, docs/decisions/0016): a few ns an object. What that
+can't look at (sets, order in ordered dicts, weak references, arrays; everything, where there is no native checking) is
+looked at by passes of C functions over flat tuples. Only when one of these finds a difference are the facts looked at
+one by one.
 """
 
 from __future__ import annotations
@@ -15,18 +17,23 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, repeat
 from operator import attrgetter, call, is_
+from types import CellType, FunctionType, GetSetDescriptorType, MappingProxyType, MemberDescriptorType
 from typing import Any, Final
 
 import numpy as np
 
 from kiln.autograd import refresh
 from kiln.base import READONLY, REQUIRES_GRAD, TensorBase
+from kiln.runtime import facts as native
 
 SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
 """Values that are guarded by what they are, not by which object they are."""
 
 MISSING: Final = object()
 """Stands for an attribute or a global that is not there."""
+
+_ANY: Final = object()
+"""Stands for a value that does not matter."""
 
 _layout_of = attrgetter("_layout")
 _flags_of = attrgetter("_flags")
@@ -56,11 +63,72 @@ def same(a: Any, b: Any) -> bool:
     return a is b or (type(a) is type(b) and isinstance(a, SCALARS) and repr(a) == repr(b))
 
 
-class Guards:
-    """Facts about Python state. `reach.reach` fills them in; then `freeze` makes them quick to check.
+class _Passes:
+    """Facts that C functions of Python's look at, each kind of place with its own pair of lists: where to look, and
+    the fact that says what was there."""
 
-    Each kind of place has its own pair of lists: where to look, and the fact that says what was there.
-    """
+    def __init__(self) -> None:
+        self.iterables: list[Iterable[Any]] = []
+        self.members: list[Fact] = []
+        self.values: list[Callable[[], Iterable[Any]]] = []
+        self.held: list[Fact] = []
+        self.owners: list[Any] = []
+        self.names: list[str] = []
+        self.attributes: list[Fact] = []
+        self.spaces: list[dict[str, Any]] = []
+        self.keys: list[str] = []
+        self.globals: list[Fact] = []
+        self.slow: list[Fact] = []
+
+    def flatten(self) -> None:
+        """Note what the facts say now."""
+        self._lengths = tuple(len(f.objects) for f in self.members)
+        self._flat = tuple(map(_joined, (self.members, self.held, self.attributes, self.globals)))
+        self.any = any((self.members, self.held, self.attributes, self.globals, self.slow))
+
+    def hold(self) -> bool:
+        """Whether everything is as it was."""
+        members, held, attributes, bound = self._flat
+        try:
+            return (
+                tuple(map(len, self.iterables)) == self._lengths  # type: ignore[arg-type]
+                and all(map(is_, chain.from_iterable(self.iterables), members))
+                and all(map(is_, chain.from_iterable(map(call, self.values)), held))
+                and all(map(is_, map(getattr, self.owners, self.names, repeat(MISSING)), attributes))
+                and all(map(is_, map(dict.get, self.spaces, self.keys, repeat(MISSING)), bound))
+                and all(map(Fact.holds, self.slow))
+            )
+        except (ValueError, RuntimeError):  # an unbound cell; a container that another thread is changing
+            return False
+
+
+class _Space:
+    """What is known of one dict: its keys, all values or some."""
+
+    __slots__ = ("keys", "mapping", "some", "values")
+
+    def __init__(self, mapping: dict[Any, Any]) -> None:
+        self.mapping = mapping
+        self.keys: Fact | None = None
+        self.values: Fact | None = None
+        self.some: dict[str, Fact] = {}
+
+    def lay(self, table: native.Facts) -> None:
+        """Put it into a table."""
+        if self.keys is None:
+            for key, fact in self.some.items():
+                table.entry(self.mapping, key, fact.objects[0], MISSING)
+            return
+        keys = self.keys.objects
+        if self.values is None:
+            held: Sequence[Any] = [self.some[k].objects[0] if k in self.some else _ANY for k in keys]
+        else:
+            held = self.values.objects
+        table.entries(self.mapping, keys, held, _ANY)
+
+
+class Guards:
+    """Facts about Python state. `reach.reach` fills them in; then `freeze` makes them quick to check."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
@@ -68,36 +136,56 @@ class Guards:
         """Every tensor that was found, by id."""
         self.paths: dict[int, str] = {}
         """Where each was found first."""
-        self._iterables: list[Iterable[Any]] = []
-        self._members: list[Fact] = []
-        self._values: list[Callable[[], Iterable[Any]]] = []
-        self._held: list[Fact] = []
-        self._owners: list[tuple[Any, str]] = []
-        self._attributes: list[Fact] = []
-        self._spaces: list[tuple[dict[str, Any], str]] = []
-        self._globals: list[Fact] = []
-        self._slow: list[Fact] = []
+        self._spaces: dict[int, _Space] = {}
+        self._lists: list[tuple[list[Any], Fact]] = []
+        self._rest: list[Callable[[native.Facts], None]] = []  # other rows of the table
+        self._passes = _Passes()
+        self._native = native.available()
         self.more: list[Guards] = []
         """Further facts that must hold, noted apart from these."""
         self.ignored = 0
         """Flags of tensors that may change."""
+        self._plain = False  # whether the table is all there is to look at
 
     # -------------------------------------------------------------------------------------- noting
 
-    def _note(self, kind: list[Fact], path: str, read: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    def _note(self, path: str, read: Callable[[], tuple[Any, ...]]) -> Fact:
         fact = Fact(path, read)
         self.facts.append(fact)
-        kind.append(fact)
-        return fact.objects
+        return fact
+
+    def _space(self, mapping: dict[Any, Any]) -> _Space:
+        return self._spaces.setdefault(id(mapping), _Space(mapping))
+
+    def _dict(self, mapping: Any) -> dict[Any, Any] | None:
+        """The dict to look at for what a dict or a class holds, if the native table can."""
+        if not self._native:
+            return None
+        if isinstance(mapping, MappingProxyType):
+            return native.dict_of(mapping)
+        plain = isinstance(mapping, dict) and type(mapping).__iter__ is dict.__iter__
+        return mapping if plain else None
 
     def items(self, path: str, container: Any) -> tuple[Any, ...]:
         """What a list, tuple, set or deque holds; of a mapping, its keys."""
-        iterate = type(container).__iter__ if isinstance(container, dict) else None
-        if iterate is not None and iterate is not dict.__iter__:  # a subclass, perhaps with an order of its own
+        if isinstance(container, dict) and type(container).__iter__ is not dict.__iter__:
+            # a subclass, perhaps with an order of its own
             kind = OrderedDict if isinstance(container, OrderedDict) else dict
-            return self._note(self._slow, path, lambda: tuple(kind.__iter__(container)))
-        self._iterables.append(container)
-        return self._note(self._members, path, lambda: tuple(container))
+            fact = self._note(path, lambda: tuple(kind.__iter__(container)))
+            self._passes.slow.append(fact)
+            return fact.objects
+        fact = self._note(path, lambda: tuple(container))
+        mapping = self._dict(container)
+        if mapping is not None:
+            self._space(mapping).keys = fact
+        elif type(container) is list and self._native:
+            self._lists.append((container, fact))
+        elif type(container) is set and not container and self._native:
+            self._rest.append(lambda table: table.empty(container))
+        elif type(container) not in (tuple, frozenset):  # those never change
+            self._passes.iterables.append(container)
+            self._passes.members.append(fact)
+        return fact.objects
 
     def mapping(self, path: str, mapping: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Keys and values of a dict or of the attributes of a class."""
@@ -106,8 +194,14 @@ class Guards:
         values = (lambda: kind.values(mapping)) if isinstance(mapping, dict) else mapping.values
         if type(mapping) is dict:
             values = mapping.values
-        self._values.append(values)
-        return keys, self._note(self._held, path, lambda: tuple(values()))
+        fact = self._note(path, lambda: tuple(values()))
+        found = self._dict(mapping)
+        if found is not None:
+            self._space(found).values = fact
+        else:
+            self._passes.values.append(values)
+            self._passes.held.append(fact)
+        return keys, fact.objects
 
     def attribute(self, path: str, owner: Any, name: str) -> Any:
         """An attribute; MISSING when it is not there."""
@@ -118,28 +212,42 @@ class Guards:
             except ValueError:  # a closure cell that is not bound yet
                 return (MISSING,)
 
-        self._owners.append((owner, name))
-        return self._note(self._attributes, path, read)[0]
+        fact = self._note(path, read)
+        row = _row(owner, name, fact) if self._native else None
+        if row is not None:
+            self._rest.append(row)
+        else:
+            self._passes.owners.append(owner)
+            self._passes.names.append(name)
+            self._passes.attributes.append(fact)
+        return fact.objects[0]
 
     def entry(self, path: str, space: dict[str, Any], name: str) -> Any:
         """One name of a module's name space; MISSING when it is not there."""
-        self._spaces.append((space, name))
-        return self._note(self._globals, path, lambda: (space.get(name, MISSING),))[0]
+        fact = self._note(path, lambda: (space.get(name, MISSING),))
+        if self._native:
+            self._space(space).some[name] = fact
+        else:
+            self._passes.spaces.append(space)
+            self._passes.keys.append(name)
+            self._passes.globals.append(fact)
+        return fact.objects[0]
 
     def referent(self, path: str, read: Callable[[], Any]) -> Any:
         """What a call gives (a weak reference, state that was met during the capture)."""
-        return self._note(self._slow, path, lambda: (read(),))[0]
+        fact = self._note(path, lambda: (read(),))
+        self._passes.slow.append(fact)
+        self._plain = False
+        return fact.objects[0]
 
     def array(self, path: str, x: np.ndarray[Any, Any]) -> None:
         """The contents of a NumPy array: compared on every call."""
-        self._note(self._slow, path, lambda: (f"{x.dtype.str}{x.shape}", x.tobytes()))
+        self._passes.slow.append(self._note(path, lambda: (f"{x.dtype.str}{x.shape}", x.tobytes())))
 
     # ------------------------------------------------------------------------------------ checking
 
     def freeze(self) -> None:
         """Lay the facts out flat. Call when all are noted, and before the call that is captured."""
-        self._owner, self._name = _unzip(self._owners)
-        self._space, self._key = _unzip(self._spaces)
         self._tensor = tuple(self.tensors.values())
         for t in self._tensor:
             if t._view is not None:
@@ -150,39 +258,45 @@ class Guards:
         self._flatten()
 
     def _flatten(self) -> None:
-        self._lengths = tuple(len(f.objects) for f in self._members)
-        self._flat = (
-            _joined(self._members),
-            _joined(self._held),
-            _joined(self._attributes),
-            _joined(self._globals),
-        )
+        self._passes.flatten()
+        table = native.Facts()
+        if self._native:
+            layout, flags = native.word_of(TensorBase, "_layout"), native.word_of(TensorBase, "_flags")
+            for t, there in zip(self._tensor, self._layouts, strict=True):
+                table.word(id(t) + layout, there)
+                table.word(id(t) + flags, t._flags)
+        for row in self._rest:
+            row(table)
+        for space in self._spaces.values():
+            space.lay(table)
+        for container, fact in self._lists:
+            table.items(container, fact.objects)
+        self._unchanged: Callable[[], bool] = table.seal() if self._native else _true
+        self._plain = self._native and not (self._views or self._passes.any)
 
     def hold(self) -> bool:
         """Whether everything is as it was."""
-        if self._tensors_changed():
-            return False
-        members, held, attributes, bound = self._flat
-        try:
-            if (
-                tuple(map(len, self._iterables)) == self._lengths  # type: ignore[arg-type]
-                and all(map(is_, chain.from_iterable(self._iterables), members))
-                and all(map(is_, chain.from_iterable(map(call, self._values)), held))
-                and all(map(is_, map(getattr, self._owner, self._name, repeat(MISSING)), attributes))
-                and all(map(is_, map(dict.get, self._space, self._key, repeat(MISSING)), bound))
-                and all(map(Fact.holds, self._slow))
-            ):
-                return all(map(Guards.hold, self.more))
-        except (ValueError, RuntimeError):  # an unbound cell; a container that another thread is changing
-            pass
-        if not all(map(Fact.holds, self.facts)):
+        if self._unchanged() and (self._plain or self._others_hold()):
+            return not self.more or all(map(Guards.hold, self.more))
+        return self._look()
+
+    def _others_hold(self) -> bool:
+        """Whether that is as it was which the table does not look at."""
+        for t in self._views:
+            refresh(t)
+        # A view may have taken part in its base's history just now, and there may be no table.
+        return not self._tensors_changed() and self._passes.hold()
+
+    def _look(self) -> bool:
+        """Look at the facts one by one, and note equal values that took the place of others."""
+        for t in self._views:
+            refresh(t)
+        if self._tensors_changed() or not all(map(Fact.holds, self.facts)):
             return False
         self._flatten()
         return all(map(Guards.hold, self.more))
 
     def _tensors_changed(self) -> bool:
-        for t in self._views:
-            refresh(t)
         flags = tuple(map(_flags_of, self._tensor))
         if flags != self._flags and any((a ^ b) & ~self.ignored for a, b in zip(flags, self._flags, strict=True)):
             return True
@@ -201,9 +315,30 @@ class Guards:
         return here or next(filter(None, (guards.broken() for guards in self.more)), "")
 
 
-def _unzip(pairs: Sequence[tuple[Any, str]]) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    return tuple(a for a, _ in pairs), tuple(b for _, b in pairs)
+def _true() -> bool:
+    return True
 
 
 def _joined(facts: Iterable[Fact]) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(f.objects for f in facts))
+
+
+def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | None:
+    """What enters an attribute into a native table; None for one that only Python can look up."""
+    kind = type(owner)
+    if kind is FunctionType and name in ("__code__", "__defaults__", "__kwdefaults__"):
+        return lambda table: table.code(owner, name, fact.objects[0])
+    if kind is CellType and name == "cell_contents":
+        return lambda table: table.cell(owner, fact.objects[0], MISSING)
+    home = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
+    if name == "__class__" and home is vars(object)["__class__"] and fact.objects[0] is kind:
+        return lambda table: table.kind(owner, fact.objects[0])
+    lookup: Any = kind.__getattribute__
+    if lookup is not object.__getattribute__ and lookup is not type.__getattribute__:
+        return None
+    if name == "__dict__" and isinstance(home, GetSetDescriptorType) and isinstance(fact.objects[0], dict):
+        return lambda table: table.space(owner, fact.objects[0])
+    member = isinstance(home, MemberDescriptorType) and not hasattr(kind, "__getattr__")
+    if member or (name == "__mro__" and home is vars(type)["__mro__"]):
+        return lambda table: table.attribute(owner, name, fact.objects[0], MISSING)
+    return None

@@ -75,6 +75,13 @@ _PURE_MODULES: Final = frozenset({"logging", "threading", "typing", "abc", "warn
 """Standard modules whose objects are taken as they are: using them is judged by `world.py` when it happens."""
 
 
+_PARTS: Final[dict[type, tuple[str, ...]]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.partial: ("func", "args", "keywords"),
+}
+"""What these consist of."""
 _GETTERS: Final = (operator.attrgetter, operator.methodcaller)
 _CODE: Final = (FunctionType, staticmethod, classmethod, property)
 
@@ -228,14 +235,10 @@ class _Walk:
 
     def _other(self, x: Any, path: str) -> None:
         kind = type(x)
-        if isinstance(x, (staticmethod, classmethod)):
-            self.visit(x.__func__, path)
-        elif isinstance(x, property):
-            for f in (x.fget, x.fset, x.fdel):
-                self.visit(f, path)
-        elif isinstance(x, functools.partial):
-            for part in (x.func, x.args, x.keywords):
-                self.visit(part, path)
+        parts = next((names for kind, names in _PARTS.items() if isinstance(x, kind)), ())
+        if parts:  # they change when somebody calls __init__ or __setstate__ again
+            for name in parts:
+                self.visit(self.guards.attribute(path, x, name), path)
         elif isinstance(x, weakref.ref):
             self.visit(self.guards.referent(path, x), path)
         elif kind is np.ndarray and not x.dtype.hasobject:

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from kiln.entry import Call
+from kiln.entry import Call, Entry, find
 from kiln.errors import CaptureError
 from kiln.ir.graph import Graph
 from kiln.region import Region
 from kiln.signature import signature
-from kiln.tree import Eager, Found
 
 if TYPE_CHECKING:
     from kiln.code_of import Captured, Code
-    from kiln.reach import Reached
-
-
-class Way(Protocol):
-    """What an entry of a captured function tells (`kiln.jit`)."""
-
-    reached: Reached
-    objects: Sequence[Any]
 
 
 class Readable:
@@ -30,10 +21,8 @@ class Readable:
 
     _function: Callable[..., Any]
     _name: str
-    _latest: tuple[tuple[Any, ...], Any, Region] | None
-
-    def _find(self, call: Call) -> tuple[Any, Found | Eager | None]:
-        raise NotImplementedError
+    _entries: dict[tuple[Any, ...], list[Entry]]
+    _latest: tuple[tuple[Any, ...], Entry, Region] | None
 
     @property
     def graph(self) -> Graph:
@@ -97,12 +86,12 @@ class Readable:
 
     def _captured_for(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Captured:
         call = Call(args, kwargs, (), *signature((), args, kwargs))
-        entry, found = self._find(call)
-        if not isinstance(found, Found):
+        entry, found = find(self._entries.get(call.key, ()), call.tensors)
+        if entry is None or not isinstance(found, tuple):
             raise CaptureError(f"{self._name} was not captured for these arguments", fix="call it with them first")
-        return self._told_of(call.key, entry, found.region)
+        return self._told_of(call.key, entry, found[0])
 
-    def _told_of(self, key: tuple[Any, ...], way: Way, region: Region) -> Captured:
+    def _told_of(self, key: tuple[Any, ...], way: Entry, region: Region) -> Captured:
         from kiln.code_of import Captured
 
         return Captured(self._function, self._name, key, way.objects, way.reached, region)

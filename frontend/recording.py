@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from operator import is_
 from typing import Any
 
+from kiln import nans
 from kiln.base import MODES, STAGES
 from kiln.capture import Entangled
-from kiln.entry import Call as Call
+from kiln.entry import Call, Manner
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -24,49 +25,41 @@ class StateChanged(CaptureError):
     """The call changed Python state; the next one may not (what is made once is there then)."""
 
 
+class CheckCaught(StateChanged):
+    """The call caught the error of a check on data. One that passes it can be captured, and then runs compiled; where
+    a compiled call fails it, the call runs eagerly."""
+
+
 class Recording:
-    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
+    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded."""
 
-    `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `door`: where the call came in (`kiln.jit`): a trace stages nothing, and
-    only `compile` answers questions about data. `avoid`: places in the code that are not staged."""
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        reached: Reached,
-        call: Call,
-        strict: bool,
-        door: str,
-        avoid: set[Hashable],
-    ) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], reached: Reached, call: Call, how: Manner) -> None:
         self.name = name
         self._function = function
         self._reached = reached
         self._call = call
-        self._strict = strict
+        self._how = how
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        self._avoid = avoid
         self.approve: Callable[[Any], None] = lambda returned: None
         """Told of what the call returned, before that is kept."""
-        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
-        self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
-        self.capture.answers = door == "compile"
-        self._door = door
+        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, how.strict)
+        self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
+        self.capture.answers = how.door == "compile"
+        self.capture.before = {} if how.check_nan else None
+        self.capture.frozen = how.frozen
         self.capture.staging = self._stage
-        if door != "trace" and STAGES.enabled and branches(reached.code):
+        if how.door != "trace" and STAGES.enabled and branches(reached.code):
             self.capture.hooks = self._stage()
 
     def _stage(self) -> Any:
         from kiln.staging import StagingHooks  # few functions need it
 
-        return StagingHooks(self.capture, self._audit, self._reached.code, self._avoid)
+        return StagingHooks(self.capture, self._audit, self._reached.code, self._how.avoid)
 
     @contextlib.contextmanager
     def _through_door(self) -> Iterator[None]:
-        before, MODES.door = MODES.door, self._door
+        before, MODES.door = MODES.door, self._how.door
         try:
             yield
         finally:
@@ -77,6 +70,13 @@ class Recording:
 
     def run(self) -> Any:
         """The function's result."""
+        try:
+            return self._recorded()
+        finally:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle()
+
+    def _recorded(self) -> Any:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
@@ -96,11 +96,14 @@ class Recording:
                     self.approve(returned)
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
-                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._how.family)
                 except Entangled as found:
-                    self._avoid |= found.sites
+                    self._how.avoid.update(found.sites)
                 except (CaptureError, GradError) as error:
                     self._fail(error)
+        if self._how.check_nan and isinstance(self.end, Region):
+            self.end.check_nan = True
+            nans.look_at_capture(self.end, capture, returned)
         return returned if hooks is None else hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
@@ -110,7 +113,7 @@ class Recording:
         if refused is None:
             return False
         if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
-            self._avoid |= refused.sites
+            self._how.avoid.update(refused.sites)
             return True
         if self._audit.hopeless:
             raise refused
@@ -118,14 +121,20 @@ class Recording:
         return True
 
     def _fail(self, error: CaptureError | GradError) -> None:
-        if self._strict:
+        if self._how.strict:
             raise error
         self.error = error
         if not isinstance(error, StateChanged):
             self.end = Eager(self.capture, self._call.tensors)
 
     def _check(self, before: Sequence[Any]) -> None:
-        """CaptureError when the call changed Python state."""
+        """CaptureError when the call changed Python state, or went on after a check that another call may pass."""
+        if self.capture.failed is not None:
+            raise CheckCaught(
+                f"the call caught an error that depends on tensor data: {self.capture.failed.message}",
+                loc=self.capture.failed.loc,
+                fix="test the data (a comparison, kiln.isfinite, kiln.linalg.inv_ex) in place of try",
+            )
         call, guards = self._call, self._reached.guards
         for path, read in self.capture.reads:
             guards.referent(path, read)

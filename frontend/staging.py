@@ -15,8 +15,9 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from kiln.base import MODES, TensorBase
@@ -32,7 +33,7 @@ from kiln.staging_merge import in_plain_python
 from kiln.staging_numbers import Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
-from kiln.world import Audit, paused
+from kiln.world import PASSING, Audit, paused
 
 
 class Test:
@@ -68,6 +69,8 @@ class StagingHooks(PythonHooks):
         self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
+        self.outer: dict[int, CellType] = {}
+        """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
         self._loads: Loads | None = None
         self._sites: list[Site] = []
@@ -86,6 +89,15 @@ class StagingHooks(PythonHooks):
         """What a call returned, with Python's own numbers."""
         return mapped(returned, Number.now) if self._numbers else returned
 
+    def settle(self) -> None:
+        """Variables of functions around the call's hold Python's own numbers again."""
+        for cell in self.outer.values():
+            with contextlib.suppress(ValueError):  # not bound
+                x = cell.cell_contents
+                real = mapped(x, Number.now) if self._numbers else x
+                if real is not x:
+                    cell.cell_contents = real
+
     def begin(self, runtime: Any) -> None:
         self._runtimes.append(runtime)
         _set(runtime, self._source())
@@ -100,7 +112,7 @@ class StagingHooks(PythonHooks):
         if self._noted is not None:
             self._try_call(function)
         if self._numbers and not _takes_numbers(function):
-            return self._with_numbers(function)
+            return functools.partial(_with_numbers, function)
         return function
 
     def _conversion(self, function: Any) -> Any:
@@ -118,6 +130,7 @@ class StagingHooks(PythonHooks):
             return function
         key = id(function)
         if key not in self._converted:
+            self.outer.update((id(cell), cell) for cell in getattr(function, "__closure__", None) or ())
             try:
                 with paused():
                     self._converted[key] = function, converted(function, self)
@@ -128,15 +141,6 @@ class StagingHooks(PythonHooks):
     def _is_users(self, kind: type) -> bool:
         call = next((vars(c)["__call__"] for c in kind.__mro__ if "__call__" in vars(c)), None)
         return type(call) is FunctionType and call.__code__ in self._known
-
-    def _with_numbers(self, function: Any) -> Any:
-        """A call that takes Python's own numbers only."""
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = mapped((args, kwargs), Number.known)
-            return function(*args, **kwargs)
-
-        return call
 
     # ----------------------------------------------------------------------------------------- asking
 
@@ -403,6 +407,9 @@ class StagingHooks(PythonHooks):
         try:
             returned = trial.run(_nothing, branch)
             after = state.get()
+            for name, cell, old, new in zip(state.names, state.cells, before, after, strict=True):
+                if old is not new and id(cell) in self.outer:
+                    raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
         finally:
             state.set(kept)
         if self._failure is not None:  # and the user's code caught it
@@ -421,6 +428,15 @@ def _unwrapped(function: Any) -> Any:
     while issubclass(type(function), CompiledFunction):
         function = function._function
     return function
+
+
+def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """A call that takes Python's own numbers only."""
+    args, kwargs = mapped((args, kwargs), Number.known)
+    return function(*args, **kwargs)
+
+
+PASSING.add(_with_numbers.__code__)
 
 
 def _set(runtime: Any, source: Any) -> None:

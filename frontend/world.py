@@ -66,6 +66,9 @@ _TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads"})
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
+PASSING: Final[set[CodeType]] = set()
+"""Code of kiln's that does nothing but call what the user's code calls."""
+
 
 class Audit:
     """Watches this thread's calls inside a `with` block. `known` is the code that may run.
@@ -159,6 +162,8 @@ class Audit:
 
     def _native(self, frame: FrameType, function: BuiltinFunctionType) -> None:
         """A C function is about to be called from `frame`."""
+        while frame.f_code in PASSING and frame.f_back is not None:
+            frame = frame.f_back
         caller = frame.f_globals.get("__name__") or ""
         if _in_kiln(frame) or not self._of_user(frame):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,3 +77,48 @@ def test_a_wrong_answer_is_found(
     monkeypatch.setattr(tree.Decision, "answer", lying)
     assert fuzz_flow.main(["--n", "12", "--seed", "500"]) == 1
     assert "seed 5" in capsys.readouterr().out
+
+
+def test_what_compiled_calls_do_to_the_world_is_eagers(jobs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import fuzz_effects
+
+    assert fuzz_effects.main(["--n", "40", "--seed", "700"]) == 0
+    assert "40 programs, 0 differences" in capsys.readouterr().out
+    assert fuzz_effects.main(["--n", "16", "--seed", "800", "--strict"]) == 0
+    assert fuzz_effects.main(["--n", "4", "--seed", "900", "--codegen"]) == 0
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "unguarded attributes",
+        "unchecked aliases",
+        "forgotten generator",
+        "ignored answer",
+        "lost effects of a failure",
+        "lost gradients",
+        "another tensor",
+        "silent prints",
+        "dropped write-back",
+        "stale views",
+    ],
+)
+def test_a_wrong_effect_is_found(jobs: Any, fault: str) -> None:
+    import fuzz_effects
+
+    assert fuzz_effects.found_after(fault, range(60))
+
+
+def test_a_program_that_differs_is_made_smaller(jobs: Any, tmp_path: Path) -> None:
+    import fuzz_effects
+    from fuzz_effects_faults import FAULTS
+    from fuzz_effects_run import draw, interpreting, smaller
+
+    fault = FAULTS["another tensor"]
+    with interpreting(), fault.plant():
+        program = next(p for s in range(20) if fuzz_effects.attempt(p := draw(s, fault.families), False))
+        small = smaller(program, lambda p: bool(fuzz_effects.attempt(p, False)))
+    assert len(small.short()) < len(program.short())
+    assert len(small.steps) == 2
+    (tmp_path / "program.py").write_text(small.script())
+    subprocess.run([sys.executable, str(tmp_path / "program.py")], check=True, capture_output=True)

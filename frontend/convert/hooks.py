@@ -44,21 +44,21 @@ class Site:
 class State:
     """The variables that a staged region may change, in one activation of its function."""
 
-    __slots__ = ("_cells", "names", "visible")
+    __slots__ = ("cells", "names", "visible")
 
     def __init__(self, names: tuple[str, ...], cells: Sequence[CellType], visible: Mapping[str, CellType]) -> None:
         self.names = names
         self.visible = visible
         """All variables that the region mentions, by name (private names as Python mangles them)."""
-        self._cells = cells
+        self.cells = cells
 
     def get(self) -> tuple[Any, ...]:
         """Their values, UNBOUND for those that have none."""
-        return tuple(map(_value, self._cells))
+        return tuple(map(_value, self.cells))
 
     def set(self, values: Iterable[Any]) -> None:
         """Give them values; UNBOUND unbinds."""
-        for cell, value in zip(self._cells, values, strict=True):
+        for cell, value in zip(self.cells, values, strict=True):
             if value is not UNBOUND:
                 cell.cell_contents = value
             elif _value(cell) is not UNBOUND:

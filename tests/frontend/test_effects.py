@@ -1,0 +1,83 @@
+"""What a compiled call does to the world besides its result: each of these was once different from the eager call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import kiln
+from kiln.errors import CaptureError, CaptureWarning
+
+
+def test_a_write_to_one_of_several_elements_in_one_place() -> None:
+    def f(x: Any) -> Any:
+        x[1:2].add_(1.0)
+        return x * 1
+
+    compiled = kiln.compile(f)
+    with pytest.warns(CaptureWarning, match="several elements share"):
+        assert [g(kiln.tensor([0.5]).expand(3)).tolist() for g in (f, compiled, compiled)] == [[1.5] * 3] * 3
+    with pytest.raises(CaptureError, match="several elements share one place"):
+        kiln.compile(f, fullgraph=True)(kiln.tensor([0.5]).expand(3))
+
+
+def test_an_error_that_data_led_to_and_that_was_caught() -> None:
+    def f(x: Any) -> Any:
+        z = x * 1
+        try:
+            z = z[(x * 2).long()]
+        except IndexError:
+            z = z - 100.0
+        return z
+
+    compiled = kiln.compile(f)
+    inputs = [[-1.0, 0.25, 2.0], [0.5, -0.5, 1.0]] * 3
+    with pytest.warns(CaptureWarning, match="because of tensor data, and the error was caught"):
+        assert [compiled(kiln.tensor(x)).tolist() for x in inputs] == [f(kiln.tensor(x)).tolist() for x in inputs]
+    compiled = kiln.compile(f, fullgraph=True)
+    assert [compiled(kiln.tensor(inputs[1])).tolist() for _ in range(2)] == [f(kiln.tensor(inputs[1])).tolist()] * 2
+    assert compiled(kiln.tensor(inputs[0])).tolist() == f(kiln.tensor(inputs[0])).tolist()
+
+
+def _counting() -> tuple[Any, Any]:
+    n = 1
+
+    def f(x: Any) -> Any:
+        nonlocal n
+        m = 3
+        if (x > 0.3).any():
+            n = 2
+            m = 4
+        if (x > 0.9).any():
+            n = m
+        return x * n
+
+    return f, lambda: n
+
+
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+def test_a_variable_of_a_function_around_is_set_in_a_branch() -> None:
+    f, n = _counting()
+    g, m = _counting()
+    compiled = kiln.compile(g)
+    for v in (0.0, 0.5, 1.0, 0.5, 0.0) * 2:
+        expected = f(kiln.tensor([v])).item(), n()
+        found = compiled(kiln.tensor([v])).item(), m()
+        assert found == expected
+        assert type(found[1]) is int
+
+
+def test_what_is_printed_after_a_staged_branch(capsys: pytest.CaptureFixture[str]) -> None:
+    @kiln.compile
+    def f(x: Any) -> Any:
+        y = x * 2
+        if y.sum() > 0:
+            y = y + 1
+        print("here")
+        return y
+
+    with pytest.warns(CaptureWarning, match="print"):
+        for v in (1.0, -1.0, 1.0):
+            f(kiln.tensor([v]))
+    assert capsys.readouterr().out == "here\n" * 3

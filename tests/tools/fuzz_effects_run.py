@@ -1,0 +1,177 @@
+"""Runs programs of effects, eagerly and compiled, tells where they differ, and makes a differing one smaller.
+
+What is under test is capture: what a compiled call does to the world. So captured graphs run op by op with the kernels
+that eager calls use, unless the code generator is wanted too; it decides the speed of everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from fuzz_effects_world import Refused, World
+from fuzz_effects_write import Program, at, cut, paths, write
+
+import kiln
+from kiln import dispatch
+from kiln.base import layout_of
+from kiln.errors import KilnError
+from kiln.ir.graph import Graph
+from kiln.ir.interpreter import walk
+from kiln.ir.ops.base import OPS
+from kiln.runtime.targets import host_target
+
+
+class Interpreted:
+    """In place of `kiln.region.Compiled`: runs a graph op by op."""
+
+    def __init__(self, graph: Graph, strides: Sequence[Any], name: str) -> None:
+        self.graph = graph
+        self.seconds = 0.0
+        self.program = self.executable = self
+        self.target = host_target()
+        self.stages = ()
+        self.aliases = [(a.output, a.input) for a in graph.aliases]
+        aliased = {o for o, _ in self.aliases}
+        self.layouts = [
+            None if k in aliased else layout_of(v.type.dtype, v.type.static_shape())
+            for k, v in enumerate(graph.outputs)
+        ]
+
+    def run(self, inputs: Sequence[Any], execute: Any = dispatch.execute) -> list[Any]:
+        try:
+            found = walk(self.graph, list(inputs), lambda op, operands: dispatch.run(op.op, operands, op.attrs))
+        except KilnError as error:
+            if execute is dispatch.execute:
+                raise
+            raise dispatch.CheckFailed(str(error)) from None
+        taken = {id(t._buffer) for t in inputs}
+        aliased = dict(self.aliases)
+        for k, t in enumerate(found):
+            fresh = t._layout.contiguous and not t._flags and t._ptr == t._buffer.ptr and id(t._buffer) not in taken
+            if k in aliased or not fresh:
+                found[k] = dispatch.run(OPS["copy"], (t,), {})[0]
+            taken.add(id(found[k]._buffer))
+        for o, i in self.aliases:
+            np.copyto(inputs[i]._array(), found[o]._array())
+        return [None if k in aliased else t._buffer for k, t in enumerate(found)]
+
+
+@contextlib.contextmanager
+def interpreting() -> Iterator[None]:
+    """Captured graphs run op by op inside."""
+    with mock.patch("kiln.region.Compiled", Interpreted), mock.patch("kiln.tree.Compiled", Interpreted):
+        yield
+
+
+def draw(seed: int, families: Sequence[str] = ()) -> Program:
+    """The program of a seed, without lines that mostly raise where they were not meant to."""
+    program = write(seed, families)
+    for _ in range(6):
+        world = World(program, lambda f: f)
+        for step in program.steps:
+            world.step(step)
+        line, often = max(world.raised.items(), key=itemgetter(1), default=(0, 0))
+        path = program.line(line)
+        if often < 3 or path is None or at(program.body, path).text.startswith(("raise", "assert")):
+            break
+        program = _changed(program, lambda p, path=path: cut(p.body, path))
+    return program
+
+
+def difference(program: Program, strict: bool = False, counts: Counter[str] | None = None) -> str:
+    """Where the compiled program leaves the world otherwise than the eager one; nothing where it never does."""
+    made: list[Any] = []
+
+    def jit(f: Any) -> Any:
+        made.append(kiln.compile(f, fullgraph=strict))
+        return made[-1]
+
+    eager = World(program, lambda f: f)
+    expected = [eager.step(step) for step in program.steps]
+    world = World(program, jit)
+    try:
+        for k, step in enumerate(program.steps):
+            found = world.step(step)
+            if found != expected[k]:
+                return f"step {k}, {step.call}: {told(expected[k], found)}"
+    except Refused as error:
+        if not strict:
+            return f"step {k}, {step.call}: refused: {error}"
+        if counts is not None:
+            counts["refused"] += 1
+    if counts is not None:
+        for f in made:
+            report = f.report()
+            for kind in ("compiled", "staged", "decided", "captured", "eager"):
+                counts[kind] += getattr(report, kind)
+    return ""
+
+
+def told(expected: Any, found: Any) -> str:
+    """What differs, in a line."""
+    for what, a, b in zip(("raised", "printed"), expected, found, strict=False):
+        if a != b:
+            return f"{what}: {a!r}, compiled {b!r}"
+    for when, a, b in zip(("after the call", "at the end"), expected[2:], found[2:], strict=True):
+        for name in a or ():
+            if a[name] != b[name]:
+                return f"{when}: {name} is {a[name]}, compiled {b[name]}"
+    return "?"
+
+
+# ------------------------------------------------------------------------------------- smaller programs
+
+
+def smaller(program: Program, fails: Callable[[Program], bool], seconds: float = 60.0) -> Program:
+    """The program without what it takes not to fail."""
+    end = time.monotonic() + seconds
+    again = True
+    while again and time.monotonic() < end:
+        again = False
+        for attempt in _attempts(program):
+            if time.monotonic() > end:
+                break
+            if _fails(attempt, fails):
+                program, again = attempt, True
+                break
+    return program
+
+
+def _fails(program: Program, fails: Callable[[Program], bool]) -> bool:
+    try:
+        return fails(program)
+    except SyntaxError:
+        return False
+
+
+def _attempts(program: Program) -> Iterator[Program]:
+    """Programs with something left out."""
+    for k in reversed(range(len(program.steps))):
+        yield _changed(program, lambda p, k=k: p.steps.pop(k))
+    for path in list(paths(program.body)):
+        yield _changed(program, lambda p, path=path: cut(p.body, path))
+        if at(program.body, path).body:
+            yield _changed(program, lambda p, path=path: cut(p.body, path, keep=True))
+    for k, step in enumerate(program.steps):
+        for n in range(len(step.before)):
+            yield _changed(program, lambda p, k=k, n=n: p.steps[k].before.pop(n))
+        if step.after:
+            yield _changed(program, lambda p, k=k: p.steps[k].after.clear())
+        if step.without_gradients:
+            yield _changed(program, lambda p, k=k: setattr(p.steps[k], "without_gradients", False))
+    if program.how != "function":
+        yield _changed(program, lambda p: setattr(p, "how", "function"))
+
+
+def _changed(program: Program, change: Callable[[Program], Any]) -> Program:
+    made = copy.deepcopy(program)
+    change(made)
+    return made
