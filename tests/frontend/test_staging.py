@@ -276,11 +276,11 @@ def test_functions_methods_modules_and_closures_are_staged() -> None:
     assert compiled.report().staged == 3
 
 
-def test_a_traced_function_is_staged_for_all_data() -> None:
-    traced = kiln.jit.trace(lambda x: x * 2 if x.sum() > 0 else -x, kiln.ones(2))
+def test_a_scripted_function_is_staged_for_all_data() -> None:
+    scripted = kiln.jit.script(lambda x: x * 2 if x.sum() > 0 else -x)
     for v in (1.0, -1.0):
         x = kiln.tensor([v, v])
-        assert traced(x).tolist() == ([2 * v] * 2 if v > 0 else [-v] * 2)
+        assert scripted(x).tolist() == ([2 * v] * 2 if v > 0 else [-v] * 2)
 
 
 # ---------------------------------------------------------------------------- what is left to Python
