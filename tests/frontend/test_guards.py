@@ -316,7 +316,10 @@ def _restored() -> Iterator[None]:
     classes = (Child, Other, Plain, nn.Linear, nn.LayerNorm, nn.Module)
     before = [dict(vars(c)) for c in classes]
     bases, function = Child.__bases__, (helper.__defaults__, dict(helper.__kwdefaults__ or {}), helper.__code__)
+    parts = [(vars(Plain)["twice"], Plain.twice.fget), (vars(Plain)["fixed"], Plain.fixed)]  # type: ignore[attr-defined]
     yield
+    for whole, part in parts:
+        whole.__init__(part)
     Child.__bases__ = bases
     for c, attributes in zip(classes, before, strict=True):
         for name in [n for n in vars(c) if n not in attributes]:
