@@ -12,14 +12,13 @@ import kiln
 from kiln import nn
 from kiln.code_of import code_of
 from kiln.dispatch import CheckFailed
+from kiln.entry import Call, find
 from kiln.errors import ArgumentError, CaptureError, KilnError, NotYetError
 from kiln.ir.ops import OPS
 from kiln.jit import CompiledFunction
 from kiln.pytree import flatten
-from kiln.recording import Call
 from kiln.region import Region
 from kiln.signature import signature
-from kiln.tree import Found
 from tests.frontend.battery.kit import Program, linear, run
 from tests.frontend.test_battery import PROGRAMS
 from tests.ops.samples import samples
@@ -87,20 +86,20 @@ class Checker:
 
     def __call__(self, compiled: CompiledFunction, keep: Any, args: Any, kwargs: Any) -> Any:
         call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
-        entry, found = compiled._find(call)
-        if not isinstance(found, Found):
+        entry, found = find(compiled._entries.get(call.key, ()), call.tensors)
+        if entry is None or not isinstance(found, tuple):
             return self._run(compiled, keep, args, kwargs)
         try:
-            text, outside, _ = code_of(compiled._told_of(call.key, entry, found.region))
+            text, outside, _ = code_of(compiled._told_of(call.key, entry, found[0]))
         except NotYetError:
             return self._run(compiled, keep, args, kwargs)
-        tensors = [*found.inputs, *call.tensors, *(w.tensor for w in found.region.grads if w.tensor is not None)]
+        tensors = [*found.inputs, *call.tensors, *(w.tensor for w in found[0].grads if w.tensor is not None)]
         before = [(t, t.detach().numpy().copy(), t._grad, t._buffer.version) for t in tensors]
         try:
             mine = executed(text)(*_bound(compiled, keep), *args, **kwargs, **outside)
         except KilnError:  # which the compiled call must find, too
             with pytest.raises(CheckFailed):
-                found.region.run(found.inputs, call.tensors, found.carried)
+                found[0].run(found.inputs, call.tensors, found.carried)
             return self._run(compiled, keep, args, kwargs)
         after = [bits([t, t._grad]) for t in tensors]
         mine = bits(mine)
