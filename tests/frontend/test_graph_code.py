@@ -93,13 +93,13 @@ class Checker:
             text, outside, _ = code_of(compiled._told_of(call.key, entry, found[0]))
         except NotYetError:
             return self._run(compiled, keep, args, kwargs)
-        tensors = [*found.inputs, *call.tensors, *(w.tensor for w in found[0].grads if w.tensor is not None)]
+        tensors = [*found[1], *call.tensors, *(w.tensor for w in found[0].grads if w.tensor is not None)]
         before = [(t, t.detach().numpy().copy(), t._grad, t._buffer.version) for t in tensors]
         try:
             mine = executed(text)(*_bound(compiled, keep), *args, **kwargs, **outside)
         except KilnError:  # which the compiled call must find, too
             with pytest.raises(CheckFailed):
-                found[0].run(found.inputs, call.tensors, found.carried)
+                found[0].run(found[1], call.tensors, found[2])
             return self._run(compiled, keep, args, kwargs)
         after = [bits([t, t._grad]) for t in tensors]
         mine = bits(mine)
