@@ -160,7 +160,7 @@ class Loop:
             made: list[Any] = []
             news, other = flatten(new, made)
             if tree != other or any(type(c) not in (list, dict) for c in made):
-                self._reset(k)
+                self._reset(k, "is of another structure after a turn of the loop")
                 found.append((k, -1))
                 continue
             found += [
@@ -170,10 +170,10 @@ class Loop:
             ]
         return found
 
-    def _reset(self, k: int) -> None:
+    def _reset(self, k: int, why: str) -> None:
         """A variable that can't be carried: perhaps no turn reads what the one before it left there."""
         if k < self._hidden or self._names[k] in self._live or k in self._fresh:
-            raise Unstaged(f"{self._names[k]} changes its structure in a loop")
+            raise Unstaged(f"{self._names[k]} {why}")
         self._carried = {(n, leaf) for n, leaf in self._carried if n != k}
         self._fresh.add(k)
 
@@ -184,12 +184,12 @@ class Loop:
         if isinstance(old, TensorBase) and isinstance(new, TensorBase):
             fits = plain(old) and plain(new) and old.ttype == new.ttype
         else:
-            kinds = [x.kind if isinstance(x, Number) else type(x) for x in (old, new)]
-            fits = kinds[0] is kinds[1] and kinds[0] in DTYPES
+            fits = kind(old) is kind(new) and kind(old) in DTYPES
         if fits:
             self._carried.add((k, leaf))
         else:
-            self._reset(k)
+            told = [str(x.ttype) if isinstance(x, TensorBase) else f"a {kind(x).__name__}" for x in (old, new)]
+            self._reset(k, f"is {told[0]} before a turn of the loop and {told[1]} after it")
 
     # ------------------------------------------------------------------------------------ the operation
 
@@ -227,7 +227,7 @@ class Loop:
         if isinstance(leaf, TensorBase):
             if not plain(leaf) or leaf.ttype != t.ttype:
                 raise Unstaged(f"{name} is {t.ttype} before a turn of the loop and {leaf.ttype} after it")
-        elif DTYPES.get(leaf.kind if isinstance(leaf, Number) else type(leaf)) is not t.dtype:
+        elif DTYPES.get(kind(leaf)) is not t.dtype:
             raise Unstaged(f"{name} changes its type in a loop")
 
     def _scalar(self, trial: Trial, answer: Any) -> Any:
@@ -285,6 +285,11 @@ class Loop:
         firsts = {b: a for a, b in enumerate(range(len(starts)))}
         self._aliases.outside += [(a, starts[b]) for a, b in self._aliases.pairs if b in firsts]
         self._aliases.tell(self._capture, tensors, self._site)
+
+
+def kind(x: Any) -> type:
+    """The type of what Python takes to be a number, or of anything else."""
+    return x.kind if isinstance(x, Number) else type(x)
 
 
 def _equal(a: Any, b: Any) -> bool:

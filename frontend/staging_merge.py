@@ -53,15 +53,16 @@ class Joined:
         if all(v is values[0] for v in values):
             self.slots.append(Slot(None, [], values[0]))
             return
+        told = "what is returned" if name == VALUE else name
         known = [v for v in values if v is not UNBOUND]
         if name == VALUE:  # read only where a `return` has set it
             values = [unset_like(known[0]) if v is UNBOUND else v for v in values]
         elif len(known) < len(values):
-            raise Unstaged(f"{name} is bound in one branch only, and may be read later")
-        parts = [self._flat(name, v) for v in values]
+            raise Unstaged(f"{told} is bound in one branch only, and may be read later")
+        parts = [self._flat(told, v) for v in values]
         if any(tree != parts[0][1] for _, tree in parts):
-            raise Unstaged(f"{name} is of another structure in each branch")
-        leaves = [self._leaf(name, each) for each in zip(*(part[0] for part in parts), strict=True)]
+            raise Unstaged(f"{told} is of another structure in each branch")
+        leaves = [self._leaf(told, each) for each in zip(*(part[0] for part in parts), strict=True)]
         self.slots.append(Slot(parts[0][1], leaves, parts[0][0]))
 
     def _flat(self, name: str, value: Any) -> tuple[list[Any], Tree]:
