@@ -135,8 +135,9 @@ def dense(graph: Graph, strides: Sequence[Strides | None]) -> Graph:
 
 def flow_step(op: Operation, layouts: Layouts, make: Callable[[Graph, list[Strides | None]], list[Step]]) -> Flow:
     """The step of a branch or a loop; `make` gives the steps of a nested graph."""
-    for v in (*op.operands, *op.results):
-        v.type.static_shape()
+    if op.op.name != "cond":
+        for v in (*op.operands, *op.results):
+            v.type.static_shape()  # loops know the sizes of what they move
     keys = {"cond": ("then", "else"), "while_loop": ("test", "body"), "scan": ("body",)}[op.op.name]
     strides = inner_strides(op, layouts)
     inner = tuple(Inner(g, make(g, strides)) for g in (nested(op.attrs, key) for key in keys))

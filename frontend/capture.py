@@ -46,8 +46,7 @@ def current() -> Capture | None:
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
-    frozen: Container[int] = ()
-    """Ids of tensors from outside that are constants here."""
+    frozen: Container[int] = ()  # ids of tensors from outside that are constants here
 
     def __init__(
         self,
@@ -76,8 +75,7 @@ class Capture:
         self.answers = True  # whether these may be asked
         self.hooks: Any = None
         """What stages control flow (`staging.StagingHooks`), if anything does."""
-        self.staging: Callable[[], Any] | None = None
-        """Makes such, for scripted functions that a trace calls."""
+        self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.failed: KilnError | None = None  # what a check on data raised, last
@@ -332,8 +330,7 @@ class Capture:
 
     def _enter_constant(self, t: TensorBase) -> Entry:
         (v,) = self.builder.add(OPS["constant"], (), {"data": Constant(t._array())})
-        entry = self.entries[id(t)] = Entry(t, Storage(t, v, None), (), v)
-        return entry
+        return self.entries.setdefault(id(t), Entry(t, Storage(t, v, None), (), v))
 
     def _input(self, kind: str, t: TensorBase) -> Entry:
         v = self.builder.input(t.ttype)

@@ -11,7 +11,7 @@ from kiln.errors import KilnError
 from kiln.freezing import freeze as freeze
 from kiln.freezing import optimize_for_inference as optimize_for_inference
 from kiln.hints import annotate as annotate
-from kiln.hints import is_instance as isinstance
+from kiln.hints import is_instance as isinstance  # noqa: F401
 from kiln.marks import Left
 from kiln.marks import export as export
 from kiln.marks import is_scripting as is_scripting
@@ -27,7 +27,7 @@ from kiln.tracing import trace_module as trace_module
 
 __all__ = [
     "Attribute", "Error", "Final", "ScriptFunction", "ScriptModule", "TracedFunction", "TracedModule",
-    "TracingCheckError", "annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing", "isinstance",
+    "TracingCheckError", "annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing",
     "optimize_for_inference", "script", "script_if_tracing", "trace", "trace_module", "unused",
 ]  # fmt: skip
 

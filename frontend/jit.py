@@ -36,25 +36,7 @@ from kiln.tally import Tally
 from kiln.tree import Eager
 
 if TYPE_CHECKING:
-    from kiln.doors import Attribute as Attribute
-    from kiln.doors import Error as Error
-    from kiln.doors import ScriptFunction as ScriptFunction
-    from kiln.doors import ScriptModule as ScriptModule
-    from kiln.doors import TracedFunction as TracedFunction
-    from kiln.doors import TracedModule as TracedModule
-    from kiln.doors import TracingCheckError as TracingCheckError
-    from kiln.doors import annotate as annotate
-    from kiln.doors import export as export
-    from kiln.doors import freeze as freeze
-    from kiln.doors import ignore as ignore
-    from kiln.doors import is_scripting as is_scripting
-    from kiln.doors import is_tracing as is_tracing
-    from kiln.doors import optimize_for_inference as optimize_for_inference
-    from kiln.doors import script as script
-    from kiln.doors import script_if_tracing as script_if_tracing
-    from kiln.doors import trace as trace
-    from kiln.doors import trace_module as trace_module
-    from kiln.doors import unused as unused
+    from kiln.doors import *  # noqa: F403
 
 MAX_REGIONS = 256
 """Captures that one compiled function keeps; the one unused for longest makes room."""
@@ -310,6 +292,9 @@ class CompiledFunction(Readable):
         recording.approve = self._approve
         try:
             returned = recording.run()
+        except CaptureError:
+            self._unstaged.pop(call.key, None)  # the next call is told the same
+            raise
         finally:
             self._enter(call, entry, recording, why)
         return returned

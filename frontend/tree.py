@@ -256,4 +256,18 @@ class _Way:
 
 
 def _told(attrs: Mapping[str, Any]) -> str:
-    return repr([(k, v.digest() if isinstance(v, Constant) else v) for k, v in sorted(attrs.items())])
+    return repr([(k, _content(v)) for k, v in sorted(attrs.items())])
+
+
+def _content(x: Any) -> Any:
+    """What tells an attribute from others: of constants and graphs, what is in them."""
+    if isinstance(x, Constant):
+        return x.digest()
+    if not isinstance(x, Graph):
+        return x
+    places: dict[Value, Any] = {v: n for n, v in enumerate(x.inputs)}
+    told: list[Any] = [str(v.type) for v in x.inputs]
+    for n, op in enumerate(x.operations):
+        told.append((op.op.name, [places[v] for v in op.operands], _told(op.attrs)))
+        places.update((v, (n, k)) for k, v in enumerate(op.results))
+    return told, [places[v] for v in x.outputs]

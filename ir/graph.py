@@ -240,6 +240,7 @@ class GraphBuilder:
         self, op: OpLike, operands: Sequence[Value], attrs: Attrs, loc: SourceLoc | None = None
     ) -> tuple[Value, ...]:
         """Append `op` and return its results; result types come from the op's rule."""
+        self._own(op, operands)
         types = op.infer_types([v.type for v in operands], attrs)
         if loc is None:
             loc = self.loc if self._locate is None else self._locate()
@@ -249,14 +250,17 @@ class GraphBuilder:
         self, op: OpLike, operands: Sequence[Value], attrs: Attrs, types: Iterable[TensorType], loc: SourceLoc | None
     ) -> tuple[Value, ...]:
         """As `add`, with result types that are known."""
-        for v in operands:
-            if v.builder is not self:
-                raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
+        self._own(op, operands)
         operation = Operation(op, tuple(operands), dict(attrs), types, loc)
         for r in operation.results:
             r.builder = self
         self._operations.append(operation)
         return operation.results
+
+    def _own(self, op: OpLike, operands: Sequence[Value]) -> None:
+        for v in operands:
+            if v.builder is not self:
+                raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
 
     def inputs(self) -> list[Value]:
         """What was declared so far."""

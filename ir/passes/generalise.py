@@ -94,15 +94,15 @@ class Names:
 # ----------------------------------------------------------------------------------------- two graphs
 
 
-def generalise(a: Graph, b: Graph, names: Names) -> Graph:
-    """The graph that both are instances of; Different when there is none."""
+def generalise(a: Graph, b: Graph, names: Names, outermost: bool = True) -> Graph:
+    """The graph that both are instances of; Different when there is none. Not `outermost`: the graph of a branch."""
     if (len(a.inputs), len(a.operations), a.aliases) != (len(b.inputs), len(b.operations), b.aliases):
         raise OtherGraph("other operations were recorded")
     builder = GraphBuilder(a.name)
     mapped: dict[Value, Value] = {}
     twins: dict[Value, Value] = {}
     for u, v in zip(a.inputs, b.inputs, strict=True):
-        mapped[u], twins[v] = builder.input(_common_type(u.type, v.type, names, True), u.hint), u
+        mapped[u], twins[v] = builder.input(_common_type(u.type, v.type, names, outermost), u.hint), u
     for p, q in zip(a.operations, b.operations, strict=True):
         if p.op is not q.op or p.operands != tuple([twins[v] for v in q.operands]):
             raise OtherGraph(f"{q.op.name} stands where {p.op.name} was recorded before")
@@ -187,6 +187,8 @@ def _common_attrs(p: Operation, q: Operation, names: Names) -> Attrs:
             found[key] = tuple(names.size(cast("Dim", m), cast("Dim", n)) for m, n in zip(a, b, strict=True))
         elif structural_key(a) == structural_key(b):
             found[key] = a
+        elif p.op.name == "cond" and isinstance(a, Graph) and isinstance(b, Graph):
+            found[key] = generalise(a, b, names, False)
         else:
             raise Different(f"{key} of {p.op.name} was {_told(a)}, and is {_told(b)}")
     if p.attrs.keys() != q.attrs.keys():
@@ -207,7 +209,7 @@ def _check(p: Operation, operands: Sequence[TensorType], results: Sequence[Tenso
     op = p.op
     assert isinstance(op, OpDef)
     scatter = isinstance(op.lower, Scatter) and "steps" not in attrs
-    known = isinstance(op.lower, Dense | Reduction) or op.name in (*_TEMPLATES, "constant")
+    known = isinstance(op.lower, Dense | Reduction) or op.name in (*_TEMPLATES, "constant", "cond")
     if op.name in _CONVOLUTIONS:
         types = enumerate((*operands, *results))
         fixed = [d for k, t in types for d in (t.shape[1:2] if k in _IMAGES[op.name] else t.shape)]
@@ -294,6 +296,10 @@ def match_size(general: Dim, size: Dim, found: Numbers) -> bool:
 def _match_attr(general: AttrValue, value: AttrValue, found: Numbers) -> bool:
     if isinstance(general, Sym):
         return type(value) is int and match_size(general, value, found)
+    if isinstance(general, Graph) and isinstance(value, Graph):
+        inside = match(general, value, found)
+        found.update(inside or {})
+        return inside is not None
     if isinstance(general, tuple) and isinstance(value, tuple) and len(general) == len(value):
         return all(_match_attr(a, b, found) for a, b in zip(general, value, strict=True))
     return structural_key(general) == structural_key(value)
@@ -314,6 +320,8 @@ def instance(general: Graph, numbers: Numbers) -> Graph:
     def number(value: AttrValue) -> AttrValue:
         if isinstance(value, Sym):
             return numbers[value.name] if value.name in numbers else size_of(value, sizes)
+        if isinstance(value, Graph):
+            return instance(value, numbers)
         return tuple(map(number, value)) if isinstance(value, tuple) else value
 
     builder = GraphBuilder(general.name)
@@ -327,27 +335,49 @@ def instance(general: Graph, numbers: Numbers) -> Graph:
 
 
 def lifted(general: Graph) -> tuple[Graph, list[Fill]]:
-    """`general` with further inputs instead of the fills and constants whose contents are names: a fill is one without
-    dimensions."""
-    if not any(_literal(op) for op in general.operations):
-        return general, []
-    builder = GraphBuilder(general.name)
-    mapped = {v: builder.input(v.type, v.hint) for v in general.inputs}
-    found: dict[Fill, Value] = {}
-    for op in general.operations:
+    """`general` with further inputs instead of the fills and constants whose contents are names, those in branches too:
+    a fill is one without dimensions."""
+    fills = _fills(general)
+    return (_holding(general, fills), fills) if fills else (general, [])
+
+
+def _fills(graph: Graph) -> list[Fill]:
+    """What a graph and its branches have names for, each once."""
+    found: dict[Fill, None] = {}
+    for op in graph.operations:
         name = _literal(op)
-        if name is None:
+        if name is not None:
+            found[_fill(op, name)] = None
+        for inner in op.graphs():
+            found.update(dict.fromkeys(_fills(inner)))
+    return list(found)
+
+
+def _fill(op: Operation, name: Sym) -> Fill:
+    t = op.result.type
+    return name.name, TensorType(t.dtype, ()) if op.op.name == "full" else t
+
+
+def _holding(graph: Graph, fills: Sequence[Fill]) -> Graph:
+    """`graph` with further inputs that hold these."""
+    builder, mapped = rebuild(graph)
+    held = {fill: builder.input(fill[1], fill[0]) for fill in fills}
+    for op in graph.operations:
+        name = _literal(op)
+        inner = dict.fromkeys(fill for g in op.graphs() for fill in _fills(g))
+        if name is not None:
+            fill, t = _fill(op, name), op.result.type
+            value = held[fill]
+            if fill[1] != t:
+                (value,) = builder.add(OPS["broadcast"], [value], {"shape": t.shape, "dims": ()}, op.loc)
+            mapped[op.result] = value
+        elif inner:
+            attrs = {k: _holding(a, list(inner)) if isinstance(a, Graph) else a for k, a in op.attrs.items()}
+            operands = [*[mapped[v] for v in op.operands], *[held[fill] for fill in inner]]
+            mapped.update(zip(op.results, builder.add(op.op, operands, attrs, op.loc), strict=True))
+        else:
             mapped.update(zip(op.results, builder.clone(op, [mapped[v] for v in op.operands]), strict=True))
-            continue
-        t = op.result.type
-        fill = (name.name, TensorType(t.dtype, ()) if op.op.name == "full" else t)
-        value = found.get(fill)
-        if value is None:
-            value = found[fill] = builder.input(fill[1], name.name)
-        if fill[1] != t:
-            (value,) = builder.add(OPS["broadcast"], [value], {"shape": t.shape, "dims": ()}, op.loc)
-        mapped[op.result] = value
-    return builder.build([mapped[v] for v in general.outputs], general.aliases), list(found)
+    return builder.build([mapped[v] for v in graph.outputs], graph.aliases)
 
 
 def _literal(op: Operation) -> Sym | None:

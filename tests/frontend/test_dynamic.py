@@ -306,11 +306,62 @@ def test_bad_descriptions() -> None:
         kiln.Dim(3)  # type: ignore[arg-type]
 
 
-def test_a_size_that_is_decided_on() -> None:
-    """Questions about data: each answer's way shares code as well."""
+def test_staged_branches() -> None:
+    """What tensors decide: both branches are part of the code."""
 
     def f(x: Any) -> Any:
-        return x * 2 if x.sum() > 0 else x - 1
+        if x.sum() > 0:
+            y = x.relu().mean(0)
+        else:
+            y = (x * x).sum(0) / (x.shape[0] + 3) - 1
+        return y * 2
+
+    compiled = kiln.compile(f)
+    for n in (2, 3, 5, 7, 64, 4):
+        for sign in (1, -1):
+            for _ in range(2):
+                x = kiln.randn(n, 16).abs() * sign
+                assert same(compiled(x), f(x)), n
+    assert compiled.report().generated == 2, compiled.report()
+    assert compiled.report().staged
+
+
+def test_gradients_of_branches() -> None:
+    def f(x: Any, w: Any) -> Any:
+        h = x @ w
+        rows = x.shape[0] + 3
+        return kiln.cond(h.sum() > 0, lambda h: h.relu().mean(0), lambda h: (h * h).sum(0) / rows - 1, (h,)) * 2
+
+    compiled = kiln.compile(f)
+    w = kiln.randn(16, 8).abs()
+    for n in (2, 3, 5, 7, 64, 4):
+        for sign in (1, -1):
+            arguments = kiln.randn(n, 16).abs() * sign, w
+            wanted = gradients(f, arguments, 1)
+            for _ in range(2):
+                assert all(map(same, gradients(compiled, arguments, 1), wanted)), n
+    assert compiled.report().generated == 2, compiled.report()
+
+
+def test_loops_take_known_sizes_only() -> None:
+    def f(x: Any) -> Any:
+        while x.sum() < 10:
+            x = x + 1
+        return x
+
+    compiled = kiln.compile(f)
+    for n in (2, 3, 5):
+        for _ in range(2):
+            assert same(compiled(kiln.ones(n)), f(kiln.ones(n)))
+    assert compiled.report().generated == 3
+
+
+def test_questions() -> None:
+    """What Python decides on data: each answer's way has code for many sizes."""
+
+    def f(x: Any) -> Any:
+        scale = {True: 2.0, False: 0.5}[bool(x.sum() > 0)]
+        return (x * scale).exp()
 
     compiled = kiln.compile(f)
     for n in (2, 3, 5, 8):
@@ -319,6 +370,7 @@ def test_a_size_that_is_decided_on() -> None:
                 x = kiln.full((n,), 1.0 * sign)
                 assert same(compiled(x), f(x))
     assert compiled.report().generated <= 4
+    assert compiled.report().decided
 
 
 def test_programs_come_from_the_cache(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

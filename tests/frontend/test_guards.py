@@ -316,7 +316,10 @@ def _restored() -> Iterator[None]:
     classes = (Child, Other, Plain, nn.Linear, nn.LayerNorm, nn.Module)
     before = [dict(vars(c)) for c in classes]
     bases, function = Child.__bases__, (helper.__defaults__, dict(helper.__kwdefaults__ or {}), helper.__code__)
+    parts = [(vars(Plain)["twice"], Plain.twice.fget), (vars(Plain)["fixed"], Plain.fixed)]  # type: ignore[attr-defined]
     yield
+    for whole, part in parts:
+        whole.__init__(part)
     Child.__bases__ = bases
     for c, attributes in zip(classes, before, strict=True):
         for name in [n for n in vars(c) if n not in attributes]:
@@ -425,3 +428,19 @@ def test_many_threads_compile_each_shape_once() -> None:
     assert not failures
     assert f.report().captured == 5 * 3 * 2
     assert f.report().eager == 0
+
+
+def test_addresses_are_not_mistaken_for_objects() -> None:
+    """Equal values that took the place of others, while something else did not hold; then others at their addresses."""
+
+    @kiln.compile
+    def f(x: Any) -> Any:
+        return x * held.value + held.other
+
+    held = types.SimpleNamespace(value=float("1234.5"), other=1.0)
+    f(kiln.ones(2))
+    for k in range(50):
+        held.value, held.other = float("1234.5"), 2.0
+        assert f(kiln.ones(2)).tolist() == [1236.5] * 2
+        held.value, held.other = 1000.0 + k, 1.0
+        assert f(kiln.ones(2)).tolist() == [1001.0 + k] * 2

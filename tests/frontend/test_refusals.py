@@ -300,6 +300,19 @@ def other_shape(x: Any) -> Any:
     return x * 2
 
 
+@row(lambda x: kiln.where(x.sum() > 0, x + 1, x * 2), door=kiln.jit.script)
+def branch_that_prints_in_a_script(x: Any) -> Any:
+    if x.sum() > 0:
+        print("positive")
+        return x + 1
+    return x * 2
+
+
+@row(lambda x: x * x.sum(), door=kiln.jit.script)
+def number_as_a_key_in_a_script(x: Any) -> Any:
+    return x * {3: 2.0}[int(x.sum())]
+
+
 @kiln.jit.ignore
 def told(x: Any) -> None:
     print(x.tolist())

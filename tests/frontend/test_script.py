@@ -26,7 +26,7 @@ def bits(x: Any) -> Any:
 def collatz(n: Any) -> Any:
     steps = kiln.zeros_like(n)
     while n != 1:
-        if n % 2 == 0:  # noqa: SIM108 (a branch)
+        if n % 2 == 0:
             n = n // 2
         else:
             n = 3 * n + 1
@@ -316,7 +316,7 @@ def test_results_are_held_to_their_annotation() -> None:
     scripted = script(f)
     assert scripted(kiln.ones(1), 0)[1] == 0
     for _ in range(2):
-        with pytest.raises(ArgumentError, match="the result is a tensor .*, and is annotated as"):
+        with pytest.raises(ArgumentError, match=r"the result is a tensor .*, and is annotated as"):
             scripted(kiln.ones(1), 1)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from fuzz_programs import FLOATS, Array, Dual, Generator, Instr, Program, Scalar, index_of
-from fuzz_table import Call, TableProgram
+from fuzz_table import TABLE, Call, TableProgram
 from fuzz_table_draw import draw_table, refused
 
 import kiln
@@ -381,7 +381,10 @@ def demand_refusal(program: AnyProgram, variant: Variant, error: Exception) -> N
 
 
 def draw(seed: int, family: str = "both") -> AnyProgram:
-    """The program of this seed: odd seeds are of the table, even ones compared with float64, unless told."""
+    """The program of this seed: odd seeds are of the table, even ones compared with float64, unless told; or one of a
+    single row of the table."""
+    if family in TABLE:
+        return draw_table(seed, (family,))
     if family == "table" or (family == "both" and seed % 2):
         return draw_table(seed)
     rng = np.random.default_rng(seed)

@@ -76,7 +76,9 @@ def found_after(name: str, seeds: range) -> int:
     """How many programs it takes until one differs because of a planted fault; 0 when none of these does."""
     fault = FAULTS[name]
     with interpreting(), fault.plant():
-        return next((k for k, seed in enumerate(seeds, 1) if attempt(draw(seed, fault.families), False)), 0)
+        return next(
+            (k for k, seed in enumerate(seeds, 1) if attempt(draw(fault.first + seed, fault.families), False)), 0
+        )
 
 
 def _part(task: tuple[range, bool, bool, bool]) -> tuple[int, Counter[str]]:

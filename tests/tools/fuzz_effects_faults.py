@@ -122,15 +122,17 @@ class Fault:
 
     plant: Callable[[], AbstractContextManager[Any]]
     families: tuple[str, ...]
+    first: int = 0
+    """The seed to begin at: what it takes to show the fault is rare."""
 
 
 FAULTS: dict[str, Fault] = {
     "unguarded attributes": Fault(unguarded_attributes, ("attributes", "globals")),
-    "unguarded containers": Fault(unguarded_containers, ("containers", "attributes")),
-    "unchecked aliases": Fault(unchecked_aliases, ("writes",)),
+    "unguarded containers": Fault(unguarded_containers, ("containers", "attributes"), 20),
+    "unchecked aliases": Fault(unchecked_aliases, ("writes",), 35),
     "forgotten generator": Fault(forgotten_generator, ("random",)),
     "ignored answer": Fault(ignored_answer, ("raising", "returns")),
-    "lost effects of a failure": Fault(lost_effects_of_a_failure, ("slices", "raising")),
+    "lost effects of a failure": Fault(lost_effects_of_a_failure, ("slices", "raising"), 33),
     "lost gradients": Fault(lost_gradients, ("gradients",)),
     "another tensor": Fault(another_tensor, ("returns", "functions")),
     "forgotten modes": Fault(forgotten_modes, ("parameters", "gradients", "modes")),
