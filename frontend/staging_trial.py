@@ -164,7 +164,7 @@ def harmless(function: Any, made: Callable[[Any], bool]) -> bool:
     if isinstance(function, BuiltinFunctionType):
         return function.__name__ not in ("setattr", "delattr", "next", "__setattr__", "__delattr__")
     if hasattr(type(function), "named_parameters"):  # a module
-        return not any(getattr(function, f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
+        return not any(vars(function).get(f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
     return not is_kiln(type(function).__module__)
 
 

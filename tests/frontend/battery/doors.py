@@ -193,15 +193,19 @@ class Opened:
         return result
 
 
+_EAGERLY = " runs eagerly, not compiled: "
+
+
 def _judge(seen: Seen, before: Any, after: Any, ran_eagerly: bool) -> None:
     """What became of a call, from the reports before and after it."""
     if after.decided > before.decided or "a question about tensor data" in str(after.captures):
         seen.worse("tree")
     if after.staged > before.staged:
         seen.worse("staged")
-    if ran_eagerly or len(after.refusals) > len(before.refusals):
-        why = after.refusals[-1].partition(" runs eagerly, not compiled: ")[2] if after.refusals else ""
-        seen.worse("eager", why.partition("\n")[0] or "a check failed")
+    refusals = [why for why in after.refusals if _EAGERLY in why]
+    if ran_eagerly or len(refusals) > len([why for why in before.refusals if _EAGERLY in why]):
+        why = refusals[-1].partition(_EAGERLY)[2] if refusals else "a check failed"
+        seen.worse("eager", why.partition("\n")[0])
 
 
 def _gradients(shots: Shots, results: list[Any], reached: list[Any]) -> Any:
@@ -280,7 +284,7 @@ def summary(outcome: Outcome) -> str:
     if outcome.refused is not None:
         return "refused"
     reports = [f.report() for f in outcome.functions]
-    if any(r.eager or r.refusals for r in reports):
+    if any(r.eager or _EAGERLY in str(r.refusals) for r in reports):
         return "eager"
     if any(r.decided or "a question about tensor data" in str(r.captures) for r in reports):
         return "tree"

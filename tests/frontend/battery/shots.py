@@ -96,8 +96,7 @@ class Shots:
             yield groups, self._one(dict(x.state)), self._one(x.defaults)
         elif isinstance(getattr(x, "__dict__", None), dict):
             attributes = x.__dict__ if isinstance(x, threading.local) else object.__getattribute__(x, "__dict__")
-            registers = isinstance(x, kiln.nn.Module)  # a module's own are made when they are asked for
-            yield [(k, self._one(v)) for k, v in attributes.items() if not (registers and k[0] == "_" and v == {})]
+            yield [(k, self._one(v)) for k, v in attributes.items()]
         for c in kind.__mro__:
             names = () if is_kiln(c.__module__) else c.__dict__.get("__slots__", ())
             for n in (names,) if isinstance(names, str) else names:
