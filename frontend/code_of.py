@@ -97,7 +97,7 @@ class _Text:
             else:
                 owner = self._object(write.tensor) if write.result is None else values[write.result]
             writer.put(f"{owner}.grad = {'None' if write.value is None else f'{values[write.value]}.detach()'}")
-        leaves = iter([plain(x) if k < 0 else values[k] for k, x in region.leaves])
+        leaves = iter([plain(x) if k < 0 else _number(values[k], x) for k, x in region.leaves])
         writer.put(f"return {_built(region.tree, leaves)}")
         head = f"def {self._name()}({self._parameters()}):"
         return Code("\n".join([head, *writer.lines, ""]), self.outside, self.constants)
@@ -240,6 +240,11 @@ def _parameter(p: inspect.Parameter, name: str) -> str:
         return name
     known = p.default is None or type(p.default) in (bool, int, float, str)
     return f"{name}={plain(p.default) if known else '...'}"
+
+
+def _number(name: str, kind: Any) -> str:
+    """A result that the function returns as a Python number, if it is one."""
+    return name if kind is None else f"{kind.__name__}({name})"
 
 
 def _leaves(signature: inspect.Signature, renamed: dict[str, str], tree: Tree, bound: bool) -> list[str]:
