@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from kiln.base import MODES
 from kiln.capture import current
+from kiln.compiled_function import CompiledFunction, CompiledModule, Door
 from kiln.entry import Call
 from kiln.errors import ArgumentError
 from kiln.hints import Annotations
-from kiln.jit import CompiledFunction, CompiledModule, Door
 from kiln.marks import Left, exported
 from kiln.tracing import TracedFunction
 

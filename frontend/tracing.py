@@ -16,10 +16,10 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
+from kiln.compiled_function import CompiledFunction, CompiledModule, Door
 from kiln.entry import Call
 from kiln.errors import ArgumentError, CaptureError, InvalidValueError, KilnError
 from kiln.guards import same
-from kiln.jit import CompiledFunction, CompiledModule, Door
 from kiln.location import user_frames
 from kiln.pytree import flatten, map_tree
 from kiln.reach import reach

@@ -231,7 +231,7 @@ def test_recompiling_names_the_argument_and_the_dimension() -> None:
 
 
 def test_too_many_captures_are_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kiln.jit, "MAX_CAPTURES", 5)
+    monkeypatch.setattr(kiln.compiled_function, "MAX_CAPTURES", 5)
     f = kiln.compile(lambda x, n: x * n)
     with pytest.warns(CaptureWarning, match="captured 5 times") as told:
         for n in range(9):
