@@ -221,7 +221,6 @@ def test_where_it_is_asked_for() -> None:
         assert found(lambda: f(kiln.tensor([2.0, -1.0]))).op == "log"
         assert found(lambda: f(kiln.tensor([-2.0, 1.0]))).op == "sqrt"
         assert f(kiln.tensor([1.0, 1.0])).tolist() == [0.0, 0.0]
-    assert f.report().decided >= 1
     module = kiln.compile(kiln.nn.Softmax(-1), check_nan=True)
     for _ in range(2):
         assert found(lambda: module(kiln.tensor([-np.inf, -np.inf]))).op == "sub"
