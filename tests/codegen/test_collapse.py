@@ -102,7 +102,13 @@ def test_what_does_more_than_walk_is_left_alone() -> None:
     for body, strides in [
         (graph([(4, 5)], lambda op, x: op("permute", op("relu", x), dims=(1, 0))), [None]),
         (graph([(4, 5)], lambda op, x: op("slice", x, starts=(0, 0), stops=(2, 5), steps=(1, 1))), [None]),
-        (graph([(Sym("n"), 5)], lambda op, x: op("relu", x)), [None]),
+        (graph([(5, Sym("n"))], lambda op, x: op("relu", x)), [None]),
         (graph([(4, 5)], lambda op, x: op("relu", x)), [(Sym("s"), 1)]),
     ]:
         assert merged(body, strides)[0] is body
+
+
+def test_a_symbolic_dimension_takes_known_ones_in() -> None:
+    body, strides = merged(graph([(Sym("n"), 4, 5)], lambda op, x: op("relu", x)), [None])
+    assert body.inputs[0].type.shape == (Sym("20*n"),)
+    assert strides == [None]
