@@ -179,7 +179,7 @@ class Capture:
 
     def callee(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """What is called in place of a function of the user's that kiln is about to call."""
-        return function if self.hooks is None else self.hooks.callee(function)  # type: ignore[no-any-return]
+        return function if self.hooks is None else self.hooks.callee(function)
 
     def check_apart(self, storage: Storage) -> None:
         """Refuse what makes a difference to whoever shares the memory, when it depends on data who does."""

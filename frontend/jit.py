@@ -208,10 +208,10 @@ class CompiledFunction:
         """What became of the calls so far.
 
         >>> import kiln
-        >>> f = kiln.compile(lambda x: x + 1 if x.sum() > 0 else x - 1)
-        >>> values = [f(kiln.tensor([n])).item() for n in (1.0, 2.0, -1.0, -2.0)]
+        >>> f = kiln.compile(lambda x: x * x.sum().item())
+        >>> values = [f(kiln.tensor([n])).item() for n in (1.0, 1.0, -1.0, -1.0)]
         >>> print(f.report())
-        0 compiled, 2 decided, 2 captured, 0 eager
+        0 compiled, 0 staged, 2 decided, 2 captured, 0 eager
         captured: first call
         captured: a question about tensor data had another answer
         """
@@ -364,9 +364,9 @@ def compile(
     """Compile a function or a module; also a decorator, with or without arguments.
 
     The result gives the same numbers, bit for bit, as the function itself, for any arguments: tensors (of a new shape:
-    captured anew), Python numbers and strings (compiled in), containers of these, and objects. Where the function asks
-    about tensor *data* (`if x.sum() > 0`), each answer that comes up has compiled code of its own. What a compiled call
-    could not repeat (changes of Python state, `print`, clocks) makes calls of that kind run eagerly, with one
+    captured anew), Python numbers and strings (compiled in), containers of these, and objects. Branches and loops on
+    tensor *data* (`if x.sum() > 0`) become part of the program where they can; otherwise each answer that comes up
+    has compiled code of its own. What a compiled call could not repeat (changes of Python state, `print`, clocks) makes calls of that kind run eagerly, with one
     CaptureWarning that says why; with `fullgraph` it raises CaptureError instead. `on_recompile`: what to do when the
     function must be captured again (a new shape, another answer): "ignore", or "warn" or "raise" with what differs.
     With `disable` the function itself is returned.

@@ -229,6 +229,7 @@ class Region:
             autograd.refresh(t)
         value = capture.value_of(t)
         storage = capture.entries[id(t)].storage
+        capture.check_apart(storage)  # who has the result may see which tensor it is
         if storage.input is not None:
             made = self._on_input(t, capture)
         else:

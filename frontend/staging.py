@@ -16,34 +16,26 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os  # DEBUG
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
-from kiln.control_capture import Inner, _union
-from kiln.convert import UNBOUND, PythonHooks, Refused, Site, State, converted, made
+from kiln.control_capture import Inner
+from kiln.convert import PythonHooks, Refused, Site, State, converted, made
 from kiln.errors import CaptureError
-from kiln.ir.graph import AttrValue, Graph
 from kiln.ir.ops.base import OPS
-from kiln.staging_loops import Loop
+from kiln.pytree import flatten, unflatten
+from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
-from kiln.staging_merge import (
-    Aliases,
-    Joined,
-    in_plain_python,
-    registered,
-    symbolic,
-    values_in,
-)
+from kiln.staging_loops import Loop
+from kiln.staging_merge import in_plain_python
 from kiln.staging_numbers import Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
 from kiln.world import PASSING, Audit, paused
-
-Branch = Callable[[], Any]
 
 
 class Test:
@@ -79,12 +71,15 @@ class StagingHooks(PythonHooks):
         self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
+        self.twins: dict[int, tuple[Any, Any]] = {}
+        """Tensors that stand for one that a branch gave, by id, with that."""
         self.outer: dict[int, CellType] = {}
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
         self._loads: Loads | None = None
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
+        self._why: dict[Hashable, str] = {}
         self._numbers = False
         audit.made = made
 
@@ -95,8 +90,15 @@ class StagingHooks(PythonHooks):
         return keyed(returned) if self._numbers else returned
 
     def plain(self, returned: Any) -> Any:
-        """What a call returned, with Python's own numbers."""
-        return mapped(returned, Number.now) if self._numbers else returned
+        """What a call returned, with Python's own numbers, and the tensors that its branches gave."""
+        leaves, tree = flatten(returned)
+        real = [self._real(x) for x in leaves]
+        return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
+
+    def _real(self, x: Any) -> Any:
+        while id(x) in self.twins:
+            _, x = self.twins[id(x)]
+        return x.now() if isinstance(x, Number) else x
 
     def settle(self) -> None:
         """Variables of functions around the call's hold Python's own numbers again."""
@@ -199,9 +201,6 @@ class StagingHooks(PythonHooks):
                 return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
         return False
 
-    def load_local(self, name: str, value: Any) -> Any:
-        return value
-
     # --------------------------------------------------------------------------------------- branches
 
     def if_(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site, /) -> None:
@@ -234,7 +233,22 @@ class StagingHooks(PythonHooks):
                 attempt.append(staged)
             if attempt:
                 return attempt[0].commit()
-        return then() if test else orelse()
+        return then() if self._asked(test, site) else orelse()
+
+    def _asked(self, test: Any, site: Site) -> bool:
+        """The truth of what is not staged: a question about data."""
+        capture = MODES.recorder
+        if (
+            isinstance(capture, Capture)
+            and not isinstance(capture, Inner)
+            and not capture.answers
+            and site in self._why
+        ):
+            capture.refuse(
+                f"this {site.kind} depends on tensor data, and can't be part of the program: {self._why[site]}",
+                fix="let both ways do the same kind of thing to tensors, and nothing else; or use kiln.where",
+            )
+        return bool(test)
 
     def _may_stage(self, site: Site) -> bool:
         if self._sites.count(site) or not isinstance(MODES.recorder, Capture):
@@ -262,7 +276,7 @@ class StagingHooks(PythonHooks):
             if attempt:
                 attempt[0].commit()
                 return
-        while test:
+        while self._asked(test, site):
             body()
             test = again()
 
@@ -343,18 +357,17 @@ class StagingHooks(PythonHooks):
         noted = self._noted
         try:
             yield result
-        except Exception as error:  # whatever a branch does that is perhaps not taken
+        except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
             result.clear()
-            import traceback  # DEBUG
-            if os.environ.get("STDEBUG"): traceback.print_exc()  # DEBUG
+            self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
             if outermost:
                 changed = noted.restore() if noted is not None else False
-                if os.environ.get("STDEBUG") and (changed or self._failure): print("DEBUG", changed, self._failure)  # DEBUG
                 if changed or self._failure is not None:
                     result.clear()
+                    self._why.setdefault(site, "it changes a container from outside")
                 self._noted = self._loads = self._audit.object = self._failure = None
                 self._switch(self._source())
                 self._audit.resume()
@@ -447,123 +460,3 @@ def _takes_numbers(function: Any) -> bool:
     while isinstance(function, MethodType):
         function = function.__func__
     return isinstance(function, FunctionType) and made(function.__code__)
-
-
-class Choice:
-    """A branch that can be staged. Made inside an attempt; `commit` does it."""
-
-    def __init__(
-        self, hooks: StagingHooks, test: Any, then: Branch, orelse: Branch, state: State, site: Site
-    ) -> None:
-        self._hooks, self._test, self._branches, self._state, self._site = hooks, test, (then, orelse), state, site
-        capture = MODES.recorder
-        assert isinstance(capture, Capture)
-        self._capture = capture
-        self._before = state.get()
-        sides = [hooks.run_trial("a branch", b, state, self._before) for b in self._branches]
-        self._joined = Joined(hooks._noted or ())
-        live = site.live()
-        for k, name in enumerate(state.names):
-            if name in live:
-                self._joined.add(name, [after[k] for _, _, after in sides])
-            else:
-                self._joined.skip()
-        self._joined.add("the value", [returned for _, returned, _ in sides])
-        self._sides = sides
-        self._states = _union(*(list(trial.states.values()) for trial, _, _ in sides))
-        self._aliases = Aliases()
-        outputs = []
-        for n, (trial, _, _) in enumerate(sides):
-            leaves = [each[n] for each in self._joined.results]
-            self._aliases.look(trial, leaves)
-            outputs.append(trial.values([*values_in(trial, leaves), *self._states]))
-        self._order = _union(self._states, *(trial.lifted() for trial, _, _ in sides))
-        self._graphs: list[Graph] = [
-            trial.graph(values, self._order) for (trial, _, _), values in zip(sides, outputs, strict=True)
-        ]
-
-    def commit(self) -> Any:
-        """Record the operation, run the branch that is taken, and enter what it gives. Returns what it returns."""
-        if isinstance(self._capture, Inner):
-            return self._inside()
-        return self._for_real()
-
-    def _attrs(self) -> dict[str, AttrValue]:
-        return dict(zip(("then", "else"), self._graphs, strict=True))
-
-    def _inside(self) -> Any:
-        """In a trial around this one: nothing is run."""
-        results: list[Any] = []
-        if self._joined.results or self._states:
-            operands = [self._test.scalar(), *self._order]
-            results = list(OPS["cond"].bind(operands, self._attrs()))
-            _write_states(self._capture, self._states, results)
-        _, returned, after = self._sides[0]
-        slots = symbolic(self._joined, [*after, returned], results)
-        self._aliases.tell(self._capture, results, self._site)
-        self._state.set(slots[:-1])
-        return self._done(slots[-1])
-
-    def _for_real(self) -> Any:
-        capture, hooks = self._capture, self._hooks
-        results: Sequence[Any] = ()
-        if self._joined.results or self._states:
-            operands = [capture.value_of(t) for t in (self._test.scalar(), *self._order)]
-            capture._settle()
-            results = capture.builder.add(OPS["cond"], operands, self._attrs())
-        with real_numbers(self._state):
-            returned = in_plain_python(self._branches[0] if self._test.now() else self._branches[1])
-            after = self._state.get()
-        hooks.staged_here += bool(results)
-        count = len(self._joined.results)
-        slots, tensors = registered(capture, self._joined, [*after, returned], results[:count], self._site)
-        self._aliases.tell(capture, tensors, self._site)
-        for t, value in zip(self._states, results[count:], strict=True):
-            took(capture, t, value)
-        self._state.set(slots[:-1])
-        return self._done(slots[-1])
-
-    def _done(self, returned: Any) -> Any:
-        if any(not isinstance(each[0], TensorBase) for each in self._joined.results):
-            self._hooks.numbers()
-        return returned
-
-
-def took(capture: Capture, t: Any, value: Any) -> None:
-    """The memory of `t` was written, by code that the capture did not see, with what the graph has as `value`."""
-    storage = capture.entries[id(t)].storage
-    entry = capture.entries[id(t)]
-    storage.value, storage.version = value, t._buffer.version
-    storage.stamp += 1
-    entry.value, entry.stamp = value, storage.stamp
-
-
-def _write_states(capture: Inner, states: Sequence[Any], results: list[Any]) -> None:
-    """In a trial: the states of generators, which are the last results, are written."""
-    from kiln.control_capture import _written
-
-    results[:] = _written(capture, "cond", results, states)
-
-
-@contextlib.contextmanager
-def real_numbers(state: State) -> Iterator[None]:
-    """Inside, variables hold Python's own numbers."""
-    changed = []
-    for cell in state.visible.values():
-        try:
-            x = cell.cell_contents
-        except ValueError:  # not bound
-            continue
-        real = mapped(x, Number.now)
-        if real is not x:
-            cell.cell_contents = real
-            changed.append((cell, real, x))
-    try:
-        yield
-    finally:
-        for cell, real, x in changed:
-            with contextlib.suppress(ValueError):
-                if cell.cell_contents is real:
-                    cell.cell_contents = x
-
-

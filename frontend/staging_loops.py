@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from kiln import dispatch
 from kiln.base import MODES, TensorBase, layout_of
 from kiln.capture import Capture
-from kiln.control_capture import Inner, _union
+from kiln.control_capture import Inner, _union, _written
 from kiln.convert import UNBOUND, Site, State
 from kiln.ir.graph import AttrValue
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
+from kiln.staging_choice import real_numbers, took
 from kiln.staging_merge import (
     SAME,
     VALUE,
@@ -132,7 +133,8 @@ class Loop:
     def _test_assigns(self) -> bool:
         """Whether the test changes variables. Then each turn begins with it."""
         hidden, first = self._start[: self._hidden], self._start[self._hidden :]
-        trial, answer, after = self._hooks.run_trial("a test", lambda: self._test(*hidden), self._state, first, self._given)
+        run = self._hooks.run_trial
+        trial, answer, after = run("a test", lambda: self._test(*hidden), self._state, first, self._given)
         self._tested = trial, answer
         return any(a is not b for a, b in zip(first, after, strict=True))
 
@@ -153,7 +155,8 @@ class Loop:
                 found.append((k, -1))
                 continue
             olds, tree = flatten(old)
-            news, other = flatten(new, made := [])
+            made: list[Any] = []
+            news, other = flatten(new, made)
             if tree != other or any(type(c) not in (list, dict) for c in made):
                 self._reset(k)
                 found.append((k, -1))
@@ -247,8 +250,6 @@ class Loop:
             self._hooks.numbers()
 
     def _inside(self, starts: Sequence[Any]) -> None:
-        from kiln.control_capture import _written
-
         made = list(OPS["while_loop"].bind([*starts, *self._states, *self._constants], self._attrs))
         made = _written(self._capture, "while_loop", made, self._states)
         self._tell(made, starts)
@@ -256,8 +257,6 @@ class Loop:
         self._state.set(after[self._hidden :])
 
     def _for_real(self, starts: Sequence[Any]) -> None:
-        from kiln.staging import real_numbers, took
-
         capture = self._capture
         operands = [capture.value_of(t) for t in (*starts, *self._states, *self._constants)]
         capture._settle()

@@ -23,8 +23,8 @@ from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.pytree import flatten, unflatten
 from kiln.promotion import cast_to, full_like_number, result_type
+from kiln.pytree import flatten, unflatten
 
 DTYPES: Final = {bool: T.bool_, int: T.int64, float: T.float64}
 _SMALL: Final = 1 << 20
@@ -246,7 +246,7 @@ def _install() -> None:
         plain = {"round": round, "trunc": math.trunc, "floor": math.floor, "ceil": math.ceil}.get(name)
         plain = plain or getattr(operator, name)
         setattr(Number, f"__{name}__", lambda a, *rest, plain=plain: plain(a.known(), *rest))
-    Number.__hash__ = _hash  # type: ignore[method-assign]
+    setattr(Number, "__hash__", _hash)  # noqa: B010
     setattr(Number, "__divmod__", lambda a, b: divmod(a.known(), known(b)))  # noqa: B010
     setattr(Number, "__rdivmod__", lambda a, b: divmod(known(b), a.known()))  # noqa: B010
 

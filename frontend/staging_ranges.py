@@ -46,7 +46,8 @@ class StagedRange:
 
     def now(self) -> range:
         """That of this very call."""
-        return range(*(x.now() if isinstance(x, Number) else x for x in (self.start, self.stop)), self.step)
+        start, stop = (int(x.now()) if isinstance(x, Number) else int(x) for x in (self.start, self.stop))
+        return range(start, stop, self.step)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.known())

@@ -205,22 +205,17 @@ class PythonHooks:
     str_ = staticmethod(str)
     ascii_ = staticmethod(ascii)
 
-    @staticmethod
-    def staged(value: Any) -> bool:
+    def staged(self, value: Any) -> bool:
         return False
 
-    @staticmethod
-    def stages(slot: list[Any]) -> bool:
+    def stages(self, slot: list[Any]) -> bool:
         return False
 
-    @staticmethod
-    def iterate(iterable: Any) -> Any:
+    def iterate(self, iterable: Any) -> Any:
         return iterable
 
-    @staticmethod
-    def callee(function: Any) -> Any:
+    def callee(self, function: Any) -> Any:
         return function
 
-    @staticmethod
-    def begin(runtime: Any) -> None:
+    def begin(self, runtime: Any) -> None:
         pass

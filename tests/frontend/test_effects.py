@@ -81,3 +81,19 @@ def test_what_is_printed_after_a_staged_branch(capsys: pytest.CaptureFixture[str
         for v in (1.0, -1.0, 1.0):
             f(kiln.tensor([v]))
     assert capsys.readouterr().out == "here\n" * 3
+
+
+def test_a_branch_that_returns_a_tensor_from_outside() -> None:
+    g = kiln.ones(2)
+
+    def f(x: Any) -> Any:
+        z = x * 2
+        if x.sum() > 0:
+            return z
+        return g
+
+    compiled = kiln.compile(f)
+    for v in (-1.0, 1.0, -2.0, 2.0, -1.0):
+        x = kiln.tensor([v, v])
+        assert compiled(x).tolist() == f(x).tolist()
+        assert (compiled(x) is g) == (v < 0)

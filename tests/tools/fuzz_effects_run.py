@@ -17,7 +17,7 @@ from unittest import mock
 
 import numpy as np
 from fuzz_effects_world import Refused, World
-from fuzz_effects_write import Program, at, cut, paths, write
+from fuzz_effects_write import Program, at, cut, exists, paths, write
 
 import kiln
 from kiln import dispatch
@@ -156,7 +156,7 @@ def _attempts(program: Program) -> Iterator[Program]:
     """Programs with something left out."""
     for k in reversed(range(len(program.steps))):
         yield _changed(program, lambda p, k=k: p.steps.pop(k))
-    for path in list(paths(program.body)):
+    for path in [p for p in paths(program.body) if exists(program.body, p)]:
         yield _changed(program, lambda p, path=path: cut(p.body, path))
         if at(program.body, path).body:
             yield _changed(program, lambda p, path=path: cut(p.body, path, keep=True))

@@ -5,9 +5,9 @@
 A program is a function of three tensors over a tensor and a parameter of its module: arithmetic, in-place writes,
 random draws, masks, gradients taken inside, and `if`, `for`, `break`, `continue`, early `return` and `raise` on
 questions about data. Every other one is of the kind that is staged: without gradients and with few writes in place,
-with `while`, ternaries, conditions joined by `and` and `or`, and Python numbers that branches and loops change. It is called ten times with inputs that come again, so that known ways are gone again after new
-ones were found. Compared, bit for bit: results, arguments, the module's tensors, gradients, the generator's state,
-exceptions.
+with `while`, ternaries, conditions joined by `and` and `or`, and Python numbers that branches and loops change. It is
+called ten times with inputs that come again, so that known ways are gone again after new ones were found. Compared, bit for
+bit: results, arguments, the module's tensors, gradients, the generator's state, exceptions.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ def run(source: str, seed: int, compiled: bool) -> tuple[list[Any], Any]:
             returned = function(x, y, y2)
             if k % 2 and returned[0].requires_grad:
                 returned[0].sum().backward()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, both must raise it)
             returned = (type(error).__name__,)
         seen = (*returned, x, y, y2, state, w, kiln.default_generator.state)
         log.append([shown(t) for t in seen])
