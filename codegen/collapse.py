@@ -7,13 +7,12 @@ is: a run along the last dimension is never made longer, and what is reduced mer
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from kiln.codegen.domain import Domain, definition, is_reduction
 from kiln.ir.graph import Attrs, Graph, GraphBuilder, Operation, Value
 from kiln.ir.ops.base import Dense, ints_attr
-from kiln.ir.types import Dim, Shape, TensorType
+from kiln.ir.types import Dim, Shape, TensorType, product
 
 Steps = tuple[Dim, ...] | None
 Groups = tuple[tuple[int, ...], ...]
@@ -23,7 +22,7 @@ def collapse(body: Graph, domain: Domain, strides: Sequence[Steps]) -> tuple[Gra
     """A fusion's body over merged dimensions, and the strides of its inputs; its outputs are row-major. The body itself
     where nothing merges, or where an operation does more than walk the domain."""
     sides = _sides(body, domain)
-    if sides is None or any(not isinstance(n, int) for n in domain.full):
+    if sides is None:
         return body, list(strides)
     groups: list[tuple[int, ...]] = []
     for d in range(len(domain.full)):
@@ -79,7 +78,8 @@ def _merges(
     if reduced[0] != reduced[1] or (reduced[1] and inner == len(domain.full) - 1):
         return False
     n = domain.full[inner]
-    assert isinstance(n, int)
+    if not isinstance(n, int):
+        return False
     for v, steps in zip(body.inputs, strides, strict=True):
         if steps is None or outer not in sides[v]:
             continue
@@ -102,7 +102,7 @@ def _rebuilt(
         return [group for group in groups if group[0] in sides[v]]
 
     def shape(v: Value) -> Shape:
-        return tuple(math.prod(n for d in group if isinstance(n := domain.full[d], int)) for group in on(v))
+        return tuple(product(domain.full[d] for d in group) for group in on(v))
 
     def steps(v: Value, given: Steps) -> Steps:
         """Of each group the stride of its last dimension that is longer than one."""

@@ -13,13 +13,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from kiln.codegen.layout import Layout, assign, row_major
+from kiln.codegen.layout import Layout, assign
 from kiln.codegen.plan import Plan, Pointer, Step, pointer
 from kiln.ir.graph import Graph, Operation, Value, rebuild
 from kiln.ir.ops import OPS
 from kiln.ir.ops.control import nested, number, scan_parts
 from kiln.ir.passes.inside import inner_changed
-from kiln.ir.types import Dim, Sym
+from kiln.ir.types import Dim, Sym, row_major
 
 Strides = tuple[Dim, ...]
 Layouts = dict[Value, Layout | None]
@@ -135,8 +135,9 @@ def dense(graph: Graph, strides: Sequence[Strides | None]) -> Graph:
 
 def flow_step(op: Operation, layouts: Layouts, make: Callable[[Graph, list[Strides | None]], list[Step]]) -> Flow:
     """The step of a branch or a loop; `make` gives the steps of a nested graph."""
-    for v in (*op.operands, *op.results):
-        v.type.static_shape()
+    if op.op.name != "cond":
+        for v in (*op.operands, *op.results):
+            v.type.static_shape()  # loops know the sizes of what they move
     keys = {"cond": ("then", "else"), "while_loop": ("test", "body"), "scan": ("body",)}[op.op.name]
     strides = inner_strides(op, layouts)
     inner = tuple(Inner(g, make(g, strides)) for g in (nested(op.attrs, key) for key in keys))

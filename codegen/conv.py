@@ -37,7 +37,7 @@ from kiln.codegen.blocks import (
 )
 from kiln.codegen.conv_tiles import GRAIN, PACK_GRAIN, VECTORS, Family
 from kiln.codegen.conv_weight import Weight
-from kiln.codegen.layout import Layout, row_major
+from kiln.codegen.layout import Layout
 from kiln.codegen.llvm.emit import emit_module
 from kiln.codegen.plan import Argument, Pointer, Step, pointer
 from kiln.ir import loops as L
@@ -47,7 +47,7 @@ from kiln.ir.ops.conv import axes
 from kiln.ir.order import KBLOCK
 from kiln.ir.program import Module
 from kiln.ir.target import Target
-from kiln.ir.types import Dim, DType, Sym
+from kiln.ir.types import Dim, DType, product, row_major
 
 DTYPES: Final = ("float32", "float64")
 PIXELS: Final = 512
@@ -392,13 +392,7 @@ def conv_step(op: Operation, layouts: dict[Value, Layout | None], target: Target
 
 
 def _strides(v: Value, layout: Layout | None) -> tuple[Dim, ...]:
-    if layout is not None:
-        return layout.strides
-    shape = v.type.shape
-    if not any(isinstance(d, Sym) for d in shape):
-        return row_major(shape)
-    inner = ("*".join(str(x) for x in shape[d + 1 :]) for d in range(len(shape) - 1))
-    return (*(Sym(s) for s in inner), 1)
+    return row_major(v.type.shape) if layout is None else layout.strides
 
 
 def _whole(n: Dim) -> int:
@@ -413,7 +407,7 @@ def _forward_numbers(op: Operation, groups: int, strides: list[tuple[Dim, ...]])
     results, channels = _whole(w.shape[0]) // groups, _whole(w.shape[1])
     w_o, w_c, w_h, w_w = strides[1]
     turned = op.op.name == "conv2d_input"
-    w_g: Dim = Sym(f"{results}*{w_o}") if isinstance(w_o, Sym) else results * w_o
+    w_g = product((results, w_o))
     if turned:
         results, channels, w_o, w_c = channels, results, w_c, w_o
     walks: list[Argument] = []

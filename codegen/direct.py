@@ -24,7 +24,8 @@ def direct(graph: Graph) -> Graph:
     for op in graph.operations:
         operands = [mapped[v] for v in op.operands]
         if _few(op):
-            made = builder.add(OPS[f"{op.op.name}_direct"], operands, op.attrs, op.loc)
+            types = [v.type for v in op.results]  # sizes may have names
+            made = builder.append(OPS[f"{op.op.name}_direct"], operands, op.attrs, types, op.loc)
         else:
             made = builder.clone(op, operands)
         mapped.update(zip(op.results, made, strict=True))

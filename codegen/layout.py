@@ -6,12 +6,13 @@ other strides on the same memory; a view that strides cannot express is computed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final, cast
 
 from kiln.ir.graph import Graph, Operation, Value
-from kiln.ir.ops.base import OpDef
-from kiln.ir.types import Dim, Shape, Sym, contiguous_strides
+from kiln.ir.ops.base import OpDef, ints_attr, shape_attr
+from kiln.ir.types import Dim, Sym, product, row_major
 
 Strides = tuple[Dim, ...]
 
@@ -24,14 +25,6 @@ class Layout:
     root: Value
     offset: int
     strides: Strides
-
-
-def row_major(shape: Shape) -> Strides:
-    """Row-major strides; for a symbolic shape, of the outer dimensions, `lower` multiplies them out itself."""
-    static = [d for d in shape if isinstance(d, int)]
-    if len(static) != len(shape):
-        raise ValueError("row_major of a symbolic shape")
-    return contiguous_strides(tuple(static))
 
 
 def is_view(op: Operation) -> bool:
@@ -51,20 +44,41 @@ def assign(graph: Graph, input_strides: Sequence[Strides | None]) -> dict[Value,
 
 
 def place(v: Value, table: dict[Value, Layout | None]) -> Layout:
-    """A value's layout, spelled out for static shapes."""
+    """A value's layout, spelled out."""
     found = table[v]
     return found if found is not None else Layout(v, 0, row_major(v.type.shape))
+
+
+_SYMBOLIC_VIEWS: Final = frozenset({"reshape", "permute", "broadcast", "detach"})
 
 
 def _view_layout(op: Operation, table: dict[Value, Layout | None]) -> Layout | None:
     assert isinstance(op.op, OpDef) and op.op.view is not None
     (operand,) = op.operands
-    shape = operand.type.shape
-    if any(isinstance(d, Sym) for d in (*shape, *op.result.type.shape)):
-        return None
     source = place(operand, table)
-    if any(isinstance(s, Sym) for s in source.strides):
+    numbers = (*operand.type.shape, *op.result.type.shape, *source.strides)
+    if "starts" in op.attrs:
+        numbers += shape_attr(op.attrs, "starts")
+    if not any(isinstance(d, Sym) for d in numbers):
+        strides = tuple(s for s in source.strides if isinstance(s, int))
+        placed = op.op.view(operand.type.static_shape(), strides, source.offset, op.attrs)
+        return None if placed is None else Layout(source.root, placed[2], placed[1])
+    if op.op.name == "slice":
+        return _part(op, source)
+    if op.op.name not in _SYMBOLIC_VIEWS:
         return None
-    strides = tuple(s for s in source.strides if isinstance(s, int))
-    placed = op.op.view(operand.type.static_shape(), strides, source.offset, op.attrs)
-    return None if placed is None else Layout(source.root, placed[2], placed[1])
+    view = cast("Callable[..., tuple[Strides, Strides, int] | None]", op.op.view)  # products of sizes are sizes
+    found = view(operand.type.shape, source.strides, source.offset, op.attrs)
+    return None if found is None else Layout(source.root, found[2], found[1])
+
+
+def _part(op: Operation, source: Layout) -> Layout | None:
+    """The layout of a slice whose sizes are symbolic; None where it begins at a place that is."""
+    offset = source.offset
+    for start, step in zip(shape_attr(op.attrs, "starts"), source.strides, strict=True):
+        far = product((start, step))
+        if not isinstance(far, int):
+            return None
+        offset += far
+    steps = zip(source.strides, ints_attr(op.attrs, "steps"), strict=True)
+    return Layout(source.root, offset, tuple(product(pair) for pair in steps))

@@ -32,7 +32,7 @@ from kiln.ir.loops import INDEX, Buffer, Expr, For, Kernel, Let, Reduce, Stmt, V
 from kiln.ir.ops.base import UNROLLED, Dense, ElementContext, Reduction, State, ints_attr
 from kiln.ir.order import LANES
 from kiln.ir.program import CheckSite
-from kiln.ir.types import Dim, Shape, Sym, contiguous_strides, float32
+from kiln.ir.types import Dim, Sym, float32, row_major
 
 GRAIN: Final = 1 << 18
 """Scalar operations and memory accesses worth a thread: about 10 µs."""
@@ -153,7 +153,7 @@ class _Lowering:
         for v, s in zip(values, strides, strict=True):
             if stripped(v.type.shape) != plain:
                 return False
-            if s is not None and any(step != 0 for step in s) and s != _row_major(v.type.shape):
+            if s is not None and any(step != 0 for step in s) and s != row_major(v.type.shape):
                 return False
         return True
 
@@ -540,11 +540,6 @@ def _domain(body: Graph) -> Domain:
             return domain_of(op)
     shapes = [v.type.shape for v in body.outputs]
     return Domain(max(shapes, key=len))
-
-
-def _row_major(shape: Shape) -> Steps:
-    static = tuple(d for d in shape if isinstance(d, int))
-    return contiguous_strides(static) if len(static) == len(shape) else None
 
 
 def _plain(e: Expr) -> int | Expr:

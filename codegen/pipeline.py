@@ -13,11 +13,12 @@ from kiln.codegen.control import Flow, bind, dense, every_step, is_host_step, sp
 from kiln.codegen.direct import direct
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
-from kiln.codegen.layout import Layout, assign, is_view, row_major
+from kiln.codegen.layout import Layout, assign, is_view
 from kiln.codegen.library import flow_entry, library_call
 from kiln.codegen.plan import Plan, Step
 from kiln.codegen.steps import Note, Strides, digest, fusion_step, step_work, steps
 from kiln.ir import loops as L
+from kiln.ir.arena import Local
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Scatter, Template
@@ -26,11 +27,14 @@ from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
 from kiln.ir.passes.inside import everywhere, prune
 from kiln.ir.passes.merge import merge
+from kiln.ir.passes.turn import turn
 from kiln.ir.program import CheckSite, Entry, Module, Program, Slot
 from kiln.ir.target import Target
-from kiln.ir.types import Sym
+from kiln.ir.types import Sym, row_major
 
-PASSES: tuple[Callable[[Graph], Graph], ...] = (everywhere(merge), everywhere(fold), everywhere(cse), prune, dce)
+PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    everywhere(merge), everywhere(turn), everywhere(fold), everywhere(cse), prune, dce
+)  # fmt: skip
 """Exact, target-independent rewrites, in order; also of the graphs inside control flow."""
 Layouts = dict[Value, Layout | None]
 MakeFusion = Callable[[Operation, Layouts, "Sequence[Strides | None]"], Step]
@@ -109,6 +113,7 @@ def _generate(
         output_types=tuple(v.type for v in graph.outputs),
         aliases=tuple((a.output, a.input) for a in graph.aliases),
         arena_bytes=made.arena_bytes,
+        locals=tuple(made.locals),
         constants=tuple(made.constants),
         checks=tuple(sites),
         work=0 if spins(made.steps) or any(slot.kind == "size" for slot in slots) else max(1, work),
@@ -246,7 +251,7 @@ def place_values(graph: Graph, made: Plan) -> tuple[Slot, ...]:
     computed = [r for s in every_step(made.steps) for r in (*s.operation.results, *s.extra())]
     plan.allocate(made, [r for r in computed if r not in made.targets and r not in made.bound])
     symbols = [a.name for s in every_step(made.steps) for a in s.args if isinstance(a, Sym)]
-    names = sorted({factor for name in symbols for factor in name.split("*") if not factor.isdigit()})
+    names = sorted({name for symbol in symbols for name in Sym(symbol).factors()[1]} | _names(made.locals))
     moving = [n for flow in flows if is_host_step(flow) for n in made.moving.get(flow.operation, ())]
     return (
         *(Slot("input", k) for k in range(len(graph.inputs))),
@@ -254,8 +259,14 @@ def place_values(graph: Graph, made: Plan) -> tuple[Slot, ...]:
         *(Slot("size", 0, n) for n in names),
         *(Slot("constant", k) for k in range(len(made.constants))),
         *([Slot("arena")] if made.arena_bytes else []),
+        *(Slot("local", k) for k in range(len(made.locals))),
         *(Slot("pointer", n) for n in moving),
     )
+
+
+def _names(values: Sequence[Local]) -> set[str]:
+    """The names in the sizes of what the arena holds."""
+    return {name for v in values if isinstance(v.nbytes, Sym) for name in v.nbytes.factors()[1]}
 
 
 def _place_constants(graph: Graph, made: Plan) -> None:

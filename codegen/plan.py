@@ -1,24 +1,22 @@
 """Which memory every value gets: inputs, outputs, constants, or a place in one arena.
 
-A program is a list of steps in order. Values that are alive at the same time get different places in the arena;
-places are reused, best fit first, largest first. An output that is the new content of an input is written straight
-to that input's memory when nothing can go wrong afterwards (`in_place`).
+A program is a list of steps in order. Values that are alive at the same time get different places in the arena
+(`ir/arena.py`); where sizes are known at run time only, the runtime finds the places. An output that is the new content
+of an input is written straight to that input's memory when nothing can go wrong afterwards (`in_place`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from kiln.codegen.domain import same_index
 from kiln.codegen.layout import Layout
 from kiln.codegen.lower import Lowered
+from kiln.ir.arena import Local, place
 from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
 from kiln.ir.program import Module
-from kiln.ir.types import Dim, DType
-
-ALIGN: Final = 64
+from kiln.ir.types import Dim, DType, Sym, product
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +79,8 @@ class Plan:
     targets: dict[Value, tuple[str, int]] = field(default_factory=dict)
     arena: dict[Value, int] = field(default_factory=dict)
     arena_bytes: int = 0
+    locals: list[Local] = field(default_factory=list)
+    """Where sizes are symbolic: what the arena holds, each with a slot of its own."""
     constants: list[Constant] = field(default_factory=list)
     bound: dict[Value, Pointer] = field(default_factory=dict)
     pointers: int = 0  # how many loops move
@@ -102,6 +102,7 @@ class Plan:
         for v, offset in self.arena.items():
             names[v] = f"arena+{offset}"
         lines = [f"arena {self.arena_bytes:,} bytes"]
+        lines += [f"local{k}: {v.nbytes} bytes in steps {v.born} to {v.dies}" for k, v in enumerate(self.locals)]
         for k, step in enumerate(self.steps):
             lines += self._step(f"{k:3}", step, names)
         return "\n".join(lines)
@@ -193,20 +194,10 @@ def allocate(plan: Plan, values: Iterable[Value]) -> None:
     lives = _Lives(set(values))
     lives.run(plan.steps)
     born, dies = lives.born, lives.dies
-    placed: list[tuple[int, int, int, int]] = []  # offset, end, born, dies
-    for v in sorted(born, key=lambda v: -_bytes(v)):
-        size = -(-max(1, _bytes(v)) // ALIGN) * ALIGN
-        busy = sorted((o, e) for o, e, b, d in placed if b <= dies[v] and born[v] <= d)
-        offset, best = 0, None
-        for start, end in busy:
-            if start - offset >= size and (best is None or start - offset < best[1]):
-                best = (offset, start - offset)
-            offset = max(offset, end)
-        at = best[0] if best is not None else offset
-        placed.append((at, at + size, born[v], dies[v]))
-        plan.arena[v] = at
-        plan.arena_bytes = max(plan.arena_bytes, at + size)
-
-
-def _bytes(v: Value) -> int:
-    return v.type.numel() * v.type.dtype.itemsize
+    found = [Local(product((v.type.dtype.itemsize, *v.type.shape)), born[v], dies[v]) for v in born]
+    if any(isinstance(each.nbytes, Sym) for each in found):
+        plan.locals += found
+        plan.targets.update((v, ("local", k)) for k, v in enumerate(born))
+        return
+    offsets, plan.arena_bytes = place(found, {})
+    plan.arena.update(zip(born, offsets, strict=True))

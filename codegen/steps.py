@@ -14,7 +14,7 @@ from typing import Final, cast
 from kiln.codegen.control import Flow, flow_step, flow_work
 from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.domain import definition
-from kiln.codegen.layout import Layout, assign, is_view, row_major
+from kiln.codegen.layout import Layout, assign, is_view
 from kiln.codegen.library import library_step
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
@@ -31,7 +31,7 @@ from kiln.ir.ops.base import Control, Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite, Module
 from kiln.ir.target import Target
-from kiln.ir.types import Dim, Sym
+from kiln.ir.types import Dim, Sym, row_major
 
 CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight"})
 Strides = tuple[Dim, ...]
@@ -208,19 +208,8 @@ def _matmul_step(op: Operation, layouts: dict[Value, Layout | None], target: Tar
 
 def _matrix_strides(v: Value, layout: Layout | None) -> tuple[Dim, ...]:
     """Strides of a stack of matrices, with a batch stride also where there is none."""
-    if layout is not None:
-        strides = layout.strides
-    elif any(isinstance(d, Sym) for d in v.type.shape):
-        strides = tuple(_symbolic_stride(v, d) for d in range(v.type.rank))
-    else:
-        strides = row_major(v.type.shape)
+    strides = row_major(v.type.shape) if layout is None else layout.strides
     return strides if len(strides) > 2 else (0, *strides)
-
-
-def _symbolic_stride(v: Value, d: int) -> Dim:
-    """The row-major stride of a symbolic shape: 1, or a product of dimensions, which the entry multiplies."""
-    inner = v.type.shape[d + 1 :]
-    return 1 if not inner else Sym("*".join(str(x) for x in inner))
 
 
 def _batched_step(

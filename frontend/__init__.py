@@ -106,6 +106,8 @@ if TYPE_CHECKING:
     from kiln.device import device as device
     from kiln.differences import frexp as frexp
     from kiln.differences import gradient as gradient
+    from kiln.dims import Dim as Dim
+    from kiln.dims import mark_dynamic as mark_dynamic
     from kiln.distances import cdist as cdist
     from kiln.distances import pdist as pdist
     from kiln.distances import renorm as renorm
@@ -123,6 +125,7 @@ if TYPE_CHECKING:
     from kiln.errors import KilnIndexError as KilnIndexError
     from kiln.errors import LinAlgError as LinAlgError
     from kiln.errors import LoadError as LoadError
+    from kiln.errors import NanError as NanError
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
@@ -545,11 +548,12 @@ _NAMES = {
     "kiln.device": "device",
     "kiln.debugging": "bisect debug",
     "kiln.differences": "frexp gradient",
+    "kiln.dims": "Dim mark_dynamic",
     "kiln.distances": "cdist pdist renorm",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NotYetError SaveError ShapeError TransformError WorkerError"
+        "KilnIndexError LinAlgError LoadError NanError NotYetError SaveError ShapeError TransformError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",
@@ -689,6 +693,7 @@ _MODULES = frozenset(
         "overrides",
         "testing",
         "version",
+        "ops",
         "fft",
         "signal",
     }

@@ -171,6 +171,8 @@ class Modes(threading.local):
     inference: bool = False
     recorder: Recorder | None = None
     compiling: bool = True
+    door: str = ""
+    """Where the call came in that is being captured: "compile", "script", "trace" (`kiln.jit`); empty when none is."""
     layers: tuple[Any, ...] = ()
     """The transforms whose functions run now, outermost first (`kiln.layers`)."""
     default_dtype: DType = float32

@@ -13,8 +13,8 @@ holds for that answer, and a compiled call asks again (`tree.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Final, Literal, NoReturn
+from collections.abc import Callable, Container, Hashable, Sequence
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -23,22 +23,18 @@ from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError, KilnError
-from kiln.ir.graph import Alias, Attrs, Graph, GraphBuilder, Operation, SourceLoc, Value
+from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef, ints_attr
 from kiln.ir.ops.movement import inverse
 from kiln.ir.ops.pairs import INVERSES
 from kiln.ir.types import TensorType
 from kiln.location import user_location
-from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate
+from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate, edge
+from kiln.traced import Entangled as Entangled
+from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
 """Bytes of tensor data that may decide how a call goes on."""
-
-
-def _edge(t: TensorBase) -> bool:
-    """Whether gradients flow to `t` or to the tensor that it is a view of."""
-    whole = t if t._view is None else t._view.base
-    return bool((t._flags | whole._flags) & REQUIRES_GRAD)
 
 
 def current() -> Capture | None:
@@ -47,24 +43,10 @@ def current() -> Capture | None:
     return recorder if isinstance(recorder, Capture) else None
 
 
-class Entangled(CaptureError):
-    """Something was done to a tensor that a staged branch or loop may, or may not, have made another name of a tensor
-    from before. `sites`: which ones, to be left unstaged from now on."""
-
-    def __init__(self, message: str, sites: frozenset[Hashable]) -> None:
-        super().__init__(message)
-        self.sites = sites
-
-
-def entangle(capture: Capture, one: Storage, other: Storage, site: Hashable) -> None:
-    """From here on two storages may share memory, as data decides at `site`."""
-    for a, b in ((one, other), (other, one)):
-        sites, partners = capture.entangled.get(id(a), (frozenset(), ()))
-        capture.entangled[id(a)] = sites | {site}, (*partners, b)
-
-
 class Capture:
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
+
+    frozen: Container[int] = ()  # ids of tensors from outside that are constants here
 
     def __init__(
         self,
@@ -93,11 +75,13 @@ class Capture:
         self.answers = True  # whether these may be asked
         self.hooks: Any = None
         """What stages control flow (`staging.StagingHooks`), if anything does."""
+        self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
-        self.failed: KilnError | Literal[False] = False
-        """The first error that tensor data led to: a call that goes on after it went a way that depends on data."""
+        self.before: dict[int, TensorBase] | None = None
+        """What inputs that were written held before, by id, if that is to be kept."""
         self.refused: CaptureError | None = None
         """The first refusal: it stands even if the user's code caught the exception."""
         for t in arguments:
@@ -125,7 +109,7 @@ class Capture:
         try:
             return dispatch.run(op, operands, attrs)
         except KilnError as error:
-            self.failed = self.failed or (error.of_data and error)
+            self.failed = error if error.checked else self.failed
             raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
@@ -144,6 +128,10 @@ class Capture:
 
     def writing(self, tensor: TensorBase) -> None:
         """`tensor`'s memory is about to be written: `Inner` may object."""
+        if self.before is not None:
+            storage = (self.entries.get(id(tensor)) or self._lift(tensor)).storage
+            if storage.input is not None and id(storage.root) not in self.before:
+                self.before[id(storage.root)] = dispatch.run(OPS["copy"], (storage.root,), {})[0]
 
     def record_write(self, tensor: TensorBase, value: TensorBase) -> None:
         """`tensor`'s memory was overwritten once, with what `value` held before."""
@@ -156,7 +144,7 @@ class Capture:
         storage = entry.storage
         self.check_apart(storage)
         if storage.root._flags & READONLY:
-            self.refuse("an in-place write to read-only memory")
+            self.refuse("an in-place write to read-only memory", fix="write to a clone()")
         new = self.value_of(value)
         self._check_version(entry)
         if storage.input is not None:
@@ -172,7 +160,7 @@ class Capture:
         taped = self.produced.get((whole._node, whole._index)) if told else None
         storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
-        if not told and (_edge(storage.root) or (_edge(tensor) and not MODES.grad_enabled)):
+        if not told and (edge(storage.root) or (edge(tensor) and not MODES.grad_enabled)):
             self.severed.add(storage.value)
         if not entry.chain:
             entry.value, entry.stamp = storage.value, storage.stamp
@@ -329,6 +317,8 @@ class Capture:
             self.refuse("two tensors share one gradient", operands=[t.ttype], fix="clone() one of them")
         if owners:
             return self._input("grad", t)
+        if id(t) in self.frozen:
+            return self._enter_constant(t)
         if id(t) in self.reachable:
             return self._input("object", t)
         self.refuse(
@@ -337,6 +327,10 @@ class Capture:
             operands=[t.ttype],
             fix="pass it as an argument, or make it outside and keep it in a variable that the function reads",
         )
+
+    def _enter_constant(self, t: TensorBase) -> Entry:
+        (v,) = self.builder.add(OPS["constant"], (), {"data": Constant(t._array())})
+        return self.entries.setdefault(id(t), Entry(t, Storage(t, v, None), (), v))
 
     def _input(self, kind: str, t: TensorBase) -> Entry:
         v = self.builder.input(t.ttype)

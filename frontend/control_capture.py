@@ -97,7 +97,9 @@ class Inner(Sketch):
         if self.refused is not None:  # and the function's own code caught it
             raise self.refused
         if _modes() != before:
-            self.refuse(f"{self.what} left gradients, inference mode or the default dtype changed")
+            self.refuse(
+                f"{self.what} left gradients, inference mode or the default dtype changed", fix="use a with block"
+            )
         if self.parent is not None and self.differentiated:
             self.parent.differentiated = True
         return result
@@ -160,7 +162,11 @@ class Inner(Sketch):
         super().grad_write(tensor, grad)
 
     def hook(self, tensor: TensorBase, what: str) -> None:
-        self.refuse(f"{what} inside {self.what}; the compiled gradient does not run it", operands=[tensor.ttype])
+        self.refuse(
+            f"{what} inside {self.what}; the compiled gradient does not run it",
+            operands=[tensor.ttype],
+            fix="register it outside, on what goes in or comes out",
+        )
 
     def depend(self, path: str, read: Callable[[], Any]) -> None:
         if self.parent is not None:

@@ -96,7 +96,7 @@ class ScanEnd(Node):
         receiver = _given(grads)
         made: list[Any] = []
         for g in grads[: self.count]:
-            made += [None] * self.length if g is None else [_slice(g, k) for k in range(self.length)]
+            made += [None] * self.length if g is None else [row(g, k) for k in range(self.length)]
         last = zip(grads[self.count :], self.results[self.count :], strict=True)
         return [*made, *(nothing(t, receiver) if g is None else g for g, t in last)]
 
@@ -104,7 +104,7 @@ class ScanEnd(Node):
         """Nothing is saved."""
 
 
-def _slice(x: Any, k: int) -> Any:
+def row(x: Any, k: int) -> Any:
     """x[k], by ops."""
     ends = {"starts": (k, *(0 for _ in x.shape[1:])), "stops": (k + 1, *x.shape[1:]), "steps": (1,) * x.ndim}
     return OPS["reshape"](OPS["slice"](x, **ends), shape=x.shape[1:])

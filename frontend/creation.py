@@ -41,12 +41,13 @@ class _Maker:
         return results
 
 
-_MAKER = _Maker()
+MAKER = _Maker()
+"""The only one."""
 
 
 def _made(op: str, attrs: Attrs, requires_grad: bool) -> Tensor:
     """The result of an op without operands, in memory of its own."""
-    (shared,) = OPS[op].bind((), attrs, receiver=_MAKER)
+    (shared,) = OPS[op].bind((), attrs, receiver=MAKER)
     own = cast("Tensor", OPS["copy"](shared))
     return own.requires_grad_() if requires_grad else own
 

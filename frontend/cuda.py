@@ -13,6 +13,7 @@ from kiln.errors import NotYetError
 if TYPE_CHECKING:
     from kiln.codegen.cuda.program import CudaProgram
     from kiln.ir.graph import Graph
+    from kiln.ir.types import Dim
 
 __all__ = ["device_count", "is_available"]
 
@@ -27,7 +28,7 @@ def device_count() -> int:
     return 0
 
 
-def program_of(graph: Graph, strides: Sequence[tuple[int, ...] | None], name: str) -> CudaProgram:
+def program_of(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram:
     """The CUDA program of a captured graph on inputs of these strides; NotYetError for an op without CUDA text."""
     from kiln.codegen.cuda.pipeline import compile_cuda
     from kiln.codegen.cuda.reasons import NoCudaText

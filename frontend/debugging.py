@@ -13,6 +13,7 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
+from kiln.compiled import Code, Compiled
 from kiln.creation import zeros
 from kiln.errors import ArgumentError
 from kiln.guards import same
@@ -20,7 +21,7 @@ from kiln.ir import interpreter
 from kiln.ir.graph import Graph
 from kiln.jit import CompiledFunction
 from kiln.pytree import flatten
-from kiln.region import Compiled, Region
+from kiln.region import Region
 
 __all__ = ["Bisection", "bisect", "debug"]
 
@@ -72,7 +73,7 @@ def bisect(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Bisection
 
     >>> import kiln
     >>> print(kiln.bisect(lambda x: (x * 2).sum(), kiln.ones(3)))
-    every stage gives eager's bits: capture, merge, fold, cse, prune, dce, kernels
+    every stage gives eager's bits: capture, merge, turn, fold, cse, prune, dce, kernels
     """
     inner = function._function if isinstance(function, CompiledFunction) else function
     compiled = CompiledFunction(inner, fullgraph=True)
@@ -118,7 +119,7 @@ def _run(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
 def _compiled(region: Region, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of a region's graph, by its program."""
     given = _copies(inputs)
-    program = Compiled(region.graph, [None] * len(given), f"{region.name}_bisected")
+    program = Compiled(Code(region.graph, [None] * len(given), f"{region.name}_bisected"))
     made = [
         None if b is None or layout is None else dispatch.tensor_on(b, b.ptr, layout)
         for b, layout in zip(program.run(given), program.layouts, strict=True)
@@ -139,6 +140,10 @@ def _as_eager(region: Region, outputs: Sequence[Any], leaves: Sequence[Any], inp
         if result.input is None:
             whole = outputs[result.output]
             part = dispatch.tensor_on(whole._buffer, whole._ptr + result.delta, result.layout)
+            if known is not None:  # a Python number
+                if not same(leaf, known(part._array().item())):
+                    return False
+                continue
             if _bits([part]) != _bits([leaf]):
                 return False
     written = [(a.output, a.input) for a in region.graph.aliases]

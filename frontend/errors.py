@@ -13,6 +13,7 @@ written for it keeps catching what it caught:
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
+    ├── NanError              (RuntimeError)               a compiled call made a NaN, and was asked to look for them
     ├── TransformError        (RuntimeError)               vmap or jvp can't go through what the function does
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
@@ -34,7 +35,7 @@ from kiln.ir.graph import SourceLoc
 from kiln.ir.ops.base import OpTypeError
 from kiln.ir.program import CheckSite
 from kiln.ir.types import TensorType
-from kiln.location import source_line, user_location
+from kiln.location import marked, source_line, user_columns, user_location
 
 
 class KilnError(Exception):
@@ -44,8 +45,9 @@ class KilnError(Exception):
     given) and `fix` are kept as attributes and written below it.
     """
 
-    of_data = False
-    """Whether tensor data, and not how the call was made, led to it."""
+    checked = False
+    """Whether a check on tensor data found it, while a program ran."""
+    _marks = False  # whether carets show where on the line
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class KilnError(Exception):
         self.operands = tuple(operands)
         self.loc = loc if loc is not None else user_location()
         self.fix = fix
+        self._columns = user_columns() if loc is None and self._marks else None
         super().__init__(self._text())
 
     def _text(self) -> str:
@@ -73,6 +76,8 @@ class KilnError(Exception):
             lines.append(f"  at {self.loc}{where}")
             if text := source_line(self.loc):
                 lines.append(f"    {text}")
+                if self._columns is not None and (carets := marked(self.loc, self._columns)):
+                    lines.append(f"    {carets}")
         if self.fix:
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
@@ -114,12 +119,32 @@ class GradError(KilnError, RuntimeError):
     """Autograd was asked for what it can't give."""
 
 
+class NanError(KilnError, RuntimeError):
+    """A call of a function compiled with `check_nan` made a NaN. `turns`: of the loops around the op, outermost first,
+    from 0."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        op: str = "",
+        operands: Iterable[TensorType] = (),
+        loc: SourceLoc | None = None,
+        fix: str = "",
+        turns: tuple[int, ...] = (),
+    ) -> None:
+        self.turns = turns
+        super().__init__(message, op=op, operands=operands, loc=loc, fix=fix)
+
+
 class TransformError(KilnError, RuntimeError):
     """A function did what a transform of it (`vmap`, `jvp`, ...) can't go through."""
 
 
 class CaptureError(KilnError, RuntimeError):
     """What a captured function did could not be replayed faithfully."""
+
+    _marks = True
 
 
 class CaptureWarning(UserWarning):
@@ -169,5 +194,5 @@ def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = No
         message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""
     error = _KINDS[site.kind](message, op=site.op, loc=site.loc, fix=fix)
-    error.of_data = True
+    error.checked = True
     return error

@@ -134,6 +134,8 @@ class Guards:
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
         """Every tensor that was found, by id."""
+        self.paths: dict[int, str] = {}
+        """Where each was found first."""
         self._spaces: dict[int, _Space] = {}
         self._lists: list[tuple[list[Any], Fact]] = []
         self._rest: list[Callable[[native.Facts], None]] = []  # other rows of the table
@@ -143,6 +145,7 @@ class Guards:
         """Further facts that must hold, noted apart from these."""
         self.ignored = 0
         """Flags of tensors that may change."""
+        self._broken: Fact | None = None
         self._plain = False  # whether the table is all there is to look at
 
     # -------------------------------------------------------------------------------------- noting
@@ -269,7 +272,9 @@ class Guards:
             space.lay(table)
         for container, fact in self._lists:
             table.items(container, fact.objects)
-        self._unchanged: Callable[[], bool] = table.seal() if self._native else _true
+        # What was noted stays alive with the table: else another object could take the address of one that is gone.
+        noted = [fact.objects for fact in self.facts]
+        self._unchanged: Callable[[], bool] = table.seal(noted) if self._native else _true
         self._plain = self._native and not (self._views or self._passes.any)
 
     def hold(self) -> bool:
@@ -286,10 +291,16 @@ class Guards:
         return not self._tensors_changed() and self._passes.hold()
 
     def _look(self) -> bool:
-        """Look at the facts one by one, and note equal values that took the place of others."""
+        """Look at the facts one by one, and note equal values that took the place of others. What did not hold last
+        time comes first."""
+        if self._broken is not None and not self._broken.holds():
+            return False
         for t in self._views:
             refresh(t)
-        if self._tensors_changed() or not all(map(Fact.holds, self.facts)):
+        if self._tensors_changed():
+            return False
+        self._broken = next((fact for fact in self.facts if not fact.holds()), None)
+        if self._broken is not None:
             return False
         self._flatten()
         return all(map(Guards.hold, self.more))

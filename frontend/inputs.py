@@ -35,6 +35,14 @@ class Inputs:
             if slot.read and not capture.made(slot.tensor)
         ]
 
+    def source(self, k: int) -> tuple[int | None, Any]:
+        """Where input `k` comes from: (the position of an argument, None), for gradients (the position of the argument
+        that it belongs to if it does to one, the tensor), for objects (None, None)."""
+        for n, position in self._arguments:
+            if n == k:
+                return position, None
+        return next(((p, owner) for n, owner, p, *_ in self._gradients if n == k), (None, None))
+
     def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
         """The input tensors; None when gradients are not there (or are) as they were in the capture."""
         for tensor, k, present, argument in self._guarded:

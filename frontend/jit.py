@@ -1,4 +1,4 @@
-"""`kiln.compile` and `kiln.jit.trace`: two doors to one capture.
+"""`kiln.compile`; `kiln.jit.script` and `kiln.jit.trace` (`doors.py`) are other doors to the same capture.
 
 A compiled function keeps *regions*, one per signature (structure of the arguments, their dtypes, shapes and strides,
 Python values, modes) and state of what the function reaches (`guards.py`), as ends of a tree of decisions on tensor
@@ -11,95 +11,91 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import importlib
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal, TypeAlias, overload
-
-import numpy as np
+from collections.abc import Callable, Hashable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, overload
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
-from kiln.composite import plain_classes
+from kiln.compiled import Code
+from kiln.dims import Dynamic, Ranges, check_marks, is_marked
 from kiln.dispatch import CheckFailed
+from kiln.dynamic import Family
+from kiln.entry import Call, Entry, Manner, find, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError, InvalidValueError
-from kiln.location import frames_of_kiln
-from kiln.pytree import flatten
-from kiln.reach import Reached, reach
+from kiln.location import frames_of_kiln, user_frames
+from kiln.reach import reach
+from kiln.readable import Readable
 from kiln.reasons import difference
-from kiln.recording import Call, Recording, StateChanged
+from kiln.recording import Recording, StateChanged
 from kiln.region import Region
-from kiln.signature import signature
+from kiln.signature import brief, signature
 from kiln.tally import Tally
-from kiln.tree import Eager, Found, Tree
+from kiln.tree import Eager
 
-MAX_REGIONS = 64
+if TYPE_CHECKING:
+    from kiln.doors import *  # noqa: F403
+
+MAX_REGIONS = 256
 """Captures that one compiled function keeps; the one unused for longest makes room."""
-MAX_CAPTURES = 256
+MAX_CAPTURES = 1024
 """Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
 MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
 
-
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
+Door: TypeAlias = Literal["compile", "script", "trace"]
 
 
-class _Entry:
-    """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
-    reaches by itself."""
-
-    __slots__ = ("known", "objects", "reached", "tree")
-
-    def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any]) -> None:
-        self.reached = reached
-        self.tree = Tree()
-        self.objects = objects  # kept alive: the signature knows them by id
-        self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
-
-    def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether calls with these tensor arguments go one of these ways."""
-        reached = self.reached.guards.tensors
-        for t, known in zip(tensors, self.known, strict=True):
-            if known != (id(t) if id(t) in reached else 0):
-                return False
-        return self.reached.guards.hold()
-
-
-class CompiledFunction:
+class CompiledFunction(Readable):
     """A function that captures itself on its first call per signature and runs compiled from then on.
 
     Attributes of the wrapped function or module are reachable through it.
     """
+
+    _door: ClassVar[Door] = "compile"
 
     def __init__(
         self,
         function: Callable[..., Any],
         *,
         fullgraph: bool = False,
-        fixed: bool = False,
         on_recompile: OnRecompile = "ignore",
+        dynamic: Dynamic = None,
+        check_nan: bool = False,
     ) -> None:
         if not callable(function):
-            raise ArgumentError(f"compile takes a function or a module, not {type(function).__name__}", op="compile")
+            raise ArgumentError(f"takes a function or a module, not {type(function).__name__}", op=self._door)
         functools.update_wrapper(self, function, updated=())
         self._function = function
-        self._strict = fullgraph or fixed
-        self._fixed = fixed
+        self._strict = fullgraph or self._door != "compile"
+        self._frozen: frozenset[int] = frozenset()
         self._on_recompile = on_recompile
-        self._entries: dict[tuple[Any, ...], list[_Entry]] = {}
+        self._check_nan = check_nan
+        self._entries: dict[tuple[Any, ...], list[Entry]] = {}
+        self._brief: dict[tuple[Any, ...], list[Entry]] = {}  # the same, by the keys of `signature.brief`
         self._failures: dict[tuple[Any, ...], int] = {}
         self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
         """Places in the code that are left to decisions, for calls of one signature."""
         self._told: dict[str, None] = {}
         self._tally = Tally()
+        self._dynamic = dynamic
+        self._family = None if dynamic is False or self._door == "trace" else Family()
+        self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
+        self._latest: tuple[tuple[Any, ...], Entry, Region] | None = None
         name = getattr(function, "__name__", type(function).__name__)
         self._name = name if name.isidentifier() else "main"
         self.log: list[str] = []
         """Why each capture happened, in order."""
         self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._run((), args, kwargs)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return self._run((), args, kwargs)
+        except CaptureError as refusal:
+            raise refusal.with_traceback(user_frames(refusal.__traceback__)) from None
 
     def _run_on(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A call as a method: what is read of the instance is for the guards to find out."""
@@ -108,45 +104,66 @@ class CompiledFunction:
     def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         # Inside another capture or a transform it is part of that; where NaNs are looked for, each op has to be seen.
         if MODES.recorder is not None or MODES.layers or ANOMALY.enabled or not MODES.compiling:
-            return self._function(*args, **kwargs)
+            return self._inside(args, kwargs)
+        plain = None if kwargs else brief(keep, args)
         try:
+            if self._ranges is not None:
+                self._ranges.check(args, kwargs)
+            if plain is not None and (entries := self._brief.get(plain[0])) is not None:
+                check_marks(plain[1])
+                _, found = find(entries, plain[1])
+                if found.__class__ is tuple and not found[0].idle:
+                    return self._warm(found, plain[1])
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
-            _, found = self._find(call)
-            if isinstance(found, Found):
-                returned = found.region.run(found.inputs, call.tensors, found.carried)
-                if found.decided:
-                    self._tally.decided += 1
-                elif found.region.staged:
-                    self._tally.staged += 1
-                else:
-                    self._tally.compiled += 1
-                return returned
+            check_marks(call.tensors)
+            entries = self._entries.get(call.key, [])
+            _, found = find(entries, call.tensors)
+            if found.__class__ is tuple:
+                if found[0].idle and found[0].rests():
+                    return self._uncompiled(args, kwargs)
+                if plain is not None:
+                    self._remember(plain[0], entries)
+                return self._warm(found, call.tensors)
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
             return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
             return self._eagerly(error, args, kwargs)
         if found is None:
             with self._lock:
-                entry, found = self._find(call)  # another thread may have captured it meanwhile
+                # Another thread may have captured it meanwhile.
+                entry, found = find(self._entries.get(call.key, []), call.tensors)
                 if found is None:
                     return self._capture(call, entry)
-        return self._run(keep, args, kwargs) if isinstance(found, Found) else self._uncompiled(args, kwargs)
+        return self._run(keep, args, kwargs) if isinstance(found, tuple) else self._uncompiled(args, kwargs)
+
+    def _warm(self, found: Any, tensors: list[Any]) -> Any:
+        """A call of a compiled region."""
+        region, inputs, carried, decided = found
+        returned = region.run(inputs, tensors, carried)
+        if decided:
+            self._tally.decided += 1
+        elif region.staged:
+            self._tally.staged += 1
+        else:
+            self._tally.compiled += 1
+        return returned
+
+    def _remember(self, key: tuple[Any, ...], entries: list[Entry]) -> None:
+        """Where calls of this brief key are found, until something is captured."""
+        with self._lock:
+            if entries in self._entries.values():
+                if len(self._brief) >= MAX_CAPTURES:
+                    self._brief.clear()
+                self._brief[key] = entries
+
+    def _inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call as part of something else."""
+        return self._function(*args, **kwargs)
 
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An eager call."""
         self._tally.eager += 1
         return self._function(*args, **kwargs)
-
-    def _find(self, call: Call) -> tuple[_Entry | None, Found | Eager | None]:
-        """Where a call ends, if that is known; else, perhaps, an entry whose ways begin like its."""
-        begun = None
-        for entry in self._entries.get(call.key, ()):
-            if entry.fits(call.tensors):
-                found = entry.tree.find(call.tensors)
-                if found is not None:
-                    return entry, found
-                begun = entry if entry.tree.decisions else begun
-        return begun, None
 
     def _eagerly(self, error: CaptureError | GradError, args: Any, kwargs: Any) -> Any:
         """A call that can't be compiled."""
@@ -157,7 +174,9 @@ class CompiledFunction:
 
     def _complain(self, why: str) -> None:
         """The function is about to be captured again."""
-        error = CaptureError(f"{self._name} has to be captured again: {why}")
+        error = CaptureError(
+            f"{self._name} has to be captured again: {why}", fix='call it as before, or leave on_recompile at "ignore"'
+        )
         if self._on_recompile == "raise":
             raise error
         warnings.warn(str(error), CaptureWarning, stacklevel=frames_of_kiln())
@@ -190,11 +209,21 @@ class CompiledFunction:
     def __class__(self) -> type:
         """The type; for a compiled module the module's, so that it is a submodule of what holds it."""
         function = self.__dict__.get("_function")
-        return type(function) if type(self) is CompiledModule else CompiledFunction
+        return type(function) if issubclass(type(self), CompiledModule) else type(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledFunction:
         """Compiled anew, of a copy of the function or module."""
-        return _made(copy.deepcopy(self._function, memo), self._strict, self._fixed, self._on_recompile)
+        return self._again(copy.deepcopy(self._function, memo))
+
+    def _again(self, function: Callable[..., Any]) -> CompiledFunction:
+        """Another function, compiled like this one."""
+        return type(self)(
+            function,
+            fullgraph=self._strict,
+            on_recompile=self._on_recompile,
+            dynamic=self._dynamic,
+            check_nan=self._check_nan,
+        )
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
         """What guards of other captured functions look at."""
@@ -215,7 +244,12 @@ class CompiledFunction:
         captured: first call
         captured: a question about tensor data had another answer
         """
-        return dataclasses.replace(self._tally, captures=tuple(self.log), refusals=tuple(self._told))
+        return dataclasses.replace(
+            self._tally,
+            captures=tuple(self.log),
+            refusals=(*self._told, *(self._family.refusals if self._family else ())),
+            generated=len({id(r.forward.code) for r in self.regions() if r.forward is not None}),
+        )
 
     def regions(self) -> list[Region]:
         """All compiled regions, oldest first."""
@@ -224,19 +258,19 @@ class CompiledFunction:
     @property
     def compile_seconds(self) -> float:
         """Seconds spent generating code for this function so far."""
-        return sum(region.seconds for region in self.regions())
+        return sum(code.seconds for code in self.pieces())
+
+    def pieces(self) -> list[Code]:
+        """What was compiled, each piece once, however many regions share it."""
+        return list(dict.fromkeys(code for region in self.regions() for code in region.code()))
 
     # -------------------------------------------------------------------------------------- capture
 
-    def _capture(self, call: Call, entry: _Entry | None) -> Any:
+    def _capture(self, call: Call, entry: Entry | None) -> Any:
         """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
         ways begin like this call's, if any."""
         why = self._reason(call.key, entry)
-        if self._fixed and self._entries:
-            raise CaptureError(
-                f"a traced function was called in a way its example did not show: {why}",
-                fix="trace it with such an example, or use kiln.compile",
-            )
+        self._admit(call, why)
         if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
             return self._uncompiled(call.args, call.kwargs)
         if self._tally.captured >= MAX_CAPTURES:
@@ -246,22 +280,34 @@ class CompiledFunction:
             self._complain(why)
         if entry is None:
             try:
-                entry = _Entry(reach(self._function, _watched(call)), call.tensors, call.objects)
+                reached = reach(self._function, watched(call), self._door == "script")
+                entry = Entry(reached, call.tensors, call.objects, self._family)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
         avoid = self._unstaged.setdefault(call.key, set())
-        recording = Recording(self._name, self._function, entry.reached, call, self._strict, not self._fixed, avoid)
+        manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan)
+        recording = Recording(self._name, self._function, entry.reached, call, manner)
+        recording.approve = self._approve
         try:
             returned = recording.run()
+        except CaptureError:
+            self._unstaged.pop(call.key, None)  # the next call is told the same
+            raise
         finally:
-            self._enter(call.key, entry, recording, why)
+            self._enter(call, entry, recording, why)
         return returned
 
-    def _enter(self, key: tuple[Any, ...], entry: _Entry, recording: Recording, why: str) -> None:
+    def _admit(self, call: Call, why: str) -> None:
+        """A call is about to be captured, since `why`; a door may object."""
+
+    def _approve(self, returned: Any) -> None:
+        """What a captured call returned; a door may object."""
+
+    def _enter(self, call: Call, entry: Entry, recording: Recording, why: str) -> None:
         """Keep what came of a call."""
-        end, error = recording.end, recording.error
+        key, end, error = call.key, recording.end, recording.error
         if end is not None:
             try:
                 entry.tree.grow(recording.capture.queries, end)
@@ -272,8 +318,11 @@ class CompiledFunction:
                 self._failures[key] = MAX_ATTEMPTS
             else:
                 if isinstance(end, Region):
-                    end.compile()
-                    self.log.append(why)
+                    end.idle = end.is_empty() and end.shared is None and not self._strict
+                    if end.shared is not None or not (end.idle or self._dynamic or is_marked(call.tensors)):
+                        end.compile()
+                    self.log.append(f"{why}; code is shared" if end.shares else why)
+                    self._latest = key, entry, end
                 self._keep(key, entry)
         if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
             self._failures[key] = self._failures.get(key, 0) + 1  # nothing that was kept will fit
@@ -282,15 +331,16 @@ class CompiledFunction:
         if error is not None:
             self._warn(error)
 
-    def _keep(self, key: tuple[Any, ...], entry: _Entry) -> None:
+    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]
         self._entries[key] = [entry, *entries][:4]
+        self._brief.clear()
         while len(self._entries) > MAX_REGIONS:
             oldest = next(iter(self._entries))
             del self._entries[oldest]
             self._unstaged.pop(oldest, None)
 
-    def _reason(self, key: tuple[Any, ...], begun: _Entry | None) -> str:
+    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
         """Why no region fits, for `explain` and for errors."""
         if begun is not None:
             return "a question about tensor data had another answer"
@@ -300,16 +350,6 @@ class CompiledFunction:
             broken = entry.reached.guards.broken()
             return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
         return difference(self._function, next(reversed(self._entries)), key)
-
-
-def _watched(call: Call) -> tuple[Any, ...]:
-    """What guards look at among the arguments: objects that the signature knows only by which they are, and classes of
-    containers and of tensors."""
-    containers: list[Any] = []
-    flatten((call.args, call.kwargs), containers, call.keep)
-    kinds = [type(x) for x in containers if type(x) not in (list, dict)]
-    kinds += [type(x) for x in call.tensors if type(x) not in plain_classes()]
-    return (*[x for x in call.objects if not isinstance(x, np.ndarray)], *kinds)
 
 
 class CompiledModule(CompiledFunction):
@@ -331,26 +371,27 @@ class CompiledModule(CompiledFunction):
         return item in self._function  # type: ignore[operator]
 
 
-def _made(
-    function: Callable[..., Any], fullgraph: bool = False, fixed: bool = False, on_recompile: OnRecompile = "ignore"
-) -> CompiledFunction:
-    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
-    return made(function, fullgraph=fullgraph, fixed=fixed, on_recompile=on_recompile)
-
-
 @overload
 def compile(
     function: Callable[..., Any],
     *,
     fullgraph: bool = False,
+    dynamic: Dynamic = None,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
+    check_nan: bool = False,
 ) -> CompiledFunction: ...
 
 
 @overload
 def compile(
-    function: None = None, *, fullgraph: bool = False, on_recompile: OnRecompile = "ignore", disable: bool = False
+    function: None = None,
+    *,
+    fullgraph: bool = False,
+    on_recompile: OnRecompile = "ignore",
+    disable: bool = False,
+    dynamic: Dynamic = None,
+    check_nan: bool = False,
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
@@ -358,18 +399,28 @@ def compile(
     function: Callable[..., Any] | None = None,
     *,
     fullgraph: bool = False,
+    dynamic: Dynamic = None,
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
+    check_nan: bool = False,
 ) -> Any:
     """Compile a function or a module; also a decorator, with or without arguments.
 
     The result gives the same numbers, bit for bit, as the function itself, for any arguments: tensors (of a new shape:
     captured anew), Python numbers and strings (compiled in), containers of these, and objects. Branches and loops on
     tensor *data* (`if x.sum() > 0`) become part of the program where they can; otherwise each answer that comes up
-    has compiled code of its own. What a compiled call could not repeat (changes of Python state, `print`, clocks) makes calls of that kind run eagerly, with one
-    CaptureWarning that says why; with `fullgraph` it raises CaptureError instead. `on_recompile`: what to do when the
-    function must be captured again (a new shape, another answer): "ignore", or "warn" or "raise" with what differs.
-    With `disable` the function itself is returned.
+    has compiled code of its own. What a compiled call could not repeat (changes of Python state, `print`, clocks) makes
+    calls of that kind run eagerly, with one CaptureWarning that says why; with `fullgraph` it raises CaptureError
+    instead. `on_recompile`: what to do when the function must be captured again (a new shape, another answer):
+    "ignore", or "warn" or "raise" with what differs. With `disable` the function itself is returned.
+
+    With `check_nan`, a compiled call whose results or gradients hold a NaN that it was not given raises NanError, which
+    names the op that made the first one, its line, and the turns of the loops around it; what the call wrote to is then
+    as before. For finding faults: every result is looked at.
+    `dynamic`: what to do about sizes that change. None: code is made for the sizes of the first call, and at the second
+    sight of others code for all (as far as the recorded operations are the same). True: code for one size is made only
+    if a call repeats it first. False: every size has code of its own. Or a mapping from arguments' names to
+    {dimension: `Dim` or None}, as True, with ranges: a size out of its range is a ShapeError.
 
     >>> import kiln
     >>> @kiln.compile
@@ -379,18 +430,32 @@ def compile(
     (tensor(3.), tensor(15.))
     """
     if function is None:
-        return functools.partial(compile, fullgraph=fullgraph, on_recompile=on_recompile, disable=disable)
+        given = {"fullgraph": fullgraph, "on_recompile": on_recompile, "disable": disable}
+        return functools.partial(compile, **given, dynamic=dynamic, check_nan=check_nan)
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
-    return function if disable else _made(function, fullgraph, on_recompile=on_recompile)
+    if not isinstance(dynamic, bool | Mapping | None):
+        raise ArgumentError(f"dynamic is {dynamic!r}", op="compile", fix="a bool, None, or a mapping of arguments")
+    if disable:
+        return function
+    made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
+    return made(function, fullgraph=fullgraph, on_recompile=on_recompile, dynamic=dynamic, check_nan=check_nan)
 
 
-def trace(function: Callable[..., Any], example_inputs: Any) -> CompiledFunction:
-    """Capture `function` with `example_inputs` (a tensor or a tuple of arguments) now.
+_DOORS: Final = frozenset(
+    {"Attribute", "Error", "ScriptFunction", "ScriptModule", "TracedFunction", "TracedModule", "TracingCheckError"}
+    | {"annotate", "export", "freeze", "ignore", "is_scripting", "is_tracing", "isinstance", "optimize_for_inference"}
+    | {"script", "script_if_tracing", "trace", "trace_module", "unused"}
+)
+"""The other doors (`kiln.doors`), which are loaded when they are asked for."""
 
-    The result takes only arguments of the examples' structure, dtypes and shapes; CaptureError for others.
-    """
-    traced = _made(function, fixed=True)
-    arguments = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    traced(*arguments)
-    return traced
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOORS:
+        raise AttributeError(f"module 'kiln.jit' has no attribute {name!r}")
+    made = globals()[name] = getattr(importlib.import_module("kiln.doors"), name)
+    return made
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_DOORS})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import linecache
+import os
 import sys
-from types import FrameType
+from types import FrameType, TracebackType
 
 from kiln.ir.graph import SourceLoc
 
@@ -22,6 +23,35 @@ def user_location() -> SourceLoc | None:
             return SourceLoc(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
+
+
+def user_columns() -> tuple[int, int] | None:
+    """The columns, in bytes, of what that line is doing; None when they are not known, or it takes several lines."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and is_kiln(frame.f_globals.get("__name__", "")):
+        frame = frame.f_back
+    if frame is None:
+        return None
+    line, last, begin, end = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+    return None if begin is None or end is None or line != last or line != frame.f_lineno else (begin, end)
+
+
+def marked(loc: SourceLoc, columns: tuple[int, int]) -> str:
+    """A line of carets to go under `source_line`; empty when the source can't be read."""
+    line = linecache.getline(loc.file, loc.line)
+    begin, end = (len(line.encode()[:column].decode(errors="replace")) for column in columns)
+    indent = len(line) - len(line.lstrip())
+    return " " * (begin - indent) + "^" * (end - begin) if indent <= begin < end <= len(line) else ""
+
+
+def user_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without kiln's own frames; all of it where KILN_TRACEBACK says "full"."""
+    if traceback is None or os.environ.get("KILN_TRACEBACK") == "full":
+        return traceback
+    rest = user_frames(traceback.tb_next)
+    if is_kiln(traceback.tb_frame.f_globals.get("__name__", "")):
+        return rest
+    return TracebackType(rest, traceback.tb_frame, traceback.tb_lasti, traceback.tb_lineno)
 
 
 def frames_of_kiln() -> int:

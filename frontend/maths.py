@@ -86,11 +86,18 @@ def atan2(input: Operand, other: Operand) -> Tensor:
     return _pair(OPS["atan2"], input, other)
 
 
+def _ordered(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The larger one, or one that is NaN, and the other one. Equal ones keep their order, so that derivatives are those
+    of a smooth function on one side (those of maximum would share a second derivative out wrongly)."""
+    swap = F.logical_or(F.gt(b, a), F.ne(b, b))
+    return F.where(swap, b, a), F.where(swap, a, b)
+
+
 @in_float32
 def hypot(input: Operand, other: Operand) -> Tensor:
     """sqrt(input^2 + other^2) without overflow on the way: the larger times sqrt(1 + quotient^2)."""
     a, b = (F.abs(x) for x in _floats("hypot", input, other))
-    large, small = F.maximum(a, b), F.minimum(a, b)
+    large, small = _ordered(a, b)
     quotient = F.where(F.eq(large, 0.0), F.mul(large, 0.0), F.div(small, F.where(F.eq(large, 0.0), 1.0, large)))
     value = F.mul(large, F.sqrt(F.add(F.square(quotient), 1.0)))
     return F.where(F.logical_or(F.eq(a, math.inf), F.eq(b, math.inf)), math.inf, value)
@@ -100,9 +107,10 @@ def hypot(input: Operand, other: Operand) -> Tensor:
 def logaddexp(input: TensorBase, other: TensorBase) -> Tensor:
     """log(e^input + e^other) without overflow: the larger plus log1p(e^-difference)."""
     a, b = _floats("logaddexp", input, other)
-    large = F.maximum(a, b)
-    gap = F.where(F.eq(a, b), 0.0, F.neg(F.abs(F.sub(a, b))))  # infinities that are equal have no difference
-    return F.where(F.eq(F.abs(large), math.inf), large, F.add(large, log1p(F.exp(gap))))
+    large, small = _ordered(a, b)
+    infinite = F.eq(F.abs(large), math.inf)  # infinities that are equal have no difference
+    gap = F.where(infinite, 0.0, F.sub(small, F.where(infinite, 0.0, large)))
+    return F.where(infinite, large, F.add(large, log1p(F.exp(gap))))
 
 
 @in_float32

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from kiln import batched
 from kiln import functional as F
 from kiln import pointwise as P
 from kiln.base import MODES, TensorBase
+from kiln.checks import holds
 from kiln.creation import _dtype, _shape, from_numpy
 from kiln.device import placed
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
@@ -342,7 +343,7 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
         u = _draw("bernoulli", "uniform", shape, T.float64, generator)
         return cast_to(u < _probability("bernoulli", p), input.dtype)
     u = _draw("bernoulli", "uniform", shape, _wide(input.dtype), generator)
-    _check_data("bernoulli", input, lambda a: bool(((a >= 0) & (a <= 1)).all()), "probabilities lie between 0 and 1")
+    _check_data("bernoulli", input, lambda a: [(a >= 0) & (a <= 1)], "probabilities lie between 0 and 1")
     return cast_to(u < cast_to(input.detach(), u.dtype), input.dtype)
 
 
@@ -384,7 +385,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
     rates = tensor_arg("poisson", input).detach()
     if rates.dtype.kind != "float":
         raise DTypeError(f"is not defined for {rates.dtype}", op="poisson", operands=[rates.ttype])
-    _check_data("poisson", rates, lambda a: bool((a.astype(np.float64) >= 0).all()), "rates are not negative")
+    _check_data("poisson", rates, lambda a: [a >= 0], "rates are not negative")
     rate = cast_to(rates, T.float64)
     low = rate < 10.0
     small, large = F.where(low, rate, 1.0), F.where(low, 10.0, rate)
@@ -461,19 +462,23 @@ def multinomial(
 
 
 def _check_weights(weights: Tensor, least: int) -> None:
-    def proper(a: np.ndarray[Any, Any]) -> bool:
-        a = a.astype(np.float64)
-        return bool(np.isfinite(a).all() and (a >= 0).all() and ((a > 0).sum(-1) >= least).all())
+    def proper(a: Any) -> list[Any]:
+        return [(a >= 0) & (a < math.inf), (a > 0).sum(-1) >= least]
 
     _check_data(
         "multinomial", weights, proper, f"weights are finite, not negative, and at least {least} of a row are not zero"
     )
 
 
-def _check_data(name: str, t: Tensor, holds: Callable[[np.ndarray[Any, Any]], bool], rule: str) -> None:
-    """InvalidValueError unless the data keeps a rule. Not asked while a capture listens: it could not ask again."""
-    if MODES.recorder is None and not holds(plain(t)._read(name)):
-        raise InvalidValueError(rule, op=name, operands=[t.ttype])
+def _check_data(name: str, t: Tensor, rules: Callable[[Any], Sequence[Any]], told: str) -> None:
+    """InvalidValueError unless all that `rules` make of the data is true. They are given an array, or a tensor while a
+    capture listens."""
+    if MODES.recorder is None:
+        good = all(rule.all() for rule in rules(plain(t)._read(name).astype(np.float64)))
+    else:
+        good = all(map(holds, rules(t.detach())))
+    if not good:
+        raise InvalidValueError(told, op=name, operands=[t.ttype])
 
 
 # ------------------------------------------------------------------------------------- filling in place

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import builtins
 import collections
+import copyreg
 import datetime
 import dis
 import enum
@@ -74,6 +75,13 @@ _PURE_MODULES: Final = frozenset({"logging", "threading", "typing", "abc", "warn
 """Standard modules whose objects are taken as they are: using them is judged by `world.py` when it happens."""
 
 
+_PARTS: Final[dict[type, tuple[str, ...]]] = {
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    property: ("fget", "fset", "fdel"),
+    functools.partial: ("func", "args", "keywords"),
+}
+"""What these consist of."""
 _GETTERS: Final = (operator.attrgetter, operator.methodcaller)
 _CODE: Final = (FunctionType, staticmethod, classmethod, property)
 
@@ -100,9 +108,10 @@ class Reached:
                 del self.guards.tensors[key]
 
 
-def reach(function: Callable[..., Any], objects: tuple[Any, ...] = ()) -> Reached:
-    """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked."""
-    walk = _Walk()
+def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted: bool = False) -> Reached:
+    """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked.
+    `scripted`: past what scripts leave to Python (`marks.py`)."""
+    walk = _Walk(scripted)
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
@@ -146,7 +155,8 @@ _STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib
 
 
 class _Walk:
-    def __init__(self) -> None:
+    def __init__(self, scripted: bool) -> None:
+        self.scripted = scripted
         self.main = Guards()
         self.guards = self.main  # where facts are noted now
         self.hooks: list[tuple[Any, str]] = []  # of tensors
@@ -180,6 +190,7 @@ class _Walk:
         self.seen[id(x)] = x
         if isinstance(x, TensorBase):
             self.guards.tensors[id(x)] = self.main.tensors[id(x)] = x
+            self.main.paths[id(x)] = path
             if x._flags & HOOKED:
                 self.hooks += [(part, f"the hooks of {path}") for part in (x._hooks.tensor, x._hooks.after)]
         elif isinstance(x, FunctionType):
@@ -224,20 +235,16 @@ class _Walk:
 
     def _other(self, x: Any, path: str) -> None:
         kind = type(x)
-        if isinstance(x, (staticmethod, classmethod)):
-            self.visit(x.__func__, path)
-        elif isinstance(x, property):
-            for f in (x.fget, x.fset, x.fdel):
-                self.visit(f, path)
-        elif isinstance(x, functools.partial):
-            for part in (x.func, x.args, x.keywords):
-                self.visit(part, path)
+        parts = next((names for kind, names in _PARTS.items() if isinstance(x, kind)), ())
+        if parts:  # they change when somebody calls __init__ or __setstate__ again
+            for name in parts:
+                self.visit(self.guards.attribute(path, x, name), path)
         elif isinstance(x, weakref.ref):
             self.visit(self.guards.referent(path, x), path)
         elif kind is np.ndarray and not x.dtype.hasobject:
             self.guards.array(path, x)
         elif hasattr(kind, "__kiln_reach__"):
-            for part in x.__kiln_reach__():
+            for part in () if self.scripted and getattr(kind, "__kiln_left__", False) else x.__kiln_reach__():
                 self.visit(part, path)
         elif not _taken_as_it_is(x):
             self._object(x, path)
@@ -298,6 +305,7 @@ class _Walk:
                 continue
             self.seen[id(c)] = c
             self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
+            _note_slots(c)
             keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
             plain, model = _is_plain(c), _is_model(c)
             for k, v in zip(keys, values, strict=True):
@@ -318,6 +326,7 @@ class _Walk:
     def _layer(self, cls: type) -> None:
         """A layer class of kiln's: its methods are known, unless somebody replaced them."""
         self.seen[id(cls)] = cls
+        _note_slots(cls)
         _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
         for v in values:
             if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
@@ -447,6 +456,12 @@ class _Walk:
         fresh = [(space, path) for space, path in found if id(space) not in done]
         done.update(id(space) for space, _ in fresh)
         return fresh
+
+
+def _note_slots(cls: type) -> None:
+    """Have a class note its slots, as the first copy of an instance would: that is no change to tell captures of."""
+    if "__slotnames__" not in vars(cls):
+        copyreg._slotnames(cls)  # type: ignore[attr-defined]
 
 
 def _is_plain(kind: type) -> bool:

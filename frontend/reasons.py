@@ -21,23 +21,24 @@ def leaf_names(function: Callable[..., Any], tree: Tree) -> list[str]:
     plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
     for k, child in enumerate(positional.children):
-        names += _paths(child, plain[k] if k < len(plain) else f"{rest}[{k - len(plain)}]")
+        names += paths(child, plain[k] if k < len(plain) else f"{rest}[{k - len(plain)}]")
     for key, child in zip(named.keys, named.children, strict=True):
-        names += _paths(child, str(key))
+        names += paths(child, str(key))
     return names
 
 
-def _paths(tree: Tree, path: str) -> Iterator[str]:
+def paths(tree: Tree, path: str) -> Iterator[str]:
+    """The leaves of what `path` names, as expressions."""
     if tree.kind is None:
         yield path
         return
     for k, child in enumerate(tree.children):
         if not tree.keys:
-            yield from _paths(child, f"{path}[{k}]")
+            yield from paths(child, f"{path}[{k}]")
         elif tree.kind is dict:
-            yield from _paths(child, f"{path}[{tree.keys[k]!r}]")
+            yield from paths(child, f"{path}[{tree.keys[k]!r}]")
         else:
-            yield from _paths(child, f"{path}.{tree.keys[k]}")
+            yield from paths(child, f"{path}.{tree.keys[k]}")
 
 
 def difference(function: Callable[..., Any], known: tuple[Any, ...], key: tuple[Any, ...]) -> str:
@@ -53,7 +54,7 @@ def difference(function: Callable[..., Any], known: tuple[Any, ...], key: tuple[
 
 
 def _leaf(name: str, known: Any, now: Any) -> str:
-    if _is_tensor(known) and _is_tensor(now):
+    if is_tensor(known) and is_tensor(now):
         before, after = known[0].ttype, now[0].ttype
         if before.dtype is after.dtype and len(before.shape) == len(after.shape) and before.shape != after.shape:
             d = next(d for d, (m, n) in enumerate(zip(before.shape, after.shape, strict=True)) if m != n)
@@ -61,13 +62,14 @@ def _leaf(name: str, known: Any, now: Any) -> str:
     return f"{name} is {told(now)}, known was {told(known)}"
 
 
-def _is_tensor(part: Any) -> bool:
+def is_tensor(part: Any) -> bool:
+    """Whether a part of a signature tells of a tensor."""
     return isinstance(part, tuple) and len(part) == 7
 
 
 def told(part: Any) -> str:
     """A part of a signature in words."""
-    if _is_tensor(part):
+    if is_tensor(part):
         layout, flags, leaf = part[:3]
         words = f"{layout.ttype} with strides {list(layout.strides)}"
         if flags & REQUIRES_GRAD:

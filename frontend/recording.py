@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Hashable, Sequence
+import contextlib
+from collections.abc import Callable, Container, Iterator, Sequence
 from operator import is_
-from typing import Any, NamedTuple
+from typing import Any
 
-from kiln.base import STAGES
+from kiln import nans
+from kiln.base import MODES, STAGES
 from kiln.capture import Entangled
+from kiln.entry import Call, Manner
 from kiln.errors import CaptureError, GradError
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
@@ -18,52 +21,49 @@ from kiln.tree import Eager
 from kiln.world import Audit, branches
 
 
-class Call(NamedTuple):
-    """A call, and what `signature` says of it."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    keep: tuple[int, ...]
-    key: tuple[Any, ...]
-    tensors: list[Any]
-    objects: list[Any]
-
-
 class StateChanged(CaptureError):
     """The call changed Python state; the next one may not (what is made once is there then)."""
 
 
+class CheckCaught(StateChanged):
+    """The call caught the error of a check on data. One that passes it can be captured, and then runs compiled; where
+    a compiled call fails it, the call runs eagerly."""
+
+
 class Recording:
-    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
+    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded."""
 
-    `strict`: CaptureError is raised where a call can't be compiled; else the call goes on eagerly, `end` says so, and
-    is None if the call changed Python state. `answers`: whether questions about data are allowed."""
-
-    def __init__(
-        self,
-        name: str,
-        function: Callable[..., Any],
-        reached: Reached,
-        call: Call,
-        strict: bool,
-        answers: bool,
-        avoid: set[Hashable],
-    ) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], reached: Reached, call: Call, how: Manner) -> None:
         self.name = name
         self._function = function
         self._reached = reached
         self._call = call
-        self._strict = strict
+        self._how = how
         self.error: CaptureError | GradError | None = None
         self.end: Region | Eager | None = None
-        self._avoid = avoid
-        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, strict)
-        self._audit = Audit(reached.code, reached.dormant, None if strict else self.capture.leave)
-        self.capture.answers = answers
-        if STAGES.enabled and branches(reached.code):
-            from kiln.staging import StagingHooks  # few functions need it
+        self.approve: Callable[[Any], None] = lambda returned: None
+        """Told of what the call returned, before that is kept."""
+        self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, how.strict)
+        self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
+        self.capture.answers = how.door == "compile"
+        self.capture.before = {} if how.check_nan else None
+        self.capture.frozen = how.frozen
+        self.capture.staging = self._stage
+        if how.door != "trace" and STAGES.enabled and branches(reached.code):
+            self.capture.hooks = self._stage()
 
-            self.capture.hooks = StagingHooks(self.capture, self._audit, reached.code, avoid)
+    def _stage(self) -> Any:
+        from kiln.staging import StagingHooks  # few functions need it
+
+        return StagingHooks(self.capture, self._audit, self._reached.code, self._how.avoid)
+
+    @contextlib.contextmanager
+    def _through_door(self) -> Iterator[None]:
+        before, MODES.door = MODES.door, self._how.door
+        try:
+            yield
+        finally:
+            MODES.door = before
 
     def _stop(self) -> None:
         self._audit.stop()
@@ -80,7 +80,7 @@ class Recording:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
-        with capture:
+        with capture, self._through_door():
             try:
                 function = self.capture.callee(self._function)
                 with self._audit:
@@ -93,13 +93,17 @@ class Recording:
                 returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
+                    self.approve(returned)
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
-                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name)
+                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._how.family)
                 except Entangled as found:
-                    self._avoid |= found.sites
+                    self._how.avoid.update(found.sites)
                 except (CaptureError, GradError) as error:
                     self._fail(error)
+        if self._how.check_nan and isinstance(self.end, Region):
+            self.end.check_nan = True
+            nans.look_at_capture(self.end, capture, returned)
         return returned if hooks is None else hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
@@ -109,7 +113,7 @@ class Recording:
         if refused is None:
             return False
         if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
-            self._avoid |= refused.sites
+            self._how.avoid.update(refused.sites)
             return True
         if self._audit.hopeless:
             raise refused
@@ -117,21 +121,21 @@ class Recording:
         return True
 
     def _fail(self, error: CaptureError | GradError) -> None:
-        if self._strict:
+        if self._how.strict:
             raise error
         self.error = error
         if not isinstance(error, StateChanged):
             self.end = Eager(self.capture, self._call.tensors)
 
     def _check(self, before: Sequence[Any]) -> None:
-        """CaptureError when the call changed Python state."""
-        call, guards = self._call, self._reached.guards
-        if self.capture.failed:
-            raise CaptureError(
-                f"{self.capture.failed.op} failed because of tensor data, and the error was caught; a compiled call "
-                "would not fail likewise",
-                fix="ask for what would fail beforehand, and don't try it",
+        """CaptureError when the call changed Python state, or went on after a check that another call may pass."""
+        if self.capture.failed is not None:
+            raise CheckCaught(
+                f"the call caught an error that depends on tensor data: {self.capture.failed.message}",
+                loc=self.capture.failed.loc,
+                fix="test the data (a comparison, kiln.isfinite, kiln.linalg.inv_ex) in place of try",
             )
+        call, guards = self._call, self._reached.guards
         for path, read in self.capture.reads:
             guards.referent(path, read)
         if not self.capture.differentiated and not self.capture.queries:

@@ -10,33 +10,35 @@ from __future__ import annotations
 import enum
 import os
 import sys
-import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from kiln import autograd, dispatch
+from kiln import autograd, dispatch, nans
 from kiln.autograd import Edge, Node
 from kiln.base import READONLY, REQUIRES_GRAD, Layout, TensorBase, View, layout_of, on_memory
 from kiln.capture import Capture
+from kiln.compiled import Code, Compiled
 from kiln.constants import Size
-from kiln.errors import CaptureError, GradError
+from kiln.dynamic import Family, Problem
+from kiln.errors import CaptureError
 from kiln.guards import SCALARS
 from kiln.inputs import Inputs, strides_of
 from kiln.interop import attributes_of
 from kiln.ir.graph import Graph, Operation, Value
-from kiln.ir.passes.autodiff import Joint, NoDerivative, differentiate
+from kiln.ir.passes.autodiff import Joint
 from kiln.ir.passes.cut import given
+from kiln.ir.passes.generalise import Strides
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
-from kiln.ir.program import Program
 from kiln.ir.types import Device, DType
-from kiln.pytree import Tree, flatten, unflatten
-from kiln.runtime.executable import Executable
-from kiln.runtime.memory import Buffer
+from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_separate
+
+if TYPE_CHECKING:
+    from kiln.region_node import RegionNode
 
 _KEPT: Final = (*SCALARS, Size, type, enum.Enum, DType, Device, np.dtype, range, type(...))
 """What a captured function may return besides tensors and containers of them: these can't change."""
@@ -109,41 +111,11 @@ _SMALL: Final = 4096
 (the state of random numbers is of this kind)."""
 
 
-class Compiled:
-    """A program with what is needed to run it on tensors."""
-
-    __slots__ = ("executable", "layouts", "program", "seconds")
-
-    def __init__(self, graph: Graph, strides: Sequence[tuple[int, ...] | None], name: str) -> None:
-        started = time.perf_counter()
-        self.program: Program = dispatch.build(graph, strides, name=name)
-        self.executable = dispatch.load(self.program)
-        aliased = {o for o, _ in self.program.aliases}
-        self.layouts = [
-            None if i in aliased else layout_of(t.dtype, t.static_shape())
-            for i, t in enumerate(self.program.output_types)
-        ]
-        self.seconds = time.perf_counter() - started
-
-    def run(
-        self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
-    ) -> list[Any]:
-        """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
-        allocate = Buffer.allocate
-        buffers = [None if layout is None else allocate(layout.nbytes) for layout in self.layouts]
-        values = [t._ptr for t in inputs]
-        count = len(values)
-        values += [0 if b is None else b.ptr for b in buffers]
-        for o, i in self.program.aliases:
-            values[count + o] = values[i]
-        execute(self.executable, values)
-        return buffers
-
-
 class Region:
     """One capture, ready for warm calls. Made while the capture still listens.
 
-    `arguments` are the tensor arguments, `owned` the ids of objects that outlive the call (those that guards watch).
+    `arguments` are the tensor arguments, `owned` the ids of objects that outlive the call (those that guards watch),
+    `family` the captures that may share code with it.
     """
 
     def __init__(
@@ -153,16 +125,19 @@ class Region:
         returned: Any,
         owned: Container[int],
         name: str,
+        family: Family | None = None,
     ) -> None:
         self.name = name
         self.staged = capture.hooks is not None and capture.hooks.staged_here > 0
         """Whether control flow of Python became operations."""
         self._positions = {id(t): k for k, t in enumerate(arguments)}
-        self._values: list[Value] = []
+        self._outputs: list[Value] = []
         self._indices: dict[int, int] = {}
         self._kept: list[TensorBase] = []  # while results are described, so that ids stay theirs
         self.seeds: list[Value] = []
         self.results: list[Result] = []
+        self.values: list[Value] = []
+        """What each result holds."""
         leaves, self.tree = flatten(returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
@@ -172,23 +147,35 @@ class Region:
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
         capture.check_history(self.seeds)
-        self.graph = capture.finish(self._values)
+        self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()
         self.strides = strides_of(capture)
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
         self._find_paths(capture)
         self.inputs = Inputs(capture, self._positions)
-        del self._positions, self._values, self._indices, self._kept
+        del self._positions, self._outputs, self._indices, self._kept
         self._behind: dict[int, frozenset[int]] = {}
         self.passes_for: tuple[str, str] | None = None
         """What its nodes on the tape and the op are called, where it passes for an op."""
         self.places: list[tuple[int, int]] = []
         self.carried: list[Value] = []
         """Values of the graph that a warm call is given, since decisions before it computed them."""
+        self.check_nan = False
+        """Whether calls look for NaNs in their results."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
-        self.plan = self._differentiate() if self.seeds and self.wanted else None
+        self.problem = Problem(
+            self.graph, self.strides, self.seeds, self.wanted, self.taped, self.written, self.at_hand
+        )
+        self.idle = False
+        """Whether it has no code, as there is nothing to compute: calls run eagerly until others make code for it."""
+        self._family = family
+        self.shared = None if family is None else family.find(self.problem, self._partition)
+        """The form whose code it runs, if that is not its own."""
+        self.shares = self.shared is not None and self.shared.form.instances > 1
+        """Whether that was there before."""
+        self.plan = self._differentiate() if self.shared is None else self.shared.form.plan
 
     def pass_for(self, node: str, op: str) -> bool:
         """Let the region pass for one op; False when it can't, since it does more than to make one new tensor, or
@@ -229,7 +216,6 @@ class Region:
             autograd.refresh(t)
         value = capture.value_of(t)
         storage = capture.entries[id(t)].storage
-        capture.check_apart(storage)  # who has the result may see which tensor it is
         if storage.input is not None:
             made = self._on_input(t, capture)
         else:
@@ -238,6 +224,7 @@ class Region:
         self._kept.append(t)
         self._indices[id(t)] = len(self.results)
         self.results.append(made)
+        self.values.append(value)
         return len(self.results) - 1
 
     def _seed(self, t: TensorBase, capture: Capture) -> int | None:
@@ -266,10 +253,10 @@ class Region:
             whole, delta, layout = storage.value, t._ptr - root._ptr, t._layout
         else:  # a shared constant: one element in memory, and read-only; a warm call makes it whole
             whole, delta, layout = value, 0, layout_of(t._layout.dtype, t._layout.shape)
-        if whole not in self._values:
-            self._values.append(whole)
+        if whole not in self._outputs:
+            self._outputs.append(whole)
         chain = None if t._view is None else t._view.chain
-        viewed, output = base is not None, self._values.index(whole)
+        viewed, output = base is not None, self._outputs.index(whole)
         return Result(None, output, delta, layout, flags, seed, base, chain, False, viewed, _class_of(t))
 
     def _grad_write(self, slot: GradSlot, capture: Capture, owned: Container[int]) -> GradWrite | None:
@@ -323,14 +310,15 @@ class Region:
             kept = set.intersection(*(set(p.outputs) for p in self.paths))
             self.at_hand = AtHand(*(frozenset(part) for part in (some - written, every - written, kept)))
 
-    def _differentiate(self) -> Differentiated:
+    def _differentiate(self) -> Differentiated | None:
         """Forward with what is stored for backward, for the usual case that every seed gets a gradient."""
-        try:
-            joint = self._joint((True,) * len(self.seeds), (False,) * len(self.wanted))
-        except NoDerivative as error:
-            raise GradError(str(error), loc=error.operation.loc, op=error.operation.op.name) from None
+        if not self.problem.differentiable:
+            return None
+        return self._partition(self.problem.joint(*self.problem.usual), self.graph)
+
+    def _partition(self, joint: Joint, graph: Graph) -> Differentiated:
         _, needed = self.needed()
-        small = [k for k in self.written if k in needed and nbytes(self.graph.inputs[k]) <= _SMALL]
+        small = [k for k in self.written if k in needed and nbytes(graph.inputs[k]) <= _SMALL]
         return dispatch.partition(joint, self.at_hand, small)
 
     def needed(self) -> tuple[list[Operation], list[int]]:
@@ -355,11 +343,10 @@ class Region:
             found = self._behind[seed] = frozenset(k for k, v in enumerate(self.seeds) if v in reached and k != seed)
         return found
 
-    def _joint(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> Joint:
-        return differentiate(self.graph, self.seeds, given, self.wanted, running, self.taped)
-
-    def program(self) -> tuple[Graph, list[tuple[int, ...] | None]]:
+    def program(self) -> tuple[Graph, Sequence[Strides]]:
         """The graph of a warm call, and the strides of its inputs."""
+        if self.shared is not None:
+            return self.shared.form.program(self._carried())[:2]
         if self.plan is not None:
             return self.plan.forward, self.strides
         if not self.carried:
@@ -368,10 +355,28 @@ class Region:
 
     def compile(self) -> Compiled:
         """The forward program for the current target, compiled on first use."""
-        if self.forward is None or self.forward.program.target is not host_target():
-            self.forward = Compiled(*self.program(), self.name)
+        if self.forward is None or self.forward.target is not host_target():
+            self._join()
+            if self.shared is None:
+                self.forward = Compiled(Code(*self.program(), self.name))
+            else:
+                code = self.shared.form.forward(self._carried(), self.name)
+                self.forward = Compiled(code, self.shared.numbers)
             dump(self)
         return self.forward
+
+    def _join(self) -> None:
+        """Take code that was made since the capture for others; or have code of its own."""
+        if self.forward is None and self.shared is None and self._family is not None:
+            self.shared = self._family.known(self.problem)
+            self.plan = self.plan if self.shared is None else self.shared.form.plan
+        if self.shared is not None and self.carried and not self.shared.plain:
+            self.shared = None  # values that decisions hand on are found by position
+
+    def _carried(self) -> list[int]:
+        """The positions of what a warm call is given among the values of the graph."""
+        positions = {v: k for k, v in enumerate(self.graph.values())} if self.carried else {}
+        return [positions[v] for v in self.carried]
 
     # ------------------------------------------------------------------------------------- warm calls
 
@@ -379,24 +384,30 @@ class Region:
         """One warm call on gathered inputs, and what decisions before it computed already."""
         if self.written:
             check_separate(inputs, self.written)
+        given = nans.before(self, inputs) if self.check_nan else inputs
         buffers = self.compile().run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
+        origins = nans.look(self, given, inputs, buffers) if self.check_nan else {}
         made: list[Any] = []
         for result in self.results:
             made.append(result.build(inputs, buffers, made))
         if self.plan is not None:
-            self._attach(self.plan, inputs, buffers, made)
+            self._attach(self.plan, inputs, buffers, made).origins = origins
         for write in self.grads:
             if write.argument is not None:
                 owner = arguments[write.argument]
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
+        if self.tree is LEAF and self.leaves[0] == (0, None):
+            return made[0]
         leaves = [x if k < 0 else made[k] if x is None else x(made[k]._array().item()) for k, x in self.leaves]
         return unflatten(self.tree, iter(leaves))
 
-    def _attach(self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]) -> None:
+    def _attach(
+        self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]
+    ) -> RegionNode:
         """Put the region on the tape as one node."""
         from kiln.region_node import CompositeNode, RegionNode
 
@@ -410,6 +421,7 @@ class Region:
         for result, t in zip(self.results, made, strict=True):
             if result.seed is not None:
                 autograd.attach_one(t, node, result.seed)
+        return node
 
     def backward(self, given: tuple[bool, ...], running: tuple[bool, ...]) -> tuple[Differentiated, Compiled]:
         """The backward program for a pattern of gradients that are there."""
@@ -417,16 +429,30 @@ class Region:
         found = self.backwards.get(key)
         if found is None:
             assert self.plan is not None
-            plan = another(self._joint(given, running), self.plan)
-            found = plan, Compiled(plan.backward, [None] * len(plan.backward.inputs), f"{self.name}_backward")
+            name = f"{self.name}_backward"
+            if self.shared is not None:
+                plan, code, numbers = self.shared.backward((given, running), name)
+                found = plan, Compiled(code, numbers)
+            else:
+                plan = another(self.problem.joint(given, running), self.plan)
+                found = plan, Compiled(Code(plan.backward, [None] * len(plan.backward.inputs), name))
             self.backwards[key] = found
         return found
 
-    @property
-    def seconds(self) -> float:
-        """Seconds spent compiling so far."""
-        programs = [c for _, c in self.backwards.values()]
-        return sum(c.seconds for c in (programs if self.forward is None else [self.forward, *programs]))
+    def rests(self) -> bool:
+        """Whether an idle region still has no code."""
+        self._join()
+        self.idle = self.shared is None
+        return self.idle
+
+    def is_empty(self) -> bool:
+        """Whether an input has no elements."""
+        return any(0 in v.type.shape for v in self.graph.inputs)
+
+    def code(self) -> list[Code]:
+        """What was compiled for it so far, or for others that share it."""
+        backward = [compiled.code for _, compiled in self.backwards.values()]
+        return backward if self.forward is None else [self.forward.code, *backward]
 
 
 def _class_of(t: Any) -> type[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from kiln import dispatch
+from kiln import dispatch, nans
 from kiln.autograd import Node, edge_of, enable_grad, no_grad
 from kiln.autograd.hooks import hand_on
 from kiln.base import LAYERED, MODES
@@ -21,14 +21,15 @@ from kiln.ir.graph import Value
 from kiln.ir.ops.base import OPS, OpDef
 
 if TYPE_CHECKING:
-    from kiln.region import Compiled, Region
+    from kiln.compiled import Compiled
+    from kiln.region import Region
     from kiln.runtime.memory import Buffer
 
 
 class RegionNode(Node):
     """See the module. `inputs` are all inputs of the region, `stored` outputs of its forward program, by position."""
 
-    __slots__ = ("buffers", "inputs", "latest", "region", "stored", "used", "versions")
+    __slots__ = ("buffers", "inputs", "latest", "origins", "region", "stored", "used", "versions")
 
     continues_fold = True
 
@@ -43,6 +44,8 @@ class RegionNode(Node):
         self.versions = [0 if b is None else b.version for b in self.buffers]
         self.used: set[int] = set()
         """Nodes of eager's tape that earlier walks used up."""
+        self.origins: dict[int, nans.Origin] = {}
+        """Where NaNs in `stored` come from, of a region that looks for them."""
         self.latest: set[int] = set()
         """Those that the latest walk met."""
 
@@ -98,9 +101,12 @@ class RegionNode(Node):
             )
         values = [self.inputs[k] if is_input else self.stored[k] for is_input, k in plan.operands]
         if MODES.recorder is not None or any(t._flags & LAYERED for t in present):
-            totals = interpreter.run(plan.backward, [*values, *present], receiver=present[0])
+            totals = interpreter.run(compiled.concrete(plan.backward), [*values, *present], receiver=present[0])
         else:
             totals = self._run(region, compiled, [*values, *present])
+            if region.check_nan:
+                known = {n: self.origins[k] for n, (is_input, k) in enumerate(plan.operands) if k in self.origins}
+                nans.look_back(plan.backward, [*values, *present], known, totals)
         return [None if k is None else totals[k] for k in plan.found]
 
     def _run(self, region: Region, compiled: Compiled, operands: Sequence[Any]) -> list[Any]:
@@ -132,13 +138,14 @@ class RegionNode(Node):
                 fix="do the in-place write before the call, or write to a clone()",
             )
         known: dict[Value, Any] = dict(zip(region.graph.inputs, inputs, strict=True))
-        for number, op in enumerate(operations, self.sequence - len(operations)):
+        first = self.sequence - len(operations)
+        for number, op in enumerate(operations):
             assert isinstance(op.op, OpDef)
             operands = [known[v] for v in op.operands]
             with enable_grad() if op in region.taped else no_grad():
                 results = op.op.bind(operands, op.attrs, None if operands else self.inputs[0])
             if results[0]._node is not None:
-                results[0]._node.sequence = number
+                results[0]._node.sequence = first + number
                 results[0]._node.site = op.loc
             known.update(zip(op.results, results, strict=True))
         self.expansion = tuple(edge_of(known[v]) for v in region.seeds)

@@ -11,7 +11,8 @@ import numpy as np
 from kiln import functional as F
 from kiln import movement as M
 from kiln import return_types
-from kiln.base import MODES, TensorBase
+from kiln.base import TensorBase
+from kiln.checks import holds
 from kiln.convolution import table
 from kiln.cumulative import cumsum
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError, ShapeError
@@ -50,8 +51,8 @@ def segment_reduce(
     before `axis` and then one for each run. `initial` takes part in each reduction, and is the result of an empty run,
     otherwise 0, NaN, 1, -inf and inf. Floats only.
 
-    InvalidValueError for lengths that are negative or do not add up to the size (unless `unsafe`; a capture does not
-    ask), and for another `reduce`; ShapeError, DTypeError. NotYetError for `indices`.
+    InvalidValueError for lengths that are negative or do not add up to the size (unless `unsafe`), and for another
+    `reduce`; ShapeError, DTypeError. NotYetError for `indices`.
     """
     x = tensor_arg("segment_reduce", data)
     if indices is not None:
@@ -72,17 +73,15 @@ def segment_reduce(
                          operands=[x.ttype, runs.ttype])  # fmt: skip
     runs = cast_to(runs, T.int64)
     if lengths is not None:
-        if MODES.recorder is None:
-            _check_lengths(x, runs, d, unsafe)
+        _check_lengths(x, runs, d, unsafe)
         runs = F.cat([full_like_number(runs, T.int64, 0, (*runs.shape[:-1], 1)), cumsum(runs, -1)], -1)
     return _segments(x, runs, reduce, d, initial)
 
 
 def _check_lengths(x: Tensor, runs: Tensor, d: int, unsafe: bool) -> None:
-    read = runs.detach()._read("segment_reduce")
-    if (read < 0).any():
+    if not holds(F.ge(runs, 0)):
         raise InvalidValueError("a length is negative", op="segment_reduce")
-    if not unsafe and (read.sum(-1) != x.shape[d]).any():
+    if not unsafe and not holds(F.eq(F.sum(runs, -1), x.shape[d])):
         raise InvalidValueError(f"lengths do not add up to {x.shape[d]}", op="segment_reduce", fix="unsafe=True")
 
 

@@ -104,8 +104,7 @@ class ShapeMethods(StorageMethods):
             self._buffer, self._ptr, self._layout = grown(self, shape)
             self._view = None
             return self
-        flat = F.reshape(self, (-1,))[:count]
-        return cast("Self", _become(self, lambda _: F.reshape(flat, shape), "resize_"))
+        return cast("Self", _become(self, lambda t: F.reshape(F.reshape(t, (-1,))[:count], shape), "resize_"))
 
     def resize_as_(self: Self, the_template: TensorBase, *, memory_format: Any = None) -> Self:
         """resize_() to the shape of another tensor."""

@@ -57,6 +57,34 @@ def signature(keep: tuple[int, ...], args: Any, kwargs: Any) -> tuple[tuple[Any,
     return tuple(key), tensors, objects
 
 
+def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """(key, tensor arguments) of the plainest calls: only tensors, each on memory of its own and no view, numbers and
+    strings, after an object whose id is in `keep`. Calls that are alike in this are alike in `signature`. None for
+    other calls."""
+    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype]
+    tensors: list[Any] = []
+    plain = plain_classes()
+    for x in args:
+        kind = x.__class__
+        if kind in plain:
+            if x._view is not None:
+                return None
+            key += (kind, x._layout, x._flags, x._node is None)
+            tensors.append(x)
+        elif kind in _BRIEF:
+            key += (kind, repr(x) if kind is float else x)
+        elif x is not args[0] or not keep or isinstance(x, _NOT_BRIEF):
+            return None
+    if len(tensors) > 1 and len({id(t._buffer) for t in tensors}) < len(tensors):
+        return None
+    return tuple(key), tensors
+
+
+_BRIEF: Final = frozenset({int, float, bool, str, type(None)})
+_NOT_BRIEF: Final = (tuple, np.ndarray, MethodType, TensorBase)
+"""Objects that `signature` does not tell by their ids alone."""
+
+
 def modes() -> tuple[Any, ...]:
     """What holds for the thread and decides what a call does."""
     return MODES.grad_enabled, MODES.inference, MODES.default_dtype

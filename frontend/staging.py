@@ -33,7 +33,7 @@ from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
 from kiln.staging_numbers import Number, keyed, known, mapped, scalar
-from kiln.staging_ranges import StagedRange, staged_range
+from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
 from kiln.world import PASSING, Audit, paused
 
@@ -210,12 +210,12 @@ class StagingHooks(PythonHooks):
         return self._choose(test, then, orelse, state, site)
 
     def and_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
-        return self._choose(left, lambda: self._as_bool(right()), lambda: False, state, site)
+        return self._choose(left, lambda: self.as_bool(right()), lambda: False, state, site)
 
     def or_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
-        return self._choose(left, lambda: True, lambda: self._as_bool(right()), state, site)
+        return self._choose(left, lambda: True, lambda: self.as_bool(right()), state, site)
 
-    def _as_bool(self, value: Any) -> Any:
+    def as_bool(self, value: Any) -> Any:
         """What a condition gives, as a bool."""
         value = self.test(value)
         return Number(bool, value.scalar()) if isinstance(value, Test) else value
@@ -227,8 +227,8 @@ class StagingHooks(PythonHooks):
     def _choose(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site) -> Any:
         """A branch on a test; what the branch returns."""
         test = self.test(test)
-        if isinstance(test, Test) and self._may_stage(site):
-            with self._attempt(site) as attempt:
+        if isinstance(test, Test) and self.may_stage(site):
+            with self.attempt(site) as attempt:
                 staged = Choice(self, test, then, orelse, state, site)
                 attempt.append(staged)
             if attempt:
@@ -250,7 +250,7 @@ class StagingHooks(PythonHooks):
             )
         return bool(test)
 
-    def _may_stage(self, site: Site) -> bool:
+    def may_stage(self, site: Site) -> bool:
         if self._sites.count(site) or not isinstance(MODES.recorder, Capture):
             return False  # a function that calls itself under a condition of tensors would be expanded without end
         return site not in self.avoid
@@ -270,8 +270,8 @@ class StagingHooks(PythonHooks):
             return ()
 
         start = self.test(test)
-        if isinstance(start, Test) and self._may_stage(site):
-            with self._attempt(site) as attempt:
+        if isinstance(start, Test) and self.may_stage(site):
+            with self.attempt(site) as attempt:
                 attempt.append(Loop(self, (), again, turn, real, state, site))
             if attempt:
                 attempt[0].commit()
@@ -284,47 +284,9 @@ class StagingHooks(PythonHooks):
         return isinstance(slot[0], StagedRange) and MODES.recorder is not None
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
-        span: StagedRange = iterable
-        up = span.step > 0
+        loop_over(self, iterable, body, state, site)
 
-        def left() -> Any:
-            """The flag that says that the loop was left."""
-            return False if site.exit is None else state.get()[state.names.index(site.exit)]
-
-        def test(i: Any) -> Any:
-            inside = self._as_bool(i < span.stop if up else i > span.stop)
-            out = left()
-            if out is False:
-                return inside
-            return inside and not out if isinstance(inside, bool) else self._both(inside, self.not_(out))
-
-        def turn(i: Any) -> Sequence[Any]:
-            body(i)
-            return (i + span.step,)
-
-        def real() -> Sequence[Any]:
-            i = start
-            for i in span.now():
-                body(i)
-                if left() is True:
-                    break
-            return (span.stop.now() if isinstance(span.stop, Number) else span.stop,)
-
-        start = span.start.now() if isinstance(span.start, Number) else span.start
-        if self._may_stage(site):
-            with self._attempt(site) as attempt:
-                first = Number(int, span.start.tensor) if isinstance(span.start, Number) else span.start
-                attempt.append(Loop(self, (first,), test, turn, real, state, site))
-            if attempt:
-                attempt[0].commit()
-                return
-        for i in span.known():
-            body(i)
-            out = left()
-            if out is True or (out is not False and bool(out)):
-                break
-
-    def _both(self, a: Any, b: Any) -> Any:
+    def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
         one, other = self.test(a), self.test(b)
         if not isinstance(one, Test):
@@ -340,7 +302,7 @@ class StagingHooks(PythonHooks):
     # ----------------------------------------------------------------------------------------- trials
 
     @contextlib.contextmanager
-    def _attempt(self, site: Site) -> Iterator[list[Any]]:
+    def attempt(self, site: Site) -> Iterator[list[Any]]:
         """Try something out. The list that is given is empty afterwards if it failed, and all is as it was before."""
         capture = MODES.recorder
         assert isinstance(capture, Capture)

@@ -75,6 +75,7 @@ class Loop:
         self._names = [*(f"a number of the loop {k}" for k in range(len(hidden))), *state.names]
         self._fresh: set[int] = set()  # variables that every turn sets anew, and nobody reads afterwards
         self._carried: set[tuple[int, int]] = set()  # (variable, leaf)
+        self._assigns = False  # whether the test does
         self._settle()
         self._build()
 
@@ -136,7 +137,8 @@ class Loop:
         run = self._hooks.run_trial
         trial, answer, after = run("a test", lambda: self._test(*hidden), self._state, first, self._given)
         self._tested = trial, answer
-        return any(a is not b for a, b in zip(first, after, strict=True))
+        self._assigns = any(a is not b for a, b in zip(first, after, strict=True))
+        return self._assigns
 
     def _changes(self, after: Sequence[Any]) -> list[tuple[int, int]]:
         """Leaves that a turn changes and that are not carried yet."""
@@ -248,6 +250,8 @@ class Loop:
             self._for_real(starts)
         if any(not isinstance(x, TensorBase) for x in carried):
             self._hooks.numbers()
+        if self._assigns:  # what the last evaluation of the test assigned
+            self._test()
 
     def _inside(self, starts: Sequence[Any]) -> None:
         made = list(OPS["while_loop"].bind([*starts, *self._states, *self._constants], self._attrs))

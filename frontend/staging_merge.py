@@ -15,7 +15,7 @@ from kiln.convert import UNBOUND, Site
 from kiln.guards import same
 from kiln.ir.graph import Attrs, Value
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import DType, bool_
+from kiln.ir.types import DType, bool_, contiguous_strides
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.staging_numbers import DTYPES, Number, constant, fits, like
 from kiln.staging_trial import Unstaged
@@ -122,7 +122,12 @@ def _zeros(dtype: DType, shape: tuple[int, ...]) -> Any:
 
 def plain(t: Any) -> bool:
     """Whether a tensor is one like any other: nothing is known of it but its elements."""
-    return type(t) is dispatch.tensor_class() and not t._flags and t._layout.contiguous
+    return type(t) is dispatch.tensor_class() and not t._flags and dense(t)
+
+
+def dense(t: Any) -> bool:
+    """Whether a tensor has the strides of a new one, also where that makes no difference to what lies where."""
+    return bool(t._layout.strides == contiguous_strides(t._layout.shape))
 
 
 def _check_tensors(name: str, values: Sequence[Any]) -> None:
@@ -234,9 +239,9 @@ def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) 
         return Number(kind, t)
     if not isinstance(x, TensorBase) or x.ttype != value.type or x._flags & ~2:
         raise Entangled("a staged branch gave something else than when it was tried", frozenset({site}))
-    if not x._layout.contiguous or x._flags:  # a shared constant: what is compiled makes it whole
+    if not dense(x) or x._flags:  # a shared constant: what is compiled makes it whole
         x = dispatch.run(OPS["copy"], (x,), {})[0]
-    elif id(x) in capture.entries:
+    elif id(x) in capture.entries or x._view is not None:
         given, x = x, dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
         capture.hooks.twins[id(x)] = x, given
     enter(capture, x, value)

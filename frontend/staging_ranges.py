@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kiln.base import TensorBase
+from kiln.convert import Site, State
 from kiln.ir import types as T
 from kiln.promotion import cast_to
+from kiln.staging_loops import Loop
 from kiln.staging_numbers import Number, known
+
+if TYPE_CHECKING:
+    from kiln.staging import StagingHooks
 
 _STEP = 1 << 20
 
@@ -63,3 +68,45 @@ class StagedRange:
 
     def __reversed__(self) -> Iterator[int]:
         return reversed(self.known())
+
+
+def loop_over(hooks: StagingHooks, span: StagedRange, body: Callable[[Any], None], state: State, site: Site) -> None:
+    """A `for` loop: staged, or left to Python and its questions."""
+    up = span.step > 0
+
+    def left() -> Any:
+        """The flag that says that the loop was left."""
+        return False if site.exit is None else state.get()[state.names.index(site.exit)]
+
+    def test(i: Any) -> Any:
+        inside = hooks.as_bool(i < span.stop if up else i > span.stop)
+        out = left()
+        if out is False:
+            return inside
+        return inside and not out if isinstance(inside, bool) else hooks.both_of(inside, hooks.not_(out))
+
+    def turn(i: Any) -> Sequence[Any]:
+        body(i)
+        return (i + span.step,)
+
+    def real() -> Sequence[Any]:
+        i = start
+        for i in span.now():
+            body(i)
+            if left() is True:
+                break
+        return (span.stop.now() if isinstance(span.stop, Number) else span.stop,)
+
+    start = span.start.now() if isinstance(span.start, Number) else span.start
+    if hooks.may_stage(site):
+        with hooks.attempt(site) as attempt:
+            first = Number(int, span.start.tensor) if isinstance(span.start, Number) else span.start
+            attempt.append(Loop(hooks, (first,), test, turn, real, state, site))
+        if attempt:
+            attempt[0].commit()
+            return
+    for i in span.known():
+        body(i)
+        out = left()
+        if out is True or (out is not False and bool(out)):
+            break

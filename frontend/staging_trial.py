@@ -25,30 +25,10 @@ _MAX_NOTED: Final = 4096
 _MUTABLE: Final = (list, dict, set, collections.deque, bytearray)
 _PURE_FILES: Final = frozenset(
     {"activation", "base", "bessel", "complexes", "composite", "contraction", "convolution", "creation", "cumulative"}
-    | {"differences", "distances", "factorizations", "fft", "functional", "gathering", "indexing", "inplace"}
-    | {
-        "integers",
-        "interop",
-        "linalg",
-        "lowrank",
-        "maths",
-        "methods",
-        "movement",
-        "padding",
-        "pointwise",
-        "polynomials",
-    }
-    | {
-        "pooling",
-        "promotion",
-        "random_methods",
-        "ranges",
-        "reductions",
-        "resampling",
-        "segments",
-        "selection",
-        "shape_methods",
-    }
+    | {"differences", "distances", "factorizations", "fft", "functional", "gathering", "hints", "indexing", "inplace"}
+    | {"integers", "interop", "linalg", "lowrank", "marks", "maths", "methods", "movement", "padding", "pointwise"}
+    | {"polynomials", "pooling", "promotion", "random_methods", "ranges", "reductions", "resampling", "segments"}
+    | {"selection", "shape_methods"}
     | {"sorting", "special", "spectral", "statistics", "systems", "tensor", "unpooling", "volumes", "windows", "layers"}
     | {"control", "free", "legacy", "batched", "convert", "staging"}
 )

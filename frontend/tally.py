@@ -9,13 +9,15 @@ from dataclasses import dataclass
 class Tally:
     """How many calls were `compiled` (one program), `staged` (one program that branches or loops as the data say, where
     the function has Python's control flow), `decided` (they went through decisions on tensor data to a program),
-    `captured` (run for real, and recorded), and `eager`; and why the captures, and the eager calls."""
+    `captured` (run for real, and recorded), and `eager`; for how many graphs code was `generated` (that of gradients
+    not counted); and why the captures, the eager calls, and code for one size."""
 
     compiled: int = 0
     staged: int = 0
     decided: int = 0
     captured: int = 0
     eager: int = 0
+    generated: int = 0
     captures: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
 

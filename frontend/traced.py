@@ -10,12 +10,27 @@ from typing import Any
 
 import numpy as np
 
-from kiln.base import TensorBase
+from kiln.base import REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.ir.graph import Attrs, SourceLoc, Value
 from kiln.ir.ops.base import OpDef
 
 Chain = tuple[tuple[OpDef, Attrs], ...]
+
+
+class Entangled(CaptureError):
+    """Something was done to a tensor that a staged branch or loop may, or may not, have made another name of a tensor
+    from before. `sites`: which ones, to be left unstaged from now on."""
+
+    def __init__(self, message: str, sites: frozenset[Hashable]) -> None:
+        super().__init__(message)
+        self.sites = sites
+
+
+def edge(t: TensorBase) -> bool:
+    """Whether gradients flow to `t` or to the tensor that it is a view of."""
+    whole = t if t._view is None else t._view.base
+    return bool((t._flags | whole._flags) & REQUIRES_GRAD)
 
 
 class Storage:
@@ -75,6 +90,13 @@ def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None
                     operands=[inputs[k].ttype, t.ttype],
                     fix="pass the whole tensor and take the views inside the function",
                 )
+
+
+def entangle(capture: Any, one: Storage, other: Storage, site: Hashable) -> None:
+    """From here on two storages may share memory in a capture, as data decides at `site`."""
+    for a, b in ((one, other), (other, one)):
+        sites, partners = capture.entangled.get(id(a), (frozenset(), ()))
+        capture.entangled[id(a)] = sites | {site}, (*partners, b)
 
 
 @dataclass(frozen=True)

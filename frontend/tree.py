@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from kiln import dispatch
 from kiln.base import TensorBase
 from kiln.capture import Capture
+from kiln.compiled import Code, Compiled
+from kiln.dynamic import Family
 from kiln.errors import CaptureError
 from kiln.inputs import Inputs, strides_of
 from kiln.ir.graph import Constant, Graph, Operation, Value
 from kiln.ir.passes.cut import needed, part
-from kiln.region import Compiled, Region
+from kiln.region import Region
 from kiln.runtime.targets import host_target
 from kiln.traced import Query
 
@@ -51,19 +53,16 @@ Position: TypeAlias = "list[Decision | Region | Eager]"
 there): the first that fits the call is taken."""
 
 
-class Found(NamedTuple):
-    """Where a call ends: its region, with what that reads."""
-
-    region: Region
-    inputs: list[Any]
-    carried: list[Any]
-    decided: bool
+Found: TypeAlias = "tuple[Region, list[Any], list[Any], bool]"
+"""Where a call ends: its region, the inputs and what is carried to it, and whether decisions led there."""
 
 
 class Decision:
     """A question about data, and where its answers lead."""
 
-    def __init__(self, query: Query, mark: bytes, inputs: Inputs, source: int | Place | Graph) -> None:
+    def __init__(
+        self, query: Query, mark: bytes, inputs: Inputs, source: int | Place | Graph, family: Family | None
+    ) -> None:
         self.mark = mark
         """Names what was recorded before the question."""
         self.query = query
@@ -75,6 +74,7 @@ class Decision:
         self.operands: list[Place] = []
         self.exports: list[Place] = []
         """What the graph is given besides the first inputs, and what its outputs are."""
+        self._family = family
         self._program: Compiled | None = None
 
     def answer(self, arguments: Sequence[Any], known: dict[Place, Any]) -> Hashable | None:
@@ -101,22 +101,31 @@ class Decision:
     def program(self, graph: Graph) -> Compiled:
         """The program for the current target, compiled on first use."""
         if self._program is None or self._program.program.target is not host_target():
-            self._program = Compiled(graph, self.strides, graph.name)
+            shared = None if self._family is None else self._family.plain(graph, self.strides)
+            if shared is None:
+                self._program = Compiled(Code(graph, self.strides, graph.name))
+            else:
+                self._program = Compiled(shared.form.forward((), graph.name), shared.numbers)
         return self._program
 
 
 class Tree:
     """All ways of one entry of a compiled function, from its beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, family: Family | None = None) -> None:
         self.root: Position = []
+        self._family = family
         self.decisions = 0
 
     # ------------------------------------------------------------------------------------------ warm
 
     def find(self, arguments: Sequence[Any]) -> Found | Eager | None:
         """Where a call with these tensor arguments ends; None when it goes a way that is not known."""
-        return self._find(self.root, arguments, {}, False)
+        root = self.root
+        if len(root) == 1 and root[0].__class__ is Region:
+            inputs = root[0].inputs.gather(arguments)
+            return None if inputs is None else (root[0], inputs, [], False)
+        return self._find(root, arguments, {}, False)
 
     def _find(
         self, position: Position, arguments: Sequence[Any], known: dict[Place, Any], decided: bool
@@ -128,7 +137,7 @@ class Tree:
             if isinstance(each, Region):
                 inputs = each.inputs.gather(arguments)
                 if inputs is not None:
-                    return Found(each, inputs, [known[place] for place in each.places], decided)
+                    return each, inputs, [known[place] for place in each.places], decided
             elif isinstance(each, Eager):
                 return each
             else:
@@ -153,7 +162,7 @@ class Tree:
 
     def grow(self, queries: Sequence[Query], end: Region | Eager) -> None:
         """Enter a way: the questions that a capture was asked, and its end. CaptureError when there are too many."""
-        way = _Way(queries, end)
+        way = _Way(queries, end, self._family)
         position = self.root
         for k, query in enumerate(queries):
             mark = way.mark(query)
@@ -190,7 +199,8 @@ def _too_many(query: Query, what: str) -> CaptureError:
 class _Way:
     """One capture as a way through the tree: which of its values are known where."""
 
-    def __init__(self, queries: Sequence[Query], end: Region | Eager) -> None:
+    def __init__(self, queries: Sequence[Query], end: Region | Eager, family: Family | None) -> None:
+        self.family = family
         self.graph = end.graph
         self.queries = queries
         self.end = end
@@ -215,14 +225,14 @@ class _Way:
         query = self.queries[number]
         at_hand = self.known.get(query.value, self._places[query.value])
         if isinstance(at_hand, int) or query.value in self.known:
-            return Decision(query, mark, self.end.inputs, at_hand)
+            return Decision(query, mark, self.end.inputs, at_hand, self.family)
         inputs = self.graph.inputs[: query.inputs]
         operations = needed(self.graph.operations, [query.value], {*inputs, *self.known})
         read = {v for op in operations for v in op.operands}
         operands = [v for v in self.known if v in read]
         outputs = [query.value, *[v for v in self._wanted(number + 1, operations) if v is not query.value]]
         graph = part(f"{self.graph.name}_question", inputs, operations, operands, outputs)
-        decision = Decision(query, mark, self.end.inputs, graph)
+        decision = Decision(query, mark, self.end.inputs, graph, self.family)
         decision.strides = [*self.end.strides[: query.inputs], *[None] * len(operands)]
         decision.operands = [self.known[v] for v in operands]
         decision.exports = [place for v in outputs if not isinstance(place := self._places[v], int)]
@@ -246,4 +256,18 @@ class _Way:
 
 
 def _told(attrs: Mapping[str, Any]) -> str:
-    return repr([(k, v.digest() if isinstance(v, Constant) else v) for k, v in sorted(attrs.items())])
+    return repr([(k, _content(v)) for k, v in sorted(attrs.items())])
+
+
+def _content(x: Any) -> Any:
+    """What tells an attribute from others: of constants and graphs, what is in them."""
+    if isinstance(x, Constant):
+        return x.digest()
+    if not isinstance(x, Graph):
+        return x
+    places: dict[Value, Any] = {v: n for n, v in enumerate(x.inputs)}
+    told: list[Any] = [str(v.type) for v in x.inputs]
+    for n, op in enumerate(x.operations):
+        told.append((op.op.name, [places[v] for v in op.operands], _told(op.attrs)))
+        places.update((v, (n, k)) for k, v in enumerate(op.results))
+    return told, [places[v] for v in x.outputs]

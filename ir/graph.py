@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -177,8 +178,12 @@ class Graph:
             for v in op.operands:
                 if v not in known:
                     raise VerifyError(f"graph {self.name}: {op.op.name} uses {v!r} before its definition")
-            inferred = op.op.infer_types([v.type for v in op.operands], op.attrs)
-            if inferred != tuple(r.type for r in op.results):
+            parts = (x for a in op.attrs.values() for x in (a if isinstance(a, tuple) else (a,)))
+            sizes = (d for v in (*op.operands, *op.results) for d in v.type.shape)
+            symbolic = any(isinstance(x, Sym) for x in chain(parts, sizes))
+            # How numbers that are not known yet follow from each other is known to those who made the graph.
+            inferred = None if symbolic else op.op.infer_types([v.type for v in op.operands], op.attrs)
+            if inferred is not None and inferred != tuple(r.type for r in op.results):
                 raise VerifyError(f"graph {self.name}: {op.op.name} has types {op.results}, rule says {inferred}")
             for inner in op.graphs():
                 inner.verify()
@@ -216,6 +221,8 @@ class GraphBuilder:
         self._inputs: list[Value] = []
         self._operations: list[Operation] = []
         self._locate = locate
+        self.loc: SourceLoc | None = None
+        """The line of operations that come without one, where nothing locates them."""
 
     @property
     def count(self) -> int:
@@ -233,17 +240,27 @@ class GraphBuilder:
         self, op: OpLike, operands: Sequence[Value], attrs: Attrs, loc: SourceLoc | None = None
     ) -> tuple[Value, ...]:
         """Append `op` and return its results; result types come from the op's rule."""
-        for v in operands:
-            if v.builder is not self:
-                raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
+        self._own(op, operands)
         types = op.infer_types([v.type for v in operands], attrs)
-        if loc is None and self._locate is not None:
-            loc = self._locate()
+        if loc is None:
+            loc = self.loc if self._locate is None else self._locate()
+        return self.append(op, operands, attrs, types, loc)
+
+    def append(
+        self, op: OpLike, operands: Sequence[Value], attrs: Attrs, types: Iterable[TensorType], loc: SourceLoc | None
+    ) -> tuple[Value, ...]:
+        """As `add`, with result types that are known."""
+        self._own(op, operands)
         operation = Operation(op, tuple(operands), dict(attrs), types, loc)
         for r in operation.results:
             r.builder = self
         self._operations.append(operation)
         return operation.results
+
+    def _own(self, op: OpLike, operands: Sequence[Value]) -> None:
+        for v in operands:
+            if v.builder is not self:
+                raise VerifyError(f"{op.name}: operand {v!r} belongs to another graph")
 
     def inputs(self) -> list[Value]:
         """What was declared so far."""
@@ -254,8 +271,12 @@ class GraphBuilder:
         return self._operations
 
     def clone(self, operation: Operation, operands: Sequence[Value]) -> tuple[Value, ...]:
-        """Append a copy of another graph's operation over this graph's operands, keeping its line."""
-        return self.add(operation.op, operands, operation.attrs, operation.loc)
+        """Append a copy of another graph's operation over this graph's operands, keeping its line; and its types, where
+        those of the operands are the same."""
+        if any(a.type != b.type for a, b in zip(operands, operation.operands, strict=True)):
+            return self.add(operation.op, operands, operation.attrs, operation.loc)
+        types = [r.type for r in operation.results]
+        return self.append(operation.op, operands, operation.attrs, types, operation.loc)
 
     def build(self, outputs: Sequence[Value], aliases: Sequence[Alias] = ()) -> Graph:
         """Freeze into a verified Graph; the builder must not be used afterwards."""

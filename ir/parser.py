@@ -15,9 +15,9 @@ from kiln.ir.types import CPU, DTYPES, Device, Dim, Sym, TensorType
 _TOKEN = re.compile(
     r"""\s*(?:\#[^\n]*\s*)*
     (?:(?P<string>"(?:[^"\\]|\\.)*")
-      |(?P<number>-?(?:inf|nan)\b|-?\d+(?:\.\d*)?(?:e[+-]?\d+)?)
+      |(?P<number>-?(?:inf|nan)\b|-?\d+(?:\.\d*)?(?:e[+-]?\d+)?(?![\d*]))
       |(?P<arrow>->)
-      |(?P<word>[A-Za-z_][\w.]*)
+      |(?P<word>(?:\d+\*)?[A-Za-z_][\w.]*(?:\*[A-Za-z_][\w.]*)*)
       |(?P<mark>[%$@(){}\[\],:=]))""",
     re.VERBOSE,
 )

@@ -22,6 +22,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
+from kiln.ir.arena import Local
 from kiln.ir.graph import AttrValue, Constant, SourceLoc
 from kiln.ir.target import Target
 from kiln.ir.types import TensorType
@@ -56,9 +57,9 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena"
-    (bytes the caller provides, 64-byte aligned), "size" (an int64 named `name`), or "pointer" (which a loop moves that
-    is not native: see `LoopCall`)."""
+    """One 64-bit argument of `entry`. kind: "input", "output", "constant" (index says which), "arena" (bytes the caller
+    provides, 64-byte aligned), "local" (one value in such an arena: `Program.locals`), "size" (an int64 named `name`),
+    or "pointer" (which a loop moves that is not native: see `LoopCall`)."""
 
     kind: str
     index: int = 0
@@ -161,6 +162,7 @@ class Program:
     output_types: tuple[TensorType, ...]
     aliases: tuple[tuple[int, int], ...] = ()  # (output, input): that output is written to that input's memory
     arena_bytes: int = 0
+    locals: tuple[Local, ...] = ()  # what lies in the arena where sizes are symbolic: run finds the places
     constants: tuple[Constant, ...] = ()
     checks: tuple[CheckSite, ...] = ()
     work: int = 0  # estimated scalar operations of one run; 0 when sizes are symbolic

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from kiln.ir.arena import Local
 from kiln.ir.graph import AttrValue, Constant, Graph, Operation, SourceLoc
 from kiln.ir.ops.base import OPS
 from kiln.ir.program import (
@@ -31,7 +32,7 @@ from kiln.ir.program import (
     Slot,
 )
 from kiln.ir.target import Target
-from kiln.ir.types import Device, DType, Sym, TensorType, dtype_named
+from kiln.ir.types import Device, Dim, DType, Sym, TensorType, dtype_named
 
 _Json: TypeAlias = Any
 _LEVEL: Final = 1  # of compression: texts shrink to a sixth, in no time
@@ -108,6 +109,8 @@ def _attribute(value: AttrValue, known: _Places, lines: list[str]) -> str:
         return f"const {known.constants[id(value)]} {value.digest()}"
     if isinstance(value, tuple):
         return f"({', '.join(_attribute(x, known, lines) for x in value)},)"
+    if isinstance(value, Sym):
+        return f"size {value.name}"
     if isinstance(value, complex):
         return f"complex {_attribute(value.real, known, lines)} {_attribute(value.imag, known, lines)}"
     if isinstance(value, float):
@@ -130,6 +133,7 @@ def encode(program: Program, graph: Graph) -> bytes:
         "outputs": [_type_record(t) for t in program.output_types],
         "aliases": program.aliases,
         "arena": program.arena_bytes,
+        "locals": [[str(v.nbytes), v.born, v.dies] for v in program.locals],
         "constants": [_constant_record(c, known) for c in program.constants],
         "checks": [[c.kind, c.op, c.message, None if c.loc is None else known.locs[c.loc]] for c in program.checks],
         "work": program.work,
@@ -160,6 +164,7 @@ def _program(record: Mapping[str, _Json], known: _Places, target: Target) -> Pro
         output_types=tuple(map(_type, record["outputs"])),
         aliases=tuple((output, input) for output, input in record["aliases"]),
         arena_bytes=record["arena"],
+        locals=tuple(Local(_dim(size), born, dies) for size, born, dies in record["locals"]),
         constants=tuple(_constant(c, known) for c in record["constants"]),
         checks=tuple(
             CheckSite(kind, op, message, None if loc is None else locs[loc])
@@ -177,6 +182,10 @@ def _type_record(t: TensorType) -> _Json:
 def _type(record: _Json) -> TensorType:
     name, shape, kind, slot = record
     return TensorType(dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), Device(kind, slot))
+
+
+def _dim(text: str) -> Dim:
+    return int(text) if text.isdigit() else Sym(text)
 
 
 def _entry_record(entry: Entry) -> _Json:

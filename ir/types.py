@@ -6,7 +6,9 @@ memory: physical layout is codegen's business and stands in a table beside the g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -159,9 +161,28 @@ def dtype_of_numpy(dtype: np.dtype[np.generic]) -> DType | None:
 
 @dataclass(frozen=True, slots=True)
 class Sym:
-    """A dimension known only at run time. Equal names are equal sizes."""
+    """A size known only at run time: a name, or a product of names and a number ("8*m*n", in the order of `product`).
+    Equal names are equal sizes. `hint`: a size that it was seen with, for choices that change no result."""
 
     name: str
+    hint: int = field(default=1, compare=False)
+
+    def factors(self) -> tuple[int, tuple[str, ...]]:
+        """The number and the names that it is the product of."""
+        if "*" not in self.name:
+            return 1, (self.name,)
+        number, names = 1, []
+        for part in self.name.split("*"):
+            if part.isdigit():
+                number *= int(part)
+            else:
+                names.append(part)
+        return number, tuple(names)
+
+    def __mul__(self, other: Dim) -> Dim:
+        return product((self, other))
+
+    __rmul__ = __mul__
 
     def __str__(self) -> str:
         return self.name
@@ -169,6 +190,37 @@ class Sym:
 
 Dim = int | Sym
 Shape = tuple[Dim, ...]
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    """The product of sizes, in the one form that equal products have: the number first, then the names in order.
+
+    >>> str(product((Sym("n"), 4, Sym("m"), 2)))
+    '8*m*n'
+    """
+    number, hint = 1, 1
+    names: list[str] = []
+    for d in dims:
+        if isinstance(d, int):
+            number, hint = number * d, hint * d
+        else:
+            known, more = d.factors()
+            number, hint = number * known, hint * d.hint
+            names += more
+    if not names or number == 0:
+        return number
+    text = "*".join(sorted(names))
+    return Sym(text if number == 1 else f"{number}*{text}", hint)
+
+
+def size_of(d: Dim, sizes: Mapping[str, int]) -> int:
+    """What a size is where its names have these `sizes`."""
+    if isinstance(d, int):
+        return d
+    number, names = d.factors()
+    for name in names:
+        number *= sizes[name]
+    return number
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,10 +274,28 @@ class TensorType:
             n *= d
         return n
 
+    def likely_numel(self) -> int:
+        """The number of elements, with the hints of symbolic dimensions."""
+        return math.prod(d if isinstance(d, int) else d.hint for d in self.shape)
+
+    def at(self, sizes: Mapping[str, int]) -> TensorType:
+        """The type where the names of sizes have these."""
+        return TensorType(self.dtype, tuple(size_of(d, sizes) for d in self.shape), self.device)
+
     def __str__(self) -> str:
         """`float32[64, s0]`, with `@cuda` behind it off the CPU: what the printer writes and the parser reads."""
         where = "" if self.device == CPU else f"@{self.device}"
         return f"{self.dtype.name}[{', '.join(str(d) for d in self.shape)}]{where}"
+
+
+def row_major(shape: Shape) -> tuple[Dim, ...]:
+    """As `contiguous_strides`, also of a symbolic shape: [m, 4, n] -> (4*n, n, 1)."""
+    strides: list[Dim] = []
+    step: Dim = 1
+    for d in reversed(shape):
+        strides.append(step)
+        step = product((step, d if d != 0 else 1))
+    return tuple(reversed(strides))
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:

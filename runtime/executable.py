@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from kiln.ir.arena import place
 from kiln.ir.program import Program
 from kiln.runtime import context
 from kiln.runtime.memory import Buffer
@@ -29,13 +30,16 @@ OUT_OF_MEMORY: Final = 2
 INTERRUPTED: Final = 3
 """Error code of a loop that a signal handler of Python's stopped."""
 
+_MAX_PLACED: Final = 1024
+"""Tuples of sizes for which a program remembers how its arena is divided."""
+
 _FIRST_KINDS: Final = ("input", "output", "size")
 
 
 class Executable:
     """A program in this process. Thread-safe and re-entrant: each run leases its own arena."""
 
-    __slots__ = ("_arenas", "_call", "_constants", "_count", "_moving", "_pack", "program")
+    __slots__ = ("_arenas", "_call", "_constants", "_count", "_moving", "_names", "_pack", "_placed", "program")
 
     def __init__(self, program: Program, symbols: Mapping[str, int]) -> None:
         kinds = [slot.kind for slot in program.slots]
@@ -55,6 +59,8 @@ class Executable:
             if slot.kind == "constant"
         )
         self._arenas: list[Buffer] = []
+        self._names = [slot.name for slot in program.slots if slot.kind == "size"]
+        self._placed: dict[tuple[int, ...], tuple[list[int], int]] = {}
 
     def run(self, values: Sequence[int]) -> None:
         """Run once. `values`: one 64-bit number per slot of kind input, output and size, in slot order
@@ -63,7 +69,18 @@ class Executable:
         if len(values) != self._count:
             raise ValueError(f"program {self.program.name} takes {self._count} slots, got {len(values)}")
         ctx = context.current()
-        if self.program.arena_bytes:
+        if self.program.locals:
+            offsets, total = self._places(tuple(values[self._count - len(self._names) :]))
+            try:
+                arena = self._arenas.pop()
+            except IndexError:
+                arena = Buffer.allocate(total)
+            if arena.nbytes < total:
+                arena = Buffer.allocate(total)
+            places = [arena.ptr + offset for offset in offsets]
+            status = self._call(ctx.address, self._pack(*values, *self._constants, *places, *self._moving))
+            self._arenas.append(arena)
+        elif self.program.arena_bytes:
             try:
                 arena = self._arenas.pop()
             except IndexError:
@@ -75,9 +92,18 @@ class Executable:
         if status:
             self._fail(ctx)
 
+    def _places(self, sizes: tuple[int, ...]) -> tuple[list[int], int]:
+        """Where in an arena everything lies, and how large that is, for these sizes."""
+        found = self._placed.get(sizes)
+        if found is None:
+            if len(self._placed) >= _MAX_PLACED:
+                self._placed.clear()
+            found = self._placed[sizes] = place(self.program.locals, dict(zip(self._names, sizes, strict=True)))
+        return found
+
     def runner(self) -> Callable[..., None]:
         """`run` for those who run often: a function of the numbers themselves, which are not counted first."""
-        if self.program.arena_bytes or self._constants or self._moving:
+        if self.program.arena_bytes or self.program.locals or self._constants or self._moving:
             return lambda *values: self.run(values)
         call, pack, current, fail = self._call, self._pack, context.current, self._fail
 

@@ -4,7 +4,7 @@
 ;
 ;   0                                      the end
 ;   1  object  n  (key, value) * n         a dict holds exactly these, in this order; a value of 0 may be any
-;   2  address  word                       a word of memory
+;   2  n  (address, word) * n              words of memory
 ;   3  object  key  value                  an entry of a dict (0: none)
 ;   4  object  n  item * n                 a list
 ;   5  function  object  argument  value   what a C function gives, borrowed
@@ -30,13 +30,13 @@ entry:
   %table = call ptr @PyLong_AsVoidPtr(ptr %self)
   br label %row
 row:
-  %r = phi ptr [%table, %entry], [%e, %dict], [%e2, %pair], [%w3, %word], [%g4, %get], [%l3, %list],
+  %r = phi ptr [%table, %entry], [%e, %dict], [%e2, %pair], [%w2, %word_row], [%w3, %word], [%g4, %get], [%l3, %list],
                [%l6, %item], [%b5, %borrowed], [%f5, %release]
   %kind = load i64, ptr %r
   %r1 = getelementptr i64, ptr %r, i64 1
   %r2 = getelementptr i64, ptr %r, i64 2
   %r3 = getelementptr i64, ptr %r, i64 3
-  switch i64 %kind, label %no [i64 0, label %yes  i64 1, label %dict_size  i64 2, label %word  i64 3, label %get
+  switch i64 %kind, label %no [i64 0, label %yes  i64 1, label %dict_size  i64 2, label %word_row  i64 3, label %get
                                i64 4, label %list_size  i64 5, label %borrowed  i64 6, label %fresh]
 
 dict_size:
@@ -74,13 +74,25 @@ pair:
   %last = icmp eq i64 %less, 0
   br i1 %last, label %row, label %pair_next
 
-word:
-  %w = load ptr, ptr %r1
-  %w0 = load i64, ptr %r2
+word_row:
+  %wn = load i64, ptr %r1
+  %w2 = getelementptr i64, ptr %r, i64 2
+  %wordless = icmp eq i64 %wn, 0
+  br i1 %wordless, label %row, label %word_next
+word_next:
+  %wp = phi ptr [%w2, %word_row], [%w3, %word]
+  %words = phi i64 [%wn, %word_row], [%fewer, %word]
+  %w = load ptr, ptr %wp
+  %we = getelementptr i64, ptr %wp, i64 1
+  %w0 = load i64, ptr %we
   %w1 = load i64, ptr %w
-  %w3 = getelementptr i64, ptr %r, i64 3
   %same_word = icmp eq i64 %w1, %w0
-  br i1 %same_word, label %row, label %no
+  br i1 %same_word, label %word, label %no
+word:
+  %w3 = getelementptr i64, ptr %wp, i64 2
+  %fewer = sub i64 %words, 1
+  %last_word = icmp eq i64 %fewer, 0
+  br i1 %last_word, label %row, label %word_next
 
 get:
   %gd = load ptr, ptr %r1

@@ -45,10 +45,11 @@ class _Method(ctypes.Structure):
 
 
 class Facts:
-    """A table under construction. It keeps nothing alive: whoever uses it keeps the objects."""
+    """A table under construction. It knows objects by their addresses: whoever uses it keeps them alive."""
 
     def __init__(self) -> None:
         self._words: list[int] = []
+        self._memory: list[int] = []
 
     def entries(self, mapping: dict[Any, Any], keys: Iterable[Any], values: Sequence[Any], some: Any) -> None:
         """A dict has these keys in this order, and these values but for those that are `some`."""
@@ -59,7 +60,7 @@ class Facts:
 
     def word(self, address: int, x: Any) -> None:
         """The word of memory at `address` is the address of `x`."""
-        self._words += (2, address, id(x))
+        self._memory += (address, id(x))
 
     def entry(self, mapping: dict[Any, Any], key: str, value: Any, missing: Any) -> None:
         """A dict holds `value` at `key`; nothing, if that is `missing`."""
@@ -93,10 +94,10 @@ class Facts:
         """An attribute that is found without running code of Python's."""
         self._words += (6, _address("PyObject_GetAttr"), id(x), id(name), 0 if value is missing else id(value))
 
-    def seal(self) -> Callable[[], bool]:
-        """The function that says whether all of it is so."""
-        table = array("q", [*self._words, 0])
-        check: Callable[[], bool] = _maker()(_method(), table.buffer_info()[0], (table,))
+    def seal(self, kept: object = None) -> Callable[[], bool]:
+        """The function that says whether all of it is so. It keeps `kept` alive."""
+        table = array("q", [2, len(self._memory) // 2, *self._memory, *self._words, 0])
+        check: Callable[[], bool] = _maker()(_method(), table.buffer_info()[0], (table, kept))
         return check
 
 
@@ -141,7 +142,7 @@ def dict_of(proxy: MappingProxyType[str, Any]) -> dict[str, Any] | None:
 def word_of(cls: type, slot: str) -> int:
     """Where instances of `cls` (and of classes derived from it) keep the slot `slot`, in bytes from their address: the
     one word that follows what is put there. `cls` must have slots alone; LookupError when it is not to be found."""
-    probe = object.__new__(cls)
+    probe: Any = object.__new__(cls)
     found = set(range(0, cls.__basicsize__, 8))
     for x in (object(), object()):
         object.__setattr__(probe, slot, x)

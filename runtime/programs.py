@@ -43,7 +43,8 @@ def fetch(
     text = graph_key(graph)
     if generator is None or text is None:
         return build()
-    whole = f"{cache.FORMAT}|{generator}|{target.key()}|{options}|{list(strides)}|{text}"
+    lying = [None if each is None else [str(s) for s in each] for each in strides]
+    whole = f"{cache.FORMAT}|{generator}|{target.key()}|{options}|{lying}|{text}"
     name = hashlib.sha256(whole.encode()).hexdigest()
     found = cache.read(_KIND, name)
     if found is not None:

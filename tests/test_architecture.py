@@ -32,6 +32,7 @@ IR_ORDER = [
     "halves",
     "order",
     "target",
+    "arena",
     "graph",
     "intrinsics",
     "loops",

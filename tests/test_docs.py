@@ -39,7 +39,7 @@ def test_pages(page: Path) -> None:
     # A fence ends an example as a blank line does.
     text = "\n".join("" if line.startswith("```") else line for line in page.read_text().split("\n"))
     runner = doctest.DocTestRunner(optionflags=FLAGS)
-    runner.run(doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0))
+    runner.run(doctest.DocTestParser().get_doctest(text, {"__name__": "__main__"}, page.name, str(page), 0))
     assert runner.tries > 0
     assert runner.failures == 0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kiln.autograd.anomaly import apply_watched
@@ -28,7 +29,7 @@ class Walk:
 
     def __init__(self) -> None:
         self.pending: dict[Node, list[Any]] = {}
-        self.heap: list[tuple[int, Node]] = []
+        self.heap: list[tuple[int | Fraction, Node]] = []
         self.leaves: dict[Tensor, Any] = {}  # tensors hash by identity
         self.shown = False
         """Whether code of the user's saw gradients: it may have kept some, so none of them is taken over."""

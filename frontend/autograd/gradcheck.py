@@ -37,8 +37,9 @@ def gradcheck(
     """Whether gradients of `func(*inputs)` by the inputs that require one agree with central differences.
 
     Inputs should be float64 or complex128, which count as their parts. `check_undefined_grad` also wants that outputs
-    without a gradient count like zeros. The same backward is run twice and must agree within `nondet_tol`. GradError
-    names the pair that differs, unless `raise_exception` is False.
+    without a gradient count like zeros. The same backward is run twice and must agree within `nondet_tol`. Where no
+    output requires a gradient, all differences must be zero. GradError names the pair that differs, unless
+    `raise_exception` is False.
     """
     try:
         _check(func, _tuple(inputs), eps, atol, rtol, nondet_tol, check_undefined_grad)
@@ -87,7 +88,7 @@ def _check(
         called = _tuple(func(*inputs))
     which = [n for n, t in enumerate(called) if isinstance(t, Tensor) and t.requires_grad]
     if not which:
-        raise GradError("no output requires a gradient", op="gradcheck")
+        return _check_constant(func, inputs, places, called, eps)
     outputs = [called[n] for n in which]
     wanted = [inputs[k] for k in places]
     exact, again = _rows(outputs, wanted), _rows(outputs, wanted)
@@ -104,6 +105,19 @@ def _check(
                 raise GradError(f"the gradient of output {o} by input {k} differs from run to run", op="gradcheck")
     if undefined and len(outputs) > 1:
         _check_undefined(outputs, wanted)
+
+
+def _check_constant(
+    func: Callable[..., Any], inputs: tuple[Any, ...], places: Sequence[int], called: tuple[Any, ...], eps: float
+) -> None:
+    """No output has a gradient: none may depend on the inputs."""
+    which = [n for n, t in enumerate(called) if isinstance(t, Tensor) and t.dtype.is_inexact]
+    for k in places:
+        for n, slope in zip(which, _differences(func, inputs, k, eps, which), strict=True):
+            if slope.any():
+                raise GradError(
+                    f"output {n} requires no gradient, but depends on input {k}\n  numerical:\n{slope}", op="gradcheck"
+                )
 
 
 def _rows(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[list[Array]]:
@@ -179,6 +193,8 @@ def gradgradcheck(
     given = _tuple(inputs)
     with enable_grad():
         outputs = [t for t in _tuple(func(*given)) if isinstance(t, Tensor) and t.requires_grad]
+    if not outputs:
+        raise GradError("no output requires a gradient", op="gradgradcheck")
     if grad_outputs is None:
         draw = np.random.default_rng(0).standard_normal
         seeds = tuple([creation.tensor(draw(t.shape), dtype=t.dtype, requires_grad=True) for t in outputs])

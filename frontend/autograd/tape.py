@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence, Set
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from kiln import dispatch
@@ -61,7 +62,7 @@ class Node:
     """True: `apply` gets the running gradients of its inputs and returns them with its own uses folded in."""
 
     def __init__(self, edges: Sequence[Edge], results: Sequence[TensorType]) -> None:
-        self.sequence = next(_sequence)
+        self.sequence: int | Fraction = next(_sequence)
         self.edges = tuple(edges)
         self.results = tuple(results)
         self.expansion: tuple[Edge, ...] | None = None
@@ -309,6 +310,15 @@ class FoldNode(OpNode):
             raise GradError(str(error), op=self.op.name, loc=error.operation.loc) from None
         # Of operands with one place, one gives the sum.
         return [totals.pop(place, None) for place in places]
+
+    def expand(self) -> None:
+        """Put the nodes of all turns on the tape. A capture can't: how many there are is for the data to say."""
+        if self.expansion is None and self.operands is not None and MODES.recorder is None:
+            from kiln.unrolled import unroll  # few take derivatives of gradients through control flow
+
+            call, _ = self._call()
+            self.expansion = tuple(map(edge_of, unroll(self, self.op, call.operands, self.attrs)))
+            hooks.hand_on(self)
 
 
 def check_versions(op: str, saved: Sequence[Saved]) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
+from kiln.checks import holds
 from kiln.distributions import constraints
 from kiln.distributions.binary import BinaryDistribution, negative_log_likelihood
 from kiln.distributions.exp_family import ExponentialFamily
-from kiln.distributions.utils import broadcast_all, clamp_probs, holds, lazy_property, logits_to_probs
+from kiln.distributions.utils import broadcast_all, clamp_probs, lazy_property, logits_to_probs
 from kiln.maths import expm1, log1p
 from kiln.random import rand
 

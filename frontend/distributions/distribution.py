@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from kiln.autograd.grad_mode import no_grad
-from kiln.base import MODES, TensorBase
+from kiln.base import TensorBase
+from kiln.checks import holds
 from kiln.constants import Size
 from kiln.distributions import constraints
-from kiln.distributions.utils import holds, lazy_property
+from kiln.distributions.utils import lazy_property
 from kiln.errors import InvalidValueError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Distribution:
         self._event_shape = Size(event_shape)
         if validate_args is not None:
             self._validate_args = validate_args
-        if self._validate_args and MODES.recorder is None:
+        if self._validate_args:
             self._validate_parameters()
 
     def _validate_parameters(self) -> None:
@@ -201,8 +202,6 @@ class Distribution:
         for i, j in zip(reversed(shape), reversed(expected), strict=False):
             if i != 1 and j != 1 and i != j:
                 self._refuse(f"Value is not broadcastable with batch_shape+event_shape: {shape} vs {expected}.")
-        if MODES.recorder is not None:
-            return
         try:
             support = self.support
         except NotImplementedError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kiln import functional as F
 from kiln import linalg
 from kiln.activation import softplus
+from kiln.checks import holds
 from kiln.creation import full_like
 from kiln.distributions.bernoulli import Bernoulli
 from kiln.distributions.beta import Beta
@@ -39,7 +40,7 @@ from kiln.distributions.pareto import Pareto
 from kiln.distributions.poisson import Poisson
 from kiln.distributions.transformed_distribution import TransformedDistribution
 from kiln.distributions.uniform import Uniform
-from kiln.distributions.utils import euler_constant, holds, sum_rightmost
+from kiln.distributions.utils import euler_constant, sum_rightmost
 from kiln.errors import InvalidValueError
 from kiln.maths import digamma, lgamma, log1p, xlogy
 from kiln.movement import diag_embed

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import functional as F
 from kiln.autograd.grad_mode import no_grad
+from kiln.checks import holds
 from kiln.creation import zeros_like
 from kiln.distributions import constraints, sampling
 from kiln.distributions.binary import BinaryDistribution, negative_log_likelihood
-from kiln.distributions.utils import broadcast_all, holds
+from kiln.distributions.utils import broadcast_all
 from kiln.maths import log1p
 from kiln.pointwise import floor
 

@@ -9,7 +9,7 @@ from numbers import Number
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 from kiln import functional as F
-from kiln.base import LAYERED, MODES, TensorBase
+from kiln.base import MODES, TensorBase
 from kiln.creation import tensor
 from kiln.dtypes import finfo
 from kiln.errors import InvalidValueError
@@ -41,12 +41,6 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
     dtype = next((v.dtype for v in values if isinstance(v, TensorBase)), MODES.default_dtype)
     made = [v if isinstance(v, TensorBase) else tensor(v, dtype=dtype) for v in values]
     return tuple(broadcast_tensors(*made))
-
-
-def holds(valid: Tensor) -> bool:
-    """Whether all of it is true; taken for granted where data can't be asked for: while a capture listens, which could
-    not ask again, and inside of `vmap` and its like, where a tensor stands for many."""
-    return MODES.recorder is not None or bool(valid._flags & LAYERED) or bool(valid.all())
 
 
 def are_numbers(*values: Any) -> bool:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from kiln import functional as F
 from kiln import linalg
 from kiln.base import TensorBase
+from kiln.checks import holds
 from kiln.creation import arange, tensor
 from kiln.distributions import constraints
 from kiln.distributions.chi2 import Chi2
 from kiln.distributions.exp_family import ExponentialFamily
 from kiln.distributions.multivariate_normal import chosen_matrix, factor, half_log_det
-from kiln.distributions.utils import holds, lazy_property
+from kiln.distributions.utils import lazy_property
 from kiln.dtypes import finfo
 from kiln.maths import digamma
 from kiln.movement import diag_embed

@@ -8,6 +8,7 @@ from typing import Any
 
 from kiln import functional as F
 from kiln.base import MODES, TensorBase
+from kiln.checks import holds
 from kiln.creation import arange, full, tensor
 from kiln.cumulative import cumsum
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
@@ -23,8 +24,7 @@ _NAME = "ctc_loss"
 
 
 def _lengths(what: str, given: Any, count: int, most: int) -> Tensor:
-    """Lengths as int64 [count]; InvalidValueError for one above `most` or below 0 (not asked in a capture, unless they
-    are plain numbers)."""
+    """Lengths as int64 [count]; InvalidValueError for one above `most` or below 0."""
     if not isinstance(given, TensorBase):
         if isinstance(given, int):
             given = [given]
@@ -37,8 +37,8 @@ def _lengths(what: str, given: Any, count: int, most: int) -> Tensor:
         if not lengths.dtype.is_integer:
             raise DTypeError(f"{what} must be integers, not {lengths.dtype}", op=_NAME, operands=[lengths.ttype])
         lengths = F.reshape(cast_to(lengths, T.int64), (-1,))
-        if MODES.recorder is None:
-            _check_range(what, lengths.tolist(), most)
+        if not holds(F.logical_and(F.ge(lengths, 0), F.le(lengths, most))):
+            _check_range(what, lengths._array().tolist(), most)
     if lengths.shape != (count,):
         raise ShapeError(f"{what} must be one for each of {count} sequences", op=_NAME, operands=[lengths.ttype])
     return lengths

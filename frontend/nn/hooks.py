@@ -24,6 +24,12 @@ class Hook(NamedTuple):
     always_call: bool = False
 
 
+def _of(module: Module, kind: str) -> dict[int, Any]:
+    """Hooks of one kind. Those that were never asked for are not made: a call changes nothing."""
+    found: dict[int, Any] = vars(module).get(kind, {})
+    return found
+
+
 def register(hooks: dict[int, Any], hook: Any, prepend: bool = False) -> RemovableHandle:
     """Put `hook` behind the others, or before them."""
     function = hook.function if isinstance(hook, Hook) else hook
@@ -38,10 +44,10 @@ def register(hooks: dict[int, Any], hook: Any, prepend: bool = False) -> Removab
 
 def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`forward` of a module that has hooks."""
-    for hook in list(module._forward_pre_hooks.values()):
+    for hook in list(_of(module, "_forward_pre_hooks").values()):
         args, kwargs = _before(module, hook, args, kwargs)
     backward = None
-    if module._backward_hooks or module._backward_pre_hooks:
+    if _of(module, "_backward_hooks") or _of(module, "_backward_pre_hooks"):
         if MODES.recorder is not None:
             MODES.recorder.reject(
                 f"{type(module).__name__} has backward hooks, which a compiled backward would not call",
@@ -53,12 +59,12 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     try:
         forward = module.forward if MODES.recorder is None else MODES.recorder.callee(module.forward)
         result = forward(*args, **kwargs)
-        for key, hook in list(module._forward_hooks.items()):
+        for key, hook in list(_of(module, "_forward_hooks").items()):
             called.add(key)
             changed = _after(module, hook, args, kwargs, result)
             result = result if changed is None else changed
     except Exception:
-        for key, hook in list(module._forward_hooks.items()):
+        for key, hook in list(_of(module, "_forward_hooks").items()):
             if hook.always_call and key not in called:
                 _after(module, hook, args, kwargs, None)
         raise
@@ -116,7 +122,7 @@ class _BackwardHooks:
     def outputs_arrived(self, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Gradients of the results: run the pre-hooks, which may replace them."""
         found = tuple(grads)
-        for hook in list(self.module._backward_pre_hooks.values()):
+        for hook in list(_of(self.module, "_backward_pre_hooks").values()):
             found = _replaced(hook(self.module, found), found, "pre-hook")
         self.grad_output = found
         if not any(self.inputs):
@@ -126,7 +132,7 @@ class _BackwardHooks:
     def inputs_arrived(self, grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
         """Gradients of the arguments: run the hooks, which may replace them."""
         found = tuple(grads)
-        for hook in list(self.module._backward_hooks.values()):
+        for hook in list(_of(self.module, "_backward_hooks").values()):
             found = _replaced(hook(self.module, found, self.grad_output), found, "hook")
         return found
 

@@ -22,6 +22,22 @@ from kiln.nn.parameter import Buffer, Parameter
 from kiln.tensor import Tensor
 
 
+class _OnUse:
+    """A container of a module's own that is made when it is first asked for. Most modules never have hooks, and guards
+    of compiled calls look at everything that is there."""
+
+    __slots__ = ("_make", "_name")
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, module: Module | None, owner: type | None = None) -> Any:
+        return self if module is None else vars(module).setdefault(self._name, self._make())
+
+
 class Module:
     """Base of layers and models. A subclass assigns parameters (`Parameter`) and submodules to attributes and
     defines `forward`; calling the module calls it, with the hooks around it."""
@@ -29,29 +45,18 @@ class Module:
     training: bool
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
-    _non_persistent_buffers_set: set[str]
     _modules: dict[str, Module | None]
-    _forward_pre_hooks: dict[int, Hook]
-    _forward_hooks: dict[int, Hook]
-    _backward_pre_hooks: dict[int, Callable[..., Any]]
-    _backward_hooks: dict[int, Callable[..., Any]]
-    _state_hooks: dict[str, dict[int, Callable[..., Any]]]
+    _non_persistent_buffers_set: set[str] = cast("set[str]", _OnUse(set))
+    _forward_pre_hooks: dict[int, Hook] = cast("dict[int, Hook]", _OnUse(dict))
+    _forward_hooks: dict[int, Hook] = cast("dict[int, Hook]", _OnUse(dict))
+    _backward_pre_hooks: dict[int, Callable[..., Any]] = cast("dict[int, Callable[..., Any]]", _OnUse(dict))
+    _backward_hooks: dict[int, Callable[..., Any]] = cast("dict[int, Callable[..., Any]]", _OnUse(dict))
+    _state_hooks: dict[str, dict[int, Callable[..., Any]]] = cast("dict[str, dict[int, Any]]", _OnUse(dict))
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         # Here and not in __init__: a subclass need not call super().__init__() first.
         self = super().__new__(cls)
-        vars(self).update(
-            training=True,
-            _parameters={},
-            _buffers={},
-            _non_persistent_buffers_set=set(),
-            _modules={},
-            _forward_pre_hooks={},
-            _forward_hooks={},
-            _backward_pre_hooks={},
-            _backward_hooks={},
-            _state_hooks={},
-        )
+        vars(self).update(training=True, _parameters={}, _buffers={}, _modules={})
         return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +64,13 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._forward_pre_hooks or self._forward_hooks or self._backward_hooks or self._backward_pre_hooks:
+        own = self.__dict__
+        if (
+            "_forward_pre_hooks" in own
+            or "_forward_hooks" in own
+            or "_backward_hooks" in own
+            or "_backward_pre_hooks" in own
+        ):
             return H.call_with_hooks(self, args, kwargs)
         if MODES.recorder is not None:
             return MODES.recorder.callee(self.forward)(*args, **kwargs)
@@ -113,13 +124,13 @@ class Module:
             if registry is not keep:
                 cast("dict[str, Any]", registry).pop(name, None)
         if keep is not self._buffers:
-            self._non_persistent_buffers_set.discard(name)
+            S.persists(self, name)
 
     def __delattr__(self, name: str) -> None:
         for registry in (self._parameters, self._buffers, self._modules):
             if name in registry:
                 del cast("dict[str, Any]", registry)[name]
-                self._non_persistent_buffers_set.discard(name)
+                S.persists(self, name)
                 return
         object.__delattr__(self, name)
 
@@ -148,7 +159,7 @@ class Module:
             raise ArgumentError(f"{name} must be a tensor or None, not {type(tensor).__name__}")
         self._buffers[name] = tensor
         if persistent:
-            self._non_persistent_buffers_set.discard(name)
+            S.persists(self, name)
         else:
             self._non_persistent_buffers_set.add(name)
 

@@ -35,8 +35,13 @@ def _own(module: Module) -> Iterator[tuple[str, Tensor]]:
         if x is not None:
             yield name, x
     for name, b in module._buffers.items():
-        if b is not None and name not in module._non_persistent_buffers_set:
+        if b is not None and name not in vars(module).get("_non_persistent_buffers_set", ()):
             yield name, b
+
+
+def persists(module: Module, name: str) -> None:
+    """From now on a buffer of this name is saved."""
+    vars(module).get("_non_persistent_buffers_set", set()).discard(name)
 
 
 def _has_extra(module: Module) -> bool:
@@ -46,7 +51,7 @@ def _has_extra(module: Module) -> bool:
 
 
 def _call(module: Module, kind: str, *args: Any) -> None:
-    for hook in list(module._state_hooks.get(kind, {}).values()):
+    for hook in list(vars(module).get("_state_hooks", {}).get(kind, {}).values()):
         hook(module, *args)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence, Set
+from fractions import Fraction
 from typing import Any
 
 from kiln import dispatch, random
@@ -112,7 +113,7 @@ class _CheckpointNode(Node):
     ) -> None:
         edges, self.reached = _boundary([edge_of(t) for t in outputs], start)
         super().__init__(edges, [t.ttype for t in outputs])
-        self.start = start
+        self.start: int | Fraction = start
         self.call: Callable[[], list[Any]] | None = call
         self.positions = tuple(positions)
         self.checked = checked
@@ -173,7 +174,7 @@ class _CheckpointNode(Node):
             if taken <= room:
                 numbers = [self.start + n - start for n in numbers]
             else:
-                numbers = [self.start + (n - start) * room // taken for n in numbers]
+                numbers = [self.start + (n - start) * Fraction(room, taken) for n in numbers]
             node.sequence = numbers[0]
             if isinstance(node, _CheckpointNode):
                 node.start = numbers[1]

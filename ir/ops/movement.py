@@ -8,9 +8,8 @@ besides, which never fails except for `reshape` of memory whose strides do not m
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from kiln.ir import loops as L
 from kiln.ir.graph import Attrs
@@ -27,22 +26,26 @@ from kiln.ir.ops.base import (
 )
 from kiln.ir.ops.create import check_shape, zeros_of
 from kiln.ir.ops.elementwise import eq, where
-from kiln.ir.types import Dim, Shape, Sym, TensorType, contiguous_strides, int64
+from kiln.ir.types import Dim, Shape, Sym, TensorType, int64, product, row_major
 
 View = tuple[tuple[int, ...], tuple[int, ...], int]
 
 # ------------------------------------------------------------------------------------------- reshape
 
 
-def _size(shape: Shape) -> tuple[int, list[str]]:
+def _size(shape: Shape) -> tuple[int, tuple[str, ...]]:
     """The number of elements: a known factor and the sorted names of the symbolic ones."""
-    return math.prod(d for d in shape if isinstance(d, int)), sorted(d.name for d in shape if isinstance(d, Sym))
+    size = product(shape)
+    if isinstance(size, int):
+        return size, ()
+    return size.factors()
 
 
 def _reshape_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     (t,), shape = operands, shape_attr(attrs, "shape")
     check_shape("reshape", shape)
-    if _size(t.shape) != _size(shape):
+    known = not any(isinstance(d, Sym) for d in (*t.shape, *shape))  # of symbolic sizes, more may be known elsewhere
+    if known and _size(t.shape) != _size(shape):
         raise OpTypeError("reshape", f"{t} does not have the number of elements of shape {list(shape)}")
     return (TensorType(t.dtype, shape, t.device),)
 
@@ -89,7 +92,7 @@ def _reshape_view(shape: tuple[int, ...], strides: tuple[int, ...], offset: int,
     """New strides where every run of merged dimensions steps evenly; None where a copy is needed."""
     new = ints_attr(attrs, "shape")
     if 0 in shape:
-        return new, contiguous_strides(new), offset
+        return new, cast("tuple[int, ...]", row_major(new)), offset
     out = [0] * len(new)
     for olds, news in _groups(shape, new):
         wide = [d for d in olds if shape[d] != 1]
@@ -251,8 +254,9 @@ def _slices(starts: Sequence[int], stops: Sequence[int], steps: Sequence[int]) -
 
 
 def _slice_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
-    starts, steps = ints_attr(ctx.attrs, "starts"), ints_attr(ctx.attrs, "steps")
-    return ctx.read(0, tuple(i * step + start for i, start, step in zip(index, starts, steps, strict=True)))
+    starts, steps = shape_attr(ctx.attrs, "starts"), ints_attr(ctx.attrs, "steps")
+    places = (L.add(i * step, ctx.extent(start)) for i, start, step in zip(index, starts, steps, strict=True))
+    return ctx.read(0, tuple(places))
 
 
 def _slice_view(shape: tuple[int, ...], strides: tuple[int, ...], offset: int, attrs: Attrs) -> View:
@@ -303,12 +307,13 @@ def _scatter_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
     """The value where the index lies in the slice, else the base."""
     inside: L.Expr | None = None
     source: list[L.Expr] = []
-    starts, stops, steps = (ints_attr(ctx.attrs, key) for key in ("starts", "stops", "steps"))
+    starts, stops = shape_attr(ctx.attrs, "starts"), shape_attr(ctx.attrs, "stops")
+    steps = ints_attr(ctx.attrs, "steps")
     for i, n, start, stop, step in zip(index, ctx.result_type.shape, starts, stops, steps, strict=True):
-        shifted = i - start
+        shifted = L.sub(i, ctx.extent(start))
         source.append(shifted if step == 1 else L.apply("div", shifted, L.index(step)))
-        tests = [L.apply("ge", i, L.index(start))] if start else []
-        tests += [L.apply("lt", i, L.index(stop))] if stop != n else []
+        tests = [L.apply("ge", i, ctx.extent(start))] if start else []
+        tests += [L.apply("lt", i, ctx.extent(stop))] if stop != n else []
         tests += [L.apply("eq", L.apply("mod", shifted, L.index(step)), L.index(0))] if step != 1 else []
         for test in tests:
             inside = test if inside is None else L.apply("and", inside, test)
@@ -418,25 +423,22 @@ def _cat_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
     if len(types) == 1:
         return ctx.read(0, index)
     i, chosen = index[dim], None
-    end = _static(ctx.result_type.shape[dim])
+    starts: list[L.Expr] = [L.index(0)]
+    for t in types:
+        starts.append(L.add(starts[-1], ctx.extent(t.shape[dim])))
     for k in reversed(range(len(types))):
-        start = end - _static(types[k].shape[dim])
-        if start < end:
-            at = (*index[:dim], i - start, *index[dim + 1 :])
-            after = L.apply("ge", i, L.index(start)) if start else None
+        start, end = starts[k], starts[k + 1]
+        if types[k].shape[dim] != 0:
+            at = (*index[:dim], L.sub(i, start), *index[dim + 1 :])
+            first = isinstance(start, L.Const) and start.value == 0
+            after = None if first else L.apply("ge", i, start)
             if chosen is None:
                 chosen = ctx.read(k, at, after)
             else:
-                before = L.apply("lt", i, L.index(end))
+                before = L.apply("lt", i, end)
                 mine = before if after is None else L.apply("and", before, after)
                 chosen = L.select(before, ctx.read(k, at, mine), chosen)
-        end = start
     return ctx.read(0, index) if chosen is None else chosen  # all empty: no element is ever computed
-
-
-def _static(n: Dim) -> int:
-    assert isinstance(n, int), "the type rule of cat lets no symbolic size through"
-    return n
 
 
 def _cat_parts(call: Call) -> list[dict[str, Any]]:

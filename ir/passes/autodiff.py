@@ -75,6 +75,7 @@ def differentiate(
             _fold(totals, v, g)
     for op in reversed(graph.operations):
         if op in taped and any(r in totals for r in op.results):
+            builder.loc = op.loc
             _visit(op, mapped, requires, totals)
     results = [totals.get(v) for v in inputs]
     outputs = list(dict.fromkeys(r for r in results if r is not None))

@@ -64,7 +64,7 @@ def _network(early: Early, at_hand: AtHand) -> _Edges:
                 direct.update(op.results)
         cheap = can_repeat(op)
         if op not in early.ahead and not is_flow(op):
-            edges[op, _SINK] = sum(_AHEAD * r.type.numel() for r in op.results) if cheap else None
+            edges[op, _SINK] = sum(_AHEAD * r.type.likely_numel() for r in op.results) if cheap else None
         elif not is_free(op):
             edges[_SOURCE, op] = sum(map(_again, op.results)) if cheap else None
         for v in operands:
@@ -82,7 +82,7 @@ def _network(early: Early, at_hand: AtHand) -> _Edges:
 def _again(v: Value) -> int:
     op = v.producer
     exact = op is not None and isinstance(op.op, OpDef) and "exact" in op.op.traits
-    return v.type.numel() * (_EXACT if exact else _INEXACT)
+    return v.type.likely_numel() * (_EXACT if exact else _INEXACT)
 
 
 def _beyond(edges: _Edges) -> set[_Node]:

@@ -82,8 +82,8 @@ def _attributes(op: Operation) -> list[object]:
 
 
 def nbytes(v: Value) -> int:
-    """The bytes that a value takes."""
-    return v.type.numel() * v.type.dtype.itemsize
+    """The bytes that a value takes; likely ones, where sizes are symbolic."""
+    return v.type.likely_numel() * v.type.dtype.itemsize
 
 
 def is_free(op: Operation) -> bool:

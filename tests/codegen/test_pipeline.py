@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+import kiln
 from kiln.codegen.pipeline import compile_graph
 from kiln.ir.graph import GraphBuilder
 from kiln.ir.interpreter import evaluate_ref
@@ -16,6 +17,7 @@ from kiln.runtime.executable import ProgramError, load
 from kiln.runtime.targets import LEVELS, detect, host_target, use_target
 from kiln.runtime.threads import get_num_threads, set_num_threads
 from tests.codegen.graphs import Array, Maker, RandomGraph, compiled, execute, floats, restrided, run, same_bits
+from tests.ops.test_declarations import same_bits as same_numbers  # one NaN is as good as another
 
 # ----------------------------------------------------------------------------------- memory plan
 
@@ -269,3 +271,20 @@ def test_a_check_runs_although_nothing_needs_its_result() -> None:
     execute(program, [floats(1, 3, 4), np.array([0, 1, 2])])
     with pytest.raises(ProgramError, match="index 4"):
         execute(program, [floats(1, 3, 4), np.array([0, 1, 4])])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16", "int64", "uint8"])
+def test_products_that_are_made_transposed_keep_their_bits(dtype: str) -> None:
+    """`turn`: more rows than one block of the contraction order, odd sizes, special values."""
+    kind = getattr(kiln, dtype)
+    rng = np.random.default_rng(3)
+    for shape in ((5, 3, 700), (2, 33, 65, 19), (1, 1, 1), (4, 2, 0)):
+        *batch, m, n, k = shape
+        a, b = (kiln.from_numpy(rng.normal(size=(*batch, *s)) * 9).to(kind) for s in ((m, k), (k, n)))
+        if k > 600 and kind.is_floating_point:
+            a[0, 3], a[1, 5], b[7, 1], b[9, 0] = np.inf, np.nan, -np.inf, -0.0
+        run = kiln.compile(lambda a, b: ((a @ b).mT + 1, (a.mT @ (a @ b)).mT))
+        wanted = [x.numpy() for x in ((a @ b).mT + 1, (a.mT @ (a @ b)).mT)]
+        run(a, b)
+        for got, want in zip(run(a, b), wanted, strict=True):
+            assert same_numbers(got.numpy(), want)

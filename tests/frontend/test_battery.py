@@ -23,7 +23,7 @@ from tests.frontend.battery import (
     world,
     writes,
 )
-from tests.frontend.battery.kit import Program, run
+from tests.frontend.battery.kit import Program, ran
 
 PROGRAMS = [
     pytest.param(p, id=f"{family.__name__.rpartition('.')[2]}-{p.name}", marks=_marks)
@@ -51,11 +51,11 @@ PROGRAMS = [
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_compiled_as_eager_or_refused(program: Program) -> None:
-    eager = run(program, compiled=False)
+    eager = ran(program, compiled=False)
     assert eager.refused is None, f"refused without a capture: {eager.refused}"
     if eager.error is not None:
         raise eager.error
-    compiled = run(program, compiled=True)
+    compiled = ran(program, compiled=True)
     if compiled.error is not None:
         raise AssertionError(f"only when compiled: {compiled.error!r}") from compiled.error
     for k, (a, b) in enumerate(zip(eager.witness.log, compiled.witness.log, strict=False)):
@@ -72,8 +72,8 @@ def test_compiled_as_eager_or_refused(program: Program) -> None:
 @pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if p.values[0].expected != "right"])
 def test_compiled_or_eager_it_is_right(program: Program) -> None:
-    eager = run(program, compiled=False)
-    compiled = run(program, compiled=True, fullgraph=False)
+    eager = ran(program, compiled=False)
+    compiled = ran(program, compiled=True, fullgraph=False)
     if program.expected == "always refused":
         assert compiled.refused is not None
         return

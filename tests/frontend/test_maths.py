@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import kiln
+from kiln.autograd import gradcheck, gradgradcheck
 from kiln.nn import functional as F
 from tests.frontend.checking import Array, agrees, compiles, differentiates, layouts
 
@@ -173,3 +174,23 @@ def test_glu_prelu_softmin() -> None:
         F.glu(kiln.ones(3))
     with pytest.raises(kiln.ShapeError, match="prelu"):
         F.prelu(kiln.ones(2, 3), kiln.ones(2))
+
+
+@pytest.mark.parametrize("name", ["hypot", "logaddexp", "logaddexp2"])
+def test_second_derivatives_where_operands_are_equal(name: str) -> None:
+    """What is the larger one changes there; the function is smooth all the same."""
+    x, y = ([1.0, -2.0, 0.5], [1.0, -2.0, 0.25])
+    a, b = (kiln.tensor(v, dtype=kiln.float64, requires_grad=True) for v in (x, y))
+    assert gradcheck(getattr(kiln, name), (a, b))
+    assert gradgradcheck(getattr(kiln, name), (a, b))
+    assert gradgradcheck(kiln.compile(getattr(kiln, name)), (b, a))
+
+
+def test_nans_and_infinities_of_logaddexp() -> None:
+    inf, nan = math.inf, math.nan
+    pairs = [(inf, nan), (nan, inf), (nan, 1.0), (1.0, nan), (inf, -inf), (-inf, -inf), (inf, inf), (-inf, 2.0)]
+    a, b = (kiln.tensor(list(v), requires_grad=True) for v in zip(*pairs, strict=True))
+    found = kiln.logaddexp(a, b)
+    np.testing.assert_array_equal(found.detach().numpy(), [nan, nan, nan, nan, inf, -inf, inf, 2.0])
+    for g in kiln.grad(found[4:].sum(), (a, b)):
+        assert np.isfinite(g.numpy()[4:]).all()

@@ -276,11 +276,11 @@ def test_functions_methods_modules_and_closures_are_staged() -> None:
     assert compiled.report().staged == 3
 
 
-def test_a_traced_function_is_staged_for_all_data() -> None:
-    traced = kiln.jit.trace(lambda x: x * 2 if x.sum() > 0 else -x, kiln.ones(2))
+def test_a_scripted_function_is_staged_for_all_data() -> None:
+    scripted = kiln.jit.script(lambda x: x * 2 if x.sum() > 0 else -x)
     for v in (1.0, -1.0):
         x = kiln.tensor([v, v])
-        assert traced(x).tolist() == ([2 * v] * 2 if v > 0 else [-v] * 2)
+        assert scripted(x).tolist() == ([2 * v] * 2 if v > 0 else [-v] * 2)
 
 
 # ---------------------------------------------------------------------------- what is left to Python
@@ -452,3 +452,34 @@ def test_staging_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     for v in (1.0, -1.0, 2.0):
         f(kiln.tensor([v]))
     assert (f.report().staged, f.report().captured) == (0, 2)
+
+
+def test_a_test_that_assigns() -> None:
+    def f(x: Any) -> Any:
+        most = x.max()
+        while (s := x.sum()) < 4 and (most := x.max()) < 100:
+            x = x + 1
+        return s, x, most if s < 4 else -s
+
+    check_staged(f, [(kiln.tensor([v, 1.0]),) for v in (1.0, -4.0, 3.0, 99.0)])
+
+
+def test_strides_that_differ_are_not_joined() -> None:
+    def f(x: Any) -> Any:
+        y = x.reshape(1, 3)
+        y = y.t() if x.sum() > 0 else y.reshape(3, 1)
+        return y.stride(), y * 1
+
+    left_to_python(f, lambda v: (kiln.tensor([v, v, v]),))
+
+
+def test_decisions_after_staged_branches_are_found_again() -> None:
+    @kiln.compile(fullgraph=True)
+    def f(x: Any) -> Any:
+        y = x * 2 if x.sum() > 0 else x - 1
+        return y * int(y.abs().max() % 4)
+
+    for v in (1.0, -1.0, 2.0, 3.0, 0.5, 1.5, -2.0, 2.5) * 2:
+        x = kiln.tensor([v, v])
+        assert bits(f(x)) == bits(f._function(x))
+    assert f.report().captured == 4

@@ -11,6 +11,7 @@ import pytest
 import kiln
 import kiln.nn.functional as NF
 from kiln import func, nn
+from kiln.pytree import flatten
 from tests.ops.test_declarations import same_bits
 
 RNG = np.random.default_rng(3)
@@ -134,3 +135,62 @@ def test_all_orders(name: str) -> None:
             same(transformed(parameters, xs), batched)
     for k, x in batched.items():
         np.testing.assert_allclose(x.numpy(), wanted[k].sum(0).numpy(), rtol=2e-4, atol=2e-5)
+
+
+OFTEN = ("mlp", "cells")
+TRANSFORMS: dict[str, Callable[[Any, Any], Callable[[Any, Any], Any]]] = {
+    "grad": lambda f, v: func.grad(f),
+    "grad_and_value": lambda f, v: func.grad_and_value(lambda t, x: (f(t, x), {"twice": t * 2}), has_aux=True),
+    "jvp": lambda f, v: lambda t, x: func.jvp(lambda t: f(t, x), (t,), (v,)),
+    "vjp": lambda f, v: lambda t, x: func.vjp(lambda t: f(t, x), t)[1](kiln.ones(()))[0],
+    "linearize": lambda f, v: lambda t, x: func.linearize(lambda t: f(t, x), t)[1](v),
+    "jacrev": lambda f, v: func.jacrev(f),
+    "jacfwd": lambda f, v: func.jacfwd(f),
+    "hessian": lambda f, v: func.hessian(f),
+    "grad(grad)": lambda f, v: func.grad(lambda t, x: (func.grad(f)(t, x) * v).sum()),
+    "jvp(grad)": lambda f, v: lambda t, x: func.jvp(lambda t: func.grad(f)(t, x), (t,), (v,))[1],
+}
+
+
+def marked() -> list[Any]:
+    return [
+        pytest.param(model, transform, marks=[] if model in OFTEN else [pytest.mark.slow])
+        for model in MODELS
+        for transform in TRANSFORMS
+    ]
+
+
+@pytest.mark.parametrize(("name", "transform"), marked())
+def test_every_transform_with_compile_in_every_place(name: str, transform: str) -> None:
+    """By a change of the model's last parameter: alone and of a batch."""
+    make, data = MODELS[name]
+    kiln.manual_seed(0)
+    model, xs = make(), data()
+    parameters = {k: p.detach() for k, p in model.named_parameters()}
+    last = list(parameters)[-1]
+    rng = np.random.default_rng(8)
+    t, v = (kiln.from_numpy(rng.normal(size=parameters[last].shape).astype(np.float32) * 0.1) for _ in range(2))
+    jit = kiln.compile
+
+    def loss(t: Any, x: Any) -> Any:
+        return (func.functional_call(model, {**parameters, last: parameters[last] + t}, (x.unsqueeze(0),)) ** 2).sum()
+
+    def over(f: Any) -> Any:
+        return TRANSFORMS[transform](f, v)
+
+    def flat(found: Any) -> list[Any]:
+        return [each.detach().numpy() for each in flatten(found)[0]]
+
+    each = [flat(over(loss)(t, x)) for x in xs]
+    wanted = [np.stack(column) for column in zip(*each, strict=True)]
+    for transformed in (jit(over(loss)), over(jit(loss))):
+        for _ in range(2):
+            assert all(map(same_bits, flat(transformed(t, xs[0])), each[0]))
+    for transformed in (
+        kiln.vmap(over(loss), in_dims=(None, 0)),
+        jit(kiln.vmap(over(loss), in_dims=(None, 0))),
+        kiln.vmap(jit(over(loss)), in_dims=(None, 0)),
+        jit(kiln.vmap(jit(over(jit(loss))), in_dims=(None, 0))),
+    ):
+        for _ in range(2):
+            assert all(map(same_bits, flat(transformed(t, xs)), wanted))

@@ -18,11 +18,44 @@ from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
 from kiln.ir.passes.mincut import choose
 from kiln.ir.passes.partition import AtHand, Differentiated, Early, another, can_repeat, split
+from kiln.ir.passes.turn import turn
 from kiln.ir.printer import print_graph
 
 
 def lines(*body: str, inputs: str = "%0: float32[2, 3]") -> str:
     return "\n".join([f"graph f({inputs}) {{", *(f"  {x}" for x in body), "}"])
+
+
+def test_products_read_transposed_are_made_so() -> None:
+    """All uses must be the one permutation; an output is read as it is."""
+    both = "%0: float32[2, 5, 3], %1: float32[2, 3, 4]"
+    text = lines(
+        "%2 = matmul(%0, %1) : float32[2, 5, 4]",
+        "%3 = permute(%2) {dims=(0, 2, 1)} : float32[2, 4, 5]",
+        "%4 = exp(%3) : float32[2, 4, 5]",
+        "return %3, %4",
+        inputs=both,
+    )
+    wanted = lines(
+        "%2 = permute(%0) {dims=(0, 2, 1)} : float32[2, 3, 5]",
+        "%3 = permute(%1) {dims=(0, 2, 1)} : float32[2, 4, 3]",
+        "%4 = matmul(%3, %2) : float32[2, 4, 5]",
+        "%5 = exp(%4) : float32[2, 4, 5]",
+        "return %4, %5",
+        inputs=both,
+    )
+    assert print_graph(turn(parse_graph(text))).strip() == wanted
+    for kept in (
+        text.replace("return %3", "return %2"),
+        text.replace("exp(%3)", "exp(%2)").replace(
+            "%4 = exp(%2) : float32[2, 4, 5]", "%4 = exp(%2) : float32[2, 5, 4]"
+        ),
+        text.replace("(0, 2, 1)} : float32[2, 4, 5]", "(2, 0, 1)} : float32[4, 2, 5]").replace(
+            "exp(%3) : float32[2, 4, 5]", "exp(%3) : float32[4, 2, 5]"
+        ),
+    ):
+        graph = parse_graph(kept)
+        assert turn(graph) is graph
 
 
 def test_dce_drops_what_nothing_needs_and_keeps_what_can_fail() -> None:

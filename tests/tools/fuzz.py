@@ -37,6 +37,8 @@ INTERNAL = frozenset({"fusion", "detach", "cond", "while_loop", "scan", "conv2d_
 
 LONG = 20_000
 """Programs from which on each row of the table is demanded."""
+MORE = 100
+"""Programs of a row alone, at most."""
 
 
 class Report:
@@ -107,14 +109,27 @@ class Report:
 
 
 def fuzz(n: int, seed: int, stop_after: int, family: str, jobs: int, thorough: bool) -> int:
-    """Run n programs; returns the number that differ."""
+    """Run n programs; returns the number that differ. After a long run each row that it hit seldom has programs of its
+    own: those that are defined for few dtypes, of which many draws are refused."""
     report, seeds = Report(n, stop_after), range(seed, seed + n)
+    whole = n >= LONG or (family == "table" and n >= LONG // 2)
     with cache_of_a_run():
         if jobs == 1:
             run_here(seeds, family, thorough, report.add)
         else:
             run_workers(seeds, jobs, family, thorough, report.add)
-    return report.summary(n >= LONG or (family == "table" and n >= LONG // 2))
+        if whole and report.faults < stop_after:
+            add_seldom(report, seed, thorough)
+    return report.summary(whole)
+
+
+def add_seldom(report: Report, seed: int, thorough: bool) -> None:
+    """Programs of one row each, until it was hit often enough."""
+    for row in sorted(set(TABLE) - set(UNTABLED)):
+        for k in range(MORE):
+            if report.hits[row] >= 20:
+                break
+            run_here(range(seed + k, seed + k + 1), row, thorough, report.add)
 
 
 def find_faults(seed: int, limit: int) -> int:

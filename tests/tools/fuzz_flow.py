@@ -6,8 +6,8 @@ A program is a function of three tensors over a tensor and a parameter of its mo
 random draws, masks, gradients taken inside, and `if`, `for`, `break`, `continue`, early `return` and `raise` on
 questions about data. Every other one is of the kind that is staged: without gradients and with few writes in place,
 with `while`, ternaries, conditions joined by `and` and `or`, and Python numbers that branches and loops change. It is
-called ten times with inputs that come again, so that known ways are gone again after new ones were found. Compared, bit for
-bit: results, arguments, the module's tensors, gradients, the generator's state, exceptions.
+called ten times with inputs that come again, so that known ways are gone again after new ones were found. Compared,
+bit for bit: results, arguments, the module's tensors, gradients, the generator's state, exceptions.
 """
 
 from __future__ import annotations

@@ -397,9 +397,16 @@ for _name, _attributes, _inplace in (
     ("relu6", [{}], True), ("rrelu", [{}, {"training": True}], True), ("selu", [{}], True), ("silu", [{}], True),
     ("softplus", [{}, {"beta": 2, "threshold": 1}], False), ("softshrink", [{}, {"lambd": 1}], False),
     ("softsign", [{}], False), ("tanhshrink", [{}], False), ("threshold", [{"threshold": 0.1, "value": -1}], True),
-    ("gumbel_softmax", [{}, {"tau": 0.5, "hard": True}], False), ("softmin", [{"dim": 0}, {"dim": -1}], False),
+    ("softmin", [{"dim": 0}, {"dim": -1}], False),
 ):  # fmt: skip
     add_activation(_name, _attributes, _inplace)
+
+
+@entry("gumbel_softmax")
+def _(d: Draw) -> Drawn:
+    hard = d.flip()  # which of no elements is the largest is not defined
+    k = d.take(FLOATS, 1, want=lambda t: not hard or t.numel() > 0)
+    return [k], calling(F.gumbel_softmax, d.one([1, 0.5]), hard), None
 
 
 @entry("glu")

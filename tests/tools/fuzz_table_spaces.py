@@ -85,6 +85,11 @@ def matrix(d: Draw, dtype: str = "", definite: bool = False) -> int:
     return d.put(a.astype(dtype or d.dtype(WIDE)))
 
 
+def _tall(x: Any) -> Any:
+    """With one row more than it has columns."""
+    return kiln.cat([x, x[..., :1, :]], -2)
+
+
 def beside(d: Draw, k: int) -> int:
     """Right-hand sides for the matrix k."""
     return d.new((*d.size(k)[:-1], d.int(1, 3)), d.name(k))
@@ -104,7 +109,8 @@ for _name in ("det", "inv", "inv_ex", "lu", "lu_factor", "lu_factor_ex", "matrix
     add_square(f"linalg.{_name}", lambda d, name=_name: calling(getattr(linalg, name)))  # type: ignore[misc]
 for _name in ("det", "inverse", "logdet", "lu", "matrix_exp", "pinverse", "qr", "slogdet"):
     add_square(_name, lambda d, name=_name: calling(getattr(kiln, name)))  # type: ignore[misc]
-add_square("linalg.qr complete", lambda d: lambda x: tuple(linalg.qr(x.detach(), mode="complete")))
+add_square("linalg.qr complete", lambda d: lambda x: tuple(linalg.qr(_tall(x.detach()), mode="complete")))
+add_square("qr complete", lambda d: lambda x: tuple(kiln.qr(_tall(x.detach()), some=False)))
 add_square("linalg.matrix_power", lambda d: calling(linalg.matrix_power, d.int(-2, 3)))
 add_square("matrix_power", lambda d: calling(kiln.matrix_power, d.int(-2, 3)))
 add_square("cholesky", lambda d: calling(kiln.cholesky, d.flip()), definite=True)

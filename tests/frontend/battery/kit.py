@@ -6,6 +6,7 @@ notes what a user could observe. It is run twice, and what was seen must be the 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import linecache
 import sys
@@ -126,6 +127,12 @@ class Outcome:
         return sum(len(f.log) for f in self.functions)
 
 
+@functools.cache
+def ran(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:
+    """What a run of a program showed, run once."""
+    return run(program, compiled, fullgraph)
+
+
 def run(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:
     """Run a program; what it raises is part of the outcome."""
     outcome = Outcome()
@@ -189,3 +196,9 @@ def linear(inputs: int = 2, outputs: int = 2, seed: int = 3) -> Any:
     layer = kiln.nn.Linear(inputs, outputs)
     kiln.default_generator.set_state(state)
     return layer
+
+
+def draw(*shape: int, seed: int = 0, grad: bool = False) -> Any:
+    """A float32 tensor of normal numbers, the same ones for a seed."""
+    numbers = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    return kiln.tensor(numbers, requires_grad=grad)
