@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from kiln.control_capture import Inner
 from kiln.convert import PythonHooks, Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
+from kiln.pytree import flatten, unflatten
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
@@ -69,6 +71,8 @@ class StagingHooks(PythonHooks):
         self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
+        self.twins: dict[int, tuple[Any, Any]] = {}
+        """Tensors that stand for one that a branch gave, by id, with that."""
         self.outer: dict[int, CellType] = {}
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
@@ -86,8 +90,15 @@ class StagingHooks(PythonHooks):
         return keyed(returned) if self._numbers else returned
 
     def plain(self, returned: Any) -> Any:
-        """What a call returned, with Python's own numbers."""
-        return mapped(returned, Number.now) if self._numbers else returned
+        """What a call returned, with Python's own numbers, and the tensors that its branches gave."""
+        leaves, tree = flatten(returned)
+        real = [self._real(x) for x in leaves]
+        return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
+
+    def _real(self, x: Any) -> Any:
+        while id(x) in self.twins:
+            _, x = self.twins[id(x)]
+        return x.now() if isinstance(x, Number) else x
 
     def settle(self) -> None:
         """Variables of functions around the call's hold Python's own numbers again."""

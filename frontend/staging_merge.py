@@ -243,7 +243,8 @@ def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) 
     if not dense(x) or x._flags:  # a shared constant: what is compiled makes it whole
         x = dispatch.run(OPS["copy"], (x,), {})[0]
     elif id(x) in capture.entries or x._view is not None:
-        x = dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
+        given, x = x, dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
+        capture.hooks.twins[id(x)] = x, given
     enter(capture, x, value)
     return x
 

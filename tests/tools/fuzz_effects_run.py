@@ -10,34 +10,47 @@ import contextlib
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 from unittest import mock
 
 import numpy as np
 from fuzz_effects_world import Refused, World
-from fuzz_effects_write import Program, at, cut, paths, write
+from fuzz_effects_write import Program, at, cut, exists, paths, write
 
 import kiln
-from kiln import dispatch
+from kiln import compiled, dispatch, dynamic, region, tree
 from kiln.base import layout_of
 from kiln.errors import KilnError
 from kiln.ir.graph import Graph
 from kiln.ir.interpreter import walk
 from kiln.ir.ops.base import OPS
+from kiln.ir.passes.generalise import instance
 from kiln.runtime.targets import host_target
 
 
-class Interpreted:
-    """In place of `kiln.region.Compiled`: runs a graph op by op."""
+class Uncompiled:
+    """In place of `kiln.compiled.Code`: the graph itself."""
 
-    def __init__(self, graph: Graph, strides: Sequence[Any], name: str) -> None:
+    def __init__(self, graph: Graph, strides: Sequence[Any], name: str, fills: Sequence[Any] = ()) -> None:
         self.graph = graph
+        self.fills = tuple(fills)
         self.seconds = 0.0
+        self.program = self.executable = None
+        self.sizes = ()
+
+
+class Interpreted:
+    """In place of `kiln.compiled.Compiled`: runs a graph op by op."""
+
+    def __init__(self, code: Uncompiled, numbers: Mapping[str, Any] | None = None) -> None:
+        self.numbers = numbers = numbers or {}
+        self.code = code
+        self.graph = graph = self.concrete_for(code.graph, numbers)
         self.program = self.executable = self
         self.target = host_target()
-        self.stages = ()
+        self.held = [compiled._holding(numbers[name], t.at(numbers)) for name, t in code.fills]
         self.aliases = [(a.output, a.input) for a in graph.aliases]
         aliased = {o for o, _ in self.aliases}
         self.layouts = [
@@ -45,9 +58,19 @@ class Interpreted:
             for k, v in enumerate(graph.outputs)
         ]
 
+    @staticmethod
+    def concrete_for(graph: Graph, numbers: Mapping[str, Any]) -> Graph:
+        return instance(graph, numbers) if numbers else graph
+
+    def concrete(self, graph: Graph) -> Graph:
+        """`graph` for the numbers of this."""
+        return self.concrete_for(graph, self.numbers)
+
     def run(self, inputs: Sequence[Any], execute: Any = dispatch.execute) -> list[Any]:
         try:
-            found = walk(self.graph, list(inputs), lambda op, operands: dispatch.run(op.op, operands, op.attrs))
+            found = walk(
+                self.graph, [*inputs, *self.held], lambda op, operands: dispatch.run(op.op, operands, op.attrs)
+            )
         except KilnError as error:
             if execute is dispatch.execute:
                 raise
@@ -67,7 +90,11 @@ class Interpreted:
 @contextlib.contextmanager
 def interpreting() -> Iterator[None]:
     """Captured graphs run op by op inside."""
-    with mock.patch("kiln.region.Compiled", Interpreted), mock.patch("kiln.tree.Compiled", Interpreted):
+    with (
+        mock.patch.multiple(region, Code=Uncompiled, Compiled=Interpreted),
+        mock.patch.multiple(tree, Code=Uncompiled, Compiled=Interpreted),
+        mock.patch.object(dynamic, "Code", Uncompiled),
+    ):
         yield
 
 
@@ -156,7 +183,7 @@ def _attempts(program: Program) -> Iterator[Program]:
     """Programs with something left out."""
     for k in reversed(range(len(program.steps))):
         yield _changed(program, lambda p, k=k: p.steps.pop(k))
-    for path in list(paths(program.body)):
+    for path in [p for p in paths(program.body) if exists(program.body, p)]:
         yield _changed(program, lambda p, path=path: cut(p.body, path))
         if at(program.body, path).body:
             yield _changed(program, lambda p, path=path: cut(p.body, path, keep=True))

@@ -51,7 +51,7 @@ class Line:
 
 
 def paths(body: list[Line], before: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
-    """Where the lines stand, from top to bottom."""
+    """Where the lines stand, from top to bottom; an empty body has one, too."""
     for k, line in enumerate(body):
         yield (*before, k)
         yield from paths(line.body or ([Line("pass")] if line.body is not None else []), (*before, k))
@@ -62,6 +62,13 @@ def at(body: list[Line], path: tuple[int, ...]) -> Line:
     for k in path[:-1]:
         body = body[k].body or []
     return body[path[-1]]
+
+
+def exists(body: list[Line], path: tuple[int, ...]) -> bool:
+    """Whether there is such a line."""
+    for k in path[:-1]:
+        body = body[k].body or []
+    return path[-1] < len(body)
 
 
 def cut(body: list[Line], path: tuple[int, ...], keep: bool = False) -> None:
@@ -102,7 +109,8 @@ class Program:
         """Where a line of the source stands in `body`."""
         before = FUNCTION.split("        ...\n")[0].count("\n")
         found = list(paths(self.body))
-        return found[number - before - 1] if before < number <= before + len(found) else None
+        path = found[number - before - 1] if before < number <= before + len(found) else None
+        return path if path is not None and exists(self.body, path) else None
 
     def short(self) -> str:
         """What differs from program to program."""
