@@ -24,13 +24,11 @@ from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError, KilnError
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
-from kiln.ir.ops.base import OPS, OpDef, ints_attr
-from kiln.ir.ops.movement import inverse
-from kiln.ir.ops.pairs import INVERSES
+from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import TensorType
 from kiln.location import user_location
-from kiln.traced import Chain, Entry, GradSlot, Query, Storage, check_separate, edge
 from kiln.traced import Entangled as Entangled
+from kiln.traced import Entry, GradSlot, Query, Storage, check_separate, edge, put
 from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
@@ -158,7 +156,7 @@ class Capture:
         whole = tensor if tensor._view is None else tensor._view.base
         told = MODES.grad_enabled and whole is storage.root  # those with a history learn of the write
         taped = self.produced.get((whole._node, whole._index)) if told else None
-        storage.value = self._put(storage.value, entry.chain, new) if taped is None else taped
+        storage.value = put(self, storage.value, entry.chain, new) if taped is None else taped
         storage.stamp += 1
         if not told and (edge(storage.root) or (edge(tensor) and not MODES.grad_enabled)):
             self.severed.add(storage.value)
@@ -268,7 +266,7 @@ class Capture:
         if entry.stamp != storage.stamp:
             value = storage.value
             for op, attrs in entry.chain:
-                value = self._derive(op, [value], attrs)
+                value = self.derive(op, [value], attrs)
             entry.value, entry.stamp = value, storage.stamp
         return entry.value
 
@@ -281,34 +279,12 @@ class Capture:
                 fix="change it with kiln's in-place methods",
             )
 
-    def _derive(self, op: OpDef, operands: Sequence[Value], attrs: Attrs) -> Value:
+    def derive(self, op: OpDef, operands: Sequence[Value], attrs: Attrs) -> Value:
         """An operation of the capture's own making, through which gradients flow as through the tape's."""
         (value,) = self.builder.add(op, operands, attrs)
         assert value.producer is not None
         self.rederived.add(value.producer)
         return value
-
-    def _put(self, base: Value, chain: Chain, value: Value) -> Value:
-        """`base` with the part that a chain of views shows replaced by `value`."""
-        if not chain:
-            return value
-        (op, attrs), rest = chain[0], chain[1:]
-        if rest:
-            value = self._put(self._derive(op, [base], attrs), rest, value)
-        if op.name == "slice":
-            return self._derive(OPS["slice_scatter"], [base, value], attrs)
-        if op.name == "reshape":
-            return self._derive(op, [value], {"shape": base.type.shape})
-        if op.name == "permute":
-            return self._derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
-        if op.name == "broadcast" and value.type.numel() == base.type.numel():
-            return self._derive(OPS["reshape"], [value], {"shape": base.type.shape})
-        if op.name in INVERSES:
-            return self._derive(OPS[INVERSES[op.name]], [value], {})
-        if op.name == "affine":
-            places = {k: attrs[k] for k in ("starts", "steps")}
-            return self._derive(OPS["affine_scatter"], [base, value], places)
-        self.refuse(f"an in-place write through {op.name}", fix="write to a clone()")
 
     def _lift(self, t: TensorBase) -> Entry:
         """A tensor from outside becomes an input."""

@@ -13,7 +13,9 @@ import numpy as np
 from kiln.base import REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.ir.graph import Attrs, SourceLoc, Value
-from kiln.ir.ops.base import OpDef
+from kiln.ir.ops.base import OPS, OpDef, ints_attr
+from kiln.ir.ops.movement import inverse
+from kiln.ir.ops.pairs import INVERSES
 
 Chain = tuple[tuple[OpDef, Attrs], ...]
 
@@ -111,3 +113,26 @@ class Query:
     loc: SourceLoc | None
     operations: int
     inputs: int
+
+
+def put(capture: Any, base: Value, chain: Chain, value: Value) -> Any:
+    """In a graph that a capture records: `base` with the part that a chain of views shows replaced by `value`."""
+    if not chain:
+        return value
+    (op, attrs), rest = chain[0], chain[1:]
+    if rest:
+        value = put(capture, capture.derive(op, [base], attrs), rest, value)
+    if op.name == "slice":
+        return capture.derive(OPS["slice_scatter"], [base, value], attrs)
+    if op.name == "reshape":
+        return capture.derive(op, [value], {"shape": base.type.shape})
+    if op.name == "permute":
+        return capture.derive(op, [value], {"dims": inverse(ints_attr(attrs, "dims"))})
+    if op.name == "broadcast" and value.type.numel() == base.type.numel():
+        return capture.derive(OPS["reshape"], [value], {"shape": base.type.shape})
+    if op.name in INVERSES:
+        return capture.derive(OPS[INVERSES[op.name]], [value], {})
+    if op.name == "affine":
+        places = {k: attrs[k] for k in ("starts", "steps")}
+        return capture.derive(OPS["affine_scatter"], [base, value], places)
+    capture.refuse(f"an in-place write through {op.name}", fix="write to a clone()")
