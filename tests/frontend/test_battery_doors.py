@@ -84,6 +84,7 @@ def test_enough_of_them_run_compiled(outcomes: Outcomes) -> None:
     assert sum(kind not in ("eager", "refused", "wrong") for kind in kinds) >= 0.95 * len(kinds)
 
 
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
 def test_the_page_is_current(request: pytest.FixtureRequest, outcomes: Outcomes) -> None:
     text = page(outcomes)
     if request.config.getoption("--update-golden"):
