@@ -35,7 +35,7 @@ from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
-from kiln.traced import Chain, GradSlot, check_separate
+from kiln.traced import Chain, GradSlot, check_names, check_separate
 
 if TYPE_CHECKING:
     from kiln.region_node import RegionNode
@@ -146,6 +146,7 @@ class Region:
             for slot in list(capture.grads.values())
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
+        check_names(capture, self._kept)
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()

@@ -34,7 +34,7 @@ from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
 from kiln.staging_numbers import Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
-from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, roots
+from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
 
 
@@ -233,7 +233,8 @@ class StagingHooks(PythonHooks):
                 attempt.append(staged)
             if attempt:
                 return attempt[0].commit()
-        return then() if self._asked(test, site) else orelse()
+        with locals_of(state, self.outer):
+            return then() if self._asked(test, site) else orelse()
 
     def _asked(self, test: Any, site: Site) -> bool:
         """The truth of what is not staged: a question about data."""
@@ -276,9 +277,10 @@ class StagingHooks(PythonHooks):
             if attempt:
                 attempt[0].commit()
                 return
-        while self._asked(test, site):
-            body()
-            test = again()
+        with locals_of(state, self.outer):
+            while self._asked(test, site):
+                body()
+                test = again()
 
     def stages(self, slot: list[Any]) -> bool:
         return isinstance(slot[0], StagedRange) and MODES.recorder is not None

@@ -8,8 +8,9 @@ what was tried is left to Python.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
-from types import BuiltinFunctionType, FunctionType, MethodType
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import BuiltinFunctionType, CellType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture
 from kiln.control_capture import Inner
+from kiln.convert import State
 from kiln.errors import CaptureError
 from kiln.location import is_kiln
 
@@ -181,3 +183,17 @@ def roots(function: Any) -> Sequence[Any]:
         except ValueError:  # not bound yet
             continue
     return found
+
+
+@contextlib.contextmanager
+def locals_of(state: State, outer: Mapping[int, CellType]) -> Iterator[None]:
+    """Inside, code of a function runs as functions of its own, but the error that a variable of it is not bound says what
+    Python says. `outer`: cells of functions around it, by id."""
+    try:
+        yield
+    except NameError as error:
+        cell = state.visible.get(error.name or "")
+        if type(error) is not NameError or cell is None or id(cell) in outer:
+            raise
+        said = f"cannot access local variable '{error.name}' where it is not associated with a value"
+        raise UnboundLocalError(said, name=error.name).with_traceback(error.__traceback__) from None

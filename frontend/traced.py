@@ -99,6 +99,25 @@ def entangle(capture: Any, one: Storage, other: Storage, site: Hashable) -> None
         capture.entangled[id(a)] = sites | {site}, (*partners, b)
 
 
+def check_names(capture: Any, results: Sequence[TensorBase]) -> None:
+    """Entangled when a result may be a tensor from outside, or another result, as data decides: compiled results would
+    be tensors of their own."""
+    if not capture.entangled:
+        return
+    storages = [capture.entries[id(t)].storage for t in results]
+    returned = {id(s) for s in storages}
+    for storage in storages:
+        todo, seen = [storage], {id(storage)}
+        for each in todo:
+            sites, partners = capture.entangled.get(id(each), (frozenset(), ()))
+            for other in partners:
+                if other.input is not None or (id(other) in returned and other is not storage):
+                    raise Entangled("what is returned is another name of a tensor, as data decides", sites)
+                if id(other) not in seen:
+                    seen.add(id(other))
+                    todo.append(other)
+
+
 @dataclass(frozen=True)
 class Query:
     """Data that Python asked for: `fold` made `answer` of what `value` held, after so many operations were recorded and

@@ -81,3 +81,58 @@ def test_what_is_printed_after_a_staged_branch(capsys: pytest.CaptureFixture[str
         for v in (1.0, -1.0, 1.0):
             f(kiln.tensor([v]))
     assert capsys.readouterr().out == "here\n" * 3
+
+
+def test_a_result_that_may_be_another_tensor_is_that_tensor() -> None:
+    """Which tensor is returned depends on data: the compiled call gives eager's object, and writes reach it."""
+    held = kiln.tensor([5.0, 6.0])
+
+    def pick(x: Any) -> Any:
+        z = x * 2
+        if x.sum() > 0:
+            return z
+        return held
+
+    def root(a: Any) -> Any:
+        x = a
+        while ((x * x - a).abs() > 1e-5 * a).any():
+            x = 0.5 * (x + a / x)
+        return x
+
+    picked, compiled = kiln.compile(pick), kiln.compile(root)
+    for v in (1.0, -1.0, 2.0, -1.0, -1.0):
+        before = held.clone()
+        got = picked(kiln.full((2,), v))
+        assert (got is held) == (v < 0)
+        got += 1
+        assert held.tolist() == (before + 1.0 * (v < 0)).tolist()
+    for v in (4.0, 1.0, 9.0, 1.0):
+        a = kiln.tensor([v])
+        assert (compiled(a) is a) == (root(a) is a) == (v == 1.0)
+
+
+def _late(x: Any) -> Any:
+    y = late + 1 if x.sum() > 0 else x  # noqa: F821
+    late = 3
+    return y + 0 * late
+
+
+def _late_in_a_loop(x: Any) -> Any:
+    n = 0
+    while x.sum() > n:
+        x = x - late  # noqa: F821
+        n += 1
+    late = 1
+    return x + 0 * late
+
+
+@pytest.mark.parametrize("f", [_late, _late_in_a_loop])
+def test_a_variable_that_is_not_bound_yet(f: Any) -> None:
+    compiled = kiln.compile(f)
+    for v in (1.0, -1.0, 1.0):
+        for call in (f, compiled):
+            if v > 0:
+                with pytest.raises(UnboundLocalError, match="cannot access local variable 'late'"):
+                    call(kiln.tensor([v]))
+            else:
+                assert call(kiln.tensor([v])).tolist() == [v]
