@@ -29,7 +29,7 @@ from kiln.ir.types import TensorType
 from kiln.location import user_location
 from kiln.putting import put
 from kiln.traced import Entangled as Entangled
-from kiln.traced import Entry, GradSlot, Query, Storage, check_separate, edge
+from kiln.traced import Entry, GradSlot, Query, Storage, Twin, check_separate, edge
 from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
@@ -77,6 +77,8 @@ class Capture:
         self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.twins: dict[int, Twin] = {}
+        """Tensors, by id, that are another one, depending on data."""
         self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.before: dict[int, TensorBase] | None = None

@@ -26,7 +26,7 @@ from kiln.pytree import Tree
 from kiln.random import default_generator
 from kiln.reach import Reached
 from kiln.reasons import is_tensor, paths
-from kiln.region import Region
+from kiln.region import Instead, Region
 
 
 class Captured(NamedTuple):
@@ -97,7 +97,7 @@ class _Text:
             else:
                 owner = self._object(write.tensor) if write.result is None else values[write.result]
             writer.put(f"{owner}.grad = {'None' if write.value is None else f'{values[write.value]}.detach()'}")
-        leaves = iter([plain(x) if k < 0 else _number(values[k], x) for k, x in region.leaves])
+        leaves = iter([_leaf(values, k, x) for k, x in region.leaves])
         writer.put(f"return {_built(region.tree, leaves)}")
         head = f"def {self._name()}({self._parameters()}):"
         return Code("\n".join([head, *writer.lines, ""]), self.outside, self.constants)
@@ -242,9 +242,16 @@ def _parameter(p: inspect.Parameter, name: str) -> str:
     return f"{name}={plain(p.default) if known else '...'}"
 
 
-def _number(name: str, kind: Any) -> str:
-    """A result that the function returns as a Python number, if it is one."""
-    return name if kind is None else f"{kind.__name__}({name})"
+def _leaf(values: Sequence[str], k: int, x: Any) -> str:
+    """A leaf of what is returned (`Region._leaf`)."""
+    if k < 0:
+        return plain(x)
+    if x is None:
+        return values[k]
+    if isinstance(x, Instead):
+        test = values[x.flag] if x.when else f"not {values[x.flag]}"
+        return f"({_leaf(values, *x.leaf)} if {test} else {values[k]})"
+    return f"{x.__name__}({values[k]})"
 
 
 def _leaves(signature: inspect.Signature, renamed: dict[str, str], tree: Tree, bound: bool) -> list[str]:

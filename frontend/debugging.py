@@ -21,7 +21,7 @@ from kiln.ir import interpreter
 from kiln.ir.graph import Graph
 from kiln.jit import CompiledFunction
 from kiln.pytree import flatten
-from kiln.region import Region
+from kiln.region import Instead, Region
 
 __all__ = ["Bisection", "bisect", "debug"]
 
@@ -140,7 +140,7 @@ def _as_eager(region: Region, outputs: Sequence[Any], leaves: Sequence[Any], inp
         if result.input is None:
             whole = outputs[result.output]
             part = dispatch.tensor_on(whole._buffer, whole._ptr + result.delta, result.layout)
-            if known is not None:  # a Python number
+            if known is not None and not isinstance(known, Instead):  # a Python number
                 if not same(leaf, known(part._array().item())):
                     return False
                 continue

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -111,6 +111,25 @@ _SMALL: Final = 4096
 (the state of random numbers is of this kind)."""
 
 
+class Instead(NamedTuple):
+    """What a leaf is instead where the result `flag` holds `when`."""
+
+    flag: int
+    when: bool
+    leaf: tuple[int, Any]
+
+
+def leaf_of(made: Sequence[Any], k: int, x: Any) -> Any:
+    """A leaf of what is returned, of the results: see `Region._leaf`."""
+    if k < 0:
+        return x
+    if x is None:
+        return made[k]
+    if isinstance(x, Instead):
+        return leaf_of(made, *x.leaf) if made[x.flag]._array().item() is x.when else made[k]
+    return x(made[k]._array().item())
+
+
 class Region:
     """One capture, ready for warm calls. Made while the capture still listens.
 
@@ -146,7 +165,7 @@ class Region:
             for slot in list(capture.grads.values())
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
-        check_names(capture, self._kept)
+        check_names(capture, leaves, self._kept, {id(g.final) for g in capture.grads.values() if g.written})
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()
@@ -194,10 +213,14 @@ class Region:
     # -------------------------------------------------------------------------------- after a capture
 
     def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
-        """A leaf of what was returned: (position among results, None, or of which kind of number), or (-1, the object
-        itself)."""
+        """A leaf of what was returned: (position among results, None, or of which kind of number, or what it is instead
+        for some data), or (-1, the object itself)."""
         if isinstance(x, TensorBase):
-            return self._result(x, capture), None
+            twin = capture.twins.get(id(x))
+            if twin is None:
+                return self._result(x, capture), None
+            flag = self._result(twin.flag, capture)
+            return self._result(x, capture), Instead(flag, twin.when, self._leaf(twin.original, capture, owned))
         if hasattr(type(x), "__kiln_number__"):
             return self._result(x.tensor, capture), x.kind
         if not isinstance(x, _KEPT) and id(x) not in owned:
@@ -403,8 +426,7 @@ class Region:
             owner._grad = None if write.value is None else made[write.value]
         if self.tree is LEAF and self.leaves[0] == (0, None):
             return made[0]
-        leaves = [x if k < 0 else made[k] if x is None else x(made[k]._array().item()) for k, x in self.leaves]
-        return unflatten(self.tree, iter(leaves))
+        return unflatten(self.tree, iter([leaf_of(made, k, x) for k, x in self.leaves]))
 
     def _attach(
         self, plan: Differentiated, inputs: Sequence[Any], buffers: Sequence[Any], made: Sequence[Any]

@@ -275,7 +275,7 @@ class StagingHooks(PythonHooks):
             with self.attempt(site) as attempt:
                 attempt.append(Loop(self, (), again, turn, real, state, site))
             if attempt:
-                attempt[0].commit()
+                attempt[0].commit(start)
                 return
         with locals_of(state, self.outer):
             while self._asked(test, site):

@@ -35,9 +35,10 @@ from kiln.staging_merge import (
 )
 from kiln.staging_numbers import DTYPES, Number, like
 from kiln.staging_trial import Trial, Unstaged
+from kiln.traced import Twin
 
 if TYPE_CHECKING:
-    from kiln.staging import StagingHooks
+    from kiln.staging import StagingHooks, Test
 
 _MAX_ROUNDS = 12
 """Trials until it is known what is carried."""
@@ -240,14 +241,15 @@ class Loop:
         finally:
             MODES.recorder = outer
 
-    def commit(self) -> None:
-        """Record the operation, run the loop, and enter what it gives."""
+    def commit(self, first: Test | None = None) -> None:
+        """Record the operation, run the loop, and enter what it gives. `first`: the test that says whether there is a
+        turn at all, if it is known."""
         carried = [flatten(self._before[k])[0][leaf] for k, leaf in self._places]
         starts = [as_tensor(x) for x in carried]
         if isinstance(self._capture, Inner):
             self._inside(starts)
         else:
-            self._for_real(starts)
+            self._for_real(starts, first)
         if any(not isinstance(x, TensorBase) for x in carried):
             self._hooks.numbers()
         if self._assigns:  # what the last evaluation of the test assigned
@@ -260,8 +262,9 @@ class Loop:
         after = symbolic(self._joined, self._after, made)
         self._state.set(after[self._hidden :])
 
-    def _for_real(self, starts: Sequence[Any]) -> None:
+    def _for_real(self, starts: Sequence[Any], first: Test | None) -> None:
         capture = self._capture
+        flag = None if first is None else first.scalar()
         operands = [capture.value_of(t) for t in (*starts, *self._states, *self._constants)]
         capture._settle()
         made = capture.builder.add(OPS["while_loop"], operands, self._attrs)
@@ -272,6 +275,10 @@ class Loop:
         count = len(starts)
         slots, tensors = registered(capture, self._joined, [*hidden, *after], made[:count], self._site)
         self._tell(tensors, starts)
+        for (k, leaf), t in zip(self._places, tensors, strict=True):
+            old = flatten(self._before[k])[0][leaf]
+            if flag is not None and isinstance(old, TensorBase) and isinstance(t, TensorBase):
+                capture.twins[id(t)] = Twin(t, old, flag, False)
         for t, value in zip(self._states, made[count:], strict=True):
             took(capture, t, value)
         self._state.set(slots[self._hidden :])

@@ -187,8 +187,8 @@ def roots(function: Any) -> Sequence[Any]:
 
 @contextlib.contextmanager
 def locals_of(state: State, outer: Mapping[int, CellType]) -> Iterator[None]:
-    """Inside, code of a function runs as functions of its own, but the error that a variable of it is not bound says what
-    Python says. `outer`: cells of functions around it, by id."""
+    """Inside, code of a function runs as functions of its own, but the error that a variable of it is not bound says
+    what Python says. `outer`: cells of functions around it, by id."""
     try:
         yield
     except NameError as error:

@@ -3,7 +3,7 @@ that were asked about their data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from operator import le
 from typing import Any
@@ -99,23 +99,57 @@ def entangle(capture: Any, one: Storage, other: Storage, site: Hashable) -> None
         capture.entangled[id(a)] = sites | {site}, (*partners, b)
 
 
-def check_names(capture: Any, results: Sequence[TensorBase]) -> None:
-    """Entangled when a result may be a tensor from outside, or another result, as data decides: compiled results would
-    be tensors of their own."""
+@dataclass(frozen=True)
+class Twin:
+    """A tensor of a capture that is `original` itself where the 0-d bool tensor `flag` holds `when`."""
+
+    tensor: TensorBase
+    original: TensorBase
+    flag: TensorBase
+    when: bool
+
+
+def check_names(capture: Any, leaves: Sequence[Any], results: Sequence[TensorBase], grads: Container[int]) -> None:
+    """Entangled when a result may share its memory with a tensor from outside, or with another result, as data decides,
+    and it is not known how: compiled results would be tensors of their own. `leaves`: of what is returned; `grads`: ids
+    of results that are gradients."""
     if not capture.entangled:
         return
-    storages = [capture.entries[id(t)].storage for t in results]
-    returned = {id(s) for s in storages}
-    for storage in storages:
+    roles: dict[int, set[int]] = {}  # of storages, by id: the leaves that they may be, or the results
+    for k, x in enumerate(leaves):
+        while id(x) in capture.twins:
+            roles.setdefault(id(capture.entries[id(x)].storage), set()).add(k)
+            x = capture.twins[id(x)].original
+        if isinstance(x, TensorBase):
+            roles.setdefault(id(capture.entries[id(x)].storage), set()).add(k)
+    for k, t in enumerate(results):
+        roles.setdefault(id(capture.entries[id(t)].storage), {-1 - k})
+    for t in results:
+        storage = capture.entries[id(t)].storage
         todo, seen = [storage], {id(storage)}
         for each in todo:
             sites, partners = capture.entangled.get(id(each), (frozenset(), ()))
-            for other in partners:
-                if other.input is not None or (id(other) in returned and other is not storage):
+            for other in _unexplained(capture, each, partners, results, grads):
+                apart = len(roles[id(storage)] | roles.get(id(other), roles[id(storage)])) > 1
+                if other.input is not None or (apart and other is not storage):
                     raise Entangled("what is returned is another name of a tensor, as data decides", sites)
                 if id(other) not in seen:
                     seen.add(id(other))
                     todo.append(other)
+
+
+def _unexplained(
+    capture: Any, storage: Storage, partners: Sequence[Storage], results: Sequence[TensorBase], grads: Container[int]
+) -> list[Storage]:
+    """Those of `partners` that may share memory with `storage` for another reason than that its tensor is a twin."""
+    left = list(partners)
+    for twin in capture.twins.values():
+        mine, its = capture.entries[id(twin.tensor)].storage, capture.entries[id(twin.original)].storage
+        other = its if mine is storage else mine if its is storage else None
+        views = any(t is not twin.tensor and capture.entries[id(t)].storage is mine for t in results)
+        if other is not None and not views and id(twin.tensor) not in grads and sum(s is other for s in left) == 1:
+            left = [s for s in left if s is not other]
+    return left
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ UNTABLED = {
     "tensor": "takes no tensors", "as_strided": "can't be captured", "as_strided_": "can't be captured",
     "is_conj": "gives no tensor", "broadcast_shapes": "takes no tensors", "resize_": "leaves memory undefined",
     "resize_as_": "leaves memory undefined", "linalg.LinAlgError": "is an error",
+    "Dim": "is a class", "mark_dynamic": "gives nothing",
     "vmap": "takes functions", "bisect": "takes functions", "debug": "takes functions", "apply_": "takes functions",
     "map_": "takes functions", "map2_": "takes functions", "as_strided_copy": "can't be captured",
     "as_strided_scatter": "can't be captured", "set_": "can't be captured", "frombuffer": "takes no tensors",
