@@ -38,6 +38,8 @@ _PURE_FILES: Final = frozenset(
 _PURE_RANDOM: Final = frozenset(
     {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "rand_like", "randn_like", "poisson"}
 )
+_ON_THE_TAPE: Final = frozenset({"backward", "retain_grad", "register_hook", "register_post_accumulate_grad_hook"})
+"""Methods of tensors that do more than compute: they leave gradients and hooks."""
 _PURE_CLASSES: Final = frozenset({"no_grad", "enable_grad", "inference_mode"})
 
 
@@ -147,7 +149,7 @@ def harmless(function: Any, made: Callable[[Any], bool]) -> bool:
     if isinstance(function, MethodType):
         owner = function.__self__
         if isinstance(owner, TensorBase):
-            return True
+            return function.__name__ not in _ON_THE_TAPE
         return harmless(function.__func__, made)
     if isinstance(function, FunctionType):
         if made(function.__code__):

@@ -7,7 +7,7 @@ an expression of the same value, `truth` one that is True, False, or to be stage
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from types import CodeType
 from typing import Any, Final, TypeVar
@@ -110,7 +110,7 @@ class Expressions:
         changed = {name for name, _, bound in seen if bound} | {name for name, _ in shared}
         assigned = tuple(sorted(name for name in changed if mentioned[name].kind != "comprehension"))
         cells = tuple(mangled(n, self.scope.owner) for n in assigned)
-        live = self._live(start, frozenset(assigned))
+        live = self._live(kind in ("for", "while"), start, frozenset(assigned))
         site = Site(kind, self.context.file, getattr(where, "lineno", 0), self.function, assigned, exit, live)
         self.context.plans.append(Plan(site, tuple(parts), cells, self.compile_part(self.function)))
         at = place(where)
@@ -119,14 +119,18 @@ class Expressions:
         scope = ast.Lambda(nothing, ast.Tuple(names, ast.Load(), **at), **at)
         return [ast.Constant(len(self.context.plans) - 1, **at), scope]
 
-    def _live(self, start: int, assigned: frozenset[str]) -> Callable[[], frozenset[str]]:
-        """Which of a place's variables may be read after it, once all is converted. The place began at `start`."""
+    def _live(self, loop: bool, start: int, assigned: frozenset[str]) -> Callable[[], frozenset[str]]:
+        """Which of a place's variables may be read after it, once all is converted. The place, perhaps a loop itself,
+        began at `start`. What is read in a loop around it is read again, by the place itself, too."""
         log, end, closed = self.log, len(self.log), self.closed
-        again = min(self.loops, default=start)
+        again = min(self.loops, default=None)
+        begin = end if again is None or (loop and again == start) else again
+        targets = set(_first_bound(log[start:end]))
 
         @lru_cache(maxsize=1)
         def live() -> frozenset[str]:
-            read = {name for name, _, bound in (*log[again:start], *log[end:]) if not bound}
+            own = {name for name, _, bound in log[max(begin, start) : end] if not bound} - targets
+            read = own.union(name for name, _, bound in (*log[begin:start], *log[end:]) if not bound)
             return frozenset(assigned & (read | closed))
 
         return live
@@ -488,3 +492,14 @@ def attribute_place(node: ast.expr, attribute: ast.Attribute) -> ast.AST:
     where = ast.Pass(lineno=end_line, col_offset=max(end - len(attribute.attr), 0), end_lineno=node.end_lineno)
     where.end_col_offset = node.end_col_offset
     return where
+
+
+def _first_bound(log: Sequence[tuple[str, Any, bool]]) -> Iterator[str]:
+    """The targets of a `for` loop, where a place begins with the next item's assignment to them."""
+    begun = False
+    for name, _, bound in log:
+        if bound:
+            begun = True
+            yield name
+        elif begun or not name.startswith("__"):  # what the conversion itself reads
+            return

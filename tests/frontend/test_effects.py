@@ -136,3 +136,37 @@ def test_a_variable_that_is_not_bound_yet(f: Any) -> None:
                     call(kiln.tensor([v]))
             else:
                 assert call(kiln.tensor([v])).tolist() == [v]
+
+
+def test_gradients_are_taken_once_in_a_branch() -> None:
+    weight = kiln.tensor([-1.0, 0.5, 2.0], requires_grad=True)
+
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            return x * 2
+        (weight * x.detach()).sum().backward()
+        return x
+
+    compiled = kiln.compile(f)
+    for v in (1.0, -1.0, 1.0, -2.0):
+        seen = []
+        for call in (f, compiled):
+            weight.grad = None
+            got = call(kiln.full((3,), v)).tolist()
+            seen.append((got, None if weight.grad is None else weight.grad.tolist()))
+        assert seen[0] == seen[1]
+
+
+def test_what_only_the_next_turn_reads_is_kept() -> None:
+    def f(z: Any, y: Any) -> Any:
+        w = z + y
+        for _ in (1, 2, 3):
+            w = w + y
+            if y[1] > 1.5:
+                break
+        return y * 1
+
+    compiled = kiln.compile(f)
+    for v in (1.0, 2.0, 1.0):
+        y = kiln.full((3,), v)
+        assert compiled(y, y).tolist() == f(y, y).tolist()
