@@ -365,3 +365,22 @@ class CompiledModule(CompiledFunction):
 
     def __contains__(self, item: Any) -> bool:
         return item in self._function  # type: ignore[operator]
+
+
+class Methods(CompiledModule):
+    """A module with several doors: itself, and methods by their names."""
+
+    _methods: dict[str, Any]
+
+    @property
+    def original_name(self) -> str:
+        """The class of the module."""
+        return type(self._function).__name__
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The captured call."""
+        return self(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        method = self.__dict__.get("_methods", {}).get(name)
+        return super().__getattr__(name) if method is None else method

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from kiln.base import MODES
 from kiln.capture import current
-from kiln.compiled_function import CompiledFunction, CompiledModule, Door
+from kiln.compiled_function import CompiledFunction, Door, Methods
 from kiln.entry import Call
 from kiln.errors import ArgumentError
 from kiln.hints import Annotations
@@ -46,25 +46,6 @@ class ScriptFunction(CompiledFunction):
 
     def _again(self, function: Callable[..., Any]) -> CompiledFunction:
         return type(self)(function)
-
-
-class Methods(CompiledModule):
-    """A module with several doors: itself, and methods by their names."""
-
-    _methods: dict[str, CompiledFunction]
-
-    @property
-    def original_name(self) -> str:
-        """The class of the module."""
-        return type(self._function).__name__
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The captured call."""
-        return self(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        method = self.__dict__.get("_methods", {}).get(name)
-        return super().__getattr__(name) if method is None else method
 
 
 class ScriptModule(Methods, ScriptFunction):

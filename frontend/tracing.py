@@ -16,7 +16,7 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
-from kiln.compiled_function import CompiledFunction, CompiledModule, Door
+from kiln.compiled_function import CompiledFunction, Door, Methods
 from kiln.entry import Call
 from kiln.errors import ArgumentError, CaptureError, InvalidValueError, KilnError
 from kiln.guards import same
@@ -67,25 +67,12 @@ class TracedFunction(CompiledFunction):
         return made
 
 
-class TracedModule(CompiledModule, TracedFunction):
+class TracedModule(Methods, TracedFunction):
     """A module that `trace` made, with the methods that `trace_module` was given examples of."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._methods: dict[str, TracedFunction] = {}
+        self._methods = {}
         super().__init__(function)
-
-    @property
-    def original_name(self) -> str:
-        """The class of the module."""
-        return type(self._function).__name__
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The traced call."""
-        return self(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        method = self.__dict__.get("_methods", {}).get(name)
-        return super().__getattr__(name) if method is None else method
 
     def _again(self, function: Callable[..., Any]) -> CompiledFunction:
         made = super()._again(function)

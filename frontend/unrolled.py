@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from kiln.autograd import enable_grad
-from kiln.autograd.tape import Node, edge_of, next_sequence, resolved
+from kiln.autograd.tape import Node, edge_of, next_sequence, nodes_since
 from kiln.base import TensorBase
 from kiln.control_nodes import ended, parted, passed, slices
 from kiln.ir import interpreter
@@ -26,22 +26,10 @@ def unroll(node: Node, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> list
     start = next_sequence()
     with enable_grad():
         results = _flow(op, operands, attrs)
-    made = sorted(_since(results, start), key=lambda each: each.sequence)
+    made = sorted(nodes_since([edge_of(t) for t in results], start), key=lambda each: each.sequence)
     for k, each in enumerate(made, 1):
         each.sequence = node.sequence - Fraction(len(made) + 1 - k, len(made) + 1)
     return results
-
-
-def _since(results: Sequence[Any], start: int) -> list[Node]:
-    """The nodes behind tensors that were made since `start`."""
-    seen: dict[Node, None] = {}
-    todo = [edge_of(t) for t in results]
-    while todo:
-        edge = resolved(todo.pop())
-        if edge is not None and isinstance(edge[0], Node) and edge[0].sequence > start and edge[0] not in seen:
-            seen[edge[0]] = None
-            todo.extend(edge[0].edges)
-    return list(seen)
 
 
 def _flow(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> list[Any]:

@@ -173,6 +173,18 @@ def resolved(edge: Edge) -> Edge:
     return edge
 
 
+def nodes_since(outputs: Sequence[Edge], start: int) -> list[Node]:
+    """The nodes behind `outputs` that were made since `start`."""
+    seen: dict[Node, None] = {}
+    todo = list(outputs)
+    while todo:
+        edge = resolved(todo.pop())
+        if edge is not None and isinstance(edge[0], Node) and edge[0].sequence > start and edge[0] not in seen:
+            seen[edge[0]] = None
+            todo.extend(edge[0].edges)
+    return list(seen)
+
+
 def attach(node: Node, results: Sequence[TensorBase]) -> None:
     """Make `results` the outputs of `node`; those that are neither floating point nor complex take no part."""
     for i, t in enumerate(results):

@@ -19,7 +19,17 @@ from kiln import dispatch, random
 from kiln.autograd.backward import Walk
 from kiln.autograd.grad_mode import enable_grad
 from kiln.autograd.hooks import hand_on
-from kiln.autograd.tape import Edge, Node, Saved, attach_one, check_versions, edge_of, next_sequence, resolved
+from kiln.autograd.tape import (
+    Edge,
+    Node,
+    Saved,
+    attach_one,
+    check_versions,
+    edge_of,
+    next_sequence,
+    nodes_since,
+    resolved,
+)
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase
 from kiln.errors import ArgumentError, GradError, InvalidValueError
 from kiln.ir.types import TensorType
@@ -169,7 +179,7 @@ class _CheckpointNode(Node):
             return
         edges, start = self._again()
         room, taken = self.sequence - self.start - 1, next_sequence() - start
-        for node in _since(edges, start):
+        for node in nodes_since(edges, start):
             numbers = [node.sequence, *([node.start] if isinstance(node, _CheckpointNode) else [])]
             if taken <= room:
                 numbers = [self.start + n - start for n in numbers]
@@ -189,18 +199,6 @@ class _CheckpointNode(Node):
 def _known(edge: Edge) -> tuple[int, int]:
     assert edge is not None
     return id(edge[0]), edge[1]
-
-
-def _since(outputs: Sequence[Edge], start: int) -> list[Node]:
-    """The nodes behind `outputs` that were made since `start`."""
-    seen: dict[Node, None] = {}
-    todo = list(outputs)
-    while todo:
-        edge = resolved(todo.pop())
-        if edge is not None and isinstance(edge[0], Node) and edge[0].sequence > start and edge[0] not in seen:
-            seen[edge[0]] = None
-            todo.extend(edge[0].edges)
-    return list(seen)
 
 
 def _boundary(outputs: Sequence[Edge], start: int) -> tuple[list[Edge], list[frozenset[int]]]:
