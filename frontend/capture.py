@@ -19,6 +19,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from kiln import dispatch
+from kiln.answers import SIZES, truth
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
@@ -29,7 +30,7 @@ from kiln.ir.types import TensorType
 from kiln.location import user_location
 from kiln.putting import put
 from kiln.traced import Entangled as Entangled
-from kiln.traced import Entry, GradSlot, Query, Storage, Twin, check_separate, edge
+from kiln.traced import Entry, Given, GradSlot, Query, Storage, Twin, check_separate, edge
 from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
@@ -72,6 +73,9 @@ class Capture:
         self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.queries: list[Query] = []
         self.answers = True  # whether these may be asked
+        self.explored = False  # whether all answers to what is asked for its truth are looked into (`exploring.py`)
+        self.forced: Given | None = None
+        """Where that is being done: answers that are given, in place of the data's."""
         self.hooks: Any = None
         """What stages control flow (`staging.StagingHooks`), if anything does."""
         self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
@@ -184,16 +188,19 @@ class Capture:
             fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
         )
 
-    def ask(self, tensor: TensorBase, what: str, fold: Callable[[np.ndarray[Any, Any]], Hashable]) -> None:
+    def ask(self, tensor: TensorBase, what: str, fold: Callable[[np.ndarray[Any, Any]], Hashable]) -> Hashable:
         """`what` needs the data of `tensor`, of which only `fold(data)` matters."""
-        if not self.answers:
+        if not self.answers and not (self.explored and (fold is truth or fold in SIZES)):
             self.forbid(tensor, what)
         answer = fold(tensor._array())
         if isinstance(answer, bytes) and len(answer) > _MAX_ANSWER:
             self.forbid(tensor, what)
+        if fold is truth and self.forced is not None:
+            answer = self.forced.answer(self, bool(answer))
         value = self.value_of(tensor)
         at = (self.builder.count, len(self.inputs))
         self.queries.append(Query(value, answer, fold, what, user_location(), *at))
+        return answer
 
     def give_up(self, refusal: CaptureError) -> None:
         """What was refused stays refused."""

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
@@ -36,6 +37,8 @@ from kiln.staging_numbers import Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
+
+_FEW: Final = 4
 
 
 class Test:
@@ -62,7 +65,7 @@ class StagingHooks(PythonHooks):
     """See the module. `known` is the user's code, `avoid` the sites that are left to decisions, to which those are
     added that can't be staged."""
 
-    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
+    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: dict[Hashable, str]) -> None:
         self.capture = capture
         self.avoid = avoid
         self.staged_here = 0
@@ -81,6 +84,8 @@ class StagingHooks(PythonHooks):
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
         self._numbers = False
+        self.asked: tuple[Site, str] | None = None
+        """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
 
     # ------------------------------------------------------------------------------------- converting
@@ -239,14 +244,12 @@ class StagingHooks(PythonHooks):
     def _asked(self, test: Any, site: Site) -> bool:
         """The truth of what is not staged: a question about data."""
         capture = MODES.recorder
-        if (
-            isinstance(capture, Capture)
-            and not isinstance(capture, Inner)
-            and not capture.answers
-            and site in self._why
-        ):
+        if isinstance(capture, Capture) and not isinstance(capture, Inner) and site in self.avoid:
+            self.asked = site, self.avoid[site]
+            if capture.answers or capture.explored:
+                return bool(test)
             capture.refuse(
-                f"this {site.kind} depends on tensor data, and can't be part of the program: {self._why[site]}",
+                f"this {site.kind} depends on tensor data, and can't be part of the program: {self.avoid[site]}",
                 fix="let both ways do the same kind of thing to tensors, and nothing else; or use kiln.where",
             )
         return bool(test)
@@ -260,10 +263,10 @@ class StagingHooks(PythonHooks):
 
     def while_(self, test: Any, again: Branch, body: Branch, state: State, site: Site, /) -> None:
         def real() -> Sequence[Any]:
-            going = start.now()
-            while going:
+            going, rest = start.now(), self.turns()
+            while going and rest:
                 body()
-                going = bool(again())
+                going, rest = bool(again()), rest - 1
             return ()
 
         def turn() -> Sequence[Any]:
@@ -287,6 +290,10 @@ class StagingHooks(PythonHooks):
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
         loop_over(self, iterable, body, state, site)
+
+    def turns(self) -> int:
+        """How many turns of a loop are run for real: where answers are given, data may be such that it never ends."""
+        return _FEW if self.capture.forced is not None else sys.maxsize
 
     def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
@@ -338,7 +345,7 @@ class StagingHooks(PythonHooks):
         if not result:
             snapshot.restore()
             if outermost:
-                self.avoid.add(site)
+                self.avoid[site] = self._why[site]
 
     def _object(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
