@@ -109,7 +109,12 @@ def draw(seed: int, families: Sequence[str] = ()) -> Program:
         path = program.line(line)
         if often < 3 or path is None or at(program.body, path).text.startswith(("raise", "assert")):
             break
-        program = _changed(program, lambda p, path=path: cut(p.body, path))
+        shorter = _changed(program, lambda p, path=path: cut(p.body, path))
+        try:
+            compile(shorter.source(), "<shorter>", "exec")
+        except SyntaxError:  # an `if` without which its `else` can't be
+            break
+        program = shorter
     return program
 
 
