@@ -81,6 +81,8 @@ class Capture:
         self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.parts: dict[int, frozenset[Hashable]] = {}
+        """Storages, by id, whose tensor may show a part of larger memory, depending on data: the sites that say so."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
         self.failed: KilnError | None = None  # what a check on data raised, last

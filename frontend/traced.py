@@ -143,6 +143,10 @@ def check_names(capture: Any, leaves: Sequence[Any], results: Sequence[TensorBas
     """Entangled when a result may share its memory with a tensor from outside, or with another result, as data decides,
     and it is not known how: compiled results would be tensors of their own. `leaves`: of what is returned; `grads`: ids
     of results that are gradients."""
+    for t in results:
+        sites = capture.parts.get(id(capture.entries[id(t)].storage))
+        if sites and capture.answers:  # a script, which has no other way, gives it memory of its own
+            raise Entangled("what is returned is a part of larger memory, as data decides", sites)
     if not capture.entangled:
         return
     roles: dict[int, set[int]] = {}  # of storages, by id: the leaves that they may be, or the results

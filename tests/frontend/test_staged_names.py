@@ -112,3 +112,69 @@ def test_results_are_the_tensors_that_python_gives(f: Callable[..., Any]) -> Non
         assert seen[0] == seen[1]
     assert bool(compiled.report().staged) == (f in STAGED)
     assert compiled.report().eager == 0
+
+
+def part_of_what_is_stacked(a: Any, b: Any) -> Any:
+    return kiln.stack([a, b])[1] if a.sum() > 0 else a * 2
+
+
+def part_from_before(a: Any, b: Any) -> Any:
+    row = kiln.stack([a, b])[1]
+    return (row if a.sum() > 0 else a * 2), a.sum()
+
+
+def part_of_each_turn(a: Any, b: Any) -> Any:
+    x = a * 1
+    while x.sum() > 0:
+        x = kiln.stack([b, x - 1])[1]
+    return x
+
+
+def part_that_no_turn_changes(a: Any, b: Any) -> Any:
+    x = kiln.stack([b, a])[1]
+    for _ in range(a.sum().long()):
+        x = x - 1
+    return x
+
+
+def part_in_an_inner_branch(a: Any, b: Any) -> Any:
+    x = b * 1
+    if a.sum() > -5:
+        x = kiln.stack([a, b])[1] if a.sum() > 0 else a * 1
+    return x
+
+
+def part_after_a_loop_without_a_turn(a: Any, b: Any) -> Any:
+    x = kiln.stack([b, a])[1]
+    while x.sum() > 0:
+        x = x - 1
+    return x
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        part_of_what_is_stacked,
+        part_from_before,
+        part_of_each_turn,
+        part_that_no_turn_changes,
+        part_in_an_inner_branch,
+        part_after_a_loop_without_a_turn,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_results_that_may_be_parts_of_larger_memory(f: Callable[..., Any]) -> None:
+    compiled = kiln.compile(f)
+    for n in [2.0, -2.0, 0.25, 0.0, -9.0] * 3:
+        found, expected = (flatten(g(kiln.tensor([n, n]), kiln.ones(2)))[0][0] for g in (compiled, f))
+        assert found.tolist() == expected.tolist()
+        assert found.storage_offset() == expected.storage_offset()
+        assert found.untyped_storage().nbytes() == expected.untyped_storage().nbytes()
+
+
+def test_a_part_that_is_only_computed_with_is_staged() -> None:
+    compiled = kiln.compile(lambda a, b: (kiln.stack([a, b])[1] if a.sum() > 0 else a * 2) + 1)
+    assert [compiled(kiln.tensor([n]), kiln.ones(1)).tolist() for n in (1.0, -1.0, 2.0)] == [[2.0], [-1.0], [2.0]]
+    assert compiled.report().staged == 2
+    script = kiln.jit.script(part_of_what_is_stacked)
+    assert [script(kiln.tensor([n]), kiln.ones(1)).tolist() for n in (1.0, -1.0)] == [[1.0], [-2.0]]

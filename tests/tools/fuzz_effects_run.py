@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,7 +110,12 @@ def draw(seed: int, families: Sequence[str] = ()) -> Program:
         path = program.line(line)
         if often < 3 or path is None or at(program.body, path).text.startswith(("raise", "assert")):
             break
-        program = _changed(program, lambda p, path=path: cut(p.body, path))
+        shorter = _changed(program, lambda p, path=path: cut(p.body, path))
+        try:
+            compile(shorter.source(), "<shorter>", "exec")
+        except SyntaxError:  # an `if` without which its `else` can't be
+            break
+        program = shorter
     return program
 
 
@@ -184,6 +190,8 @@ def _attempts(program: Program) -> Iterator[Program]:
     for k in reversed(range(len(program.steps))):
         yield _changed(program, lambda p, k=k: p.steps.pop(k))
     for path in [p for p in paths(program.body) if exists(program.body, p)]:
+        if re.fullmatch(r"i\d \+= 1", at(program.body, path).text):
+            continue  # without it a loop might not end
         yield _changed(program, lambda p, path=path: cut(p.body, path))
         if at(program.body, path).body:
             yield _changed(program, lambda p, path=path: cut(p.body, path, keep=True))
