@@ -18,7 +18,7 @@ from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.tree import Eager
-from kiln.world import Audit, branches
+from kiln.world import Audit, converts
 
 
 class StateChanged(CaptureError):
@@ -49,7 +49,7 @@ class Recording:
         self.capture.before = {} if how.check_nan else None
         self.capture.frozen = how.frozen
         self.capture.staging = self._stage
-        if how.door != "trace" and STAGES.enabled and branches(reached.code):
+        if how.door != "trace" and STAGES.enabled and converts(reached.code):
             self.capture.hooks = self._stage()
 
     def _stage(self) -> Any:

@@ -35,6 +35,7 @@ from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
+from kiln.texts import Template
 from kiln.traced import Chain, GradSlot, check_names, check_separate
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def leaf_of(made: Sequence[Any], k: int, x: Any) -> Any:
         return made[k]
     if isinstance(x, Instead):
         return leaf_of(made, *x.leaf) if made[x.flag]._array().item() is x.when else made[k]
+    if isinstance(x, Template):
+        return x.make(made)
     return x(made[k]._array().item())
 
 
@@ -214,13 +217,15 @@ class Region:
 
     def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
         """A leaf of what was returned: (position among results, None, or of which kind of number, or what it is instead
-        for some data), or (-1, the object itself)."""
+        for some data), (0, what text is made of), or (-1, the object itself)."""
         if isinstance(x, TensorBase):
             twin = capture.twins.get(id(x))
             if twin is None:
                 return self._result(x, capture), None
             flag = self._result(twin.flag, capture)
             return self._result(x, capture), Instead(flag, twin.when, self._leaf(twin.original, capture, owned))
+        if hasattr(type(x), "__kiln_text__"):
+            return 0, x.__kiln_text__(lambda t: self._result(t, capture))
         if hasattr(type(x), "__kiln_number__"):
             return self._result(x.tensor, capture), x.kind
         if not isinstance(x, _KEPT) and id(x) not in owned:

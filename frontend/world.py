@@ -62,7 +62,7 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
-_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads"})
+_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads", "kiln.staging_text"})
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
@@ -225,19 +225,22 @@ class Audit:
         self._leave(error)
 
 
-def branches(known: Set[CodeType]) -> bool:
-    """Whether some of this code branches or loops."""
-    return any(map(_branches, known))
+def converts(known: Set[CodeType]) -> bool:
+    """Whether some of this code branches or loops, or makes or prints text."""
+    return any(map(_converts, known))
 
 
 @functools.lru_cache(maxsize=4096)
-def _branches(code: CodeType) -> bool:
-    return not _JUMPS.isdisjoint(code.co_code[::2])
+def _converts(code: CodeType) -> bool:
+    if not (_STEPS.isdisjoint(code.co_code[::2]) and _WORDS.isdisjoint(code.co_names)):
+        return True
+    return any(type(x) is str and "%" in x for x in code.co_consts)
 
 
-_JUMPS: Final = frozenset(
-    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
+_STEPS: Final = frozenset(
+    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name.startswith(("FOR_ITER", "FORMAT_"))
 )
+_WORDS: Final = frozenset({"print", "str", "repr", "ascii", "format", "join"})
 
 
 def _none(code: CodeType) -> bool:
