@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,9 +33,9 @@ from kiln.ir.passes.cut import given
 from kiln.ir.passes.generalise import Strides
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
+from kiln.journal import Effect, Instead, Scene, leaf_of
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
-from kiln.texts import Template
 from kiln.traced import Chain, GradSlot, check_names, check_separate
 
 if TYPE_CHECKING:
@@ -112,27 +112,6 @@ _SMALL: Final = 4096
 (the state of random numbers is of this kind)."""
 
 
-class Instead(NamedTuple):
-    """What a leaf is instead where the result `flag` holds `when`."""
-
-    flag: int
-    when: bool
-    leaf: tuple[int, Any]
-
-
-def leaf_of(made: Sequence[Any], k: int, x: Any) -> Any:
-    """A leaf of what is returned, of the results: see `Region._leaf`."""
-    if k < 0:
-        return x
-    if x is None:
-        return made[k]
-    if isinstance(x, Instead):
-        return leaf_of(made, *x.leaf) if made[x.flag]._array().item() is x.when else made[k]
-    if isinstance(x, Template):
-        return x.make(made)
-    return x(made[k]._array().item())
-
-
 class Region:
     """One capture, ready for warm calls. Made while the capture still listens.
 
@@ -163,6 +142,8 @@ class Region:
         leaves, self.tree = flatten(returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
+        self.effects: list[Effect] = []
+        """What calls do to Python besides computing, in order."""
         self.grads = [
             write
             for slot in list(capture.grads.values())
@@ -205,7 +186,14 @@ class Region:
         since the gradient of an input would be a sum."""
         (result,) = self.results if len(self.results) == 1 else (None,)
         new = result is not None and result.input is None and result.base is None and result.delta == 0
-        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self.inputs.objects):
+        if (
+            not new
+            or self.leaves != [(0, None)]
+            or self.written
+            or self.grads
+            or self.effects
+            or any(self.inputs.objects)
+        ):
             return False
         reads = [v for operation in self.taped for v in operation.operands]
         if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
@@ -429,6 +417,10 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
+        if self.effects:
+            scene = Scene(made, ())
+            for effect in self.effects:
+                effect.commit(scene)
         if self.tree is LEAF and self.leaves[0] == (0, None):
             return made[0]
         return unflatten(self.tree, iter([leaf_of(made, k, x) for k, x in self.leaves]))
