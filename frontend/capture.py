@@ -77,6 +77,8 @@ class Capture:
         self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.prints: list[Callable[[Callable[[Any], int]], Any]] = []
+        """What was printed, in order: the effects of a region, told where tensors are among its results."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
         self.failed: KilnError | None = None  # what a check on data raised, last

@@ -142,7 +142,7 @@ class Region:
         leaves, self.tree = flatten(returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
-        self.effects: list[Effect] = []
+        self.effects: list[Effect] = [said(lambda t: self._result(t, capture)) for said in capture.prints]
         """What calls do to Python besides computing, in order."""
         self.grads = [
             write

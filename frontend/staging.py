@@ -64,12 +64,12 @@ class StagingHooks(TextHooks):
     added that can't be staged."""
 
     def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
+        super().__init__(known)
         self.capture = capture
         self.avoid = avoid
         self.staged_here = 0
         """How many operations were recorded."""
         self._audit = audit
-        self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
         self.twins: dict[int, tuple[Any, Any]] = {}
@@ -342,6 +342,12 @@ class StagingHooks(TextHooks):
             snapshot.restore()
             if outermost:
                 self.avoid.add(site)
+
+    def refuse_call(self, what: str, why: str) -> None:
+        """A call that can't be repeated, nor tried out: "what() why"."""
+        if self._noted is not None:
+            self._object(why)
+        self._audit.refuse(what)
 
     def _object(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)

@@ -13,8 +13,8 @@ import operator
 import re
 import string
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from types import BuiltinFunctionType, FunctionType, WrapperDescriptorType
+from collections.abc import Callable, Iterable, Sequence, Set
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, WrapperDescriptorType
 from typing import Any, Final
 
 from kiln import dispatch
@@ -30,7 +30,8 @@ from kiln.ir.types import Device, DType
 from kiln.printing import described
 from kiln.staging_merge import enter, in_plain_python
 from kiln.staging_numbers import Lazy, Number, all_known, known
-from kiln.texts import CONVERSIONS, Hole, Part, Respelled, Shown, Spelled, Template, Within, holes, moved, spelled
+from kiln.texts import Hole, Part, Print, Respelled, Shown, Spelled, Template, Within, holes, moved, spelled
+from kiln.world import paused
 
 _MAX_TEXT: Final = 1024
 """Characters of a text that may decide how a call goes on."""
@@ -316,12 +317,48 @@ def _of_replaced(x: Any, conversion: str | None, spec: str) -> Sequence[Part] | 
     return parts
 
 
+# ------------------------------------------------------------------------------------------ printing
+
+
+def _printed(x: Any, known: Set[CodeType]) -> Any:
+    """What `print` makes of something: a text, or the parts of one; None if a compiled call could not make it again."""
+    kind = type(x)
+    parts = parts_of(x, "str")
+    if parts is not None:
+        return parts
+    if kind in _CONSTANT or kind is type or lazy_in(x):
+        return (str(x),)
+    if kind in (list, tuple, dict):
+        inside = [*x, *x.values()] if kind is dict else x
+        return (str(x),) if all(_printed(item, known) is not None for item in inside) else None
+    if isinstance(x, BaseException):
+        plain = isinstance(kind.__str__, WrapperDescriptorType) and isinstance(kind.__repr__, WrapperDescriptorType)
+        return (str(x),) if plain and all(_printed(item, known) is not None for item in x.args) else None
+    spells = kind.__str__ if kind.__str__ is not object.__str__ else kind.__repr__
+    return (str(x),) if isinstance(spells, FunctionType) and spells.__code__ in known else None
+
+
+def _is_recomputed() -> bool:
+    """Whether the caller is inside a checkpoint, which calls it again on the way back."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__") != "kiln.utils.checkpoint":
+        frame = frame.f_back
+    return frame is not None
+
+
 def _listening() -> bool:
     return isinstance(MODES.recorder, Capture)
 
 
 class TextHooks(PythonHooks):
-    """Hooks that make text of what tensors decide."""
+    """Hooks that make text of what tensors decide. `known` is the user's code."""
+
+    def __init__(self, known: Set[CodeType]) -> None:
+        self._known = known
+        self._stdout = sys.stdout
+
+    def refuse_call(self, what: str, why: str) -> None:
+        """A call that can't be repeated."""
 
     def numbers(self) -> None:
         """From here on there may be what tensors decide."""
@@ -353,17 +390,17 @@ class TextHooks(PythonHooks):
 
     def repr_(self, value: Any) -> Any:  # type: ignore[override]
         """See `Hooks`."""
-        return self._converted(value, "repr")
+        return self._spell(value, "repr")
 
     def str_(self, value: Any) -> Any:  # type: ignore[override]
         """See `Hooks`."""
-        return self._converted(value, "str")
+        return self._spell(value, "str")
 
     def ascii_(self, value: Any) -> Any:  # type: ignore[override]
         """See `Hooks`."""
-        return self._converted(value, "ascii")
+        return self._spell(value, "ascii")
 
-    def _converted(self, value: Any, conversion: str) -> Any:
+    def _spell(self, value: Any, conversion: str) -> Any:
         made = self._text(parts_of, value, conversion) if _listening() else None
         return _PLAIN[conversion](value) if made is None else made
 
@@ -397,6 +434,8 @@ class TextHooks(PythonHooks):
             name, owner = function.__name__, function.__self__
             if type(owner) is str and name in ("format", "join"):
                 return _Method(self, owner, name)
+            if owner is builtins and name == "print":
+                return self._print
             if owner is builtins and name in ("repr", "format", "ascii"):
                 return functools.partial(self._builtin, function)
         elif function is str:
@@ -407,7 +446,7 @@ class TextHooks(PythonHooks):
         """A call of `repr`, `ascii` or `format`."""
         name = function.__name__
         if not kwargs and len(args) == 1:
-            return self.format_(args[0]) if name == "format" else self._converted(args[0], name)
+            return self.format_(args[0]) if name == "format" else self._spell(args[0], name)
         if not kwargs and len(args) == 2 and name == "format":
             return self.format_(*args)
         return function(*args, **kwargs)
@@ -416,6 +455,37 @@ class TextHooks(PythonHooks):
         if len(args) == 1 and not kwargs:
             return self.str_(args[0])
         return str(*map(all_known, args), **all_known(kwargs))
+
+
+    def _print(self, *args: Any, **kwargs: Any) -> None:
+        """A call of `print`: it prints now, as every capture does what it records, and in each compiled call."""
+        capture = current()
+        if capture is None or not _PRINT_TAKES.issuperset(kwargs):
+            print(*map(all_known, args), **all_known(kwargs))
+            return
+        file = kwargs.pop("file", None)
+        options = [known(kwargs.get(name, default)) for name, default in (("sep", " "), ("end", "\n"))]
+        flush = known(kwargs.get("flush", False))
+        plain = all(type(x) in (str, type(None)) for x in options) and type(flush) in (bool, int)
+        here = (file is None or file is sys.stdout) and sys.stdout is self._stdout
+        texts = [self._text(_printed, x, self._known) for x in args]
+        if isinstance(capture, Inner) or not (plain and here) or None in texts or _is_recomputed():
+            self.refuse_call("print", "a branch that prints")
+            with paused():
+                print(*map(all_known, args), sep=options[0], end=options[1], file=file, flush=flush)
+            return
+        now = [x.now() if isinstance(x, Text) else x for x in texts]
+
+        def said(place: Callable[[Any], int]) -> Print:
+            placed = [x.__kiln_text__(place) if isinstance(x, Text) else x for x in texts]
+            return Print(tuple(placed), options[0], options[1], bool(flush))
+
+        capture.prints.append(said)
+        with paused():
+            print(*now, sep=options[0], end=options[1], flush=flush)
+
+
+_PRINT_TAKES: Final = frozenset({"sep", "end", "file", "flush"})
 
 
 class _Method:

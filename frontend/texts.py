@@ -113,6 +113,22 @@ def moved(parts: Sequence[Part], place: Callable[[Any], Any]) -> tuple[Part, ...
 
 
 @dataclass(frozen=True)
+class Print:
+    """What `print` is called with, once the program ran."""
+
+    texts: tuple[Any, ...]
+    """Strings, and templates of such."""
+    sep: str | None
+    end: str | None
+    flush: bool
+
+    def commit(self, scene: Any) -> None:
+        """Print, to what `sys.stdout` is now."""
+        texts = [text.make(scene.made) if isinstance(text, Template) else text for text in self.texts]
+        print(*texts, sep=self.sep, end=self.end, flush=self.flush)
+
+
+@dataclass(frozen=True)
 class Template:
     """A text of a region: its holes are at results."""
 

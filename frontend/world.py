@@ -143,15 +143,15 @@ class Audit:
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
             if code in _THREADS and frame.f_back is not None and self._is_users(frame.f_back.f_code):
-                self._refuse(f"{module}.{code.co_name}")
+                self.refuse(f"{module}.{code.co_name}")
             return
         if is_library_code(frame.f_globals):
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
             if (not pure or code in _NEVER) and self._of_user(frame.f_back):
                 self.hopeless = self.hopeless or (code in _FRAMES and self.object is None)
-                self._refuse(f"{module}.{code.co_name}")
+                self.refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
-            self._refuse(f"{module}.{code.co_name}", unseen=True)
+            self.refuse(f"{module}.{code.co_name}", unseen=True)
 
     def _notice(self, wake: Callable[[], None]) -> None:
         """Note what code reaches that is about to run."""
@@ -175,19 +175,19 @@ class Audit:
         if is_library(caller):
             effect = module in _EFFECTS or (module == "builtins" and name in ("open", "print", "input"))
             if effect:
-                self._refuse(f"{module}.{name}")
+                self.refuse(f"{module}.{name}")
         elif owner is None or isinstance(owner, ModuleType):
             pure = function in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
             if not pure or module.startswith("numpy.random"):
                 self.hopeless = self.hopeless or (function is sys._getframe and self.object is None)
-                self._refuse(name if module == "builtins" else f"{module}.{name}")
+                self.refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
             if name == "__subclasses__":
-                self._refuse(f"{owner.__qualname__}.{name}")
+                self.refuse(f"{owner.__qualname__}.{name}")
             if is_library(owner.__module__) and not issubclass(owner, _TYPES) and owner is not object:
-                self._refuse(f"{owner.__qualname__}.{name}")
+                self.refuse(f"{owner.__qualname__}.{name}")
         elif not isinstance(owner, _TYPES) and is_library(type(owner).__module__):
-            self._refuse(f"{type(owner).__qualname__}.{name}")
+            self.refuse(f"{type(owner).__qualname__}.{name}")
 
     def _of_user(self, frame: FrameType | None) -> bool:
         """Whether a frame works for the user's function; kiln's own work may run what it likes."""
@@ -202,7 +202,8 @@ class Audit:
     def _is_users(self, code: CodeType) -> bool:
         return code in self.known or self.made(code)
 
-    def _refuse(self, what: str, unseen: bool = False) -> None:
+    def refuse(self, what: str, unseen: bool = False) -> None:
+        """A call of `what` is about to be made, which must not be."""
         reason = (
             "runs code that could not be seen beforehand; what it reads would not be noticed when it changes"
             if unseen
