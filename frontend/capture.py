@@ -24,7 +24,8 @@ from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError, KilnError
-from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
+from kiln.history import History
+from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import TensorType
 from kiln.location import user_location
@@ -43,7 +44,7 @@ def current() -> Capture | None:
     return recorder if isinstance(recorder, Capture) else None
 
 
-class Capture:
+class Capture(History):
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
     frozen: Container[int] = ()  # ids of tensors from outside that are constants here
@@ -55,21 +56,13 @@ class Capture:
         reachable: dict[int, TensorBase],
         locate: Callable[[], SourceLoc | None] | None = user_location,
     ) -> None:
+        super().__init__()
         self.builder = GraphBuilder(name, locate)
         self._began = next_sequence()
         self.reachable = reachable
         self.entries: dict[int, Entry] = {}
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
         self.grads: dict[int, GradSlot] = {}
-        self.hooked: dict[int, str] = {}
-        """What was hung on nodes during the capture, by their id (operations keep what they produced alive)."""
-        self.taped: set[Operation] = set()
-        self.produced: dict[tuple[Any, int], Value] = {}
-        """What each result of a node on the tape held when the node was made."""
-        self.severed: set[Value] = set()
-        """Values that were written, with gradients disabled, over tensors that gradients flow to."""
-        self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
-        self.rederived: set[Operation] = set()
         self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.queries: list[Query] = []
         self.answers = True  # whether these may be asked
@@ -83,6 +76,8 @@ class Capture:
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.parts: dict[int, frozenset[Hashable]] = {}
         """Storages, by id, whose tensor may show a part of larger memory, depending on data: the sites that say so."""
+        self.prints: list[Callable[[Callable[[Any], int]], Any]] = []
+        """What was printed, in order: the effects of a region, told where tensors are among its results."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
         self.failed: KilnError | None = None  # what a check on data raised, last
@@ -352,51 +347,3 @@ class Capture:
         first = len(outputs)
         aliases = [Alias(first + k, s.input) for k, s in enumerate(written) if s.input is not None]
         return self.builder.build([*outputs, *(s.value for s in written)], aliases)
-
-    def _settle(self) -> None:
-        """Note whether the latest operation went on the tape (which happens after it was recorded, and which a
-        later in-place write to its result would hide)."""
-        if self._latest is not None:
-            operation, results = self._latest
-            for t, v in zip(results, operation.results, strict=True):
-                if t._node is not None:
-                    self.taped.add(operation)
-                    self.produced[t._node, t._index] = v
-            self._latest = None
-
-    def seed_of(self, t: TensorBase) -> Value:
-        """The value whose gradient the tape takes to be that of `t`: not what `t` holds if it was overwritten with
-        gradients disabled."""
-        self._settle()
-        found = self.produced.get((t._node, t._index))
-        if found is None:
-            self.refuse(
-                "a tensor was returned whose gradient goes to something outside the call",
-                operands=[t.ttype],
-                fix="return a result of the call, or detach() it",
-            )
-        return found
-
-    def check_history(self, seeds: Sequence[Value]) -> None:
-        """Refuse when gradients of `seeds` would flow through a value of `severed`: eager's flow past it, to what the
-        tensor was before the write."""
-        self._settle()
-        taped = self.taped_operations()
-        todo, seen = list(seeds), set(seeds)
-        while todo and self.severed:
-            v = todo.pop()
-            if v in self.severed:
-                self.refuse(
-                    "gradients flow through a tensor that was overwritten with gradients disabled, and then used",
-                    operands=[v.type],
-                    fix="write to a clone(), or compute the gradients inside the function",
-                )
-            if v.producer is not None and v.producer in taped:
-                fresh = [x for x in v.producer.operands if x not in seen]
-                seen.update(fresh)
-                todo += fresh
-
-    def taped_operations(self) -> frozenset[Operation]:
-        """Operations that are on the tape: gradients flow back through them and through no other."""
-        self._settle()
-        return frozenset(self.taped | self.rederived)

@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from kiln.texts import Template
+
 
 class Instead(NamedTuple):
     """What a leaf is instead where the result `flag` holds `when`."""
@@ -30,6 +32,8 @@ def leaf_of(made: Sequence[Any], k: int, x: Any) -> Any:
         return made[k]
     if isinstance(x, Instead):
         return leaf_of(made, *x.leaf) if made[x.flag]._array().item() is x.when else made[k]
+    if isinstance(x, Template):
+        return x.make(made)
     return x(made[k]._array().item())
 
 

@@ -19,7 +19,7 @@ from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.traced import Given
 from kiln.tree import Eager
-from kiln.world import Audit, branches
+from kiln.world import Audit, converts
 
 
 class StateChanged(CaptureError):
@@ -64,7 +64,7 @@ class Recording:
             self.capture.before = {}
         self.capture.frozen = how.frozen
         self.capture.staging = self._stage
-        if how.door != "trace" and STAGES.enabled and branches(reached.code):
+        if how.door != "trace" and STAGES.enabled and converts(reached.code):
             self.capture.hooks = self._stage()
 
     @property

@@ -142,7 +142,7 @@ class Region:
         leaves, self.tree = flatten(returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
-        self.effects: list[Effect] = []
+        self.effects: list[Effect] = [said(lambda t: self._result(t, capture)) for said in capture.prints]
         """What calls do to Python besides computing, in order."""
         self.grads = [
             write
@@ -205,13 +205,15 @@ class Region:
 
     def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
         """A leaf of what was returned: (position among results, None, or of which kind of number, or what it is instead
-        for some data), or (-1, the object itself)."""
+        for some data), (0, what text is made of), or (-1, the object itself)."""
         if isinstance(x, TensorBase):
             twin = capture.twins.get(id(x))
             if twin is None:
                 return self._result(x, capture), None
             flag = self._result(twin.flag, capture)
             return self._result(x, capture), Instead(flag, twin.when, self._leaf(twin.original, capture, owned))
+        if hasattr(type(x), "__kiln_text__"):
+            return 0, x.__kiln_text__(lambda t: self._result(t, capture))
         if hasattr(type(x), "__kiln_number__"):
             return self._result(x.tensor, capture), x.kind
         if not isinstance(x, _KEPT) and id(x) not in owned:

@@ -25,7 +25,7 @@ from typing import Any, Final, NoReturn
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
-from kiln.convert import PythonHooks, Refused, Site, State, converted, made
+from kiln.convert import Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
@@ -33,8 +33,9 @@ from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import Number, keyed, known, mapped, scalar
+from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_text import TextHooks
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
 
@@ -61,17 +62,17 @@ class Test:
         return bool(self.of.now()) if isinstance(self.of, Number) else in_plain_python(bool, self.of)
 
 
-class StagingHooks(PythonHooks):
+class StagingHooks(TextHooks):
     """See the module. `known` is the user's code, `avoid` the sites that are left to decisions, to which those are
     added that can't be staged."""
 
     def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: dict[Hashable, str]) -> None:
+        super().__init__(known)
         self.capture = capture
         self.avoid = avoid
         self.staged_here = 0
         """How many operations were recorded."""
         self._audit = audit
-        self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
         self.twins: dict[int, tuple[Any, Any]] = {}
@@ -103,14 +104,14 @@ class StagingHooks(PythonHooks):
     def _real(self, x: Any) -> Any:
         while id(x) in self.twins:
             _, x = self.twins[id(x)]
-        return x.now() if isinstance(x, Number) else x
+        return x.now() if isinstance(x, Lazy) else x
 
     def settle(self) -> None:
         """Variables of functions around the call's hold Python's own numbers again."""
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
-                real = mapped(x, Number.now) if self._numbers else x
+                real = mapped(x, NOW) if self._numbers else x
                 if real is not x:
                     cell.cell_contents = real
 
@@ -121,6 +122,8 @@ class StagingHooks(PythonHooks):
     def callee(self, function: Any) -> Any:
         if function is range and MODES.recorder is not None:
             return staged_range
+        if MODES.recorder is not None and (stand_in := self.text_callee(function)) is not None:
+            return stand_in
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
@@ -347,6 +350,12 @@ class StagingHooks(PythonHooks):
             if outermost:
                 self.avoid[site] = self._why[site]
 
+    def refuse_call(self, what: str, why: str) -> None:
+        """A call that can't be repeated, nor tried out: "what() why"."""
+        if self._noted is not None:
+            self._object(why)
+        self._audit.refuse(what)
+
     def _object(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
         raise self._failure
@@ -414,7 +423,7 @@ def _unwrapped(function: Any) -> Any:
 
 def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """A call that takes Python's own numbers only."""
-    args, kwargs = mapped((args, kwargs), Number.known)
+    args, kwargs = mapped((args, kwargs), KNOWN)
     return function(*args, **kwargs)
 
 
