@@ -470,7 +470,7 @@ class TextHooks(PythonHooks):
         plain = all(type(x) in (str, type(None)) for x in options) and type(flush) in (bool, int)
         here = (file is None or file is sys.stdout) and sys.stdout is self._stdout
         texts = [self._text(_printed, x, self._known) for x in args]
-        if isinstance(capture, Inner) or not (plain and here) or None in texts or _is_recomputed():
+        if isinstance(capture, Inner) or not (plain and here) or any(x is None for x in texts) or _is_recomputed():
             self.refuse_call("print", "a branch that prints")
             with paused():
                 print(*map(all_known, args), sep=options[0], end=options[1], file=file, flush=flush)
@@ -482,6 +482,8 @@ class TextHooks(PythonHooks):
             return Print(tuple(placed), options[0], options[1], bool(flush))
 
         capture.prints.append(said)
+        if capture.forced is not None:
+            return  # a way that is looked into, and not taken
         with paused():
             print(*now, sep=options[0], end=options[1], flush=flush)
 

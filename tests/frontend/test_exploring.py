@@ -260,10 +260,14 @@ def test_prints_on_other_ways_do_not_happen() -> None:
         print("negative")
         return -x
 
+    scripted = kiln.jit.script(f)
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(CaptureError):
-        kiln.jit.script(f)(vector(1, 2))
-    assert printed.getvalue() == ""
+    with contextlib.redirect_stdout(printed):
+        scripted(vector(1, 2))
+        assert printed.getvalue() == ""
+        scripted(vector(-1, -2))
+        assert printed.getvalue() == "negative\n"
+    assert scripted.report().captured == 1
 
 
 def test_too_many_ways_are_refused() -> None:
