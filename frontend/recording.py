@@ -19,7 +19,7 @@ from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.traced import Given
 from kiln.tree import Eager
-from kiln.world import Audit, converts
+from kiln.world import Audit, catches, converts
 
 
 class StateChanged(CaptureError):
@@ -57,6 +57,7 @@ class Recording:
         self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
         self.capture.answers = how.door == "compile"
         self.capture.explored = how.door == "script"
+        self.capture.caught = how.door != "trace" and catches(reached.code)
         self.capture.before = {} if how.check_nan else None
         if given is not None:
             self.capture.forced, self.capture.answers = Given(given), True
