@@ -192,9 +192,8 @@ def asks_in_a_branch(a: Any, c: Any) -> Any:
     if c.sum() > 0:
         x = a * 2
     y = c * 1
-    if c.sum() > -10 and a.sum() > 0:
-        if x is not a:
-            y = y + 1
+    if c.sum() > -10:
+        y = y + 1 if x is not a else y
     return y
 
 

@@ -225,7 +225,9 @@ class _Writer:
         if self.random.random() < 0.25:
             lines = [
                 Line(f"i{depth} = 0"),
-                Line(self.fill(f"while i{depth} < <i> and (<q>):", 0), [Line(f"i{depth} += 1"), *(lines[0].body or [])]),
+                Line(
+                    self.fill(f"while i{depth} < <i> and (<q>):", 0), [Line(f"i{depth} += 1"), *(lines[0].body or [])]
+                ),
             ]
         if self.random.random() < 0.15:
             lines.append(Line("else:", self.block(depth + 1, 1)))
