@@ -6,7 +6,7 @@ answer says, the fewer ways there are.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -33,3 +33,12 @@ def ones(data: Array) -> int:
 def extremes(data: Array) -> tuple[bytes, bytes] | None:
     """The least and the largest element."""
     return (data.min().tobytes(), data.max().tobytes()) if data.size else None
+
+
+def extent(data: Array) -> int:
+    """The only element, which says how large something is."""
+    return int(widened(data).item())
+
+
+SIZES: Final = frozenset({ones, extremes, extent})
+"""What sizes of results are about. They are to a program what the shapes of its arguments are."""

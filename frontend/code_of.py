@@ -22,11 +22,12 @@ from kiln.errors import NotYetError
 from kiln.graph_code import Writer, aliases_of, numbers, plain, row
 from kiln.ir.graph import Constant, Value
 from kiln.ir.passes.cut import needed
+from kiln.journal import Instead
 from kiln.pytree import Tree
 from kiln.random import default_generator
 from kiln.reach import Reached
 from kiln.reasons import is_tensor, paths
-from kiln.region import Instead, Region
+from kiln.region import Region
 
 
 class Captured(NamedTuple):

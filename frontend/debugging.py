@@ -20,8 +20,9 @@ from kiln.guards import same
 from kiln.ir import interpreter
 from kiln.ir.graph import Graph
 from kiln.jit import CompiledFunction
+from kiln.journal import Instead
 from kiln.pytree import flatten
-from kiln.region import Instead, Region
+from kiln.region import Region
 
 __all__ = ["Bisection", "bisect", "debug"]
 

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from kiln.ir.passes.cut import given
 from kiln.ir.passes.generalise import Strides
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
+from kiln.journal import Effect, Instead, Scene, leaf_of
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_names, check_separate
@@ -111,25 +112,6 @@ _SMALL: Final = 4096
 (the state of random numbers is of this kind)."""
 
 
-class Instead(NamedTuple):
-    """What a leaf is instead where the result `flag` holds `when`."""
-
-    flag: int
-    when: bool
-    leaf: tuple[int, Any]
-
-
-def leaf_of(made: Sequence[Any], k: int, x: Any) -> Any:
-    """A leaf of what is returned, of the results: see `Region._leaf`."""
-    if k < 0:
-        return x
-    if x is None:
-        return made[k]
-    if isinstance(x, Instead):
-        return leaf_of(made, *x.leaf) if made[x.flag]._array().item() is x.when else made[k]
-    return x(made[k]._array().item())
-
-
 class Region:
     """One capture, ready for warm calls. Made while the capture still listens.
 
@@ -160,6 +142,8 @@ class Region:
         leaves, self.tree = flatten(returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
+        self.effects: list[Effect] = [said(lambda t: self._result(t, capture)) for said in capture.prints]
+        """What calls do to Python besides computing, in order."""
         self.grads = [
             write
             for slot in list(capture.grads.values())
@@ -202,7 +186,14 @@ class Region:
         since the gradient of an input would be a sum."""
         (result,) = self.results if len(self.results) == 1 else (None,)
         new = result is not None and result.input is None and result.base is None and result.delta == 0
-        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self.inputs.objects):
+        if (
+            not new
+            or self.leaves != [(0, None)]
+            or self.written
+            or self.grads
+            or self.effects
+            or any(self.inputs.objects)
+        ):
             return False
         reads = [v for operation in self.taped for v in operation.operands]
         if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
@@ -214,13 +205,15 @@ class Region:
 
     def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
         """A leaf of what was returned: (position among results, None, or of which kind of number, or what it is instead
-        for some data), or (-1, the object itself)."""
+        for some data), (0, what text is made of), or (-1, the object itself)."""
         if isinstance(x, TensorBase):
             twin = capture.twins.get(id(x))
             if twin is None:
                 return self._result(x, capture), None
             flag = self._result(twin.flag, capture)
             return self._result(x, capture), Instead(flag, twin.when, self._leaf(twin.original, capture, owned))
+        if hasattr(type(x), "__kiln_text__"):
+            return 0, x.__kiln_text__(lambda t: self._result(t, capture))
         if hasattr(type(x), "__kiln_number__"):
             return self._result(x.tensor, capture), x.kind
         if not isinstance(x, _KEPT) and id(x) not in owned:
@@ -424,6 +417,10 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
+        if self.effects:
+            scene = Scene(made, ())
+            for effect in self.effects:
+                effect.commit(scene)
         if self.tree is LEAF and self.leaves[0] == (0, None):
             return made[0]
         return unflatten(self.tree, iter([leaf_of(made, k, x) for k, x in self.leaves]))

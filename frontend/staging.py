@@ -16,15 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set, Sized
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
-from kiln.convert import PythonHooks, Refused, Site, State, converted, made
+from kiln.convert import Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
@@ -32,10 +33,13 @@ from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import Number, keyed, known, mapped, scalar
+from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_text import TextHooks
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
+
+_FEW: Final = 4
 
 
 class Test:
@@ -58,17 +62,17 @@ class Test:
         return bool(self.of.now()) if isinstance(self.of, Number) else in_plain_python(bool, self.of)
 
 
-class StagingHooks(PythonHooks):
+class StagingHooks(TextHooks):
     """See the module. `known` is the user's code, `avoid` the sites that are left to decisions, to which those are
     added that can't be staged."""
 
-    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
+    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: dict[Hashable, str]) -> None:
+        super().__init__(known)
         self.capture = capture
         self.avoid = avoid
         self.staged_here = 0
         """How many operations were recorded."""
         self._audit = audit
-        self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
         self.twins: dict[int, tuple[Any, Any]] = {}
@@ -81,6 +85,8 @@ class StagingHooks(PythonHooks):
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
         self._numbers = False
+        self.asked: tuple[Site, str] | None = None
+        """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
 
     # ------------------------------------------------------------------------------------- converting
@@ -98,7 +104,7 @@ class StagingHooks(PythonHooks):
     def _real(self, x: Any) -> Any:
         while id(x) in self.twins:
             _, x = self.twins[id(x)]
-        return x.now() if isinstance(x, Number) else x
+        return x.now() if isinstance(x, Lazy) else x
 
     def settle(self) -> None:
         """Variables of functions around the call's hold Python's own numbers again, and what was done to a tensor that
@@ -112,7 +118,7 @@ class StagingHooks(PythonHooks):
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
-                real = mapped(x, Number.now) if self._numbers else x
+                real = mapped(x, NOW) if self._numbers else x
                 if real is not x:
                     cell.cell_contents = real
 
@@ -123,6 +129,8 @@ class StagingHooks(PythonHooks):
     def callee(self, function: Any) -> Any:
         if function is range and MODES.recorder is not None:
             return staged_range
+        if MODES.recorder is not None and (stand_in := self.text_callee(function)) is not None:
+            return stand_in
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
@@ -259,14 +267,12 @@ class StagingHooks(PythonHooks):
     def _asked(self, test: Any, site: Site) -> bool:
         """The truth of what is not staged: a question about data."""
         capture = MODES.recorder
-        if (
-            isinstance(capture, Capture)
-            and not isinstance(capture, Inner)
-            and not capture.answers
-            and site in self._why
-        ):
+        if isinstance(capture, Capture) and not isinstance(capture, Inner) and site in self.avoid:
+            self.asked = site, self.avoid[site]
+            if capture.answers or capture.explored:
+                return bool(test)
             capture.refuse(
-                f"this {site.kind} depends on tensor data, and can't be part of the program: {self._why[site]}",
+                f"this {site.kind} depends on tensor data, and can't be part of the program: {self.avoid[site]}",
                 fix="let both ways do the same kind of thing to tensors, and nothing else; or use kiln.where",
             )
         return bool(test)
@@ -280,10 +286,10 @@ class StagingHooks(PythonHooks):
 
     def while_(self, test: Any, again: Branch, body: Branch, state: State, site: Site, /) -> None:
         def real() -> Sequence[Any]:
-            going = start.now()
-            while going:
+            going, rest = start.now(), self.turns()
+            while going and rest:
                 body()
-                going = bool(again())
+                going, rest = bool(again()), rest - 1
             return ()
 
         def turn() -> Sequence[Any]:
@@ -307,6 +313,10 @@ class StagingHooks(PythonHooks):
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
         loop_over(self, iterable, body, state, site)
+
+    def turns(self) -> int:
+        """How many turns of a loop are run for real: where answers are given, data may be such that it never ends."""
+        return _FEW if self.capture.forced is not None else sys.maxsize
 
     def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
@@ -358,7 +368,13 @@ class StagingHooks(PythonHooks):
         if not result:
             snapshot.restore()
             if outermost:
-                self.avoid.add(site)
+                self.avoid[site] = self._why[site]
+
+    def refuse_call(self, what: str, why: str) -> None:
+        """A call that can't be repeated, nor tried out: "what() why"."""
+        if self._noted is not None:
+            self._object(why)
+        self._audit.refuse(what)
 
     def _object(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
@@ -427,7 +443,7 @@ def _unwrapped(function: Any) -> Any:
 
 def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """A call that takes Python's own numbers only."""
-    args, kwargs = mapped((args, kwargs), Number.known)
+    args, kwargs = mapped((args, kwargs), KNOWN)
     return function(*args, **kwargs)
 
 

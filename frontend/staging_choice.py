@@ -13,7 +13,7 @@ from kiln.convert import Site, State
 from kiln.ir.graph import AttrValue, Graph
 from kiln.ir.ops.base import OPS
 from kiln.staging_merge import Aliases, Joined, in_plain_python, registered, symbolic, values_in
-from kiln.staging_numbers import Number, mapped
+from kiln.staging_numbers import NOW, mapped
 
 if TYPE_CHECKING:
     from kiln.staging import StagingHooks
@@ -122,7 +122,7 @@ def real_numbers(state: State) -> Iterator[None]:
             x = cell.cell_contents
         except ValueError:  # not bound
             continue
-        real = mapped(x, Number.now)
+        real = mapped(x, NOW)
         if real is not x:
             cell.cell_contents = real
             changed.append((cell, real, x))

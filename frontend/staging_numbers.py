@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from operator import methodcaller
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +39,25 @@ def fits(x: Any) -> bool:
     return type(x) in (bool, float) or (type(x) is int and abs(x) <= _START)
 
 
-class Number:
+class Lazy:
+    """What tensors decide: a number, or text (`staging_text.py`)."""
+
+    __slots__ = ()
+
+    def now(self) -> Any:
+        """Its value in this very call, which nothing is told of."""
+        raise NotImplementedError
+
+    def known(self) -> Any:
+        """Its value, asked for as a question about data."""
+        raise NotImplementedError
+
+
+NOW: Final = methodcaller("now")
+KNOWN: Final = methodcaller("known")
+
+
+class Number(Lazy):
     """See the module."""
 
     __slots__ = ("kind", "tensor")
@@ -104,37 +123,37 @@ class Number:
 
 def known(x: Any) -> Any:
     """`x`, or the value of a number that tensors decide."""
-    return x.known() if isinstance(x, Number) else x
+    return x.known() if isinstance(x, Lazy) else x
 
 
 def all_known(x: Any) -> Any:
     """`x`, with the values of such numbers in place of them, in containers, too."""
-    if isinstance(x, Number):
+    if isinstance(x, Lazy):
         return x.known()
     if isinstance(x, slice):
         return slice(known(x.start), known(x.stop), known(x.step))
     if not isinstance(x, (tuple, list, dict)):
         return x
-    return mapped(x, Number.known)
+    return mapped(x, KNOWN)
 
 
-def mapped(x: Any, value: Callable[[Number], Any]) -> Any:
-    """A container with `value` of the numbers in it; itself where there are none."""
+def mapped(x: Any, value: Callable[[Any], Any]) -> Any:
+    """A container with `value` of what tensors decide in it; itself where there is nothing of that."""
     leaves, tree = flatten(x)
-    if not any(isinstance(leaf, Number) for leaf in leaves):
+    if not any(isinstance(leaf, Lazy) for leaf in leaves):
         return x
-    return unflatten(tree, iter([value(leaf) if isinstance(leaf, Number) else leaf for leaf in leaves]))
+    return unflatten(tree, iter([value(leaf) if isinstance(leaf, Lazy) else leaf for leaf in leaves]))
 
 
 def keyed(x: Any) -> Any:
     """`x` with Python's own numbers as keys of dicts and items of sets."""
     if type(x) is dict:
-        if any(isinstance(k, Number) for k in x):
+        if any(isinstance(k, Lazy) for k in x):
             return {known(k): keyed(v) for k, v in x.items()}
         changed = {k: keyed(v) for k, v in x.items()}
         return x if all(changed[k] is x[k] for k in x) else changed
     if type(x) in (set, frozenset):
-        return type(x)(map(known, x)) if any(isinstance(k, Number) for k in x) else x
+        return type(x)(map(known, x)) if any(isinstance(k, Lazy) for k in x) else x
     if type(x) in (list, tuple):
         items = [keyed(v) for v in x]
         return x if all(a is b for a, b in zip(items, x, strict=True)) else type(x)(items)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from operator import le
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -70,6 +70,36 @@ class GradSlot:
         self.final: TensorBase | None = None
         self.read = False  # before it was written: then a warm call must find it as it was
         self.written = False
+
+
+_MAX_QUESTIONS: Final = 128
+
+
+class Given:
+    """Answers to what is asked for its truth, in place of the data's. After the last of them, the data's again."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, answers: Sequence[bool]) -> None:
+        self._rest = list(answers)
+
+    def answer(self, capture: Any, now: bool) -> bool:
+        """The next one. `now`: what the data say. Refused after very many questions."""
+        if self._rest:
+            return self._rest.pop(0)
+        if len(capture.queries) >= _MAX_QUESTIONS:
+            capture.refuse(
+                f"more than {_MAX_QUESTIONS} questions about tensor data are asked, one after the other"
+                + because(capture),
+                fix="let turns of loops do the same kind of thing to tensors, and nothing else",
+            )
+        return now
+
+
+def because(capture: Any) -> str:
+    """What asked a capture last, since it could not be staged, and why, to be added to a message."""
+    asked = None if capture.hooks is None else capture.hooks.asked
+    return "" if asked is None else f"; this {asked[0].kind} can't be part of the program: {asked[1]}"
 
 
 def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None:

@@ -62,7 +62,7 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
-_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads"})
+_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads", "kiln.staging_text"})
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
@@ -147,7 +147,7 @@ class Audit:
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
             if code in _THREADS and frame.f_back is not None and self._is_users(frame.f_back.f_code):
-                self._refuse(f"{module}.{code.co_name}")
+                self.refuse(f"{module}.{code.co_name}")
             if is_kiln(module) and code not in _THREADS and code not in PASSING:
                 _OWN[id(code)] = code
             return
@@ -155,9 +155,9 @@ class Audit:
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
             if (not pure or code in _NEVER) and self._of_user(frame.f_back):
                 self.hopeless = self.hopeless or (code in _FRAMES and self.object is None)
-                self._refuse(f"{module}.{code.co_name}")
+                self.refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
-            self._refuse(f"{module}.{code.co_name}", unseen=True)
+            self.refuse(f"{module}.{code.co_name}", unseen=True)
 
     def _notice(self, wake: Callable[[], None]) -> None:
         """Note what code reaches that is about to run."""
@@ -181,19 +181,19 @@ class Audit:
         if is_library(caller):
             effect = module in _EFFECTS or (module == "builtins" and name in ("open", "print", "input"))
             if effect:
-                self._refuse(f"{module}.{name}")
+                self.refuse(f"{module}.{name}")
         elif owner is None or isinstance(owner, ModuleType):
             pure = function in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
             if not pure or module.startswith("numpy.random"):
                 self.hopeless = self.hopeless or (function is sys._getframe and self.object is None)
-                self._refuse(name if module == "builtins" else f"{module}.{name}")
+                self.refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
             if name == "__subclasses__":
-                self._refuse(f"{owner.__qualname__}.{name}")
+                self.refuse(f"{owner.__qualname__}.{name}")
             if is_library(owner.__module__) and not issubclass(owner, _TYPES) and owner is not object:
-                self._refuse(f"{owner.__qualname__}.{name}")
+                self.refuse(f"{owner.__qualname__}.{name}")
         elif not isinstance(owner, _TYPES) and is_library(type(owner).__module__):
-            self._refuse(f"{type(owner).__qualname__}.{name}")
+            self.refuse(f"{type(owner).__qualname__}.{name}")
 
     def _of_user(self, frame: FrameType | None) -> bool:
         """Whether a frame works for the user's function; kiln's own work may run what it likes."""
@@ -208,7 +208,8 @@ class Audit:
     def _is_users(self, code: CodeType) -> bool:
         return code in self.known or self.made(code)
 
-    def _refuse(self, what: str, unseen: bool = False) -> None:
+    def refuse(self, what: str, unseen: bool = False) -> None:
+        """A call of `what` is about to be made, which must not be."""
         reason = (
             "runs code that could not be seen beforehand; what it reads would not be noticed when it changes"
             if unseen
@@ -231,19 +232,24 @@ class Audit:
         self._leave(error)
 
 
-def branches(known: Set[CodeType]) -> bool:
-    """Whether some of this code branches or loops."""
-    return any(map(_branches, known))
+def converts(known: Set[CodeType]) -> bool:
+    """Whether some of this code branches or loops, or makes or prints text."""
+    return any(map(_converts, known))
 
 
 @functools.lru_cache(maxsize=4096)
-def _branches(code: CodeType) -> bool:
-    return not _JUMPS.isdisjoint(code.co_code[::2])
+def _converts(code: CodeType) -> bool:
+    if not (_STEPS.isdisjoint(code.co_code[::2]) and _WORDS.isdisjoint(code.co_names)):
+        return True
+    return any(type(x) is str and "%" in x for x in code.co_consts)
 
 
-_JUMPS: Final = frozenset(
-    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
+_STEPS: Final = frozenset(
+    n
+    for name, n in dis.opmap.items()
+    if ("JUMP" in name and "_IF_" in name) or name.startswith(("FOR_ITER", "FORMAT_"))
 )
+_WORDS: Final = frozenset({"print", "str", "repr", "ascii", "format", "join"})
 
 
 def _none(code: CodeType) -> bool:

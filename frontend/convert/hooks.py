@@ -167,6 +167,18 @@ class Hooks(Protocol):
     def load_local(self, name: str, value: Any, /) -> Any:
         """A variable was read that a staged region may have bound on one path only."""
 
+    def joined(self, parts: tuple[str, ...], /) -> str:
+        """An f-string, of its parts."""
+
+    def mod(self, a: Any, b: Any, /) -> Any:
+        """`a % b`, which may be text."""
+
+    def subject(self, value: Any, /) -> Any:
+        """What `match` looks at."""
+
+    def result_of_lambda(self, value: Any, /) -> Any:
+        """What a lambda expression gives, to whoever calls it."""
+
     def format_(self, value: Any, spec: str, /) -> str:
         """A replacement field of an f-string."""
 
@@ -200,6 +212,8 @@ class PythonHooks:
     delete_item = staticmethod(operator.delitem)
     load_global = load_local = staticmethod(_NOTHING.get)  # the value
     store_global = staticmethod(operator.setitem)
+    joined = staticmethod("".join)
+    mod = staticmethod(operator.mod)
     format_ = staticmethod(format)
     repr_ = staticmethod(repr)
     str_ = staticmethod(str)
@@ -213,6 +227,12 @@ class PythonHooks:
 
     def iterate(self, iterable: Any) -> Any:
         return iterable
+
+    def subject(self, value: Any) -> Any:
+        return value
+
+    def result_of_lambda(self, value: Any) -> Any:
+        return value
 
     def callee(self, function: Any) -> Any:
         return function
