@@ -214,12 +214,14 @@ class Capture(History):
 
     def grad_read(self, tensor: TensorBase) -> None:
         """`.grad` is read: the gradient from before becomes an input when it is used."""
+        self._check_name(tensor)
         slot = self._slot(tensor)
         if not slot.written and not slot.read and not tensor._flags & LAYERED:
             slot.read, slot.before = True, tensor._grad
 
     def grad_write(self, tensor: TensorBase, grad: TensorBase | None) -> None:
         """`.grad` was set."""
+        self._check_name(tensor)
         slot = self._slot(tensor)
         slot.written, slot.final = not tensor._flags & LAYERED, grad
 
@@ -238,6 +240,12 @@ class Capture(History):
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
             )
+        self._check_name(tensor)
+
+    def _check_name(self, tensor: TensorBase) -> None:
+        """What is done to `tensor` itself, as Python knows it, is done to the tensor that it may be another name of."""
+        if id(tensor) in self.entries:
+            self.check_apart(self.entries[id(tensor)].storage)
 
     def made(self, tensor: TensorBase) -> bool:
         """Whether a tensor is the call's own."""

@@ -17,12 +17,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set, Sized
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
 
-from kiln.base import MODES, TensorBase
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
 from kiln.convert import Refused, Site, State, converted, made
@@ -107,7 +107,14 @@ class StagingHooks(TextHooks):
         return x.now() if isinstance(x, Lazy) else x
 
     def settle(self) -> None:
-        """Variables of functions around the call's hold Python's own numbers again."""
+        """Variables of functions around the call's hold Python's own numbers again, and what was done to a tensor that
+        stands for another one is done to that."""
+        for t, _ in self.twins.values():
+            real = self._real(t)
+            if t._flags & REQUIRES_GRAD and t._node is None:
+                real._flags |= REQUIRES_GRAD
+            if t._grad is not None:
+                real._grad = t._grad
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
@@ -190,24 +197,37 @@ class StagingHooks(TextHooks):
         if isinstance(a, Number) or isinstance(b, Number):
             return known(a) is known(b)
         if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
-            return self._same_tensor(a, b)
+            self._names_matter(a, b)
+            return self._real(a) is self._real(b)
         return a is b
 
     def is_not(self, a: Any, b: Any) -> bool:
         return not self.is_(a, b)
 
-    def _same_tensor(self, a: Any, b: Any) -> bool:
-        """Whether two objects are one tensor to Python, which may depend on a staged branch."""
+    def contains(self, container: Any, item: Any) -> Any:
+        if isinstance(item, TensorBase) and not isinstance(container, TensorBase):
+            self._names_matter(item)
+            if id(item) in self.twins or (isinstance(container, Sized) and any(id(x) in self.twins for x in container)):
+                return self._real(item) in [self._real(x) for x in container]
+        return item in container
+
+    def _names_matter(self, a: Any, b: Any = None) -> None:
+        """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged
+        branch."""
         capture = MODES.recorder
-        if not isinstance(capture, Capture) or not capture.entangled:
-            return False
-        one, other = (capture.entries.get(id(t)) for t in (a, b))
-        if one is not None and other is not None:
-            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
-            if any(s is other.storage for s in partners):
-                capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
-                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
-        return False
+        while isinstance(capture, Capture):
+            one, other = (capture.entries.get(id(t)) for t in (a, b))
+            for entry, partner in ((one, other), (other, one)):
+                sites, partners = (
+                    (frozenset(), ()) if entry is None else capture.entangled.get(id(entry.storage), (frozenset(), ()))
+                )
+                if sites and (b is None or (partner is not None and any(s is partner.storage for s in partners))):
+                    found = Entangled("which tensor a name is of depends on data", sites)
+                    if isinstance(MODES.recorder, Inner):
+                        raise found
+                    capture.give_up(found)
+                    return
+            capture = getattr(capture, "parent", None)
 
     # --------------------------------------------------------------------------------------- branches
 

@@ -266,6 +266,7 @@ def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) 
         x = dispatch.run(OPS["copy"], (x,), {})[0]
     elif id(x) in capture.entries or x._view is not None:
         given, x = x, dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
+        x._grad = given._grad
         capture.hooks.twins[id(x)] = x, given
     enter(capture, x, value)
     return x

@@ -178,3 +178,84 @@ def test_a_part_that_is_only_computed_with_is_staged() -> None:
     assert compiled.report().staged == 2
     script = kiln.jit.script(part_of_what_is_stacked)
     assert [script(kiln.tensor([n]), kiln.ones(1)).tolist() for n in (1.0, -1.0)] == [[1.0], [-2.0]]
+
+
+def asks_by_name(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    return c + (1 if x is a else 0)
+
+
+def asks_in_a_branch(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    y = c * 1
+    if c.sum() > -10:
+        y = y + 1 if x is not a else y
+    return y
+
+
+def asks_after_a_write(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    a.add_(1)
+    return c + (1 if x is a else 0), x
+
+
+def asks_a_list(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    return c * 1, c if a in [x] else None, [u is a for u in (x, c)]
+
+
+def leaves_out(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    return sum(u for u in (a, c) if u is not x)
+
+
+def wants_gradients(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    x.requires_grad_()
+    return c * 1
+
+
+def sets_a_gradient(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    x.grad = c * 1
+    return c * 1
+
+
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+@pytest.mark.parametrize(
+    "f",
+    [
+        asks_by_name,
+        asks_in_a_branch,
+        asks_after_a_write,
+        asks_a_list,
+        leaves_out,
+        wants_gradients,
+        sets_a_gradient,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_python_asks_which_tensor_it_is(f: Callable[..., Any]) -> None:
+    compiled = kiln.compile(f)
+    for n in [-2.0, 2.0, -1.0, 3.0, 2.0, -2.0]:
+        seen = []
+        for g in (compiled, f):
+            a = kiln.tensor([2.0])
+            returned = g(a, kiln.tensor([n]))
+            leaves = [x.tolist() if isinstance(x, kiln.Tensor) else x for x in flatten(returned)[0]]
+            seen.append((leaves, a.tolist(), a.requires_grad, None if a.grad is None else a.grad.tolist()))
+        assert seen[0] == seen[1]
