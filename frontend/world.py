@@ -239,7 +239,9 @@ def _converts(code: CodeType) -> bool:
 
 
 _STEPS: Final = frozenset(
-    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name.startswith(("FOR_ITER", "FORMAT_"))
+    n
+    for name, n in dis.opmap.items()
+    if ("JUMP" in name and "_IF_" in name) or name.startswith(("FOR_ITER", "FORMAT_"))
 )
 _WORDS: Final = frozenset({"print", "str", "repr", "ascii", "format", "join"})
 
