@@ -93,6 +93,10 @@ class Recording:
         """The function's result."""
         try:
             return self._recorded()
+        except Exception as error:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle_errors(error)
+            raise
         finally:
             if self.capture.hooks is not None:
                 self.capture.hooks.settle()
@@ -125,7 +129,10 @@ class Recording:
         if self._how.check_nan and isinstance(self.end, Region):
             self.end.check_nan = True
             nans.look_at_capture(self.end, capture, returned)
-        return returned if hooks is None else hooks.plain(returned)
+        if hooks is None:
+            return returned
+        hooks.settle_errors(None)
+        return hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
