@@ -13,7 +13,7 @@ import dataclasses
 import functools
 import threading
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from kiln.autograd.tape import ANOMALY
@@ -25,6 +25,7 @@ from kiln.dynamic import Family
 from kiln.entry import Call, Entry, Manner, find, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError
 from kiln.location import frames_of_kiln, user_frames
+from kiln.pytree import flatten
 from kiln.reach import reach
 from kiln.readable import Readable
 from kiln.reasons import difference
@@ -108,7 +109,7 @@ class CompiledFunction(Readable):
             if plain is not None and (entries := self._brief.get(plain[0])) is not None:
                 check_marks(plain[1])
                 _, found = find(entries, plain[1])
-                if found.__class__ is tuple and not found[0].idle:
+                if found.__class__ is tuple and not (found[0].idle or found[0].lasting):
                     return self._warm(found, plain[1])
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             check_marks(call.tensors)
@@ -117,6 +118,8 @@ class CompiledFunction(Readable):
             if found.__class__ is tuple:
                 if found[0].idle and found[0].rests():
                     return self._uncompiled(args, kwargs)
+                if found[0].lasting:
+                    return self._repeat(call)
                 if plain is not None:
                     self._remember(plain[0], entries)
                 return self._warm(found, call.tensors)
@@ -132,10 +135,26 @@ class CompiledFunction(Readable):
                     return self._capture(call, entry)
         return self._run(keep, args, kwargs) if isinstance(found, tuple) else self._uncompiled(args, kwargs)
 
-    def _warm(self, found: Any, tensors: list[Any]) -> Any:
+    def _repeat(self, call: Call) -> Any:
+        """A warm call that changes Python state: one at a time, as captures are, or that returns what was there."""
+        with self._lock:
+            entry, found = find(self._entries.get(call.key, []), call.tensors)
+            if not isinstance(found, tuple) or entry is None:  # another thread has changed what it reads
+                return self._run(call.keep, call.args, call.kwargs)
+            containers: list[Any] = []
+            flatten((call.args, call.kwargs), containers, call.keep)
+            if found[0].effects and any(id(x) in entry.reached.seen for x in containers):
+                raise CaptureError(
+                    "the call changes Python state, and an argument is a container that the function also reaches by "
+                    "itself",
+                    fix="pass it, or reach it by itself, but not both",
+                )
+            return self._warm(found, call.tensors, containers)
+
+    def _warm(self, found: Any, tensors: list[Any], containers: Sequence[Any] = ()) -> Any:
         """A call of a compiled region."""
         region, inputs, carried, decided = found
-        returned = region.run(inputs, tensors, carried)
+        returned = region.run(inputs, tensors, carried, containers)
         if decided:
             self._tally.decided += 1
         elif region.staged:

@@ -24,6 +24,7 @@ import numpy as np
 
 from kiln.autograd import refresh
 from kiln.base import READONLY, REQUIRES_GRAD, TensorBase
+from kiln.places import CELL, CLASS, Kind, Spot, kind_of, slots
 from kiln.runtime import facts as native
 
 SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
@@ -42,12 +43,14 @@ _flags_of = attrgetter("_flags")
 class Fact:
     """What one place held: `read` gives its objects now, `path` names it to the user."""
 
-    __slots__ = ("objects", "path", "read")
+    __slots__ = ("objects", "path", "read", "spot")
 
     def __init__(self, path: str, read: Callable[[], tuple[Any, ...]]) -> None:
         self.path = path
         self.read = read
         self.objects = read()
+        self.spot: Spot | None = None
+        """The place, if it is one whose changes can be repeated."""
 
     def holds(self) -> bool:
         """Whether the same objects are there, or equal numbers and strings (which are then noted instead)."""
@@ -139,12 +142,15 @@ class Guards:
         self._spaces: dict[int, _Space] = {}
         self._lists: list[tuple[list[Any], Fact]] = []
         self._rest: list[Callable[[native.Facts], None]] = []  # other rows of the table
+        self._slots: dict[int, set[str]] = {}
         self._passes = _Passes()
         self._native = native.available()
         self.more: list[Guards] = []
         """Further facts that must hold, noted apart from these."""
         self.ignored = 0
         """Flags of tensors that may change."""
+        self.spots: dict[int, Spot] = {}
+        """The places that the facts are about, by the ids of the containers."""
         self._broken: Fact | None = None
         self._plain = False  # whether the table is all there is to look at
 
@@ -154,6 +160,18 @@ class Guards:
         fact = Fact(path, read)
         self.facts.append(fact)
         return fact
+
+    def _place(self, fact: Fact, container: Any, kind: Kind | None, name: str | None = None) -> None:
+        """`fact` is about a container: all of it, or one name."""
+        if kind is None:
+            return
+        spot = fact.spot = self.spots.setdefault(
+            id(container), Spot(fact.path.removeprefix("the keys of "), kind, container)
+        )
+        if name is None:
+            spot.names = None
+        elif spot.names is not None:
+            spot.names.add(name)
 
     def _space(self, mapping: dict[Any, Any]) -> _Space:
         return self._spaces.setdefault(id(mapping), _Space(mapping))
@@ -174,8 +192,10 @@ class Guards:
             kind = OrderedDict if isinstance(container, OrderedDict) else dict
             fact = self._note(path, lambda: tuple(kind.__iter__(container)))
             self._passes.slow.append(fact)
+            self._place(fact, container, kind_of(container))
             return fact.objects
         fact = self._note(path, lambda: tuple(container))
+        self._place(fact, container, kind_of(container))
         mapping = self._dict(container)
         if mapping is not None:
             self._space(mapping).keys = fact
@@ -188,14 +208,19 @@ class Guards:
             self._passes.members.append(fact)
         return fact.objects
 
-    def mapping(self, path: str, mapping: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Keys and values of a dict or of the attributes of a class."""
+    def mapping(self, path: str, mapping: Any, owner: type | None = None) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Keys and values of a dict or of the attributes of a class, its `owner`."""
         keys = self.items(f"the keys of {path}", mapping)
         kind = OrderedDict if isinstance(mapping, OrderedDict) else dict
         values = (lambda: kind.values(mapping)) if isinstance(mapping, dict) else mapping.values
         if type(mapping) is dict:
             values = mapping.values
         fact = self._note(path, lambda: tuple(values()))
+        if owner is None:
+            self._place(fact, mapping, kind_of(mapping))
+        else:
+            self._place(self.facts[-2], owner, CLASS)  # the keys
+            self._place(fact, owner, CLASS)
         found = self._dict(mapping)
         if found is not None:
             self._space(found).values = fact
@@ -214,6 +239,10 @@ class Guards:
                 return (MISSING,)
 
         fact = self._note(path, read)
+        if type(owner) is CellType:
+            self._place(fact, owner, CELL)
+        elif isinstance(_home(type(owner), name), MemberDescriptorType):
+            self._place_slot(fact, owner, name)
         row = _row(owner, name, fact) if self._native else None
         if row is not None:
             self._rest.append(row)
@@ -223,9 +252,18 @@ class Guards:
             self._passes.attributes.append(fact)
         return fact.objects[0]
 
-    def entry(self, path: str, space: dict[str, Any], name: str) -> Any:
-        """One name of a module's name space; MISSING when it is not there."""
+    def _place_slot(self, fact: Fact, owner: Any, name: str) -> None:
+        # An object may be a container, too; what it holds in slots is a place of its own.
+        names = self._slots.setdefault(id(owner), set())
+        names.add(name)
+        fact.spot = self.spots.setdefault(~id(owner), Spot(fact.path, slots(names), owner))
+        fact.spot.names = None
+
+    def entry(self, path: str, space: dict[str, Any], name: str, whole: bool = False) -> Any:
+        """One name of a module's name space, or of the attributes of an object (`whole`: others matter, too, if the
+        call changes them); MISSING when it is not there."""
         fact = self._note(path, lambda: (space.get(name, MISSING),))
+        self._place(fact, space, kind_of(space), None if whole else name)
         if self._native:
             self._space(space).some[name] = fact
         else:
@@ -313,6 +351,11 @@ class Guards:
 
     def broken(self) -> str:
         """What changed first, in words; empty when nothing did."""
+        here = self.tensors_broken() or next((fact.path for fact in self.facts if not fact.holds()), "")
+        return here or next(filter(None, (guards.broken() for guards in self.more)), "")
+
+    def tensors_broken(self) -> str:
+        """What changed first about the tensors, in words; empty when nothing did."""
         for t, layout, flags in zip(self._tensor, self._layouts, self._flags, strict=True):
             if t._layout is not layout:
                 return f"the dtype or shape of a tensor (it was {layout.ttype})"
@@ -320,8 +363,11 @@ class Guards:
                 return f"requires_grad of a tensor ({layout.ttype})"
             if (t._flags ^ flags) & READONLY:
                 return f"whether a tensor ({layout.ttype}) may be written"
-        here = next((fact.path for fact in self.facts if not fact.holds()), "")
-        return here or next(filter(None, (guards.broken() for guards in self.more)), "")
+        return ""
+
+    def everything(self) -> list[Guards]:
+        """These and all further ones."""
+        return [self, *(each for guards in self.more for each in guards.everything())]
 
 
 def _true() -> bool:
@@ -332,6 +378,11 @@ def _joined(facts: Iterable[Fact]) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(f.objects for f in facts))
 
 
+def _home(kind: type, name: str) -> Any:
+    """What a class or one of its bases keeps at a name."""
+    return next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
+
+
 def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | None:
     """What enters an attribute into a native table; None for one that only Python can look up."""
     kind = type(owner)
@@ -339,7 +390,7 @@ def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | 
         return lambda table: table.code(owner, name, fact.objects[0])
     if kind is CellType and name == "cell_contents":
         return lambda table: table.cell(owner, fact.objects[0], MISSING)
-    home = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
+    home = _home(kind, name)
     if name == "__class__" and home is vars(object)["__class__"] and fact.objects[0] is kind:
         return lambda table: table.kind(owner, fact.objects[0])
     lookup: Any = kind.__getattribute__

@@ -275,7 +275,7 @@ class _Walk:
         if isinstance(attributes, dict):
             self.guards.attribute(f"the class of {path}", x, "__class__")
             self.guards.attribute(f"the attributes of {path}", x, "__dict__")
-            if _is_plain(kind):
+            if is_plain(kind):
                 self.objects[id(x)] = (attributes, path, set())  # only what is named in code that could read it
             elif _is_model(kind):
                 self.guards.items(f"the names of attributes of {path}", attributes)
@@ -306,8 +306,8 @@ class _Walk:
             self.seen[id(c)] = c
             self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
             _note_slots(c)
-            keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
-            plain, model = _is_plain(c), _is_model(c)
+            keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c), c)
+            plain, model = is_plain(c), _is_model(c)
             for k, v in zip(keys, values, strict=True):
                 dunder = k.startswith("__") and k.endswith("__")
                 if (plain or (model and k not in _registers(c))) and (k in _CONSTRUCTORS or not dunder):
@@ -327,7 +327,7 @@ class _Walk:
         """A layer class of kiln's: its methods are known, unless somebody replaced them."""
         self.seen[id(cls)] = cls
         _note_slots(cls)
-        _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
+        _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls), cls)
         for v in values:
             if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
                 self.visit(v, f"{cls.__qualname__}.{v.__name__}")
@@ -441,7 +441,7 @@ class _Walk:
         attributes, path, known = space
         for name in sorted(names - known):
             known.add(name)
-            self.visit(self.guards.entry(f"{path}.{name}", attributes, name), f"{path}.{name}")
+            self.visit(self.guards.entry(f"{path}.{name}", attributes, name, whole=True), f"{path}.{name}")
 
     def _may_be_read(self, cls: type, name: str) -> bool:
         """Whether code that was met may read this attribute of a class."""
@@ -464,7 +464,7 @@ def _note_slots(cls: type) -> None:
         copyreg._slotnames(cls)  # type: ignore[attr-defined]
 
 
-def _is_plain(kind: type) -> bool:
+def is_plain(kind: type) -> bool:
     """Whether only the user's code works with instances: no library's base class does."""
     return all(c is object or not is_library(c.__module__) for c in kind.__mro__)
 
