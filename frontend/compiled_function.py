@@ -24,12 +24,14 @@ from kiln.dispatch import CheckFailed
 from kiln.dynamic import Family
 from kiln.entry import Call, Entry, Manner, find, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError
+from kiln.journal import StateChanged
 from kiln.location import frames_of_kiln, user_frames
+from kiln.places import Moving
 from kiln.pytree import flatten
 from kiln.reach import reach
 from kiln.readable import Readable
 from kiln.reasons import difference
-from kiln.recording import Recording, StateChanged
+from kiln.recording import Recording
 from kiln.region import Region
 from kiln.signature import brief, signature
 from kiln.tally import Tally
@@ -41,6 +43,9 @@ MAX_CAPTURES = 1024
 """Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
 MAX_ATTEMPTS = 4
 """Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
+
+MAX_DRIFTS = 16
+"""Captures of one signature that may leave state in which the next call is captured again; later ones run eagerly."""
 
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
 Door: TypeAlias = Literal["compile", "script", "trace"]
@@ -76,6 +81,9 @@ class CompiledFunction(Readable):
         self._failures: dict[tuple[Any, ...], int] = {}
         self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
         """Places in the code that are left to decisions, for calls of one signature."""
+        self._moving = Moving()
+        self._drifts: dict[tuple[Any, ...], int] = {}
+        """Captures that left Python's state such that they do not fit themselves."""
         self._told: dict[str, None] = {}
         self._tally = Tally()
         self._dynamic = dynamic
@@ -110,7 +118,7 @@ class CompiledFunction(Readable):
                 check_marks(plain[1])
                 _, found = find(entries, plain[1])
                 if found.__class__ is tuple and not (found[0].idle or found[0].lasting):
-                    return self._warm(found, plain[1])
+                    return self._warm(found)
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             check_marks(call.tensors)
             entries = self._entries.get(call.key, [])
@@ -122,7 +130,7 @@ class CompiledFunction(Readable):
                     return self._repeat(call)
                 if plain is not None:
                     self._remember(plain[0], entries)
-                return self._warm(found, call.tensors)
+                return self._warm(found)
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
             return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
@@ -149,12 +157,12 @@ class CompiledFunction(Readable):
                     "itself",
                     fix="pass it, or reach it by itself, but not both",
                 )
-            return self._warm(found, call.tensors, containers)
+            return self._warm(found, containers)
 
-    def _warm(self, found: Any, tensors: list[Any], containers: Sequence[Any] = ()) -> Any:
+    def _warm(self, found: Any, containers: Sequence[Any] = ()) -> Any:
         """A call of a compiled region."""
-        region, inputs, carried, decided = found
-        returned = region.run(inputs, tensors, carried, containers)
+        region, inputs, carried, decided, given = found
+        returned = region.run(inputs, given, carried, containers)
         if decided:
             self._tally.decided += 1
         elif region.staged:
@@ -295,7 +303,7 @@ class CompiledFunction(Readable):
             self._complain(why)
         if entry is None:
             try:
-                reached = reach(self._function, watched(call), self._door == "script")
+                reached = reach(self._function, watched(call), self._door == "script", self._moving)
                 entry = Entry(reached, call.tensors, call.objects, self._family)
             except CaptureError as error:
                 self._failures[call.key] = MAX_ATTEMPTS
@@ -303,7 +311,11 @@ class CompiledFunction(Readable):
         self._tally.captured += 1
         avoid = self._unstaged.setdefault(call.key, set())
         manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan)
-        recording = Recording(self._name, self._function, entry.reached, call, manner)
+        given = entry.given(call.tensors)
+        if given is None:  # another thread has changed it just now
+            return self._uncompiled(call.args, call.kwargs)
+        recorded = call._replace(tensors=list(given))
+        recording = Recording(self._name, self._function, entry.reached, recorded, manner)
         recording.approve = self._approve
         try:
             returned = recording.run()
@@ -333,8 +345,11 @@ class CompiledFunction(Readable):
                 self._failures[key] = MAX_ATTEMPTS
             else:
                 if isinstance(end, Region):
+                    if end.effects:
+                        self._follow(call, entry, recording)
                     end.idle = end.is_empty() and end.shared is None and not self._strict
-                    if end.shared is not None or not (end.idle or self._dynamic or is_marked(call.tensors)):
+                    later = end.idle or self._dynamic or is_marked(call.tensors) or end.effects
+                    if end.shared is not None or not later:
                         end.compile()
                     self.log.append(f"{why}; code is shared" if end.shares else why)
                     self._latest = key, entry, end
@@ -345,6 +360,22 @@ class CompiledFunction(Readable):
                 return  # state that is made once is there now
         if error is not None:
             self._warn(error)
+
+    def _follow(self, call: Call, entry: Entry, recording: Recording) -> None:
+        """A call has changed Python state: next time its tensors are read where they are put."""
+        for container, key in recording.journal.moved():
+            self._moving.add(container, key)
+        if entry.reached.guards.broken() or entry.given(call.tensors) is None:
+            self._drifts[call.key] = drifts = self._drifts.get(call.key, 0) + 1
+            if drifts >= MAX_DRIFTS and not self._strict:
+                self._failures[call.key] = MAX_ATTEMPTS
+                path = recording.journal.changed[0][0].path
+                self._warn(
+                    CaptureError(
+                        f"each call finds other Python state than the one before: {path}",
+                        fix="keep what changes in tensors (and change them in place), or move it out of the function",
+                    )
+                )
 
     def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
         entries = [e for e in self._entries.pop(key, []) if e is not entry]

@@ -23,17 +23,16 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.autograd import refresh
-from kiln.base import READONLY, REQUIRES_GRAD, TensorBase
-from kiln.places import CELL, CLASS, Kind, Spot, kind_of, slots
+from kiln.base import HOOKED, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.composite import plain_classes
+from kiln.places import CELL, CLASS, DICT, SEQUENCES, Kind, Moving, Slot, Spot, kind_of, slots
+from kiln.places import MISSING as MISSING
 from kiln.runtime import facts as native
 
 SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
 """Values that are guarded by what they are, not by which object they are."""
 
-MISSING: Final = object()
-"""Stands for an attribute or a global that is not there."""
-
-_ANY: Final = object()
+ANY: Final = object()
 """Stands for a value that does not matter."""
 
 _layout_of = attrgetter("_layout")
@@ -43,14 +42,29 @@ _flags_of = attrgetter("_flags")
 class Fact:
     """What one place held: `read` gives its objects now, `path` names it to the user."""
 
-    __slots__ = ("objects", "path", "read", "spot")
+    __slots__ = ("objects", "path", "read", "spot", "wild")
 
     def __init__(self, path: str, read: Callable[[], tuple[Any, ...]]) -> None:
         self.path = path
         self.read = read
         self.objects = read()
+        self.wild = False
+        """Whether some of it may be anything."""
         self.spot: Spot | None = None
         """The place, if it is one whose changes can be repeated."""
+
+    def let(self, places: Sequence[int]) -> None:
+        """These of the objects may be any."""
+        if places:
+            read = self.read
+
+            def others() -> tuple[Any, ...]:
+                found = list(read())
+                for k in places:
+                    found[k : k + 1] = [ANY] * len(found[k : k + 1])
+                return tuple(found)
+
+            self.read, self.objects, self.wild = others, others(), True
 
     def holds(self) -> bool:
         """Whether the same objects are there, or equal numbers and strings (which are then noted instead)."""
@@ -124,16 +138,19 @@ class _Space:
             return
         keys = self.keys.objects
         if self.values is None:
-            held: Sequence[Any] = [self.some[k].objects[0] if k in self.some else _ANY for k in keys]
+            held: Sequence[Any] = [self.some[k].objects[0] if k in self.some else ANY for k in keys]
         else:
             held = self.values.objects
-        table.entries(self.mapping, keys, held, _ANY)
+        table.entries(self.mapping, keys, held, ANY)
 
 
 class Guards:
     """Facts about Python state. `reach.reach` fills them in; then `freeze` makes them quick to check."""
 
-    def __init__(self) -> None:
+    def __init__(self, moving: Moving | None = None, moved: list[Slot] | None = None) -> None:
+        self._moving = moving or Moving()
+        self.moved: list[Slot] = [] if moved is None else moved
+        """Places whose tensors calls read there, since others are put there."""
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
         """Every tensor that was found, by id."""
@@ -173,6 +190,24 @@ class Guards:
         elif spot.names is not None:
             spot.names.add(name)
 
+    def _let(
+        self, path: str, container: Any, kind: Kind | None, keys: Iterable[Any], values: Sequence[Any]
+    ) -> list[int]:
+        """The positions of what moves in a container."""
+        moving = self._moving.keys(container)
+        if not moving or kind is None:
+            return []
+        places = []
+        for n, (key, value) in enumerate(zip(keys, values, strict=True)):
+            if key in moving and may_move(value):
+                places.append(n)
+                self._move(f"{path}[{key!r}]", container, kind, key)
+        return places
+
+    def _move(self, path: str, container: Any, kind: Kind, key: Any) -> None:
+        if not any(slot.container is container and slot.key == key for slot in self.moved):
+            self.moved.append(Slot(path, kind, container, key))
+
     def _space(self, mapping: dict[Any, Any]) -> _Space:
         return self._spaces.setdefault(id(mapping), _Space(mapping))
 
@@ -195,10 +230,15 @@ class Guards:
             self._place(fact, container, kind_of(container))
             return fact.objects
         fact = self._note(path, lambda: tuple(container))
-        self._place(fact, container, kind_of(container))
+        place = kind_of(container)
+        self._place(fact, container, place)
+        if place in SEQUENCES:
+            fact.let(self._let(path, container, place, range(len(fact.objects)), fact.objects))
         mapping = self._dict(container)
         if mapping is not None:
             self._space(mapping).keys = fact
+        elif fact.wild:
+            self._passes.slow.append(fact)
         elif type(container) is list and self._native:
             self._lists.append((container, fact))
         elif type(container) is set and not container and self._native:
@@ -217,13 +257,17 @@ class Guards:
             values = mapping.values
         fact = self._note(path, lambda: tuple(values()))
         if owner is None:
-            self._place(fact, mapping, kind_of(mapping))
+            place = kind_of(mapping)
+            self._place(fact, mapping, place)
+            fact.let(self._let(path, mapping, place, keys, fact.objects))
         else:
             self._place(self.facts[-2], owner, CLASS)  # the keys
             self._place(fact, owner, CLASS)
         found = self._dict(mapping)
         if found is not None:
             self._space(found).values = fact
+        elif fact.wild:
+            self._passes.slow.append(fact)
         else:
             self._passes.values.append(values)
             self._passes.held.append(fact)
@@ -241,9 +285,12 @@ class Guards:
         fact = self._note(path, read)
         if type(owner) is CellType:
             self._place(fact, owner, CELL)
+            fact.let(self._let(path, owner, CELL, ("cell_contents",), fact.objects))
         elif isinstance(_home(type(owner), name), MemberDescriptorType):
             self._place_slot(fact, owner, name)
-        row = _row(owner, name, fact) if self._native else None
+        row = _row(owner, name, fact) if self._native and not fact.wild else None
+        if fact.wild:
+            return ANY
         if row is not None:
             self._rest.append(row)
         else:
@@ -258,12 +305,16 @@ class Guards:
         names.add(name)
         fact.spot = self.spots.setdefault(~id(owner), Spot(fact.path, slots(names), owner))
         fact.spot.names = None
+        fact.let(self._let(fact.path, owner, fact.spot.kind, (name,), fact.objects))
 
     def entry(self, path: str, space: dict[str, Any], name: str, whole: bool = False) -> Any:
         """One name of a module's name space, or of the attributes of an object (`whole`: others matter, too, if the
         call changes them); MISSING when it is not there."""
         fact = self._note(path, lambda: (space.get(name, MISSING),))
         self._place(fact, space, kind_of(space), None if whole else name)
+        fact.let(self._let(path, space, DICT, (name,), fact.objects))
+        if fact.wild:
+            return ANY
         if self._native:
             self._space(space).some[name] = fact
         else:
@@ -368,6 +419,11 @@ class Guards:
     def everything(self) -> list[Guards]:
         """These and all further ones."""
         return [self, *(each for guards in self.more for each in guards.everything())]
+
+
+def may_move(x: Any) -> bool:
+    """Whether a tensor is one that calls may find in place of another."""
+    return x.__class__ in plain_classes() and not x._flags & HOOKED
 
 
 def _true() -> bool:

@@ -10,7 +10,7 @@ commits nothing: it is run eagerly, which does what comes before the error.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -19,9 +19,9 @@ import numpy as np
 from kiln.base import TensorBase
 from kiln.constants import Size
 from kiln.errors import CaptureError
-from kiln.guards import MISSING, Guards, same
+from kiln.guards import MISSING, Guards, may_move, same
 from kiln.ir.types import Device, DType
-from kiln.places import RECORD, SEQUENCES, Kind, Spot, kind_of
+from kiln.places import CLASS, RECORD, SEQUENCES, SET, Kind, Spot, kind_of
 from kiln.pytree import is_named_tuple, is_record
 from kiln.reach import is_library, is_plain
 
@@ -308,6 +308,19 @@ class Journal:
                 if not fact.holds() and id(fact.spot) not in explained:
                     raise unrepeatable(fact.path)
 
+    def moved(self) -> Iterator[tuple[Any, Any]]:
+        """Containers and keys where the call has put one tensor in place of another."""
+        for spot, target in self.changed:
+            if isinstance(target, Given) or spot.kind is SET or spot.kind is CLASS:
+                continue
+            before, now = spot.before, spot.held()
+            if spot.kind in SEQUENCES:
+                before, now = dict(enumerate(before)), dict(enumerate(now))
+            for key, x in before.items():
+                y = now.get(key)
+                if x is not y and may_move(x) and may_move(y) and _is_constant(key):
+                    yield spot.container, key
+
     def effects(self, draft: Draft) -> list[Effect]:
         """What a warm call has to do."""
         return [_effect(spot, target, draft) for spot, target in self.changed]
@@ -316,10 +329,10 @@ class Journal:
 def _alike(before: Any, now: Any) -> bool:
     """Whether a place holds the same, in the same order."""
     if type(before) is set:
-        return before == now
+        return bool(before == now)
     if len(before) != len(now) or not all(map(same, before, now)):
         return False
-    return type(before) is not dict or all(map(same, before.values(), now.values()))
+    return not isinstance(before, dict) or all(map(same, before.values(), now.values()))
 
 
 def _effect(spot: Spot, target: Recipe, draft: Draft) -> Effect:
@@ -334,6 +347,7 @@ def _effect(spot: Spot, target: Recipe, draft: Draft) -> Effect:
             raise unrepeatable(path, "a set")
         return Puts(spot.kind, target, (), tuple([(draft.key(x, path), Known(x)) for x in added]))
     kept, fresh = _split(before, now)
+    puts: list[tuple[Any, Recipe | None]]
     puts = [(draft.key(k, path), draft.of(now[k], path)) for k in kept if not same(before[k], now[k])]
     for k in fresh:
         same_value = k in before and same(before[k], now[k])

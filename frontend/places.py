@@ -8,7 +8,7 @@ compared and put back is what the interpreter itself keeps.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from types import CellType
 from typing import Any, Final
@@ -16,10 +16,12 @@ from typing import Any, Final
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Places of one kind: `held` gives a dict, list or set of what is there, and `put` and `drop` change it. A sequence
-    is put items from a position on."""
+    """Places of one kind: `held` gives a dict, list or set of what is there, `put` and `drop` change it. A sequence is
+    put items from a position on."""
 
     held: Callable[[Any], Any]
+    get: Callable[[Any, Any], Any]
+    """One entry or item; MISSING where there is none."""
     put: Callable[[Any, Any, Any], object]
     drop: Callable[[Any, Any], object]
 
@@ -49,28 +51,52 @@ def _never(x: Any, key: Any) -> None:
     raise AssertionError("nothing is dropped from such places")
 
 
-DICT: Final = Kind(dict.copy, dict.__setitem__, dict.__delitem__)
-ORDERED: Final = Kind(_in_order, OrderedDict.__setitem__, OrderedDict.__delitem__)
-RECORD: Final = Kind(
-    lambda x: dict(vars(x)), lambda x, key, value: vars(x).__setitem__(key, value), lambda x, key: vars(x).pop(key)
-)
-CLASS: Final = Kind(lambda x: dict(vars(x)), type.__setattr__, type.__delattr__)
-CELL: Final = Kind(_in_cell, setattr, delattr)
-LIST: Final = Kind(list.copy, _fill_list, _never)
-DEQUE: Final = Kind(lambda x: list(deque.__iter__(x)), _fill_deque, _never)
-SET: Final = Kind(set.copy, lambda x, key, value: set.add(x, key), _never)
-SEQUENCES: Final = (LIST, DEQUE)
+def _entry(x: dict[Any, Any], key: Any) -> Any:
+    return dict.get(x, key, MISSING)
 
-_MISSING: Final = object()
+
+def _item(x: Any, n: int) -> Any:
+    try:
+        return (list if isinstance(x, list) else deque).__getitem__(x, n)
+    except IndexError:
+        return MISSING
+
+
+def _attribute(x: Any, name: str) -> Any:
+    try:
+        return getattr(x, name, MISSING)
+    except ValueError:  # a cell that is not bound
+        return MISSING
+
+
+MISSING: Final = object()
+"""Stands for an attribute or a global that is not there."""
+
+DICT: Final = Kind(dict.copy, _entry, dict.__setitem__, dict.__delitem__)
+ORDERED: Final = Kind(_in_order, _entry, OrderedDict.__setitem__, OrderedDict.__delitem__)
+RECORD: Final = Kind(
+    lambda x: dict(vars(x)),
+    lambda x, key: vars(x).get(key, MISSING),
+    lambda x, key, value: vars(x).__setitem__(key, value),
+    lambda x, key: vars(x).pop(key),
+)
+CLASS: Final = Kind(
+    lambda x: dict(vars(x)), lambda x, key: vars(x).get(key, MISSING), type.__setattr__, type.__delattr__
+)
+CELL: Final = Kind(_in_cell, _attribute, setattr, delattr)
+LIST: Final = Kind(list.copy, _item, _fill_list, _never)
+DEQUE: Final = Kind(lambda x: list(deque.__iter__(x)), _item, _fill_deque, _never)
+SET: Final = Kind(set.copy, lambda x, key: key, lambda x, key, value: set.add(x, key), _never)
+SEQUENCES: Final = (LIST, DEQUE)
 
 
 def slots(names: set[str]) -> Kind:
     """The places of slots with these names (a set that may grow)."""
 
     def held(x: Any) -> dict[str, Any]:
-        return {name: value for name in sorted(names) if (value := getattr(x, name, _MISSING)) is not _MISSING}
+        return {name: value for name in sorted(names) if (value := getattr(x, name, MISSING)) is not MISSING}
 
-    return Kind(held, object.__setattr__, object.__delattr__)
+    return Kind(held, _attribute, object.__setattr__, object.__delattr__)
 
 
 def kind_of(x: Any) -> Kind | None:
@@ -103,3 +129,40 @@ class Spot:
         now = self.kind.held(self.container)
         names = self.names
         return now if names is None or type(now) is not dict else {k: v for k, v in now.items() if k in names}
+
+
+class Slot:
+    """A place whose tensor is another one at each call: calls read it there."""
+
+    __slots__ = ("container", "get", "key", "path")
+
+    def __init__(self, path: str, kind: Kind, container: Any, key: Any) -> None:
+        self.path = path
+        self.container = container
+        self.key = key
+        self.get = kind.get
+
+    def read(self) -> Any:
+        """What is there now."""
+        return self.get(self.container, self.key)
+
+
+class Moving:
+    """Places where calls put one tensor in place of another, by what was seen so far."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, set[Any]]] = {}
+
+    def add(self, container: Any, key: Any) -> None:
+        """Another such place."""
+        if len(self._known) >= _MAX_MOVING:
+            self._known.clear()
+        self._known.setdefault(id(container), (container, set()))[1].add(key)
+
+    def keys(self, container: Any) -> Set[Any]:
+        """Which of a container's."""
+        return self._known[id(container)][1] if id(container) in self._known else _NONE
+
+
+_MAX_MOVING: Final = 4096
+_NONE: Final[frozenset[Any]] = frozenset()

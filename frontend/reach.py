@@ -48,11 +48,12 @@ import numpy as np
 
 from kiln.base import HOOKED, Layout, TensorBase
 from kiln.errors import CaptureError
-from kiln.guards import MISSING, SCALARS, Guards
+from kiln.guards import ANY, MISSING, SCALARS, Guards
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import Device, DType, Sym
 from kiln.location import is_kiln
+from kiln.places import Moving
 from kiln.random import default_generator
 
 _MAX_FACTS: Final = 20_000
@@ -108,10 +109,15 @@ class Reached:
                 del self.guards.tensors[key]
 
 
-def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted: bool = False) -> Reached:
+def reach(
+    function: Callable[..., Any],
+    objects: tuple[Any, ...] = (),
+    scripted: bool = False,
+    moving: Moving | None = None,
+) -> Reached:
     """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked.
-    `scripted`: past what scripts leave to Python (`marks.py`)."""
-    walk = _Walk(scripted)
+    `scripted`: past what scripts leave to Python (`marks.py`); `moving`: places whose tensors are left to calls."""
+    walk = _Walk(scripted, moving)
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
@@ -119,7 +125,7 @@ def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted:
     walk.look_by_name()
     hooks = None
     if walk.hooks:
-        hooks = walk.apart()
+        hooks = walk.apart(moving)
         for x, path in walk.hooks:
             walk.visit(x, path)
         walk.look_by_name()
@@ -155,9 +161,9 @@ _STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib
 
 
 class _Walk:
-    def __init__(self, scripted: bool) -> None:
+    def __init__(self, scripted: bool, moving: Moving | None) -> None:
         self.scripted = scripted
-        self.main = Guards()
+        self.main = Guards(moving)
         self.guards = self.main  # where facts are noted now
         self.hooks: list[tuple[Any, str]] = []  # of tensors
         self.dormant: dict[CodeType, Callable[[], None]] = {}
@@ -180,7 +186,7 @@ class _Walk:
             self.names.add("__class__")  # type(x)(...) may call any class
         if isinstance(x, type):
             self.constructed.update(map(id, x.__mro__))
-        if x is MISSING or id(x) in self.seen or _is_fixed(x):
+        if x is MISSING or x is ANY or id(x) in self.seen or _is_fixed(x):
             return
         if len(self.guards.facts) > _MAX_FACTS:
             raise CaptureError(
@@ -219,9 +225,9 @@ class _Walk:
         else:
             self._other(x, path)
 
-    def apart(self) -> Guards:
+    def apart(self, moving: Moving | None = None) -> Guards:
         """From now on facts are noted in guards of their own, which must hold, too."""
-        self.guards = Guards()
+        self.guards = Guards(moving, self.main.moved)
         self.main.more.append(self.guards)
         return self.guards
 
@@ -377,6 +383,8 @@ class _Walk:
             self.entries.add((id(space), name))
             self.guards.entry(f"the global {path}", space, name)
         x = space.get(name, MISSING)
+        if any(slot.container is space and slot.key == name for slot in self.main.moved):
+            return
         if x is MISSING and space is not vars(builtins):
             self._global(vars(builtins), name, rest, path, plain)
         elif isinstance(x, ModuleType):

@@ -40,6 +40,8 @@ class Recording:
         self.approve: Callable[[Any], None] = lambda returned: None
         """Told of what the call returned, before that is kept."""
         self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, how.strict)
+        self.journal: Journal
+        """What the call changed in Python, once it has run."""
         self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
         self.capture.answers = how.door == "compile"
         self.capture.before = {} if how.check_nan else None
@@ -76,7 +78,7 @@ class Recording:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
-        journal = Journal(self._reached.guards, containers)
+        journal = self.journal = Journal(self._reached.guards, containers)
         with capture, self._through_door():
             try:
                 function = self.capture.callee(self._function)
