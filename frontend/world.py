@@ -62,7 +62,7 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
-_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads", "kiln.staging_text"})
+_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads", "kiln.staging_prints", "kiln.staging_spelling"})
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
