@@ -73,8 +73,8 @@ class CompiledFunction(Readable):
         self._entries: dict[tuple[Any, ...], list[Entry]] = {}
         self._brief: dict[tuple[Any, ...], list[Entry]] = {}  # the same, by the keys of `signature.brief`
         self._failures: dict[tuple[Any, ...], int] = {}
-        self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
-        """Places in the code that are left to decisions, for calls of one signature."""
+        self._unstaged: dict[tuple[Any, ...], dict[Hashable, str]] = {}
+        """Places in the code that are left to decisions, and why, for calls of one signature."""
         self._told: dict[str, None] = {}
         self._tally = Tally()
         self._dynamic = dynamic
@@ -136,9 +136,9 @@ class CompiledFunction(Readable):
         """A call of a compiled region."""
         region, inputs, carried, decided = found
         returned = region.run(inputs, tensors, carried)
-        if decided:
+        if decided and self._door != "script":  # that has all ways from the first call on
             self._tally.decided += 1
-        elif region.staged:
+        elif decided or region.staged:
             self._tally.staged += 1
         else:
             self._tally.compiled += 1
@@ -282,18 +282,22 @@ class CompiledFunction(Readable):
                 self._failures[call.key] = MAX_ATTEMPTS
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
-        avoid = self._unstaged.setdefault(call.key, set())
+        avoid = self._unstaged.setdefault(call.key, {})
         manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan)
-        recording = Recording(self._name, self._function, entry.reached, call, manner)
-        recording.approve = self._approve
         try:
-            returned = recording.run()
+            return self._record(call, entry, manner, why)
         except CaptureError:
             self._unstaged.pop(call.key, None)  # the next call is told the same
             raise
+
+    def _record(self, call: Call, entry: Entry, manner: Manner, why: str) -> Any:
+        """Run the function, recorded, and keep what came of it."""
+        recording = Recording(self._name, self._function, entry.reached, call, manner)
+        recording.approve = self._approve
+        try:
+            return recording.run()
         finally:
             self._enter(call, entry, recording, why)
-        return returned
 
     def _admit(self, call: Call, why: str) -> None:
         """A call is about to be captured, since `why`; a door may object."""

@@ -33,8 +33,8 @@ class Manner(NamedTuple):
     so, or is None if the call changed Python state."""
     door: str
     """Where the call came in (`kiln.jit`): a trace stages nothing, and only `compile` answers questions about data."""
-    avoid: set[Hashable]
-    """Places in the code that are not staged."""
+    avoid: dict[Hashable, str]
+    """Places in the code that are not staged, and why."""
     frozen: frozenset[int]
     """Ids of tensors from outside that become constants."""
     family: Family | None

@@ -17,8 +17,9 @@ from kiln.pytree import flatten
 from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
+from kiln.traced import Given
 from kiln.tree import Eager
-from kiln.world import Audit, converts
+from kiln.world import Audit, catches, converts
 
 
 class StateChanged(CaptureError):
@@ -31,9 +32,18 @@ class CheckCaught(StateChanged):
 
 
 class Recording:
-    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded."""
+    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
+    `given`: the first answers to what is asked for its truth, whatever the data say (`exploring.py`)."""
 
-    def __init__(self, name: str, function: Callable[..., Any], reached: Reached, call: Call, how: Manner) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        reached: Reached,
+        call: Call,
+        how: Manner,
+        given: Sequence[bool] | None = None,
+    ) -> None:
         self.name = name
         self._function = function
         self._reached = reached
@@ -46,11 +56,22 @@ class Recording:
         self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, how.strict)
         self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
         self.capture.answers = how.door == "compile"
+        self.capture.explored = how.door == "script"
+        self.capture.caught = how.door != "trace" and catches(reached.code)
         self.capture.before = {} if how.check_nan else None
+        if given is not None:
+            self.capture.forced, self.capture.answers = Given(given), True
+        if how.door == "script":
+            self.capture.before = {}
         self.capture.frozen = how.frozen
         self.capture.staging = self._stage
         if how.door != "trace" and STAGES.enabled and converts(reached.code):
             self.capture.hooks = self._stage()
+
+    @property
+    def arguments(self) -> list[Any]:
+        """The tensors that the call was given."""
+        return self._call.tensors
 
     def _stage(self) -> Any:
         from kiln.staging import StagingHooks  # few functions need it
@@ -102,7 +123,7 @@ class Recording:
                     _check_containers(returned, containers, self._reached.seen)
                     self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._how.family)
                 except Entangled as found:
-                    self._how.avoid.update(found.sites)
+                    self._how.avoid.update(dict.fromkeys(found.sites, found.message))
                 except (CaptureError, GradError) as error:
                     self._fail(error)
         if self._how.check_nan and isinstance(self.end, Region):
@@ -120,7 +141,7 @@ class Recording:
         if refused is None:
             return False
         if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
-            self._how.avoid.update(refused.sites)
+            self._how.avoid.update(dict.fromkeys(refused.sites, refused.message))
             return True
         if self._audit.hopeless:
             raise refused

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+import sys
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set, Sized
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from kiln.base import MODES, TensorBase
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
 from kiln.convert import Refused, Site, State, converted, made
@@ -35,8 +36,11 @@ from kiln.staging_merge import in_plain_python
 from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
+
+_FEW: Final = 4
 
 
 class Test:
@@ -63,7 +67,7 @@ class StagingHooks(TextHooks):
     """See the module. `known` is the user's code, `avoid` the sites that are left to decisions, to which those are
     added that can't be staged."""
 
-    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
+    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: dict[Hashable, str]) -> None:
         super().__init__(known)
         self.capture = capture
         self.avoid = avoid
@@ -82,6 +86,8 @@ class StagingHooks(TextHooks):
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
         self._numbers = False
+        self.asked: tuple[Site, str] | None = None
+        """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
 
     # ------------------------------------------------------------------------------------- converting
@@ -102,7 +108,14 @@ class StagingHooks(TextHooks):
         return x.now() if isinstance(x, Lazy) else x
 
     def settle(self) -> None:
-        """Variables of functions around the call's hold Python's own numbers again."""
+        """Variables of functions around the call's hold Python's own numbers again, and what was done to a tensor that
+        stands for another one is done to that."""
+        for t, _ in self.twins.values():
+            real = self._real(t)
+            if t._flags & REQUIRES_GRAD and t._node is None:
+                real._flags |= REQUIRES_GRAD
+            if t._grad is not None:
+                real._grad = t._grad
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
@@ -117,7 +130,8 @@ class StagingHooks(TextHooks):
     def callee(self, function: Any) -> Any:
         if function is range and MODES.recorder is not None:
             return staged_range
-        if MODES.recorder is not None and (stand_in := self.text_callee(function)) is not None:
+        listens = MODES.recorder is not None or self.capture.forced is not None
+        if listens and (stand_in := self.text_callee(function)) is not None:
             return stand_in
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
@@ -185,24 +199,39 @@ class StagingHooks(TextHooks):
         if isinstance(a, Number) or isinstance(b, Number):
             return known(a) is known(b)
         if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
-            return self._same_tensor(a, b)
+            self._names_matter(a, b)
+            return self._real(a) is self._real(b)
         return a is b
 
     def is_not(self, a: Any, b: Any) -> bool:
         return not self.is_(a, b)
 
-    def _same_tensor(self, a: Any, b: Any) -> bool:
-        """Whether two objects are one tensor to Python, which may depend on a staged branch."""
+    def contains(self, container: Any, item: Any) -> Any:
+        if isinstance(item, Text):
+            item = item.known()
+        if isinstance(item, TensorBase) and not isinstance(container, TensorBase):
+            self._names_matter(item)
+            if id(item) in self.twins or (isinstance(container, Sized) and any(id(x) in self.twins for x in container)):
+                return self._real(item) in [self._real(x) for x in container]
+        return item in container
+
+    def _names_matter(self, a: Any, b: Any = None) -> None:
+        """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged
+        branch."""
         capture = MODES.recorder
-        if not isinstance(capture, Capture) or not capture.entangled:
-            return False
-        one, other = (capture.entries.get(id(t)) for t in (a, b))
-        if one is not None and other is not None:
-            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
-            if any(s is other.storage for s in partners):
-                capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
-                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
-        return False
+        while isinstance(capture, Capture):
+            one, other = (capture.entries.get(id(t)) for t in (a, b))
+            for entry, partner in ((one, other), (other, one)):
+                sites, partners = (
+                    (frozenset(), ()) if entry is None else capture.entangled.get(id(entry.storage), (frozenset(), ()))
+                )
+                if sites and (b is None or (partner is not None and any(s is partner.storage for s in partners))):
+                    found = Entangled("which tensor a name is of depends on data", sites)
+                    if isinstance(MODES.recorder, Inner):
+                        raise found
+                    capture.give_up(found)
+                    return
+            capture = getattr(capture, "parent", None)
 
     # --------------------------------------------------------------------------------------- branches
 
@@ -242,14 +271,12 @@ class StagingHooks(TextHooks):
     def _asked(self, test: Any, site: Site) -> bool:
         """The truth of what is not staged: a question about data."""
         capture = MODES.recorder
-        if (
-            isinstance(capture, Capture)
-            and not isinstance(capture, Inner)
-            and not capture.answers
-            and site in self._why
-        ):
+        if isinstance(capture, Capture) and not isinstance(capture, Inner) and site in self.avoid:
+            self.asked = site, self.avoid[site]
+            if capture.answers or capture.explored:
+                return bool(test)
             capture.refuse(
-                f"this {site.kind} depends on tensor data, and can't be part of the program: {self._why[site]}",
+                f"this {site.kind} depends on tensor data, and can't be part of the program: {self.avoid[site]}",
                 fix="let both ways do the same kind of thing to tensors, and nothing else; or use kiln.where",
             )
         return bool(test)
@@ -263,10 +290,10 @@ class StagingHooks(TextHooks):
 
     def while_(self, test: Any, again: Branch, body: Branch, state: State, site: Site, /) -> None:
         def real() -> Sequence[Any]:
-            going = start.now()
-            while going:
+            going, rest = start.now(), self.turns()
+            while going and rest:
                 body()
-                going = bool(again())
+                going, rest = bool(again()), rest - 1
             return ()
 
         def turn() -> Sequence[Any]:
@@ -290,6 +317,10 @@ class StagingHooks(TextHooks):
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
         loop_over(self, iterable, body, state, site)
+
+    def turns(self) -> int:
+        """How many turns of a loop are run for real: where answers are given, data may be such that it never ends."""
+        return _FEW if self.capture.forced is not None else sys.maxsize
 
     def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
@@ -341,7 +372,11 @@ class StagingHooks(TextHooks):
         if not result:
             snapshot.restore()
             if outermost:
-                self.avoid.add(site)
+                self.avoid[site] = self._why[site]
+
+    def silent(self) -> bool:
+        """Whether what is run is a way that is looked into, and not taken."""
+        return self.capture.forced is not None
 
     def refuse_call(self, what: str, why: str) -> None:
         """A call that can't be repeated, nor tried out: "what() why"."""

@@ -222,6 +222,7 @@ class Aliases:
     def __init__(self) -> None:
         self.outside: list[tuple[int, Any]] = []  # result, a tensor from outside that may share its memory
         self.pairs: list[tuple[int, int]] = []
+        self.parts: set[int] = set()  # results that may be a part of larger memory
 
     def look(self, inner: Inner, leaves: Sequence[Any], given: Sequence[Any] = ()) -> None:
         """The leaves that one branch gives, numbered as the results. `given` tensors are the starts of results, of
@@ -231,6 +232,8 @@ class Aliases:
             if not isinstance(x, TensorBase):
                 continue
             entry = inner.entries.get(id(x)) or inner._lift(x)
+            if is_part(inner, x):
+                self.parts.add(k)
             for storage in _sharing(inner, entry.storage):
                 starts = [j for j, g in enumerate(given) if storage.root is g]
                 if starts:
@@ -240,10 +243,18 @@ class Aliases:
                 if roots.setdefault(id(storage), k) != k:
                     self.pairs.append((roots[id(storage)], k))
 
-    def tell(self, capture: Capture, tensors: Sequence[Any], site: Site) -> None:
-        """Let a capture know, of the results."""
+    def tell(
+        self,
+        capture: Capture,
+        tensors: Sequence[Any],
+        site: Site,
+        starts: Sequence[tuple[int, Any]] = (),
+        twins: bool = False,
+    ) -> None:
+        """Let a capture know, of the results. `starts`: what results are where a loop takes no turn, and whether a
+        compiled call returns these very tensors then."""
         groups: list[tuple[Storage, Storage]] = []
-        for k, t in self.outside:
+        for k, t in (*self.outside, *starts):
             capture.value_of(t)
             groups.append((capture.entries[id(tensors[k])].storage, capture.entries[id(t)].storage))
         for a, b in self.pairs:
@@ -253,6 +264,17 @@ class Aliases:
             if one is other:
                 continue
             entangle(capture, one, other, site)
+        self.parts |= {k for k, t in (*self.outside, *(() if twins else starts)) if is_part(capture, t)}
+        for k in self.parts:
+            storage = capture.entries[id(tensors[k])].storage
+            capture.parts[id(storage)] = capture.parts.get(id(storage), frozenset()) | {site}
+
+
+def is_part(capture: Capture, t: Any) -> bool:
+    """Whether a tensor may show only a part of its memory: whoever is given it can tell, by `storage_offset`, and by
+    how much memory it keeps."""
+    storage = capture.entries[id(t)].storage
+    return id(storage) in capture.parts or storage.root._layout.nbytes != t._layout.nbytes
 
 
 def _sharing(capture: Capture, storage: Storage) -> list[Storage]:
@@ -330,6 +352,7 @@ def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) 
         x = dispatch.run(OPS["copy"], (x,), {})[0]
     elif id(x) in capture.entries or x._view is not None:
         given, x = x, dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
+        x._grad = given._grad
         capture.hooks.twins[id(x)] = x, given
     enter(capture, x, value)
     return x

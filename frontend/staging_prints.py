@@ -65,6 +65,10 @@ class TextHooks(PythonHooks):
     def refuse_call(self, what: str, why: str) -> None:
         """A call that can't be repeated."""
 
+    def silent(self) -> bool:
+        """Whether nothing may be printed."""
+        return False
+
     def numbers(self) -> None:
         """From here on there may be what tensors decide."""
 
@@ -119,10 +123,6 @@ class TextHooks(PythonHooks):
             made = self._text(of_printf, a, b if type(b) is tuple else (b,))
             return a % all_known(b) if made is None else made
         return a % b
-
-    def contains(self, container: Any, item: Any) -> bool:
-        """See `Hooks`."""
-        return (item.known() if isinstance(item, Text) else item) in container
 
     def subject(self, value: Any) -> Any:
         """See `Hooks`."""
@@ -189,6 +189,8 @@ class TextHooks(PythonHooks):
     def _print(self, *args: Any, **kwargs: Any) -> None:
         """A call of `print`: it prints now, as every capture does what it records, and in each compiled call."""
         capture = current()
+        if capture is None and self.silent():
+            return
         if capture is None or not _PRINT_TAKES.issuperset(kwargs):
             print(*map(all_known, args), **all_known(kwargs))
             return
@@ -210,6 +212,8 @@ class TextHooks(PythonHooks):
             return Print(tuple(placed), options[0], options[1], bool(flush))
 
         capture.prints.append(said)
+        if self.silent():
+            return
         with paused():
             print(*now, sep=options[0], end=options[1], flush=flush)
 

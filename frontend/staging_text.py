@@ -56,7 +56,9 @@ class Text(Lazy):
                 capture.reject(
                     "text of that many characters decides how the call goes on", "compare what it is made of"
                 )
-            _ask(capture, self.parts)
+            text = _asked(capture, self.parts)
+            if current() is capture:
+                return text  # where answers are given, perhaps another one
         return self.value
 
     def __kiln_text__(self, place: Callable[[Any], int]) -> Template:
@@ -119,19 +121,24 @@ def _elements(t: Any) -> Any:
     return t._array()
 
 
-def _ask(capture: Capture, parts: Sequence[Part]) -> None:
-    """Ask for what decides a text."""
+def _asked(capture: Capture, parts: Sequence[Part]) -> str:
+    """The string, where everything that decides it was asked for."""
+    found = []
     for part in parts:
         if isinstance(part, (Pale, PaleChoice)):
             message = "the string itself is needed of text that a staged branch made"
             capture.give_up(Entangled(message, frozenset({part.site})))
+            part = "" if isinstance(part, Pale) else part.now or ""
         elif isinstance(part, Hole):
             capture.ask(part.at, "text", part.make)
+            part = part.make(_elements(part.at))
         elif isinstance(part, Within):
-            _ask(capture, part.parts)
+            part = part.make(_asked(capture, part.parts))
         elif isinstance(part, Chosen):
-            capture.ask(part.flag, "text", truth)
-            _ask(capture, part.first if part.flag._array().item() else part.second)
+            answer = capture.ask(part.flag, "text", truth)
+            part = _asked(capture, part.first if answer else part.second)
+        found.append(part)
+    return "".join(found)
 
 
 def paled(

@@ -66,6 +66,8 @@ _TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads", "kiln.sta
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
+_OWN: Final[dict[int, CodeType]] = {}
+"""Kiln's own code that was met, by id: what it calls and who calls it makes no difference. Most calls are such."""
 PASSING: Final[set[CodeType]] = set()
 """Code of kiln's that does nothing but call what the user's code calls."""
 
@@ -122,6 +124,8 @@ class Audit:
                 gc.enable()
 
     def _watch(self, frame: FrameType, event: str, argument: Any) -> None:
+        if id(frame.f_code) in _OWN:
+            return
         if event == "call":
             self._python(frame)
         elif event == "c_call":
@@ -144,6 +148,8 @@ class Audit:
         if is_kiln(module) or code.co_name == "__del__":
             if code in _THREADS and frame.f_back is not None and self._is_users(frame.f_back.f_code):
                 self.refuse(f"{module}.{code.co_name}")
+            if is_kiln(module) and code not in _THREADS and code not in PASSING:
+                _OWN[id(code)] = code
             return
         if is_library_code(frame.f_globals):
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
@@ -236,6 +242,19 @@ def _converts(code: CodeType) -> bool:
     if not (_STEPS.isdisjoint(code.co_code[::2]) and _WORDS.isdisjoint(code.co_names)):
         return True
     return any(type(x) is str and "%" in x for x in code.co_consts)
+
+
+def catches(known: Set[CodeType]) -> bool:
+    """Whether some of this code has an `except`."""
+    return any(map(_catches, known))
+
+
+@functools.lru_cache(maxsize=4096)
+def _catches(code: CodeType) -> bool:
+    if not code.co_exceptiontable:
+        return False
+    ops = code.co_code[::2]
+    return ops.count(dis.opmap["PUSH_EXC_INFO"]) > ops.count(dis.opmap["WITH_EXCEPT_START"])
 
 
 _STEPS: Final = frozenset(

@@ -96,9 +96,8 @@ def numpy_of_a_tensor(x: Any) -> Any:
 
 
 @row(lambda x: x * 2, door=kiln.jit.script)
-def printed_in_a_script(x: Any) -> Any:
-    print(x)
-    return x * 2
+def clock_in_a_script(x: Any) -> Any:
+    return x * 2 if time.monotonic() > 0 else x
 
 
 @row(lambda x: kiln.cond(x.sum() > 0, lambda: kiln.where(x > 1, x, -x), lambda: x * 1))
@@ -301,10 +300,9 @@ def other_shape(x: Any) -> Any:
 
 
 @row(lambda x: kiln.where(x.sum() > 0, x + 1, x * 2), door=kiln.jit.script)
-def branch_that_prints_in_a_script(x: Any) -> Any:
+def clock_in_a_branch_of_a_script(x: Any) -> Any:
     if x.sum() > 0:
-        print("positive")
-        return x + 1
+        return x + time.monotonic()
     return x * 2
 
 

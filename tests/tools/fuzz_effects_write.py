@@ -220,11 +220,11 @@ class _Writer:
             "for i in range(box.n % 3):",
         )
         lines = [Line(self.fill(self.random.choice(heads), 0), self.block(depth + 1, self.random.randint(1, 2), True))]
+        if any("LIST.append" in text for text in lines[0].render(0)):  # or it might not end
+            lines[0].text = lines[0].text.replace("(LIST)", "(LIST[:])")
         if self.random.random() < 0.25:
-            lines = [
-                Line(f"i{depth} = 0"),
-                Line(self.fill(f"while i{depth} < <i> and <q>:", 0), [Line(f"i{depth} += 1"), *(lines[0].body or [])]),
-            ]
+            turn = [Line(f"i{depth} += 1"), *(lines[0].body or [])]
+            lines = [Line(f"i{depth} = 0"), Line(self.fill(f"while i{depth} < <i> and (<q>):", 0), turn)]
         if self.random.random() < 0.15:
             lines.append(Line("else:", self.block(depth + 1, 1)))
         return lines
