@@ -15,8 +15,7 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, NoReturn
@@ -28,14 +27,15 @@ from kiln.convert import PythonHooks, Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
+from kiln.staging_calls import standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import Number, keyed, known, mapped, scalar
+from kiln.staging_numbers import Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
-from kiln.world import PASSING, Audit, paused
+from kiln.world import Audit, paused, takes_numbers
 
 
 class Test:
@@ -80,7 +80,8 @@ class StagingHooks(PythonHooks):
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
-        self._numbers = False
+        self._numbers = takes_numbers(known) or takes_numbers(audit.dormant)
+        """Whether there may be numbers that tensors decide. An expression has its hooks before it makes one."""
         audit.made = made
 
     # ------------------------------------------------------------------------------------- converting
@@ -100,8 +101,11 @@ class StagingHooks(PythonHooks):
             _, x = self.twins[id(x)]
         return x.now() if isinstance(x, Number) else x
 
-    def settle(self) -> None:
-        """Variables of functions around the call's hold Python's own numbers again."""
+    def settle(self, containers: Iterable[Any]) -> None:
+        """Variables of functions around the call's hold Python's own numbers again, as do containers from outside."""
+        if self._numbers:
+            for x in containers:
+                with_numbers_of_now(x)
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
@@ -114,17 +118,19 @@ class StagingHooks(PythonHooks):
         _set(runtime, self._source())
 
     def callee(self, function: Any) -> Any:
-        if function is range and MODES.recorder is not None:
-            return staged_range
+        if MODES.recorder is not None:
+            if function is range:
+                return staged_range
+            stand_in = taking(function) or (standing(function) if self._numbers else None)
+            if stand_in is not None:
+                return stand_in
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
             function = self._conversion(_unwrapped(function))
         if self._noted is not None:
             self._try_call(function)
-        if self._numbers and not _takes_numbers(function):
-            return functools.partial(_with_numbers, function)
-        return function
+        return with_numbers(function) if self._numbers else function
 
     def _conversion(self, function: Any) -> Any:
         """The user's function, converted if it can be."""
@@ -405,22 +411,6 @@ def _unwrapped(function: Any) -> Any:
     return function
 
 
-def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """A call that takes Python's own numbers only."""
-    args, kwargs = mapped((args, kwargs), Number.known)
-    return function(*args, **kwargs)
-
-
-PASSING.add(_with_numbers.__code__)
-
-
 def _set(runtime: Any, source: Any) -> None:
     for name in NAMES:
         setattr(runtime, name, getattr(source, name))
-
-
-def _takes_numbers(function: Any) -> bool:
-    """Whether a call may be given numbers that tensors decide: converted code."""
-    while isinstance(function, MethodType):
-        function = function.__func__
-    return isinstance(function, FunctionType) and made(function.__code__)

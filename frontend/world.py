@@ -18,7 +18,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, MappingProxyType, ModuleType
 from typing import Any, Final, NoReturn
 
@@ -62,7 +62,7 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
-_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads"})
+_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_calls", "kiln.staging_loads"})
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
@@ -226,13 +226,36 @@ class Audit:
 
 
 def branches(known: Set[CodeType]) -> bool:
-    """Whether some of this code branches or loops."""
+    """Whether some of this code branches or loops, or makes Python numbers of tensors."""
     return any(map(_branches, known))
 
 
 @functools.lru_cache(maxsize=4096)
 def _branches(code: CodeType) -> bool:
-    return not _JUMPS.isdisjoint(code.co_code[::2])
+    return not _JUMPS.isdisjoint(code.co_code[::2]) or _takes(code)
+
+
+def takes_numbers(known: Iterable[CodeType]) -> bool:
+    """Whether some of this code makes Python numbers of tensors."""
+    return any(map(_takes, known))
+
+
+@functools.lru_cache(maxsize=4096)
+def _takes(code: CodeType) -> bool:
+    names = code.co_names
+    return not _TAKING.isdisjoint(names) or (not _CONVERTING.isdisjoint(names) and _calls(code))
+
+
+_TAKING: Final = frozenset({"item", "tolist"})
+_CONVERTING: Final = frozenset({"bool", "float", "int"})
+
+
+def _calls(code: CodeType) -> bool:
+    """Whether code calls one of Python's numbers by name, rather than to mention it."""
+    at = [k for k, name in enumerate(code.co_names) if name in _CONVERTING]
+    load = dis.opmap["LOAD_GLOBAL"]
+    pairs = zip(code.co_code[::2], code.co_code[1::2], strict=True)
+    return any(op == load and argument & 1 and argument >> 1 in at for op, argument in pairs) or max(at) > 127
 
 
 _JUMPS: Final = frozenset(
