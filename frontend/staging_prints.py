@@ -17,7 +17,7 @@ from kiln.capture import Capture, current
 from kiln.control_capture import Inner
 from kiln.convert import PythonHooks
 from kiln.errors import CaptureError
-from kiln.staging_numbers import NOW, Lazy, all_known, known, mapped
+from kiln.staging_numbers import NOW, Lazy, known, mapped, with_python_numbers
 from kiln.staging_spelling import CONSTANT, PLAIN, lazy_in, of_fields, of_printf, parts_of
 from kiln.staging_text import Text, text_of
 from kiln.texts import Part, Print
@@ -121,12 +121,12 @@ class TextHooks(PythonHooks):
         """See `Hooks`."""
         if type(a) is str and _listening() and lazy_in(b) and type(b) is not dict:
             made = self._text(of_printf, a, b if type(b) is tuple else (b,))
-            return a % all_known(b) if made is None else made
+            return a % with_python_numbers(b) if made is None else made
         return a % b
 
     def subject(self, value: Any) -> Any:
         """See `Hooks`."""
-        return all_known(value)
+        return with_python_numbers(value)
 
     def result_of_lambda(self, value: Any) -> Any:
         """See `Hooks`. Who calls a lambda may be code in C, which takes nothing for a string but strings."""
@@ -163,7 +163,7 @@ class TextHooks(PythonHooks):
     def _make_string(self, *args: Any, **kwargs: Any) -> Any:
         if len(args) == 1 and not kwargs:
             return self.str_(args[0])
-        return str(*map(all_known, args), **all_known(kwargs))
+        return str(*map(with_python_numbers, args), **with_python_numbers(kwargs))
 
     def _make_error(self, kind: type[BaseException], *args: Any, **kwargs: Any) -> BaseException:
         """An exception, whose arguments may be what tensors decide as long as the call goes on."""
@@ -192,7 +192,7 @@ class TextHooks(PythonHooks):
         if capture is None and self.silent():
             return
         if capture is None or not _PRINT_TAKES.issuperset(kwargs):
-            print(*map(all_known, args), **all_known(kwargs))
+            print(*map(with_python_numbers, args), **with_python_numbers(kwargs))
             return
         file = kwargs.pop("file", None)
         options = [known(kwargs.get(name, default)) for name, default in (("sep", " "), ("end", "\n"))]
@@ -203,7 +203,7 @@ class TextHooks(PythonHooks):
         if isinstance(capture, Inner) or not (plain and here) or any(x is None for x in texts) or _is_recomputed():
             self.refuse_call("print", "a branch that prints")
             with paused():
-                print(*map(all_known, args), sep=options[0], end=options[1], file=file, flush=flush)
+                print(*map(with_python_numbers, args), sep=options[0], end=options[1], file=file, flush=flush)
             return
         now = [x.now() if isinstance(x, Text) else x for x in texts]
 
@@ -243,7 +243,7 @@ class _Method:
             made = self._hooks._text(of_fields, self._owner, args, kwargs)
             if made is not None:
                 return made
-        return getattr(self._owner, self._name)(*map(all_known, args), **all_known(kwargs))
+        return getattr(self._owner, self._name)(*map(with_python_numbers, args), **with_python_numbers(kwargs))
 
     def _join(self, items: Any) -> Any:
         items = items if type(items) in (list, tuple) else list(items)
