@@ -335,6 +335,12 @@ class Guards:
         """The contents of a NumPy array: compared on every call."""
         self._passes.slow.append(self._note(path, lambda: (f"{x.dtype.str}{x.shape}", x.tobytes())))
 
+    def containers(self) -> list[Any]:
+        """The lists and dicts that were found, without those that hold modules' names."""
+        spaces = [space.mapping for space in self._spaces.values() if not space.some]
+        found = [*(x for x, _ in self._lists), *spaces, *self._passes.iterables]
+        return [*found, *(x for guards in self.more for x in guards.containers())]
+
     # ------------------------------------------------------------------------------------ checking
 
     def freeze(self) -> None:

@@ -97,7 +97,8 @@ class Recording:
             raise
         finally:
             if self.capture.hooks is not None:
-                self.capture.hooks.settle()
+                call = self._call
+                self.capture.hooks.settle([call.args, call.kwargs, *self._reached.guards.containers()])
 
     def _recorded(self) -> Any:
         call, capture = self._call, self.capture

@@ -15,9 +15,8 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
@@ -29,15 +28,17 @@ from kiln.convert import Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
+from kiln.staging_calls import standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar
+from kiln.staging_numbers import NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
+from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
-from kiln.staging_text import TextHooks
+from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
-from kiln.world import PASSING, Audit, paused
+from kiln.world import Audit, makes, paused
 
 _FEW: Final = 4
 
@@ -84,7 +85,8 @@ class StagingHooks(TextHooks):
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
-        self._numbers = False
+        self._numbers = makes(known) or makes(audit.dormant)
+        """Whether there may be numbers or text that tensors decide. An expression has its hooks before it makes one."""
         self.asked: tuple[Site, str] | None = None
         """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
@@ -106,15 +108,18 @@ class StagingHooks(TextHooks):
             _, x = self.twins[id(x)]
         return x.now() if isinstance(x, Lazy) else x
 
-    def settle(self) -> None:
-        """Variables of functions around the call's hold Python's own numbers again, and what was done to a tensor that
-        stands for another one is done to that."""
+    def settle(self, containers: Iterable[Any]) -> None:
+        """Variables of functions around the call's hold Python's own numbers again, as do containers from outside; and
+        what was done to a tensor that stands for another one is done to that."""
         for t, _ in self.twins.values():
             real = self._real(t)
             if t._flags & REQUIRES_GRAD and t._node is None:
                 real._flags |= REQUIRES_GRAD
             if t._grad is not None:
                 real._grad = t._grad
+        if self._numbers:
+            for x in containers:
+                with_numbers_of_now(x)
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
@@ -127,19 +132,23 @@ class StagingHooks(TextHooks):
         _set(runtime, self._source())
 
     def callee(self, function: Any) -> Any:
-        if function is range and MODES.recorder is not None:
-            return staged_range
-        if MODES.recorder is not None and (stand_in := self.text_callee(function)) is not None:
-            return stand_in
+        if MODES.recorder is not None or self.capture.forced is not None:
+            stand_in = self.text_callee(function)
+            if stand_in is not None:
+                return stand_in
+        if MODES.recorder is not None:
+            if function is range:
+                return staged_range
+            stand_in = taking(function) or (standing(function) if self._numbers else None)
+            if stand_in is not None:
+                return stand_in
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
             function = self._conversion(_unwrapped(function))
         if self._noted is not None:
             self._try_call(function)
-        if self._numbers and not _takes_numbers(function):
-            return functools.partial(_with_numbers, function)
-        return function
+        return with_numbers(function) if self._numbers else function
 
     def _conversion(self, function: Any) -> Any:
         """The user's function, converted if it can be."""
@@ -371,6 +380,10 @@ class StagingHooks(TextHooks):
             if outermost:
                 self.avoid[site] = self._why[site]
 
+    def silent(self) -> bool:
+        """Whether what is run is a way that is looked into, and not taken."""
+        return self.capture.forced is not None
+
     def refuse_call(self, what: str, why: str) -> None:
         """A call that can't be repeated, nor tried out: "what() why"."""
         if self._noted is not None:
@@ -442,22 +455,6 @@ def _unwrapped(function: Any) -> Any:
     return function
 
 
-def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """A call that takes Python's own numbers only."""
-    args, kwargs = mapped((args, kwargs), KNOWN)
-    return function(*args, **kwargs)
-
-
-PASSING.add(_with_numbers.__code__)
-
-
 def _set(runtime: Any, source: Any) -> None:
     for name in NAMES:
         setattr(runtime, name, getattr(source, name))
-
-
-def _takes_numbers(function: Any) -> bool:
-    """Whether a call may be given numbers that tensors decide: converted code."""
-    while isinstance(function, MethodType):
-        function = function.__func__
-    return isinstance(function, FunctionType) and made(function.__code__)

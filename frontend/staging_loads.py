@@ -8,7 +8,7 @@ from typing import Any, Final
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, entangle
 from kiln.convert import PythonHooks
-from kiln.staging_numbers import Number, all_known
+from kiln.staging_numbers import Number, with_python_numbers
 from kiln.staging_trial import Noted, Unstaged
 
 
@@ -27,7 +27,7 @@ class Loads:
     def load_item(self, x: Any, key: Any) -> Any:
         if isinstance(x, TensorBase) and (place := staged_place(x, key)) is not None:
             return part_of(x, place)
-        found = x[all_known(key)]
+        found = x[with_python_numbers(key)]
         if not isinstance(x, TensorBase) and id(x) in self._noted:
             self._noted.note(found)
         return found
@@ -45,7 +45,7 @@ class Loads:
     def store_item(self, x: Any, key: Any, value: Any) -> None:
         if not isinstance(x, (TensorBase, list, dict)):
             raise Unstaged(f"a branch that sets an item of a {type(x).__qualname__}")
-        x[all_known(key)] = all_known(value) if isinstance(x, TensorBase) else value
+        x[with_python_numbers(key)] = with_python_numbers(value) if isinstance(x, TensorBase) else value
 
     def delete_item(self, x: Any, key: Any) -> None:
         if not isinstance(x, (list, dict)):
@@ -64,7 +64,7 @@ def staged_place(x: Any, key: Any) -> Any:
         return None
     if not all(isinstance(k, (Number, slice, int, type(None), type(...))) for k in keys):
         return None
-    if any(isinstance(k, bool) or (isinstance(k, slice) and all_known(k) != k) for k in keys):
+    if any(isinstance(k, bool) or (isinstance(k, slice) and with_python_numbers(k) != k) for k in keys):
         return None
     return tuple([k.tensor if isinstance(k, Number) else k for k in keys])
 
@@ -83,22 +83,22 @@ class Stores:
     """What is stored where it may last is a Python number, not one that tensors decide (`staging_numbers.py`)."""
 
     load_attr = staticmethod(getattr)
-    load_item = staticmethod(lambda x, key: x[all_known(key)])
+    load_item = staticmethod(lambda x, key: x[with_python_numbers(key)])
     load_global = staticmethod(PythonHooks.load_global)
     delete_attr = staticmethod(delattr)
     delete_item = staticmethod(operator.delitem)
 
     @staticmethod
     def store_attr(x: Any, name: str, value: Any) -> None:
-        setattr(x, name, all_known(value))
+        setattr(x, name, with_python_numbers(value))
 
     @staticmethod
     def store_item(x: Any, key: Any, value: Any) -> None:
-        x[all_known(key)] = all_known(value)
+        x[with_python_numbers(key)] = with_python_numbers(value)
 
     @staticmethod
     def store_global(space: dict[str, Any], name: str, value: Any) -> None:
-        space[name] = all_known(value)
+        space[name] = with_python_numbers(value)
 
 
 NAMES: Final = tuple(name for name in vars(Loads) if not name.startswith("_"))
