@@ -117,7 +117,7 @@ def test_a_program_that_differs_is_made_smaller(jobs: Any, tmp_path: Path) -> No
 
     fault = FAULTS["another tensor"]
     with interpreting(), fault.plant():
-        program = next(p for s in range(20) if fuzz_effects.attempt(p := draw(s, fault.families), False))
+        program = next(p for s in range(20) if fuzz_effects.attempt(p := draw(s, fault.families)[0], False))
         small = smaller(program, lambda p: bool(fuzz_effects.attempt(p, False)))
     assert len(small.short()) < len(program.short())
     assert len(small.steps) == 2

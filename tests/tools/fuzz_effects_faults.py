@@ -113,7 +113,7 @@ def silent_prints() -> AbstractContextManager[Any]:
     """What a call prints is not part of it."""
     from kiln import world
 
-    return mock.patch.object(world.Audit, "_refuse", as_kiln(lambda self, what, unseen=False: None))
+    return mock.patch.object(world.Audit, "refuse", as_kiln(lambda self, what, unseen=False: None))
 
 
 @dataclass(frozen=True)
