@@ -6,11 +6,13 @@ answer says, the fewer ways there are.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from kiln.ir.halves import widened
+from kiln.runtime.library import refusal
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -38,6 +40,22 @@ def extremes(data: Array) -> tuple[bytes, bytes] | None:
 def extent(data: Array) -> int:
     """The only element, which says how large something is."""
     return int(widened(data).item())
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a library op can't be carried out on a matrix; None where it can."""
+
+    op: str
+    attrs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, data: Array) -> str | None:
+        return refusal(self.op, data, dict(self.attrs))
+
+
+def left_open(fold: Any) -> bool:
+    """Whether the answers are not looked into beforehand, but taken as they come."""
+    return isinstance(fold, Refusal) or fold in SIZES
 
 
 SIZES: Final = frozenset({ones, extremes, extent})

@@ -116,6 +116,7 @@ class Recorder(Protocol):
     """What an active capture wants to be told (`kiln.capture.Capture`)."""
 
     differentiated: bool  # gradients were taken
+    caught: bool  # the errors of checks on data may be: each check is a question
 
     def callee(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """What is called in place of a function of the user's that kiln is about to call."""

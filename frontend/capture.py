@@ -19,7 +19,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from kiln import dispatch
-from kiln.answers import SIZES, truth
+from kiln.answers import Refusal, left_open, truth
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
@@ -27,6 +27,7 @@ from kiln.errors import CaptureError, KilnError
 from kiln.history import History
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.ops.matrix import MAY_REFUSE
 from kiln.ir.types import TensorType
 from kiln.location import user_location
 from kiln.putting import put
@@ -48,6 +49,7 @@ class Capture(History):
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
     frozen: Container[int] = ()  # ids of tensors from outside that are constants here
+    caught: bool = False  # whether code of the user's may catch errors of checks on data, which are questions then
 
     def __init__(
         self,
@@ -108,10 +110,13 @@ class Capture(History):
 
     def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
+        asked = self.caught and op.name in MAY_REFUSE and attrs.get("check", True)
+        if asked:
+            self.ask(operands[0], f"an error of {op.name}", Refusal(op.name, tuple(attrs.items())))
         try:
             return dispatch.run(op, operands, attrs)
         except KilnError as error:
-            self.failed = error if error.checked else self.failed
+            self.failed = error if error.checked and not asked else self.failed
             raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
@@ -187,7 +192,7 @@ class Capture(History):
 
     def ask(self, tensor: TensorBase, what: str, fold: Callable[[np.ndarray[Any, Any]], Hashable]) -> Hashable:
         """`what` needs the data of `tensor`, of which only `fold(data)` matters."""
-        if not self.answers and not (self.explored and (fold is truth or fold in SIZES)):
+        if not self.answers and not (self.explored and (fold is truth or left_open(fold))):
             self.forbid(tensor, what)
         answer = fold(tensor._array())
         if isinstance(answer, bytes) and len(answer) > _MAX_ANSWER:

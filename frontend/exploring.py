@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from kiln.answers import SIZES, truth
+from kiln.answers import left_open, truth
 from kiln.base import MODES, TensorBase
 from kiln.errors import CaptureError, KilnError
 from kiln.kept import Kept
@@ -129,7 +129,7 @@ class Explorer:
         if recording.end is None:
             return None
         for query in capture.queries:
-            if query.fold is not truth and query.fold not in SIZES:
+            if query.fold is not truth and not left_open(query.fold):
                 raise CaptureError(
                     f"{query.what} asks for tensor data while a function is captured; the compiled program could not "
                     "ask again",
@@ -152,7 +152,7 @@ def _first(queries: Sequence[Query]) -> list[Query]:
     """The questions up to the first one whose answers are not all known."""
     found: list[Query] = []
     for query in queries:
-        if query.fold is not truth and query.fold not in SIZES:
+        if query.fold is not truth and not left_open(query.fold):
             break
         found.append(query)
     while found and found[-1].fold is not truth:

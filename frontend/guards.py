@@ -25,6 +25,7 @@ import numpy as np
 from kiln.autograd import refresh
 from kiln.base import READONLY, REQUIRES_GRAD, TensorBase
 from kiln.runtime import facts as native
+from kiln.runtime import places
 
 SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
 """Values that are guarded by what they are, not by which object they are."""
@@ -163,7 +164,7 @@ class Guards:
         if not self._native:
             return None
         if isinstance(mapping, MappingProxyType):
-            return native.dict_of(mapping)
+            return places.dict_of(mapping)
         plain = isinstance(mapping, dict) and type(mapping).__iter__ is dict.__iter__
         return mapping if plain else None
 
@@ -262,7 +263,7 @@ class Guards:
         self._passes.flatten()
         table = native.Facts()
         if self._native:
-            layout, flags = native.word_of(TensorBase, "_layout"), native.word_of(TensorBase, "_flags")
+            layout, flags = places.word_of(TensorBase, "_layout"), places.word_of(TensorBase, "_flags")
             for t, there in zip(self._tensor, self._layouts, strict=True):
                 table.word(id(t) + layout, there)
                 table.word(id(t) + flags, t._flags)
@@ -347,7 +348,8 @@ def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | 
         return None
     if name == "__dict__" and isinstance(home, GetSetDescriptorType) and isinstance(fact.objects[0], dict):
         return lambda table: table.space(owner, fact.objects[0])
-    member = isinstance(home, MemberDescriptorType) and not hasattr(kind, "__getattr__")
-    if member or (name == "__mro__" and home is vars(type)["__mro__"]):
+    if name == "__mro__" and home is vars(type)["__mro__"]:
+        return lambda table: table.bases(owner, fact.objects[0])
+    if isinstance(home, MemberDescriptorType) and not hasattr(kind, "__getattr__"):
         return lambda table: table.attribute(owner, name, fact.objects[0], MISSING)
     return None

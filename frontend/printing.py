@@ -51,6 +51,8 @@ def set_printoptions(
     each dimension are shown, characters in a line, and whether numbers have exponents (None: where they need them).
     `profile` sets all of them: "default", "short" or "full"."""
     global _options
+    if MODES.recorder is not None:
+        MODES.recorder.reject("set_printoptions() can't be captured", fix="call it before the compiled function")
     if profile is not None:
         if profile not in _PROFILES:
             raise InvalidValueError(

@@ -19,7 +19,7 @@ from kiln.region import Region
 from kiln.signature import modes, signature
 from kiln.traced import Given
 from kiln.tree import Eager
-from kiln.world import Audit, converts
+from kiln.world import Audit, catches, converts
 
 
 class StateChanged(CaptureError):
@@ -57,6 +57,7 @@ class Recording:
         self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
         self.capture.answers = how.door == "compile"
         self.capture.explored = how.door == "script"
+        self.capture.caught = how.door != "trace" and catches(reached.code)
         self.capture.before = {} if how.check_nan else None
         if given is not None:
             self.capture.forced, self.capture.answers = Given(given), True
@@ -92,6 +93,10 @@ class Recording:
         """The function's result."""
         try:
             return self._recorded()
+        except Exception as error:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle_errors(error)
+            raise
         finally:
             if self.capture.hooks is not None:
                 self.capture.hooks.settle()
@@ -124,7 +129,10 @@ class Recording:
         if self._how.check_nan and isinstance(self.end, Region):
             self.end.check_nan = True
             nans.look_at_capture(self.end, capture, returned)
-        return returned if hooks is None else hooks.plain(returned)
+        if hooks is None:
+            return returned
+        hooks.settle_errors(None)
+        return hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go

@@ -40,7 +40,7 @@ class ScriptFunction(CompiledFunction):
             MODES.door, capture.hooks = "trace", None
 
     def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
-        return "a size that data decide is another one" if begun is not None else super()._reason(key, begun)
+        return "data decided on another size, or error" if begun is not None else super()._reason(key, begun)
 
     def _admit(self, call: Call, why: str) -> None:
         if self._annotations.any:

@@ -29,7 +29,7 @@ from kiln.ir.ops.base import OPS
 from kiln.ir.types import Device, DType
 from kiln.printing import described
 from kiln.staging_merge import enter, in_plain_python
-from kiln.staging_numbers import Lazy, Number, all_known, known
+from kiln.staging_numbers import NOW, Lazy, Number, all_known, known, mapped
 from kiln.texts import Hole, Part, Print, Respelled, Shown, Spelled, Template, Within, holes, moved, spelled
 from kiln.world import paused
 
@@ -101,7 +101,9 @@ class Text(Lazy):
 
 
 def _install() -> None:
-    for name in ("lt", "le", "gt", "ge", "eq", "ne", "mod"):
+    for name in ("eq", "ne"):
+        setattr(Text, f"__{name}__", lambda a, b, same=name == "eq": _equal(a, b, same))
+    for name in ("lt", "le", "gt", "ge", "mod"):
         plain = getattr(operator, name)
         setattr(Text, f"__{name}__", lambda a, b, plain=plain: plain(a.known(), known(b)))
     for name in ("mul", "rmul", "getitem", "contains"):
@@ -110,6 +112,12 @@ def _install() -> None:
     setattr(Text, "__hash__", lambda a: hash(a.known()))  # noqa: B010
     setattr(Text, "__len__", lambda a: len(a.known()))  # noqa: B010
     setattr(Text, "__iter__", lambda a: iter(a.known()))  # noqa: B010
+
+
+def _equal(a: Text, b: Any, same: bool) -> Any:
+    if type(b) in (type(None), bool, int, float, bytes, list, tuple, dict):
+        return not same
+    return (a.known() == known(b)) is same
 
 
 _install()
@@ -148,33 +156,18 @@ def _readable(t: Any) -> bool:
     return plain and isinstance(MODES.recorder, Capture)
 
 
-def _check_history(t: Any) -> None:
-    """CaptureError for a tensor whose text names what computed it, before the call."""
-    capture = MODES.recorder
-    assert isinstance(capture, Capture)
-    began = capture._began
-    while isinstance(capture, Inner) and capture.parent is not None:
-        capture = capture.parent
-        began = capture._began
-    node = t.grad_fn
-    if node is not None and node.sequence < began:
-        capture.refuse(
-            "the text of a tensor names what computed it, and that happened before the call",
-            operands=[t.ttype],
-            fix="detach() it, or make its text outside of the compiled function",
-        )
-
-
 def _of_tensor(t: Any, conversion: str, spec: str) -> list[Part] | None:
     if not _readable(t):
         return None
     if conversion == "format" and not t.ndim:
         return [Hole(_held(t), Spelled(None, "format", spec))]
-    _check_history(t)
+    said = described(t)
+    if not _listening():
+        return None  # what computed it was before the call: the capture let go
     before = "" if type(t) is dispatch.tensor_class() else "Parameter containing:\n"
-    shown: list[Part] = [Hole(_held(t), Shown(described(t), before))]
+    shown: list[Part] = [Hole(_held(t), Shown(said, before))]
     if conversion == "ascii" or (conversion == "format" and spec):
-        return [Within(tuple(shown), Respelled(conversion, spec))]
+        return [Within(tuple(shown), Respelled("escape" if conversion == "ascii" else conversion, spec))]
     return shown
 
 
@@ -190,11 +183,15 @@ def parts_of(x: Any, conversion: str, spec: str = "") -> Sequence[Part] | None:
         return x.parts if plain else [Within(x.parts, Respelled(conversion, spec))]
     if isinstance(x, TensorBase):
         return None if spec.endswith("c") else _of_tensor(x, conversion, spec)
+    if isinstance(x, BaseException) and conversion in ("str", "format") and not spec:
+        plain = type(x).__str__ is BaseException.__str__ and type(x).__format__ is object.__format__
+        said = (x.args if len(x.args) > 1 else x.args[0]) if plain and lazy_in(x.args) else None
+        return None if said is None else parts_of(said, "str")
     if type(x) in (list, tuple, dict) and not spec and lazy_in(x):
         found = _of_container(x)
         if found is None or conversion != "ascii":
             return found
-        return [Within(tuple(found), Respelled("ascii", ""))]
+        return [Within(tuple(found), Respelled("escape", ""))]
     return None
 
 
@@ -225,8 +222,9 @@ def _of_container(x: Any, deep: int = 0) -> list[Part] | None:
         if made is None:
             return None
         found += made
-    first, last = {list: "[]", tuple: "()", dict: "{}"}[type(x)]
-    return [first, *found, "," if type(x) is tuple and len(x) == 1 else "", last]
+    if type(x) is tuple:
+        return ["(", *found, ",)" if len(x) == 1 else ")"]
+    return ["[", *found, "]"] if type(x) is list else ["{", *found, "}"]
 
 
 _PRINTF: Final = re.compile(r"%(?:%|([#0\- +]*)(\d+)?(?:\.(\d+))?([srafFeEgGdi]))")
@@ -324,11 +322,11 @@ def _of_replaced(x: Any, conversion: str | None, spec: str) -> Sequence[Part] | 
 
 def _printed(x: Any, known: Set[CodeType]) -> Any:
     """What `print` makes of something: a text, or the parts of one; None if a compiled call could not make it again."""
-    kind = type(x)
+    kind: Any = type(x)
     parts = parts_of(x, "str")
     if parts is not None:
         return parts
-    if kind in _CONSTANT or kind is type or lazy_in(x):
+    if kind in _CONSTANT or kind is type or isinstance(x, (Lazy, TensorBase)):
         return (str(x),)
     if kind in (list, tuple, dict):
         inside = [*x, *x.values()] if kind is dict else x
@@ -358,6 +356,7 @@ class TextHooks(PythonHooks):
     def __init__(self, known: Set[CodeType]) -> None:
         self._known = known
         self._stdout = sys.stdout
+        self._errors: list[BaseException] = []
 
     def refuse_call(self, what: str, why: str) -> None:
         """A call that can't be repeated."""
@@ -384,13 +383,13 @@ class TextHooks(PythonHooks):
 
     # --------------------------------------------------------------------------------------- f-strings
 
-    def format_(self, value: Any, spec: Any = "") -> Any:  # type: ignore[override]
+    def format_(self, value: Any, spec: Any = "") -> Any:
         """See `Hooks`."""
         spec = known(spec)
         made = self._text(parts_of, value, "format", spec) if _listening() and type(spec) is str else None
         return format(value, spec) if made is None else made
 
-    def repr_(self, value: Any) -> Any:  # type: ignore[override]
+    def repr_(self, value: Any) -> Any:
         """See `Hooks`."""
         return self._spell(value, "repr")
 
@@ -398,7 +397,7 @@ class TextHooks(PythonHooks):
         """See `Hooks`."""
         return self._spell(value, "str")
 
-    def ascii_(self, value: Any) -> Any:  # type: ignore[override]
+    def ascii_(self, value: Any) -> Any:
         """See `Hooks`."""
         return self._spell(value, "ascii")
 
@@ -412,12 +411,16 @@ class TextHooks(PythonHooks):
             return Text([p for part in parts for p in (part.parts if isinstance(part, Text) else (part,))])
         return "".join(parts)
 
-    def mod(self, a: Any, b: Any) -> Any:  # type: ignore[override]
+    def mod(self, a: Any, b: Any) -> Any:
         """See `Hooks`."""
         if type(a) is str and _listening() and lazy_in(b) and type(b) is not dict:
             made = self._text(_of_printf, a, b if type(b) is tuple else (b,))
             return a % all_known(b) if made is None else made
         return a % b
+
+    def contains(self, container: Any, item: Any) -> bool:
+        """See `Hooks`."""
+        return (item.known() if isinstance(item, Text) else item) in container
 
     def subject(self, value: Any) -> Any:
         """See `Hooks`."""
@@ -442,6 +445,8 @@ class TextHooks(PythonHooks):
                 return functools.partial(self._builtin, function)
         elif function is str:
             return self._make_string
+        elif kind is type and _is_plain_error(function):
+            return functools.partial(self._make_error, function)
         return None
 
     def _builtin(self, function: Callable[..., str], *args: Any, **kwargs: Any) -> Any:
@@ -457,6 +462,27 @@ class TextHooks(PythonHooks):
         if len(args) == 1 and not kwargs:
             return self.str_(args[0])
         return str(*map(all_known, args), **all_known(kwargs))
+
+    def _make_error(self, kind: type[BaseException], *args: Any, **kwargs: Any) -> BaseException:
+        """An exception, whose arguments may be what tensors decide as long as the call goes on."""
+        error = kind(*args, **kwargs)
+        if lazy_in(args):
+            self._errors.append(error)
+        return error
+
+    def settle_errors(self, raised: BaseException | None) -> None:
+        """Exceptions have Python's own arguments again, and so has what was `raised` with those that led to it."""
+        todo = [*self._errors, *([] if raised is None else [raised])]
+        seen: set[int] = set()
+        while todo:
+            error = todo.pop()
+            if id(error) not in seen:
+                seen.add(id(error))
+                args = mapped(error.args, NOW)
+                if args is not error.args:
+                    error.args = args
+                todo += [e for e in (error.__cause__, error.__context__) if e is not None]
+        self._errors = []
 
     def _print(self, *args: Any, **kwargs: Any) -> None:
         """A call of `print`: it prints now, as every capture does what it records, and in each compiled call."""
@@ -486,6 +512,15 @@ class TextHooks(PythonHooks):
             return  # a way that is looked into, and not taken
         with paused():
             print(*now, sep=options[0], end=options[1], flush=flush)
+
+
+def _is_plain_error(kind: type) -> bool:
+    """Whether instances of an exception class do nothing with what they are given but keep it."""
+    init: Any = getattr(kind, "__init__")  # noqa: B009
+    if not issubclass(kind, BaseException) or not isinstance(init, WrapperDescriptorType):
+        return False
+    own = any("__new__" in vars(c) for c in kind.__mro__ if c.__module__ != "builtins")
+    return not own and init.__objclass__.__basicsize__ == BaseException.__basicsize__
 
 
 _PRINT_TAKES: Final = frozenset({"sep", "end", "file", "flush"})

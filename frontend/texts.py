@@ -62,7 +62,7 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Respelled:
-    """What `format`, `repr`, or `%` makes of a string."""
+    """What `format`, `repr` or `%` makes of a string, or `ascii` of what has it as its `repr`."""
 
     conversion: str
     spec: str
@@ -76,6 +76,7 @@ CONVERSIONS: dict[str, Callable[[Any, str], str]] = {
     "str": lambda x, _: str(x),
     "repr": lambda x, _: repr(x),
     "ascii": lambda x, _: ascii(x),
+    "escape": lambda x, _: x.encode("ascii", "backslashreplace").decode(),
 }
 
 

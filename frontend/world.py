@@ -244,6 +244,19 @@ def _converts(code: CodeType) -> bool:
     return any(type(x) is str and "%" in x for x in code.co_consts)
 
 
+def catches(known: Set[CodeType]) -> bool:
+    """Whether some of this code has an `except`."""
+    return any(map(_catches, known))
+
+
+@functools.lru_cache(maxsize=4096)
+def _catches(code: CodeType) -> bool:
+    if not code.co_exceptiontable:
+        return False
+    ops = code.co_code[::2]
+    return ops.count(dis.opmap["PUSH_EXC_INFO"]) > ops.count(dis.opmap["WITH_EXCEPT_START"])
+
+
 _STEPS: Final = frozenset(
     n
     for name, n in dis.opmap.items()
