@@ -355,7 +355,7 @@ STATEMENTS: dict[str, list[Form]] = {
         "n = round(float(<s>), 2)\nz = z * n if n < <k> else z - n",
         "k = k + int((<v> > 0).sum())",
         "n = <s>.item()\nn = abs(n) ** 2 if n < 0 else -n\nz = z + n",
-        "n, r = 0, 1.0\nif <q>:\n    n = n + 1\n    r = r / 2\nz = z * n + r",
+        "n, r = 0, 1.0\nif <q>:\n    n = n + 1\n    r = r / 2\nz = z * n + r\nk = k + n",
         "n = 0\nfor u in (x, y, z):\n    if (u > 0.3).any():\n        n += 1\nz = z + n",
         "n = <s>.item() > <k>\nz = z + 1 if n else z",
         "n = <v>.tolist()\nn.sort()\nz = z * n[0]",
@@ -586,6 +586,7 @@ RETURNS = [
     "return z, [float(u) for u in <v>]",
     "return f'{z.sum().item():.4f}', z",
     "return z, str(z), <n> + 1",
+    "return z * 1, k",
     "return z, <s>.item() > <k>, round(<s>.item(), 1)",
 ]
 
