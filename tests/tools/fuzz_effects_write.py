@@ -181,7 +181,8 @@ class _Writer:
         how = self.random.choices(list(FORMS), [12, 3, 3, 2, 2])[0]
         body = [Line("z = z * net.w")] if self.random.random() < 0.3 else []
         body += self.block(0, self.random.choice([2, 3, 4, 6]))
-        body.append(Line(self.fill(self.random.choice(RETURNS), 0)))
+        returns = RETURNS if "numbers" not in self.families or self.random.random() < 0.6 else ["return z * 1, k"]
+        body.append(Line(self.fill(self.random.choice(returns), 0)))
         text = " ".join(line for each in body for line in each.render(0))
         return Program(self.seed, how, body, self.steps(text), tuple(self.families))
 
