@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set, Sized
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
@@ -207,9 +207,10 @@ class StagingHooks(TextHooks):
     def contains(self, container: Any, item: Any) -> Any:
         if isinstance(item, TensorBase) and not isinstance(container, TensorBase):
             self._names_matter(item)
-            if id(item) in self.twins or (isinstance(container, Sized) and any(id(x) in self.twins for x in container)):
+            inside = container if isinstance(container, Collection) else ()
+            if id(item) in self.twins or any(id(x) in self.twins for x in inside):
                 return self._real(item) in [self._real(x) for x in container]
-        return item in container
+        return super().contains(container, item)
 
     def _names_matter(self, a: Any, b: Any = None) -> None:
         """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged

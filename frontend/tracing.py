@@ -16,7 +16,8 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
-from kiln.compiled_function import CompiledFunction, Door, Methods
+from kiln.capturing import Door
+from kiln.compiled_function import CompiledFunction, Methods
 from kiln.entry import Call
 from kiln.errors import ArgumentError, CaptureError, InvalidValueError, KilnError
 from kiln.guards import same
