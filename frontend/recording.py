@@ -97,7 +97,7 @@ class Recording:
             raise
         finally:
             if self.capture.hooks is not None:
-                self.capture.hooks.settle()
+                self.capture.hooks.settle(vars(self).get("journal"))
 
     def _recorded(self) -> Any:
         call, capture = self._call, self.capture

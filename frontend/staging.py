@@ -22,17 +22,19 @@ from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
 
-from kiln.base import MODES, REQUIRES_GRAD, TensorBase
+from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
 from kiln.convert import Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
+from kiln.journal import Journal
 from kiln.pytree import flatten, unflatten
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
+from kiln.staging_names import Originals
 from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_text import TextHooks
@@ -77,6 +79,7 @@ class StagingHooks(TextHooks):
         self._converted: dict[int, tuple[Any, Any]] = {}
         self.twins: dict[int, tuple[Any, Any]] = {}
         """Tensors that stand for one that a branch gave, by id, with that."""
+        self._originals = Originals(self._real)
         self.outer: dict[int, CellType] = {}
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
@@ -97,6 +100,7 @@ class StagingHooks(TextHooks):
 
     def plain(self, returned: Any) -> Any:
         """What a call returned, with Python's own numbers, and the tensors that its branches gave."""
+        returned = self._originals.of(returned) if self.twins else returned
         leaves, tree = flatten(returned)
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
@@ -106,15 +110,11 @@ class StagingHooks(TextHooks):
             _, x = self.twins[id(x)]
         return x.now() if isinstance(x, Lazy) else x
 
-    def settle(self) -> None:
-        """Variables of functions around the call's hold Python's own numbers again, and what was done to a tensor that
-        stands for another one is done to that."""
-        for t, _ in self.twins.values():
-            real = self._real(t)
-            if t._flags & REQUIRES_GRAD and t._node is None:
-                real._flags |= REQUIRES_GRAD
-            if t._grad is not None:
-                real._grad = t._grad
+    def settle(self, journal: Journal | None) -> None:
+        """What outlives the call holds Python's own numbers, and the tensors that branches gave."""
+        if self.twins:
+            self._originals.settle(journal, list(self.capture.grads.values()))
+            self._originals.tell([t for t, _ in self.twins.values()])
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
