@@ -291,6 +291,10 @@ class Journal:
             spot.before = spot.held()
         self.changed: list[tuple[Spot, Recipe]] = []
 
+    def held(self) -> Iterator[tuple[Kind, Any, Any, Any]]:
+        """The places: of which kind, the container, and what it held before the call and holds now."""
+        return ((spot.kind, spot.container, spot.before, spot.held()) for spot in self._spots)
+
     def entangled(self, owned: Container[int]) -> bool:
         """Whether a container among the arguments is one that the function reaches by itself, too."""
         return any(key in owned for key in self.given)

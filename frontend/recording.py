@@ -98,7 +98,8 @@ class Recording:
         finally:
             if self.capture.hooks is not None:
                 call = self._call
-                self.capture.hooks.settle([call.args, call.kwargs, *self._reached.guards.containers()])
+                given = [call.args, call.kwargs, *self._reached.guards.containers()]
+                self.capture.hooks.settle(given, vars(self).get("journal"))
 
     def _recorded(self) -> Any:
         call, capture = self._call, self.capture
