@@ -38,7 +38,6 @@ from kiln.staging_names import Originals
 from kiln.staging_numbers import NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
-from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import Audit, makes, paused
 
