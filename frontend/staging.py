@@ -15,6 +15,7 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
@@ -27,7 +28,7 @@ from kiln.convert import PythonHooks, Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
-from kiln.staging_calls import standing, taking, with_numbers
+from kiln.staging_calls import among, standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
@@ -77,6 +78,7 @@ class StagingHooks(PythonHooks):
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
         self._loads: Loads | None = None
+        self._stores = Stores(avoid)
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
@@ -175,6 +177,8 @@ class StagingHooks(PythonHooks):
         return bool(value)
 
     def staged(self, value: Any) -> bool:
+        if isinstance(value, Number) and MODES.recorder is not None:
+            return not value.settled()
         return isinstance(value, Test)
 
     def not_(self, value: Any) -> Any:
@@ -186,13 +190,18 @@ class StagingHooks(PythonHooks):
 
     def is_(self, a: Any, b: Any) -> bool:
         if isinstance(a, Number) or isinstance(b, Number):
-            return known(a) is known(b)
+            others = [x for x in (a, b) if not isinstance(x, (Number, bool, int, float))]
+            return not others and (a is b or known(a) is known(b))
         if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
             return self._same_tensor(a, b)
         return a is b
 
     def is_not(self, a: Any, b: Any) -> bool:
         return not self.is_(a, b)
+
+    def contains(self, container: Any, item: Any) -> Any:
+        found = among(container, item) if self._numbers and MODES.recorder is not None else None
+        return operator.contains(container, item) if found is None else found
 
     def _same_tensor(self, a: Any, b: Any) -> bool:
         """Whether two objects are one tensor to Python, which may depend on a staged branch."""
@@ -216,9 +225,13 @@ class StagingHooks(PythonHooks):
         return self._choose(test, then, orelse, state, site)
 
     def and_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        if isinstance(left, Number):
+            return self._choose(left, right, lambda: _own(left), state, site)
         return self._choose(left, lambda: self.as_bool(right()), lambda: False, state, site)
 
     def or_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        if isinstance(left, Number):
+            return self._choose(left, lambda: _own(left), right, state, site)
         return self._choose(left, lambda: True, lambda: self.as_bool(right()), state, site)
 
     def as_bool(self, value: Any) -> Any:
@@ -319,7 +332,7 @@ class StagingHooks(PythonHooks):
         result: list[Any] = []
         if outermost:
             self._noted = Noted()
-            self._loads = Loads(self._noted)
+            self._loads = Loads(self._noted, self.avoid)
             self._audit.object = self._object
             self._switch(self._loads)
             self._failure = None
@@ -352,7 +365,7 @@ class StagingHooks(PythonHooks):
 
     def _source(self) -> Any:
         """Whose loads and stores converted code calls now."""
-        return self._loads or (Stores if self._numbers else self)
+        return self._loads or (self._stores if self._numbers else self)
 
     def numbers(self) -> None:
         """From here on there may be numbers that tensors decide."""
@@ -400,6 +413,11 @@ class StagingHooks(PythonHooks):
 
 def _nothing() -> None:
     """Has no variables."""
+
+
+def _own(x: Any) -> Any:
+    """A number as the code around it has it: Python's own where no capture listens."""
+    return known(x) if MODES.recorder is None else x
 
 
 def _unwrapped(function: Any) -> Any:
