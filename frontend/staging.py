@@ -38,6 +38,7 @@ from kiln.staging_names import Originals
 from kiln.staging_numbers import NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_spelling import lazy_in
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import Audit, makes, paused
 
@@ -372,7 +373,8 @@ class StagingHooks(TextHooks):
             yield result
         except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
             result.clear()
-            self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
+            told = f"it raises {type(error).__name__}" + ("" if lazy_in(error.args) else f": {error}")
+            self._why[site] = error.message if isinstance(error, CaptureError) else told
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
