@@ -119,7 +119,7 @@ class Recording:
                 returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
-                    self.approve(returned)
+                    self.approve(returned if hooks is None else hooks.plain(returned))
                     self._check(before)
                     _check_containers(returned, containers, self._reached.seen)
                     self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._how.family)

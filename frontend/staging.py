@@ -33,7 +33,7 @@ from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
+from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_text import Text
@@ -102,6 +102,10 @@ class StagingHooks(TextHooks):
         leaves, tree = flatten(returned)
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
+
+    def asked_for(self, returned: Any) -> Any:
+        """The same, for code that is not converted."""
+        return self.plain(mapped(self.settled(returned), KNOWN))
 
     def _real(self, x: Any) -> Any:
         while id(x) in self.twins:
