@@ -33,6 +33,7 @@ class Way(NamedTuple):
 
     queries: Sequence[Query]
     end: Region | Eager
+    recording: Recording
 
 
 class Memory:
@@ -122,7 +123,7 @@ class Explorer:
             return None  # what is computed on ways that are not taken may be nonsense
         except Exception:  # noqa: BLE001 (the function's own: a call that goes this way raises it)
             end: Region | Eager = Eager(capture, recording.arguments)
-            return Way(_first(capture.queries), end)
+            return Way(_first(capture.queries), end, recording)
         finally:
             Memory.before(recording).restore()
             world.restore()
@@ -136,7 +137,7 @@ class Explorer:
                     fix="compute with tensors (kiln.where instead of if), or move this line out of the function",
                     loc=query.loc,
                 )
-        return Way(capture.queries, recording.end)
+        return Way(capture.queries, recording.end, recording)
 
     def _refuse(self, recording: Recording) -> None:
         last = next(q for q in reversed(recording.capture.queries) if q.fold is truth)

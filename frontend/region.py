@@ -33,7 +33,7 @@ from kiln.ir.passes.cut import given
 from kiln.ir.passes.generalise import Strides
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
-from kiln.journal import Effect, Instead, Scene, leaf_of
+from kiln.journal import Draft, Effect, Instead, Journal, Scene, leaf_of
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
 from kiln.traced import Chain, GradSlot, check_names, check_separate
@@ -116,7 +116,7 @@ class Region:
     """One capture, ready for warm calls. Made while the capture still listens.
 
     `arguments` are the tensor arguments, `owned` the ids of objects that outlive the call (those that guards watch),
-    `family` the captures that may share code with it.
+    `family` the captures that may share code with it, `journal` what the call changed in Python.
     """
 
     def __init__(
@@ -127,6 +127,7 @@ class Region:
         owned: Container[int],
         name: str,
         family: Family | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.name = name
         self.staged = capture.hooks is not None and capture.hooks.staged_here > 0
@@ -139,17 +140,25 @@ class Region:
         self.results: list[Result] = []
         self.values: list[Value] = []
         """What each result holds."""
-        leaves, self.tree = flatten(returned, keep=owned)
+        draft = Draft(lambda x: self._leaf(x, capture, owned), owned, journal.given if journal else {})
+        self.effects: list[Effect] = journal.effects(draft) if journal else []
+        """What calls do to Python besides computing, in order."""
+        self.recipe = draft.returned(returned) if journal else None
+        """What calls return, where that is not made of tensors and numbers alone."""
+        self.lasting = bool(self.effects) or self.recipe is not None
+        """Whether calls change Python state, or return what was there: one at a time."""
+        leaves, self.tree = flatten(tuple(draft.leaves) if self.recipe else returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
-        self.effects: list[Effect] = [said(lambda t: self._result(t, capture)) for said in capture.prints]
-        """What calls do to Python besides computing, in order."""
+        self.effects[:0] = [said(lambda t: self._result(t, capture)) for said in capture.prints]
         self.grads = [
             write
             for slot in list(capture.grads.values())
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
-        check_names(capture, leaves, self._kept, {id(g.final) for g in capture.grads.values() if g.written})
+        check_names(
+            capture, [*leaves, *draft.leaves], self._kept, {id(g.final) for g in capture.grads.values() if g.written}
+        )
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()
@@ -397,8 +406,15 @@ class Region:
 
     # ------------------------------------------------------------------------------------- warm calls
 
-    def run(self, inputs: Sequence[Any], arguments: Sequence[Any], carried: Sequence[Any] = ()) -> Any:
-        """One warm call on gathered inputs, and what decisions before it computed already."""
+    def run(
+        self,
+        inputs: Sequence[Any],
+        arguments: Sequence[Any],
+        carried: Sequence[Any] = (),
+        containers: Sequence[Any] = (),
+    ) -> Any:
+        """One warm call on gathered inputs, and what decisions before it computed already. `containers`: the lists,
+        dicts and records among the arguments."""
         if self.written:
             check_separate(inputs, self.written)
         given = nans.before(self, inputs) if self.check_nan else inputs
@@ -417,10 +433,12 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
-        if self.effects:
-            scene = Scene(made, ())
+        if self.effects or self.recipe is not None:
+            scene = Scene(made, containers)
             for effect in self.effects:
                 effect.commit(scene)
+            if self.recipe is not None:
+                return self.recipe.build(scene)
         if self.tree is LEAF and self.leaves[0] == (0, None):
             return made[0]
         return unflatten(self.tree, iter([leaf_of(made, k, x) for k, x in self.leaves]))

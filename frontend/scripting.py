@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from kiln.answers import truth
 from kiln.base import MODES
 from kiln.capture import current
-from kiln.compiled_function import CompiledFunction, Door, Methods
+from kiln.capturing import Door
+from kiln.compiled_function import CompiledFunction, Methods
 from kiln.entry import Call, Entry, Manner
 from kiln.errors import ArgumentError
 from kiln.hints import Annotations
@@ -50,18 +51,18 @@ class ScriptFunction(CompiledFunction):
         if self._annotations.any:
             self._annotations.check_returned(self._name, returned)
 
-    def _record(self, call: Call, entry: Entry, manner: Manner, why: str) -> Any:
+    def _record(self, call: Call, recorded: Call, entry: Entry, manner: Manner, why: str) -> Any:
         """The call, and then every way that data may take through the function."""
         from kiln.exploring import Explorer, Memory  # lie above this file
         from kiln.kept import Kept
 
         def recording(given: Sequence[bool] | None = None) -> Recording:
-            made = Recording(self._name, self._function, entry.reached, call, manner, given)
+            made = Recording(self._name, self._function, entry.reached, recorded, manner, given)
             made.approve = self._approve
             return made
 
         things = [*entry.reached.seen.values(), call.args, call.kwargs]
-        tensors = [*entry.reached.guards.tensors.values(), *call.tensors]
+        tensors = [*entry.reached.guards.tensors.values(), *recorded.tensors]
         before = Kept(things, tensors)
         real = recording()
         try:
@@ -85,6 +86,7 @@ class ScriptFunction(CompiledFunction):
             entry.tree.grow(way.queries, way.end)
             if isinstance(way.end, Region):
                 self._latest = call.key, entry, way.end
+                self._follow(call, entry, way.recording)
         self._keep(call.key, entry)
         self.log.append(f"{why}; {len(ways)} ways through it")
         return returned

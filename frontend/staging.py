@@ -16,23 +16,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set, Sized
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
 
-from kiln.base import MODES, REQUIRES_GRAD, TensorBase
+from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
 from kiln.convert import Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
+from kiln.journal import Journal
 from kiln.pytree import flatten, unflatten
 from kiln.staging_calls import standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
+from kiln.staging_names import Originals
 from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
@@ -78,6 +80,7 @@ class StagingHooks(TextHooks):
         self._converted: dict[int, tuple[Any, Any]] = {}
         self.twins: dict[int, tuple[Any, Any]] = {}
         """Tensors that stand for one that a branch gave, by id, with that."""
+        self._originals = Originals(self._real)
         self.outer: dict[int, CellType] = {}
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
@@ -99,6 +102,7 @@ class StagingHooks(TextHooks):
 
     def plain(self, returned: Any) -> Any:
         """What a call returned, with Python's own numbers, and the tensors that its branches gave."""
+        returned = self._originals.of(returned) if self.twins else returned
         leaves, tree = flatten(returned)
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
@@ -112,15 +116,12 @@ class StagingHooks(TextHooks):
             _, x = self.twins[id(x)]
         return x.now() if isinstance(x, Lazy) else x
 
-    def settle(self, containers: Iterable[Any]) -> None:
-        """Variables of functions around the call's hold Python's own numbers again, as do containers from outside; and
-        what was done to a tensor that stands for another one is done to that."""
-        for t, _ in self.twins.values():
-            real = self._real(t)
-            if t._flags & REQUIRES_GRAD and t._node is None:
-                real._flags |= REQUIRES_GRAD
-            if t._grad is not None:
-                real._grad = t._grad
+    def settle(self, containers: Iterable[Any], journal: Journal | None) -> None:
+        """What outlives the call, and these containers from outside, hold Python's own numbers, and the tensors that
+        branches gave."""
+        if self.twins:
+            self._originals.settle(journal, list(self.capture.grads.values()))
+            self._originals.tell([t for t, _ in self.twins.values()])
         if self._numbers:
             for x in containers:
                 with_numbers_of_now(x)
@@ -218,13 +219,12 @@ class StagingHooks(TextHooks):
         return not self.is_(a, b)
 
     def contains(self, container: Any, item: Any) -> Any:
-        if isinstance(item, Text):
-            item = item.known()
         if isinstance(item, TensorBase) and not isinstance(container, TensorBase):
             self._names_matter(item)
-            if id(item) in self.twins or (isinstance(container, Sized) and any(id(x) in self.twins for x in container)):
+            inside = container if isinstance(container, Collection) else ()
+            if id(item) in self.twins or any(id(x) in self.twins for x in inside):
                 return self._real(item) in [self._real(x) for x in container]
-        return item in container
+        return super().contains(container, item)
 
     def _names_matter(self, a: Any, b: Any = None) -> None:
         """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
 
-from kiln.base import TensorBase
 from kiln.convert import made
 from kiln.interop import InteropMethods
 from kiln.ir.ops.base import OPS

@@ -259,3 +259,63 @@ def test_python_asks_which_tensor_it_is(f: Callable[..., Any]) -> None:
             leaves = [x.tolist() if isinstance(x, kiln.Tensor) else x for x in flatten(returned)[0]]
             seen.append((leaves, a.tolist(), a.requires_grad, None if a.grad is None else a.grad.tolist()))
         assert seen[0] == seen[1]
+
+
+class Keeper:
+    def __init__(self) -> None:
+        self.last: Any = None
+        self.seen: list[Any] = []
+        self.by_name: dict[str, Any] = {}
+        self.weight = kiln.zeros(2, requires_grad=True)
+
+
+def keeps_an_attribute(k: Keeper, a: Any, x: Any) -> None:
+    k.last = x
+
+
+def keeps_in_a_list(k: Keeper, a: Any, x: Any) -> None:
+    k.seen.append(x)
+    k.seen.append([x, (x, a)])
+
+
+def keeps_in_a_dict(k: Keeper, a: Any, x: Any) -> None:
+    k.by_name["x"] = x
+    k.by_name.update(y={"x": x}, a=a)
+
+
+def keeps_a_gradient(k: Keeper, a: Any, x: Any) -> None:
+    k.weight.grad = x
+
+
+def keeps_before_an_error(k: Keeper, a: Any, x: Any) -> None:
+    k.last = (x, 1)
+    raise ValueError("no")
+
+
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+@pytest.mark.parametrize(
+    "keep",
+    [keeps_an_attribute, keeps_in_a_list, keeps_in_a_dict, keeps_a_gradient, keeps_before_an_error],
+    ids=lambda f: f.__name__,
+)
+def test_what_outlives_the_call_is_the_tensor_itself(keep: Callable[..., Any]) -> None:
+    def f(k: Keeper, a: Any, c: Any) -> Any:
+        x = a
+        if c.sum() > 0:
+            x = a * 2
+        keep(k, a, x)
+        return [x]
+
+    a = kiln.tensor([2.0, 3.0])
+    worlds = Keeper(), Keeper()
+    compiled = kiln.compile(f)
+    for n in [-2.0, 2.0, -1.0, 3.0, 2.0, -2.0]:
+        seen = []
+        for g, k in zip((compiled, f), worlds, strict=True):
+            try:
+                returned = g(k, a, kiln.tensor([n]))
+            except ValueError as error:
+                returned = str(error)
+            leaves = flatten([returned, k.last, k.seen, k.by_name, k.weight.grad])[0]
+            seen.append([("a" if x is a else x.tolist()) if isinstance(x, kiln.Tensor) else x for x in leaves])
+        assert seen[0] == seen[1]

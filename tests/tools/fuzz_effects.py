@@ -8,7 +8,8 @@ times, with arguments and state that come again and vary. Two worlds are built, 
 compared bit for bit: results and their identities and memory, arguments, everything that is reachable, what was printed
 and raised, the generator, modes. A program that differs is made smaller and printed.
 
-`--strict`: with `fullgraph=True`, where a call may also be refused: what is not refused must be equal.
+Most programs are compiled with `kiln.compile`, some with `fullgraph=True` (with `--strict`, all) or `kiln.jit.script`,
+where a call may also be refused: what is not refused must be equal.
 `--codegen`: graphs are compiled, too, instead of run op by op.
 """
 
