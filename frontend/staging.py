@@ -107,6 +107,10 @@ class StagingHooks(TextHooks):
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
 
+    def shown(self, returned: Any) -> Any:
+        """The same as far as its kinds matter: a copy, in which twins remain."""
+        return mapped(returned, NOW)
+
     def asked_for(self, returned: Any) -> Any:
         """The same, for code that is not converted."""
         return self.plain(mapped(self.settled(returned), KNOWN))
@@ -224,7 +228,7 @@ class StagingHooks(TextHooks):
             inside = container if isinstance(container, Collection) else ()
             if id(item) in self.twins or any(id(x) in self.twins for x in inside):
                 return self._real(item) in [self._real(x) for x in container]
-        return super().contains(container, item)
+        return super().contains(container, item.known() if isinstance(item, Text) else item)
 
     def _names_matter(self, a: Any, b: Any = None) -> None:
         """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged
