@@ -32,6 +32,11 @@ def ones(data: Array) -> int:
     return int(np.count_nonzero(data))
 
 
+def extent(data: Array) -> int:
+    """The only element, an integer that says how much there is of something."""
+    return int(data.item())
+
+
 def extremes(data: Array) -> tuple[bytes, bytes] | None:
     """The least and the largest element."""
     return (data.min().tobytes(), data.max().tobytes()) if data.size else None

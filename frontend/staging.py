@@ -29,7 +29,7 @@ from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.journal import Journal
 from kiln.pytree import flatten, unflatten
-from kiln.staging_calls import standing, taking, with_numbers
+from kiln.staging_calls import among, standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
@@ -85,6 +85,7 @@ class StagingHooks(TextHooks):
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
         self._loads: Loads | None = None
+        self._stores = Stores(avoid)
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
@@ -202,6 +203,8 @@ class StagingHooks(TextHooks):
         return bool(value)
 
     def staged(self, value: Any) -> bool:
+        if isinstance(value, Number) and MODES.recorder is not None:
+            return not value.settled()
         return isinstance(value, Test)
 
     def not_(self, value: Any) -> Any:
@@ -213,7 +216,8 @@ class StagingHooks(TextHooks):
 
     def is_(self, a: Any, b: Any) -> bool:
         if isinstance(a, Number) or isinstance(b, Number):
-            return known(a) is known(b)
+            others = [x for x in (a, b) if not isinstance(x, (Number, bool, int, float))]
+            return not others and (a is b or known(a) is known(b))
         if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
             self._names_matter(a, b)
             return self._real(a) is self._real(b)
@@ -228,7 +232,10 @@ class StagingHooks(TextHooks):
             inside = container if isinstance(container, Collection) else ()
             if id(item) in self.twins or any(id(x) in self.twins for x in inside):
                 return self._real(item) in [self._real(x) for x in container]
-        return super().contains(container, item.known() if isinstance(item, Text) else item)
+        if isinstance(item, Text):
+            item = item.known()
+        found = among(container, item) if self._numbers and MODES.recorder is not None else None
+        return super().contains(container, item) if found is None else found
 
     def _names_matter(self, a: Any, b: Any = None) -> None:
         """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged
@@ -257,9 +264,13 @@ class StagingHooks(TextHooks):
         return self._choose(test, then, orelse, state, site)
 
     def and_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        if isinstance(left, Number):
+            return self._choose(left, right, lambda: _own(left), state, site)
         return self._choose(left, lambda: self.as_bool(right()), lambda: False, state, site)
 
     def or_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        if isinstance(left, Number):
+            return self._choose(left, lambda: _own(left), right, state, site)
         return self._choose(left, lambda: True, lambda: self.as_bool(right()), state, site)
 
     def as_bool(self, value: Any) -> Any:
@@ -362,7 +373,7 @@ class StagingHooks(TextHooks):
         result: list[Any] = []
         if outermost:
             self._noted = Noted()
-            self._loads = Loads(self._noted)
+            self._loads = Loads(self._noted, self.avoid)
             self._audit.object = self._object
             self._switch(self._loads)
             self._failure = None
@@ -405,7 +416,7 @@ class StagingHooks(TextHooks):
 
     def _source(self) -> Any:
         """Whose loads and stores converted code calls now."""
-        return self._loads or (Stores if self._numbers else self)
+        return self._loads or (self._stores if self._numbers else self)
 
     def numbers(self) -> None:
         """From here on there may be numbers that tensors decide."""
@@ -453,6 +464,11 @@ class StagingHooks(TextHooks):
 
 def _nothing() -> None:
     """Has no variables."""
+
+
+def _own(x: Any) -> Any:
+    """A number as the code around it has it: Python's own where no capture listens."""
+    return known(x) if MODES.recorder is None else x
 
 
 def _unwrapped(function: Any) -> Any:

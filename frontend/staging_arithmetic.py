@@ -95,6 +95,8 @@ def _integers(name: str, a: Any, b: Any) -> Any:
         return _divided(name, a, b)
     if name in ("lshift", "rshift", "pow"):
         return _by_constant(name, a, b)
+    if name in COMPARISONS and any(not isinstance(x, Number) and abs(x) > SLOW for x in (a, b)):
+        return _PLAIN[name](*[0 if isinstance(x, Number) else x for x in (a, b)])  # further out than any number here
     if max(bound_of(a), bound_of(b)) > SLOW:
         return None
     if name in COMPARISONS:
@@ -194,7 +196,7 @@ def numbers(name: str, a: Any, b: Any) -> Any:
 
 def binary(name: str, a: Any, b: Any) -> Any:
     """`a op b`, of which one is staged."""
-    n, other = (a, b) if isinstance(a, Number) else (b, a)
+    other = b if isinstance(a, Number) else a
     if isinstance(other, TensorBase):
         made = beside(name, a, b) if staging() else None
         if made is not None:

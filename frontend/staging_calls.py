@@ -1,4 +1,4 @@
-"""What converted code calls in place of functions that Python's numbers go to, once some of these are the program's own.
+"""What converted code calls in place of functions that take Python's numbers, once some of these are the program's own.
 
 Built-in functions that ask their argument's type, or its value where the program could compute what they give, have
 stand-ins. Others are known to leave numbers alone, or to compute with them by operators; what is called besides gets
@@ -7,7 +7,6 @@ Python's own numbers, asked for.
 
 from __future__ import annotations
 
-import builtins
 import functools
 import math
 import operator
@@ -80,6 +79,18 @@ def _joined(plain: Call, op: str, /, *args: Any, **kwargs: Any) -> Any:
         return plain(*args, **kwargs)
     truths = [x.truth() if isinstance(x, Number) else bool(x) for x in items]
     return Number(bool, functools.reduce(OPS[op], map(tensor_of, truths)))
+
+
+def among(container: Any, item: Any) -> Any:
+    """`item in container`, if that can be staged; None if not."""
+    if isinstance(item, Number) and type(container) is range and container.step == 1 and item.kind is not float:
+        start: Any = container.start
+        return _joined(all, "logical_and", [start <= item, item < container.stop])
+    if type(container) not in (tuple, list) or not any(isinstance(x, Number) for x in (item, *container)):
+        return None
+    if not all(kind_of(x) in EXAMPLES or isinstance(x, (str, type(None))) for x in (item, *container)):
+        return None
+    return any(x is item for x in container) or _joined(any, "logical_or", [x == item for x in container])
 
 
 def _sum(*args: Any, **kwargs: Any) -> Any:
@@ -159,13 +170,17 @@ def standing(function: Any) -> Any:
 
 # ----------------------------------------------------------------------------- functions as they are
 
+_OPERATORS: Final = (
+    *("abs", "add", "eq", "floordiv", "ge", "gt", "le", "lt", "mod", "mul", "ne", "neg", "pos", "sub", "truediv"),
+)
 _LEAVING: Final = frozenset(
     map(
         id,
-        (abs, divmod, round, pow, len, iter, next, callable, list, tuple, zip, enumerate, reversed, slice, sorted)
-        + (math.floor, math.ceil, math.trunc, math.prod, builtins.id)
-        + (operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod, operator.neg)
-        + (operator.lt, operator.le, operator.gt, operator.ge, operator.eq, operator.ne, operator.abs, operator.pos),
+        [
+            *(abs, divmod, round, pow, len, iter, next, callable, list, tuple, zip, enumerate, reversed, slice, sorted),
+            *(math.floor, math.ceil, math.trunc, math.prod),
+            *(getattr(operator, name) for name in _OPERATORS),
+        ],
     )
 )
 _OF_LISTS: Final = frozenset({"append", "extend", "reverse", "clear", "copy", "sort", "count", "index", "remove"})

@@ -13,22 +13,22 @@ from operator import is_not, methodcaller
 from typing import Any, Final
 
 from kiln import dispatch
-from kiln.answers import contents, truth
+from kiln.answers import contents, extent, truth
 from kiln.base import MODES
 from kiln.capture import Capture
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
-from kiln.promotion import cast_to, full_like_number
+from kiln.promotion import cast_to, full_like_number, result_type
 from kiln.pytree import flatten, unflatten
 
 DTYPES: Final = {bool: T.bool_, int: T.int64, float: T.float64}
 SMALL: Final = 1 << 20
 START: Final = 1 << 53
 SLOW: Final = 1 << 62
-"""Bounds of integers: of those that are added to one that a loop changes, of those that a loop begins with, and of those
-that it changes: no loop is long enough to pass that so."""
+"""Bounds of integers: those that are added to one that a loop changes, those that a loop begins with, and those that it
+changes: no loop is long enough to pass that so."""
 EXAMPLES: Final = {bool: True, int: 1, float: 1.0}
 
 
@@ -113,16 +113,29 @@ class Number(Lazy):
 
     def known(self) -> Any:
         """Its value, asked for as a question about data."""
-        if self.settled():
-            return self.now()
-        capture = MODES.recorder
-        assert isinstance(capture, Capture)
-        tensor = self.group.tensor
-        if self.kind is bool and self.place is None:
-            capture.ask(tensor, "bool()", truth)
-        else:
-            capture.ask(tensor, self.group.what, contents)
-        self.group.asked = capture.queries[-1]
+        if not self.settled():
+            capture = MODES.recorder
+            assert isinstance(capture, Capture)
+            tensor = self.group.tensor
+            if self.kind is bool and self.place is None:
+                capture.ask(tensor, "bool()", truth)
+            else:
+                capture.ask(tensor, self.group.what, contents)
+            self.group.asked = capture.queries[-1]
+        asked = self.group.asked
+        if MODES.recorder is not None and asked is not None and asked.fold is truth:
+            return asked.answer  # which may be given, whatever the data say
+        return self.now()
+
+    def extent(self, what: str) -> Any:
+        """Its value, asked for since `what` is so large as it says."""
+        if self.kind is not int or self.place is not None:
+            return self.known()
+        if not self.settled():
+            capture = MODES.recorder
+            assert isinstance(capture, Capture)
+            capture.ask(self.group.tensor, what, extent)
+            self.group.asked = capture.queries[-1]
         return self.now()
 
     def truth(self) -> Number:
@@ -138,9 +151,12 @@ class Number(Lazy):
 
     __str__ = __repr__
 
-    def __kiln_number__(self, name: str) -> Any:
+    def __kiln_number__(self, name: str, tensor: Any) -> Any:
         """What a tensor's in-place operator takes in its place; others leave it to the number."""
-        return self.known() if name.startswith("__i") and name != "__invert__" else None
+        if not name.startswith("__i") or name == "__invert__":
+            return None
+        made = fitting(tensor, self) if MODES.recorder is not None and name in _IN_PLACE else None
+        return self.known() if made is None else made
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -172,11 +188,10 @@ class Number(Lazy):
 
 def _outermost(recorder: Any) -> Capture | None:
     """The capture of the call, in whose branches others listen."""
-    if not isinstance(recorder, Capture):
-        return None
-    while (parent := getattr(recorder, "parent", None)) is not None:
-        recorder = parent
-    return recorder
+    found = recorder if isinstance(recorder, Capture) else None
+    while isinstance(parent := getattr(found, "parent", None), Capture):
+        found = parent
+    return found
 
 
 def _knows(capture: Capture, t: Any) -> bool:
@@ -189,6 +204,25 @@ def _element(t: Any, place: int) -> Any:
     line = OPS["reshape"](t, shape=(t._layout.numel,))
     one = OPS["slice"](line, starts=(place,), stops=(place + 1,), steps=(1,))
     return OPS["copy"](OPS["reshape"](one, shape=()))
+
+
+_IN_PLACE: Final = frozenset({"__iadd__", "__isub__", "__imul__", "__itruediv__"})
+
+
+def as_scalar(n: Number, dtype: DType) -> Any:
+    """The 0-d tensor that `full` makes of Python's number; None where that may raise, or round otherwise."""
+    if dtype in (T.float32, T.float64):
+        return cast_to(n.as_dtype(T.float64), dtype)  # what Python's float() gives, rounded once more
+    if n.kind is bool and dtype is T.bool_:
+        return n.tensor
+    return n.tensor if n.kind is int and dtype is T.int64 else None
+
+
+def fitting(x: Any, n: Any) -> Any:
+    """What stands for a number beside a tensor whose dtype it does not change; None if it might."""
+    if not isinstance(n, Number):
+        return n
+    return as_scalar(n, x.dtype) if n.kind is not bool and result_type(x, EXAMPLES[n.kind]) is x.dtype else None
 
 
 def known(x: Any) -> Any:
@@ -236,6 +270,15 @@ def _replaced(x: Any, value: Callable[[Any], Any], seen: set[int]) -> Any:
     elif hasattr(kind, "__dataclass_fields__"):
         _replaced(getattr(x, "__dict__", None), value, seen)
     return x
+
+
+def mapped_now(key: Any) -> Any:
+    """A key with Python's own numbers of this very call."""
+    if isinstance(key, (tuple, list)):
+        return type(key)(map(mapped_now, key))
+    if isinstance(key, slice):
+        return slice(*map(mapped_now, (key.start, key.stop, key.step)))
+    return key.now() if isinstance(key, Number) else key
 
 
 def keyed(x: Any) -> Any:

@@ -11,29 +11,15 @@ from kiln import inplace
 from kiln import pointwise as P
 from kiln.base import MODES, TensorBase
 from kiln.ir import types as T
-from kiln.ir.types import DType
 from kiln.promotion import cast_to, result_type
-from kiln.staging_numbers import EXAMPLES, Number
+from kiln.staging_numbers import EXAMPLES, Number, as_scalar, fitting
 
-_FLOATS: Final = (T.float32, T.float64)
-_INTEGERS: Final = (T.int64, T.int32, T.int16, T.int8, T.uint8)
 _COMPARISONS: Final[dict[str, Callable[..., Any]]] = {
     "lt": F.lt, "le": F.le, "gt": F.gt, "ge": F.ge, "eq": F.eq, "ne": F.ne
 }  # fmt: skip
 _ARITHMETIC: Final[dict[str, Callable[..., Any]]] = {"add": F.add, "sub": F.sub, "mul": F.mul, "truediv": F.div}
 _DIVISIONS: Final[dict[str, Callable[..., Any]]] = {"floordiv": P.floor_divide, "mod": P.remainder}
 _OPERATORS: Final = _COMPARISONS | _ARITHMETIC | _DIVISIONS
-
-
-def as_scalar(n: Number, dtype: DType) -> Any:
-    """The 0-d tensor that `full` makes of Python's number; None where that may raise, or round otherwise."""
-    if dtype in _FLOATS:
-        return cast_to(n.as_dtype(T.float64), dtype)  # what Python's float() gives, rounded once more
-    if n.kind is bool and dtype is T.bool_:
-        return n.tensor
-    if n.kind is float or dtype not in _INTEGERS:
-        return None
-    return n.as_dtype(dtype) if dtype is T.int64 or n.kind is bool else None
 
 
 def beside(name: str, a: Any, b: Any) -> Any:
@@ -55,21 +41,13 @@ def beside(name: str, a: Any, b: Any) -> Any:
     return function(made, x) if n is a else function(x, made)
 
 
-def _fitting(x: Any, n: Any) -> Any:
-    """What stands for a number beside a tensor whose dtype it does not change; None if it might."""
-    if not isinstance(n, Number):
-        return n
-    return as_scalar(n, x.dtype) if n.kind is not bool and result_type(x, EXAMPLES[n.kind]) is x.dtype else None
-
-
 _PLACES: Final[dict[Any, tuple[str, ...]]] = {
     F.add: ("other", "alpha"),
     F.sub: ("other", "alpha"),
     F.mul: ("other",),
     F.div: ("other",),
     F.clamp: ("min", "max"),
-    **dict.fromkeys(_COMPARISONS.values(), ("other",)),
-    **dict.fromkeys(_DIVISIONS.values(), ("other",)),
+    **dict.fromkeys([*_COMPARISONS.values(), *_DIVISIONS.values()], ("other",)),
     inplace.add_: ("other", "alpha"),
     inplace.sub_: ("other", "alpha"),
     inplace.mul_: ("other",),
@@ -105,15 +83,14 @@ def called(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     alpha = given.pop("alpha", 1)
     if isinstance(alpha, Number):
         other = given.get("other")
-        scale = _fitting(other, alpha) if isinstance(other, TensorBase) else None
-        if scale is None:
+        if not isinstance(other, TensorBase) or (scale := fitting(other, alpha)) is None:
             return None
         given["other"] = F.mul(other, scale)
     elif type(alpha) is not int or alpha != 1:
         given["alpha"] = alpha
     for name, value in given.items():
         if isinstance(value, Number):
-            made = _fitting(x, value) if name in names else None
+            made = fitting(x, value) if name in names else None
             if made is None:
                 return None
             given[name] = made

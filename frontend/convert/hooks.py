@@ -152,6 +152,9 @@ class Hooks(Protocol):
     def load_item(self, x: Any, key: Any, /) -> Any:
         """`x[key]`."""
 
+    def open_item(self, x: Any, key: Any, /) -> Any:
+        """`x[key]` where an operator in place is to change it, and `store_item` follows: `x[key] += 1`."""
+
     def store_item(self, x: Any, key: Any, value: Any, /) -> None:
         """`x[key] = value`."""
 
@@ -207,7 +210,7 @@ class PythonHooks:
     load_attr = staticmethod(getattr)
     store_attr = staticmethod(setattr)
     delete_attr = staticmethod(delattr)
-    load_item = staticmethod(operator.getitem)
+    load_item = open_item = staticmethod(operator.getitem)
     store_item = staticmethod(operator.setitem)
     delete_item = staticmethod(operator.delitem)
     load_global = load_local = staticmethod(_NOTHING.get)  # the value

@@ -168,8 +168,9 @@ class Statements(Expressions):
         else:
             parts.append(self.value(target.slice))
         kind = "attr" if isinstance(target, ast.Attribute) else "item"
+        load = "load_attr" if kind == "attr" else "open_item"
         if self._steady(target):
-            now = self.hook(f"load_{kind}", where, *parts)
+            now = self.hook(load, where, *parts)
             return [self._say(f"store_{kind}", where, *parts, self.hook(operator, s, now, self.value(s.value)))]
         both = self._fresh("operands")
         pair = ast.Assign([self._temporary(both, where, ast.Store())], ast.Tuple(parts, ast.Load(), **at), **at)
@@ -177,7 +178,7 @@ class Statements(Expressions):
         def operands() -> ast.expr:
             return ast.Starred(self._temporary(both, where, ast.Load()), ast.Load(), **at)
 
-        now = self.hook(f"load_{kind}", where, operands())
+        now = self.hook(load, where, operands())
         new = self.hook(operator, s, now, self.value(s.value))
         drop = ast.Delete([self._temporary(both, where, ast.Del())], **at)
         return [pair, self._say(f"store_{kind}", where, operands(), new), drop]
