@@ -191,7 +191,7 @@ class Draft:
 
     def of(self, x: Any, path: str) -> Recipe:
         """How to come to `x` again. StateChanged, about the place `path`, if there is no way."""
-        if isinstance(x, TensorBase) or hasattr(type(x), "__kiln_number__"):
+        if isinstance(x, TensorBase) or hasattr(type(x), "__kiln_number__") or hasattr(type(x), "__kiln_text__"):
             self.leaves.append(x)
             return Leaf(*self._leaf(x))
         if id(x) in self._given:

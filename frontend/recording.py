@@ -119,7 +119,7 @@ class Recording:
                 returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
-                    self.approve(returned if hooks is None else hooks.plain(returned))
+                    self.approve(returned if hooks is None else hooks.shown(returned))
                     self._check(before, journal)
                     owned = self._reached.seen
                     if self._how.door == "trace":

@@ -36,7 +36,7 @@ class ScriptFunction(CompiledFunction):
             return super()._inside(args, kwargs)
         MODES.door, capture.hooks = "script", capture.staging()
         try:
-            return capture.hooks.plain(capture.callee(self._function)(*args, **kwargs))
+            return capture.hooks.asked_for(capture.callee(self._function)(*args, **kwargs))
         finally:
             MODES.door, capture.hooks = "trace", None
 

@@ -35,10 +35,11 @@ from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
 from kiln.staging_names import Originals
-from kiln.staging_numbers import NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
+from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_spelling import lazy_in
+from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import Audit, makes, paused
 
@@ -107,6 +108,14 @@ class StagingHooks(TextHooks):
         leaves, tree = flatten(returned)
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
+
+    def shown(self, returned: Any) -> Any:
+        """The same as far as its kinds matter: a copy, in which twins remain."""
+        return mapped(returned, NOW)
+
+    def asked_for(self, returned: Any) -> Any:
+        """The same, for code that is not converted."""
+        return self.plain(mapped(self.settled(returned), KNOWN))
 
     def _real(self, x: Any) -> Any:
         while id(x) in self.twins:
@@ -224,6 +233,8 @@ class StagingHooks(TextHooks):
             inside = container if isinstance(container, Collection) else ()
             if id(item) in self.twins or any(id(x) in self.twins for x in inside):
                 return self._real(item) in [self._real(x) for x in container]
+        if isinstance(item, Text):
+            item = item.known()
         found = among(container, item) if self._numbers and MODES.recorder is not None else None
         return super().contains(container, item) if found is None else found
 

@@ -43,8 +43,8 @@ class Slot:
 
 class Joined:
     """Variables after a staged region, and the leaves that are results of the operation, as each branch has them.
-    `outside`: the ids of containers that were there before. `owns`, of a choice of two: whether of a branch, by number, a
-    tensor is its own; then text may differ, too."""
+    `outside`: the ids of containers that were there before. `owns`, of a choice of two: whether of a branch, by number,
+    a tensor is its own; then text may differ, too."""
 
     def __init__(self, outside: Container[int], owns: Callable[[int, Any], bool] | None = None) -> None:
         self.slots: list[Slot] = []
