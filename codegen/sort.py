@@ -120,7 +120,7 @@ class Lowering:
             Carry(width, L.index(1 if row.places else RUN), L.mul(width, L.index(2)), last),
             Carry(base, L.index(0), L.sub(n, base), found),
         )
-        place = L.load(row.places or row.keys, (L.add(found, i),))
+        place: Expr = L.load(row.places or row.keys, (L.add(found, i),))
         if row.places is None:
             place = L.apply("and", place, L.index(LOW))
         long: Block = (
