@@ -145,6 +145,18 @@ def test_ways_that_raise_raise_at_their_line() -> None:
     assert scripted.report().captured == 1
 
 
+def test_ways_that_end_the_program_end_it_when_they_are_taken() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            raise SystemExit(3)
+        return x
+
+    scripted = kiln.jit.script(f)
+    assert bits(scripted(vector(-1, 0))) == bits(vector(-1, 0))
+    with pytest.raises(SystemExit):
+        scripted(vector(1, 0))
+
+
 def test_questions_without_branches() -> None:
     def f(rows: list[Any], limit: float) -> Any:
         kept = [r for r in rows if r.sum() > limit]
