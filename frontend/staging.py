@@ -382,7 +382,9 @@ class StagingHooks(TextHooks):
         noted = self._noted
         try:
             yield result
-        except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
             result.clear()
             told = f"it raises {type(error).__name__}" + ("" if lazy_in(error.args) else f": {error}")
             self._why[site] = error.message if isinstance(error, CaptureError) else told

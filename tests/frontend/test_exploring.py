@@ -151,10 +151,10 @@ def test_ways_that_end_the_program_end_it_when_they_are_taken() -> None:
             raise SystemExit(3)
         return x
 
-    scripted = kiln.jit.script(f)
-    assert bits(scripted(vector(-1, 0))) == bits(vector(-1, 0))
-    with pytest.raises(SystemExit):
-        scripted(vector(1, 0))
+    for opened in (kiln.jit.script(f), kiln.compile(f)):
+        assert bits(opened(vector(-1, 0))) == bits(vector(-1, 0))
+        with pytest.raises(SystemExit):
+            opened(vector(1, 0))
 
 
 def test_questions_without_branches() -> None:
