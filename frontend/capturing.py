@@ -133,11 +133,7 @@ class Capturing:
         given = entry.given(call.tensors)
         if given is None:  # another thread has changed it just now
             return self._uncompiled(call.args, call.kwargs)
-        try:
-            return self._record(call, call._replace(tensors=list(given)), entry, manner, why)
-        except CaptureError:
-            self._unstaged.pop(call.key, None)  # the next call is told the same
-            raise
+        return self._record(call, call._replace(tensors=list(given)), entry, manner, why)
 
     def _record(self, call: Call, recorded: Call, entry: Entry, manner: Manner, why: str) -> Any:
         """Run the function, recorded, and keep what came of it. `recorded`: the call, with the tensors that are read

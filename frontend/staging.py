@@ -461,6 +461,9 @@ class StagingHooks(TextHooks):
                     raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
         finally:
             state.set(kept)
+            changed = self._noted.restore()  # before another branch may undo it
+        if changed:
+            self._object("it changes a container from outside")
         if self._failure is not None:  # and the user's code caught it
             raise self._failure
         return trial, returned, after
