@@ -28,13 +28,18 @@ def only_counted(name: str, code: Iterable[CodeType], attributes: Set[str]) -> b
     `attributes`: all names of attributes in it."""
     if attributes & _OPEN:
         return False
-    return all(part.co_name not in _HOOKS and _counts(name, part) for part in code)
+    parts = list(code)
+    if any(part.co_name in _HOOKS for part in parts):
+        return False
+    times = [_counts(name, part) for part in parts]
+    return None not in times and any(times)
 
 
 @functools.lru_cache(maxsize=4096)
-def _counts(name: str, code: CodeType) -> bool:
+def _counts(name: str, code: CodeType) -> int | None:
+    """How often code counts; None if it does something else with the name."""
     if any(c == name or (isinstance(c, (tuple, frozenset)) and name in c) for c in code.co_consts):
-        return False  # getattr, keyword arguments, keys: whatever a string may be good for
+        return None  # getattr, keyword arguments, keys: whatever a string may be good for
     steps = [i for i in dis.get_instructions(code) if i.opname not in _SKIPPED]
     fine: set[int] = set()
     for n in range(len(steps) - 3):
@@ -43,9 +48,10 @@ def _counts(name: str, code: CodeType) -> bool:
         whole = number.opname in _NUMBERS and type(number.argval) is int
         if load.argval == store.argval == name and load.opname in _LOADS and store.opname in _STORES and adds and whole:
             fine |= {n, n + 3}
-    return all(
-        n in fine or step.argval != name or step.opname in _LOCAL for n, step in enumerate(steps) if _names(step.opname)
-    )
+    for n, step in enumerate(steps):
+        if n not in fine and step.argval == name and step.opname not in _LOCAL and _names(step.opname):
+            return None
+    return len(fine)
 
 
 def _names(opname: str) -> bool:

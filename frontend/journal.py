@@ -344,8 +344,8 @@ class Journal:
 
     def counted(self) -> Iterator[tuple[Spot, Any]]:
         """Places (and keys) of named numbers that the call has made larger or smaller."""
-        for spot, _ in self.changed:
-            if spot.named:
+        for spot, target in self.changed:
+            if spot.named and not isinstance(target, Given):
                 now = spot.held()
                 for key, x in spot.before.items():
                     y = now.get(key)
