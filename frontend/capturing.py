@@ -14,7 +14,7 @@ from kiln.entry import Call, Entry, Manner, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError
 from kiln.journal import StateChanged
 from kiln.location import frames_of_kiln
-from kiln.places import Moving
+from kiln.places import CELL, Moving
 from kiln.reach import reach
 from kiln.reasons import difference
 from kiln.recording import Recording
@@ -185,6 +185,9 @@ class Capturing:
             return
         for container, key in recording.journal.moved():
             self._moving.add(container, key)
+        for spot, key in recording.journal.counted():
+            if entry.reached.only_counts(spot.path if spot.kind is CELL else str(key)):
+                self._moving.add(spot.container, key)
         if entry.reached.guards.broken() or entry.given(call.tensors) is None:
             self._drifts[call.key] = drifts = self._drifts.get(call.key, 0) + 1
             if drifts >= MAX_DRIFTS and not self._strict:
