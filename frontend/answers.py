@@ -42,11 +42,6 @@ def extremes(data: Array) -> tuple[bytes, bytes] | None:
     return (data.min().tobytes(), data.max().tobytes()) if data.size else None
 
 
-def extent(data: Array) -> int:
-    """The only element, which says how large something is."""
-    return int(widened(data).item())
-
-
 @dataclass(frozen=True)
 class Refusal:
     """Why a library op can't be carried out on a matrix; None where it can."""

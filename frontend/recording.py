@@ -172,6 +172,7 @@ class Recording:
             guards.referent(path, read)
         if not self.capture.differentiated and not self.capture.queries:
             self._reached.no_gradients()
+        self._reached.check_counted()
         journal.look()
         if signature(call.keep, tuple(before), {})[0][3:] != call.key[3:]:
             raise unrepeatable("an argument: its contents, or whether it requires a gradient")

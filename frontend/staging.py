@@ -38,6 +38,7 @@ from kiln.staging_names import Originals
 from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_spelling import lazy_in
 from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import Audit, makes, paused
@@ -381,9 +382,12 @@ class StagingHooks(TextHooks):
         noted = self._noted
         try:
             yield result
-        except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
             result.clear()
-            self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
+            told = f"it raises {type(error).__name__}" + ("" if lazy_in(error.args) else f": {error}")
+            self._why[site] = error.message if isinstance(error, CaptureError) else told
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
@@ -457,6 +461,9 @@ class StagingHooks(TextHooks):
                     raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
         finally:
             state.set(kept)
+            changed = self._noted.restore()  # before another branch may undo it
+        if changed:
+            self._object("it changes a container from outside")
         if self._failure is not None:  # and the user's code caught it
             raise self._failure
         return trial, returned, after

@@ -85,7 +85,8 @@ def among(container: Any, item: Any) -> Any:
     """`item in container`, if that can be staged; None if not."""
     if isinstance(item, Number) and type(container) is range and container.step == 1 and item.kind is not float:
         start: Any = container.start
-        return _joined(all, "logical_and", [start <= item, item < container.stop])
+        stop: Any = container.stop
+        return _joined(all, "logical_and", [start <= item, item < stop])
     if type(container) not in (tuple, list) or not any(isinstance(x, Number) for x in (item, *container)):
         return None
     if not all(kind_of(x) in EXAMPLES or isinstance(x, (str, type(None))) for x in (item, *container)):

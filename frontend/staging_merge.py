@@ -131,7 +131,8 @@ class Joined:
                 return known[id(t)]
 
             sides.append((text,) if type(text) is str else moved(text.parts, place))
-        self.texts.append((self._flag, *sides))
+        first, second = sides
+        self.texts.append((self._flag, first, second))
         return _TEXT - len(self.texts)
 
 

@@ -164,7 +164,7 @@ class Number(Lazy):
         return getattr(self.known(), name)
 
     def __bool__(self) -> bool:
-        return bool(self.known())
+        return bool(self.known() if self.settled() else self.truth().known())
 
     def __hash__(self) -> int:
         return hash(self.known())

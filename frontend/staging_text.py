@@ -152,11 +152,11 @@ def paled(
         elif isinstance(part, Within):
             part = Within(paled(part.parts, is_own, place, site), part.make)
         elif isinstance(part, Chosen):
-            both = (paled(side, is_own, place, site) for side in (part.first, part.second))
+            first, second = (paled(side, is_own, place, site) for side in (part.first, part.second))
             if is_own(part.flag):
-                part = PaleChoice(place(part.flag), *both, part.now, site)
+                part = PaleChoice(place(part.flag), first, second, part.now, site)
             else:
-                part = Chosen(part.flag, *both, part.now)
+                part = Chosen(part.flag, first, second, part.now)
         found.append(part)
     return tuple(found)
 

@@ -145,6 +145,18 @@ def test_ways_that_raise_raise_at_their_line() -> None:
     assert scripted.report().captured == 1
 
 
+def test_ways_that_end_the_program_end_it_when_they_are_taken() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            raise SystemExit(3)
+        return x
+
+    for opened in (kiln.jit.script(f), kiln.compile(f)):
+        assert bits(opened(vector(-1, 0))) == bits(vector(-1, 0))
+        with pytest.raises(SystemExit):
+            opened(vector(1, 0))
+
+
 def test_questions_without_branches() -> None:
     def f(rows: list[Any], limit: float) -> Any:
         kept = [r for r in rows if r.sum() > limit]
@@ -303,6 +315,29 @@ def test_prints_on_other_ways_do_not_happen() -> None:
         scripted(vector(-1, -2))
         assert printed.getvalue() == "negative\n"
     assert scripted.report().captured == 1
+
+
+def test_a_view_at_a_place_that_data_decide_is_refused_each_time() -> None:
+    """Its place in memory can be seen."""
+    x = kiln.zeros(3, 4)
+    scripted = kiln.jit.script(lambda x, y: x[int(y.sum())])
+    for n in (1, 2, 1):
+        with pytest.raises(CaptureError, match="asks for tensor data"):
+            scripted(x, vector(n))
+
+
+def test_containers_that_one_branch_changes_and_the_other_puts_right() -> None:
+    def f(items: list[Any], x: Any) -> int:
+        if x.sum() > 0:
+            items.append(x)
+        else:
+            items.clear()
+        return len(items)
+
+    for opened in (kiln.compile(f), kiln.jit.script(f)):
+        for n in (1, -1, 1, -1):
+            given: list[Any] = []
+            assert opened(given, vector(n)) == len(given) == (n > 0)
 
 
 def test_too_many_ways_are_refused() -> None:

@@ -529,7 +529,7 @@ def raises_midway(c: Any) -> None:
     @c
     def f(x: Any, i: Any) -> Any:
         state["m"] = state["m"] + x
-        row = draw(3)[i]
+        row = kiln.arange(3)[i]
         state["last"] = row
         return row
 
@@ -738,10 +738,12 @@ def generator_that_counts(c: Any) -> None:
 
     @c
     def f(x: Any) -> Any:
+        total = x
         for row in rows(x):
+            total = total + row
             if len(pulled) % 3 == 2:
                 break
-        return row
+        return total
 
     for n in range(3):
         f(vector(n))
@@ -811,7 +813,7 @@ def numbers_of_several_types(c: Any) -> None:
 
     @c
     def f(x: Any) -> Any:
-        state["n"] = {0: 0.0, 0.0: -0.0}.get(state["n"], True) if state["n"] is not True else 0
+        state["n"] = {"0": 0.0, "0.0": -0.0, "-0.0": True}.get(repr(state["n"]), 0)
         return x * state["n"]
 
     for n in range(6):
