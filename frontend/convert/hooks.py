@@ -179,8 +179,8 @@ class Hooks(Protocol):
     def subject(self, value: Any, /) -> Any:
         """What `match` looks at."""
 
-    def result_of_lambda(self, value: Any, /) -> Any:
-        """What a lambda expression gives, to whoever calls it."""
+    def handed_out(self, value: Any, /) -> Any:
+        """What a lambda expression, or a method that Python calls for text, gives to whoever calls it."""
 
     def format_(self, value: Any, spec: str, /) -> str:
         """A replacement field of an f-string."""
@@ -234,7 +234,7 @@ class PythonHooks:
     def subject(self, value: Any) -> Any:
         return value
 
-    def result_of_lambda(self, value: Any) -> Any:
+    def handed_out(self, value: Any) -> Any:
         return value
 
     def callee(self, function: Any) -> Any:
