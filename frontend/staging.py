@@ -33,7 +33,7 @@ from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import Number, keyed, known, mapped, scalar, with_numbers_of_now
+from kiln.staging_numbers import Number, keyed, known, mapped, scalar, with_numbers_of_now, with_python_numbers
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import Audit, paused, takes_numbers
@@ -84,6 +84,8 @@ class StagingHooks(PythonHooks):
         self._why: dict[Hashable, str] = {}
         self._numbers = takes_numbers(known) or takes_numbers(audit.dormant)
         """Whether there may be numbers that tensors decide. An expression has its hooks before it makes one."""
+        self.quiet = 0
+        """Whether code runs that knows nothing of them: functions of libraries, which may call the user's."""
         audit.made = made
 
     # ------------------------------------------------------------------------------------- converting
@@ -198,6 +200,9 @@ class StagingHooks(PythonHooks):
 
     def is_not(self, a: Any, b: Any) -> bool:
         return not self.is_(a, b)
+
+    def subject(self, value: Any) -> Any:
+        return with_python_numbers(value) if self._numbers else value
 
     def contains(self, container: Any, item: Any) -> Any:
         found = among(container, item) if self._numbers and MODES.recorder is not None else None

@@ -218,6 +218,11 @@ def mapped(x: Any, value: Callable[[Number], Any]) -> Any:
     return unflatten(tree, iter([value(leaf) if isinstance(leaf, Number) else leaf for leaf in leaves]))
 
 
+def holds_numbers(x: Any) -> bool:
+    """Whether there are such numbers in nested lists and tuples."""
+    return isinstance(x, Number) or (isinstance(x, (tuple, list)) and any(map(holds_numbers, x)))
+
+
 def with_python_numbers(x: Any) -> Any:
     """`x` with the values of such numbers in place of them. Containers stay the objects that they are, but for
     tuples."""

@@ -426,7 +426,7 @@ class Statements(Expressions):
     _s_TryStar = _s_Try
 
     def _s_Match(self, s: ast.Match) -> list[ast.stmt]:
-        s.subject = self.value(s.subject)
+        s.subject = self.hook("subject", s.subject, self.value(s.subject))
         sure = set(self.sure)
         for case in s.cases:
             self.sure = set(sure)
