@@ -246,7 +246,7 @@ class StagingHooks(PythonHooks):
 
     def assert_(self, test: Any, message: Branch | None, state: State, site: Site, /) -> None:
         if not test:
-            raise AssertionError(*(() if message is None else (message(),)))
+            raise AssertionError(*(() if message is None else (known(message()),)))
 
     def _choose(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site) -> Any:
         """A branch on a test; what the branch returns."""

@@ -194,6 +194,9 @@ def leaves_numbers(function: Any) -> bool:
         return made(function.__code__)
     if id(function) in _LEAVING:
         return True
+    if hasattr(type(function), "named_parameters"):  # a module, which hands on what it is given
+        hooked = any(vars(function).get(f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
+        return is_kiln(type(function).__call__.__module__) and not hooked
     if isinstance(function, BuiltinFunctionType):
         return type(function.__self__) is list and function.__name__ in _OF_LISTS
     return isinstance(function, type) and _is_plain(function)

@@ -16,7 +16,7 @@ from kiln.staging_numbers import DTYPES, START, Group, Number, scalar
 from kiln.staging_trial import Trial
 
 _KINDS: Final = {"bool": bool, "int": int, "uint": int, "float": float}
-_MAX_NUMBERS: Final = 256
+_MAX_NUMBERS: Final = 128
 """Elements of a tensor that become numbers of their own; a longer one is asked for."""
 
 

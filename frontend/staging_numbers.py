@@ -52,6 +52,7 @@ class Number:
     """See the module. `bound`: no integer is further from zero. `base`, `offset`: it is another one plus so much."""
 
     __slots__ = ("_tensor", "base", "bound", "group", "kind", "offset", "place")
+    __array_ufunc__ = None  # NumPy leaves operators to the number
 
     def __init__(self, kind: type, tensor: Any, bound: int = SLOW) -> None:
         self.kind = kind
