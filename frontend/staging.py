@@ -92,6 +92,8 @@ class StagingHooks(TextHooks):
         self._why: dict[Hashable, str] = {}
         self._numbers = makes(known) or makes(audit.dormant)
         """Whether there may be numbers or text that tensors decide. An expression has its hooks before it makes one."""
+        self.quiet = 0
+        """Whether code runs that knows nothing of them: functions of libraries, which may call the user's."""
         self.asked: tuple[Site, str] | None = None
         """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
@@ -281,7 +283,7 @@ class StagingHooks(TextHooks):
 
     def assert_(self, test: Any, message: Branch | None, state: State, site: Site, /) -> None:
         if not test:
-            raise AssertionError(*(() if message is None else (message(),)))
+            raise AssertionError(*(() if message is None else (known(message()),)))
 
     def _choose(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site) -> Any:
         """A branch on a test; what the branch returns."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kiln.base import TensorBase
 from kiln.convert import PythonHooks
-from kiln.staging_numbers import with_python_numbers
+from kiln.staging_numbers import known, with_python_numbers
 from kiln.staging_places import opened, read, write
 from kiln.staging_trial import Noted, Unstaged
 
@@ -20,7 +20,7 @@ class Loads:
         self._avoid = avoid
 
     def load_attr(self, x: Any, name: str) -> Any:
-        found = getattr(x, name)
+        found = getattr(known(x), name)
         if not isinstance(x, TensorBase):
             self._noted.note(found)
         return found
@@ -66,12 +66,15 @@ class Loads:
 class Stores:
     """What is stored where it may last is a Python number, not one that tensors decide (`staging_numbers.py`)."""
 
-    load_attr = staticmethod(getattr)
     load_global = staticmethod(PythonHooks.load_global)
     delete_attr = staticmethod(delattr)
 
     def __init__(self, avoid: Container[Hashable]) -> None:
         self._avoid = avoid
+
+    @staticmethod
+    def load_attr(x: Any, name: str) -> Any:
+        return getattr(known(x), name)
 
     def load_item(self, x: Any, key: Any) -> Any:
         return read(x, key, self._avoid) if isinstance(x, TensorBase) else x[with_python_numbers(key)]
