@@ -212,7 +212,7 @@ def _is_plain(kind: type) -> bool:
         made_by_python = getattr(kind.__init__, "__code__", None)
         more = hasattr(kind, "__post_init__") or hasattr(kind, "__slots__") or type(kind) is not type
         return not more and made_by_python is not None and made_by_python.co_filename == "<string>"
-    return issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__init__ is object.__init__
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and vars(kind).get("__init__") is None
 
 
 def asked(function: Any, /, *args: Any, **kwargs: Any) -> Any:

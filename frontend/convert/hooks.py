@@ -133,9 +133,6 @@ class Hooks(Protocol):
     def contains(self, container: Any, item: Any, /) -> Any:
         """`item in container`."""
 
-    def subject(self, value: Any, /) -> Any:
-        """What a `match` statement looks at."""
-
     def callee(self, function: Any, /) -> Any:
         """What is called in place of `function`: itself, its conversion, or something that stands in for a built-in
         function. The call follows, from the user's own line."""
