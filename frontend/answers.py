@@ -32,14 +32,14 @@ def ones(data: Array) -> int:
     return int(np.count_nonzero(data))
 
 
+def extent(data: Array) -> int:
+    """The only element, an integer that says how much there is of something."""
+    return int(data.item())
+
+
 def extremes(data: Array) -> tuple[bytes, bytes] | None:
     """The least and the largest element."""
     return (data.min().tobytes(), data.max().tobytes()) if data.size else None
-
-
-def extent(data: Array) -> int:
-    """The only element, which says how large something is."""
-    return int(widened(data).item())
 
 
 @dataclass(frozen=True)

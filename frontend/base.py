@@ -424,7 +424,7 @@ def _binary_slot(name: str, function: Callable[[Any, Any], Any]) -> Callable[[An
 
             return operator_result(function, self, other)
         if hasattr(type(other), "__kiln_number__"):  # a Python number in a capture; it computes with tensors by itself
-            value = other.__kiln_number__(name)
+            value = other.__kiln_number__(name, self)
             return NotImplemented if value is None else function(self, value)
         return NotImplemented
 

@@ -14,7 +14,7 @@ from kiln.entry import Call, Entry, Manner, watched
 from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError
 from kiln.journal import StateChanged
 from kiln.location import frames_of_kiln
-from kiln.places import Moving
+from kiln.places import CELL, Moving
 from kiln.reach import reach
 from kiln.reasons import difference
 from kiln.recording import Recording
@@ -133,11 +133,7 @@ class Capturing:
         given = entry.given(call.tensors)
         if given is None:  # another thread has changed it just now
             return self._uncompiled(call.args, call.kwargs)
-        try:
-            return self._record(call, call._replace(tensors=list(given)), entry, manner, why)
-        except CaptureError:
-            self._unstaged.pop(call.key, None)  # the next call is told the same
-            raise
+        return self._record(call, call._replace(tensors=list(given)), entry, manner, why)
 
     def _record(self, call: Call, recorded: Call, entry: Entry, manner: Manner, why: str) -> Any:
         """Run the function, recorded, and keep what came of it. `recorded`: the call, with the tensors that are read
@@ -189,6 +185,9 @@ class Capturing:
             return
         for container, key in recording.journal.moved():
             self._moving.add(container, key)
+        for spot, key in recording.journal.counted():
+            if entry.reached.only_counts(spot.path if spot.kind is CELL else str(key)):
+                self._moving.add(spot.container, key)
         if entry.reached.guards.broken() or entry.given(call.tensors) is None:
             self._drifts[call.key] = drifts = self._drifts.get(call.key, 0) + 1
             if drifts >= MAX_DRIFTS and not self._strict:

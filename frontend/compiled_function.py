@@ -57,8 +57,10 @@ class CompiledFunction(Capturing, Readable):
             if plain is not None and (entries := self._brief.get(plain[0])) is not None:
                 check_marks(plain[1])
                 _, found = find(entries, plain[1])
-                if found.__class__ is tuple and not (found[0].idle or found[0].lasting):
-                    return self._warm(found)
+                if found.__class__ is tuple and not found[0].idle:
+                    return (
+                        self._repeat(plain[1], entries, (args, kwargs, keep)) if found[0].lasting else self._warm(found)
+                    )
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             check_marks(call.tensors)
             entries = self._entries.get(call.key, [])
@@ -66,11 +68,9 @@ class CompiledFunction(Capturing, Readable):
             if found.__class__ is tuple:
                 if found[0].idle and found[0].rests():
                     return self._uncompiled(args, kwargs)
-                if found[0].lasting:
-                    return self._repeat(call)
                 if plain is not None:
                     self._remember(plain[0], entries)
-                return self._warm(found)
+                return self._repeat(call.tensors, entries, call[:3]) if found[0].lasting else self._warm(found)
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
             return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
@@ -83,14 +83,15 @@ class CompiledFunction(Capturing, Readable):
                     return self._capture(call, entry)
         return self._run(keep, args, kwargs) if isinstance(found, tuple) else self._uncompiled(args, kwargs)
 
-    def _repeat(self, call: Call) -> Any:
+    def _repeat(self, tensors: list[Any], entries: list[Entry], call: tuple[Any, ...]) -> Any:
         """A warm call that changes Python state: one at a time, as captures are, or that returns what was there."""
+        args, kwargs, keep = call
         with self._lock:
-            entry, found = find(self._entries.get(call.key, []), call.tensors)
+            entry, found = find(entries, tensors)
             if not isinstance(found, tuple) or entry is None:  # another thread has changed what it reads
-                return self._run(call.keep, call.args, call.kwargs)
+                return self._run(keep, args, kwargs)
             containers: list[Any] = []
-            flatten((call.args, call.kwargs), containers, call.keep)
+            flatten((args, kwargs), containers, keep)
             if found[0].effects and any(id(x) in entry.reached.seen for x in containers):
                 raise CaptureError(
                     "the call changes Python state, and an argument is a container that the function also reaches by "

@@ -48,13 +48,14 @@ class Entry:
     """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("_hold", "_key", "_slots", "_strangers", "known", "objects", "reached", "tree")
+    __slots__ = ("_counted", "_hold", "_key", "_slots", "_strangers", "known", "objects", "reached", "tree")
 
     def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
         self.reached = reached
         self.tree = Tree(family)
         self.objects = objects  # kept alive: the signature knows them by id
         self._slots = tuple(reached.guards.moved)
+        self._counted = tuple(reached.guards.counted)
         told = self._told(tensors)
         assert told is not None
         self._key, tensors = told
@@ -68,6 +69,8 @@ class Entry:
     def given(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
         """The tensor arguments of a call, and those that it reads where others are put at each call; None if these are
         not as they were."""
+        if not all(type(slot.read()) is int for slot in self._counted):
+            return None
         if not self._slots:
             return tensors
         told = self._told(tensors)

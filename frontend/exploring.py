@@ -115,13 +115,11 @@ class Explorer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 recording.run()
-        except CaptureError as error:
-            if error is not capture.refused and error is not recording.error:
-                raise
-            raise error.with_traceback(None) from None
+        except (CaptureError, KeyboardInterrupt):
+            raise
         except KilnError:
             return None  # what is computed on ways that are not taken may be nonsense
-        except Exception:  # noqa: BLE001 (the function's own: a call that goes this way raises it)
+        except BaseException:  # noqa: BLE001 (a call that goes this way raises it)
             end: Region | Eager = Eager(capture, recording.arguments)
             return Way(_first(capture.queries), end, recording)
         finally:

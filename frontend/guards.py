@@ -148,10 +148,12 @@ class _Space:
 class Guards:
     """Facts about Python state. `reach.reach` fills them in; then `freeze` makes them quick to check."""
 
-    def __init__(self, moving: Moving | None = None, moved: list[Slot] | None = None) -> None:
+    def __init__(self, moving: Moving | None = None) -> None:
         self._moving = moving or Moving()
-        self.moved: list[Slot] = [] if moved is None else moved
+        self.moved: list[Slot] = []
         """Places whose tensors calls read there, since others are put there."""
+        self.counted: list[Slot] = []
+        """Places whose whole numbers code counts up or down, and does nothing else with (`counting.py`)."""
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
         """Every tensor that was found, by id."""
@@ -192,22 +194,27 @@ class Guards:
             spot.names.add(name)
 
     def _let(
-        self, path: str, container: Any, kind: Kind | None, keys: Iterable[Any], values: Sequence[Any]
+        self,
+        path: str,
+        container: Any,
+        kind: Kind | None,
+        keys: Iterable[Any],
+        values: Sequence[Any],
+        named: bool = False,
     ) -> list[int]:
-        """The positions of what moves in a container."""
+        """The positions of what moves in a container; numbers do so only where they are `named`."""
         moving = self._moving.keys(container)
         if not moving or kind is None:
             return []
         places = []
         for n, (key, value) in enumerate(zip(keys, values, strict=True)):
-            if key in moving and may_move(value):
+            counted = named and type(value) is int
+            if key in moving and (counted or may_move(value)):
                 places.append(n)
-                self._move(f"{path}[{key!r}]", container, kind, key)
+                slots = self.counted if counted else self.moved
+                if not any(slot.container is container and slot.key == key for slot in slots):
+                    slots.append(Slot(path if kind is CELL else f"{path}[{key!r}]", kind, container, key))
         return places
-
-    def _move(self, path: str, container: Any, kind: Kind, key: Any) -> None:
-        if not any(slot.container is container and slot.key == key for slot in self.moved):
-            self.moved.append(Slot(path, kind, container, key))
 
     def _space(self, mapping: dict[Any, Any]) -> _Space:
         return self._spaces.setdefault(id(mapping), _Space(mapping))
@@ -260,6 +267,8 @@ class Guards:
         if owner is None:
             place = kind_of(mapping)
             self._place(fact, mapping, place)
+            if fact.spot is not None:
+                fact.spot.named = False
             fact.let(self._let(path, mapping, place, keys, fact.objects))
         else:
             self._place(self.facts[-2], owner, CLASS)  # the keys
@@ -286,7 +295,7 @@ class Guards:
         fact = self._note(path, read)
         if type(owner) is CellType:
             self._place(fact, owner, CELL)
-            fact.let(self._let(path, owner, CELL, ("cell_contents",), fact.objects))
+            fact.let(self._let(path, owner, CELL, ("cell_contents",), fact.objects, named=True))
         elif isinstance(_home(type(owner), name), MemberDescriptorType):
             self._place_slot(fact, owner, name)
         row = _row(owner, name, fact) if self._native and not fact.wild else None
@@ -313,7 +322,7 @@ class Guards:
         call changes them); MISSING when it is not there."""
         fact = self._note(path, lambda: (space.get(name, MISSING),))
         self._place(fact, space, kind_of(space), None if whole else name)
-        fact.let(self._let(path, space, DICT, (name,), fact.objects))
+        fact.let(self._let(path, space, DICT, (name,), fact.objects, named=True))
         if fact.wild:
             return ANY
         if self._native:
@@ -334,6 +343,12 @@ class Guards:
     def array(self, path: str, x: np.ndarray[Any, Any]) -> None:
         """The contents of a NumPy array: compared on every call."""
         self._passes.slow.append(self._note(path, lambda: (f"{x.dtype.str}{x.shape}", x.tobytes())))
+
+    def containers(self) -> list[Any]:
+        """The lists and dicts that were found, without those that hold modules' names."""
+        spaces = [space.mapping for space in self._spaces.values() if not space.some]
+        found = [*(x for x, _ in self._lists), *spaces, *self._passes.iterables]
+        return [*found, *(x for guards in self.more for x in guards.containers())]
 
     # ------------------------------------------------------------------------------------ checking
 

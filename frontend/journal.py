@@ -94,6 +94,19 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """The number that is at a place, and so much more."""
+
+    kind: Kind
+    container: Any
+    key: Any
+    amount: int
+
+    def build(self, scene: Scene) -> Any:
+        return self.kind.get(self.container, self.key) + self.amount
+
+
+@dataclass(frozen=True, slots=True)
 class Given:
     """A list, dict or record among the arguments."""
 
@@ -191,7 +204,7 @@ class Draft:
 
     def of(self, x: Any, path: str) -> Recipe:
         """How to come to `x` again. StateChanged, about the place `path`, if there is no way."""
-        if isinstance(x, TensorBase) or hasattr(type(x), "__kiln_number__"):
+        if isinstance(x, TensorBase) or hasattr(type(x), "__kiln_number__") or hasattr(type(x), "__kiln_text__"):
             self.leaves.append(x)
             return Leaf(*self._leaf(x))
         if id(x) in self._given:
@@ -278,6 +291,7 @@ class Journal:
 
     def __init__(self, guards: Guards, containers: Sequence[Any]) -> None:
         self._guards = guards
+        self._counted = {(id(slot.container), slot.key) for slot in guards.counted}
         self._spots = [spot for each in guards.everything() for spot in each.spots.values()]
         self._targets: list[Recipe] = [Known(spot.container) for spot in self._spots]
         self.given = {id(x): n for n, x in enumerate(containers)}
@@ -331,7 +345,44 @@ class Journal:
 
     def effects(self, draft: Draft) -> list[Effect]:
         """What a warm call has to do."""
-        return [_effect(spot, target, draft) for spot, target in self.changed]
+        return [self._effect(spot, target, draft) for spot, target in self.changed]
+
+    def counted(self) -> Iterator[tuple[Spot, Any]]:
+        """Places (and keys) of named numbers that the call has made larger or smaller."""
+        for spot, target in self.changed:
+            if spot.named and not isinstance(target, Given):
+                now = spot.held()
+                for key, x in spot.before.items():
+                    y = now.get(key)
+                    if type(x) is type(y) is int and x != y:
+                        yield spot, key
+
+    def _effect(self, spot: Spot, target: Recipe, draft: Draft) -> Effect:
+        before, now, path = spot.before, spot.held(), spot.path
+        if spot.kind in SEQUENCES:
+            start = next((k for k, (a, b) in enumerate(zip(before, now, strict=False)) if not same(a, b)), len(now))
+            start = min(start, len(before))
+            return Fills(spot.kind, target, start, tuple([draft.of(x, path) for x in now[start:]]))
+        if type(now) is set:
+            added = now - before
+            if before - now or len(added) != 1:
+                raise unrepeatable(path, "a set")
+            return Puts(spot.kind, target, (), tuple([(draft.key(x, path), Known(x)) for x in added]))
+        kept, fresh = _split(before, now)
+        puts: list[tuple[Any, Recipe | None]] = []
+        for k in kept:
+            if not same(before[k], now[k]):
+                puts.append((draft.key(k, path), self._value(spot, k, now[k], draft)))
+        for k in fresh:
+            same_value = k in before and same(before[k], now[k])
+            puts.append((draft.key(k, path), None if same_value else self._value(spot, k, now[k], draft)))
+        staying = set(kept)
+        return Puts(spot.kind, target, tuple([draft.key(k, path) for k in before if k not in staying]), tuple(puts))
+
+    def _value(self, spot: Spot, key: Any, now: Any, draft: Draft) -> Recipe:
+        if (id(spot.container), key) in self._counted and type(now) is int:
+            return Counted(spot.kind, spot.container, key, now - spot.before[key])
+        return draft.of(now, spot.path)
 
 
 def _alike(before: Any, now: Any) -> bool:
@@ -341,27 +392,6 @@ def _alike(before: Any, now: Any) -> bool:
     if len(before) != len(now) or not all(map(same, before, now)):
         return False
     return not isinstance(before, dict) or all(map(same, before.values(), now.values()))
-
-
-def _effect(spot: Spot, target: Recipe, draft: Draft) -> Effect:
-    before, now, path = spot.before, spot.held(), spot.path
-    if spot.kind in SEQUENCES:
-        start = next((k for k, (a, b) in enumerate(zip(before, now, strict=False)) if not same(a, b)), len(now))
-        start = min(start, len(before))
-        return Fills(spot.kind, target, start, tuple([draft.of(x, path) for x in now[start:]]))
-    if type(now) is set:
-        added = now - before
-        if before - now or len(added) != 1:
-            raise unrepeatable(path, "a set")
-        return Puts(spot.kind, target, (), tuple([(draft.key(x, path), Known(x)) for x in added]))
-    kept, fresh = _split(before, now)
-    puts: list[tuple[Any, Recipe | None]]
-    puts = [(draft.key(k, path), draft.of(now[k], path)) for k in kept if not same(before[k], now[k])]
-    for k in fresh:
-        same_value = k in before and same(before[k], now[k])
-        puts.append((draft.key(k, path), None if same_value else draft.of(now[k], path)))
-    staying = set(kept)
-    return Puts(spot.kind, target, tuple([draft.key(k, path) for k in before if k not in staying]), tuple(puts))
 
 
 def _split(before: dict[Any, Any], now: dict[Any, Any]) -> tuple[list[Any], list[Any]]:

@@ -113,9 +113,10 @@ _KINDS: Final = ((list, LIST), (deque, DEQUE), (set, SET), (CellType, CELL))
 
 
 class Spot:
-    """A container that guards look at. `names`: the keys that matter; None for all."""
+    """A container that guards look at. `names`: the keys that matter; None for all. `named`: whether code reaches what
+    it holds by names alone, of variables or attributes."""
 
-    __slots__ = ("before", "container", "kind", "names", "path")
+    __slots__ = ("before", "container", "kind", "named", "names", "path")
 
     def __init__(self, path: str, kind: Kind, container: Any) -> None:
         self.path = path
@@ -123,6 +124,7 @@ class Spot:
         self.container = container
         self.names: set[str] | None = set()
         self.before: Any = None
+        self.named = kind in (CELL, DICT)
 
     def held(self) -> Any:
         """What is there now, as far as it matters."""
@@ -137,6 +139,7 @@ class Slot:
     __slots__ = ("container", "get", "key", "path")
 
     def __init__(self, path: str, kind: Kind, container: Any, key: Any) -> None:
+        """`path` names it; the variable, of a closure cell."""
         self.path = path
         self.container = container
         self.key = key
@@ -148,7 +151,8 @@ class Slot:
 
 
 class Moving:
-    """Places where calls put one tensor in place of another, by what was seen so far."""
+    """Places where calls put one tensor in place of another, or a number in place of the one before, by what was seen
+    so far."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Any, set[Any]]] = {}
@@ -158,6 +162,10 @@ class Moving:
         if len(self._known) >= _MAX_MOVING:
             self._known.clear()
         self._known.setdefault(id(container), (container, set()))[1].add(key)
+
+    def forget(self, container: Any, key: Any) -> None:
+        """It is no such place."""
+        self._known[id(container)][1].discard(key)
 
     def keys(self, container: Any) -> Set[Any]:
         """Which of a container's."""

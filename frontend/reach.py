@@ -47,13 +47,14 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.base import HOOKED, Layout, TensorBase
+from kiln.counting import only_counted
 from kiln.errors import CaptureError
 from kiln.guards import ANY, MISSING, SCALARS, Guards
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import Device, DType, Sym
 from kiln.location import is_kiln
-from kiln.places import Moving
+from kiln.places import Moving, Slot
 from kiln.random import default_generator
 
 _MAX_FACTS: Final = 20_000
@@ -99,6 +100,19 @@ class Reached:
     """What only hooks of tensors reach: one of the further guards until `no_gradients` says that they did not run."""
     dormant: dict[CodeType, Callable[[], None]]
     """Code that Python made, for data classes, which names all of their fields: looked at when it runs."""
+    attributes: Callable[[], Set[str]]
+    """The names of attributes in all code, with some of `_DYNAMIC` where code may read any."""
+
+    def only_counts(self, name: str) -> bool:
+        """Whether code does nothing but count with the numbers that a name stands for."""
+        names = self.attributes()
+        return not names & _DYNAMIC and only_counted(name, {*self.code, *self.dormant}, names)
+
+    def check_counted(self) -> None:
+        """CaptureError if code was met on the way that reads what was only counted."""
+        for slot in self.guards.counted:
+            if not self.only_counts(name_of(slot)):
+                raise CaptureError(f"{slot.path} is read by code that was found late", fix="read it in the function")
 
     def no_gradients(self) -> None:
         """No gradient was taken: hooks of tensors matter only outside of the call."""
@@ -117,6 +131,21 @@ def reach(
 ) -> Reached:
     """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked.
     `scripted`: past what scripts leave to Python (`marks.py`); `moving`: places whose tensors are left to calls."""
+    while True:
+        reached = _reach(function, objects, scripted, moving)
+        read = [slot for slot in reached.guards.counted if not reached.only_counts(name_of(slot))]
+        if not read or moving is None:
+            return reached
+        for slot in read:
+            moving.forget(slot.container, slot.key)
+
+
+def name_of(slot: Slot) -> str:
+    """What code calls what is there."""
+    return slot.path if type(slot.container) is CellType else str(slot.key)
+
+
+def _reach(function: Callable[..., Any], objects: tuple[Any, ...], scripted: bool, moving: Moving | None) -> Reached:
     walk = _Walk(scripted, moving)
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
@@ -131,7 +160,7 @@ def reach(
         walk.look_by_name()
         hooks.freeze()
     walk.main.freeze()
-    return Reached(walk.main, walk.code, walk.seen, hooks, walk.dormant)
+    return Reached(walk.main, walk.code, walk.seen, hooks, walk.dormant, walk.attributes)
 
 
 _DEPENDENCIES: Final = frozenset({"numpy", "llvmlite", "ml_dtypes", "networkx", "platformdirs", "filelock"})
@@ -225,9 +254,14 @@ class _Walk:
         else:
             self._other(x, path)
 
+    def attributes(self) -> Set[str]:
+        """See `Reached`."""
+        return self.names | _DYNAMIC if self.dynamic else self.names
+
     def apart(self, moving: Moving | None = None) -> Guards:
         """From now on facts are noted in guards of their own, which must hold, too."""
-        self.guards = Guards(moving, self.main.moved)
+        self.guards = Guards(moving)
+        self.guards.moved, self.guards.counted = self.main.moved, self.main.counted
         self.main.more.append(self.guards)
         return self.guards
 

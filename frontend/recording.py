@@ -106,7 +106,9 @@ class Recording:
             raise
         finally:
             if self.capture.hooks is not None:
-                self.capture.hooks.settle(vars(self).get("journal"))
+                call = self._call
+                given = [call.args, call.kwargs, *self._reached.guards.containers()]
+                self.capture.hooks.settle(given, vars(self).get("journal"))
 
     def _recorded(self) -> Any:
         call, capture = self._call, self.capture
@@ -126,7 +128,7 @@ class Recording:
                 returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
-                    self.approve(returned)
+                    self.approve(returned if hooks is None else hooks.shown(returned))
                     self._check(before, journal)
                     owned = self._reached.seen
                     if self._how.door == "trace":
@@ -179,6 +181,7 @@ class Recording:
             guards.referent(path, read)
         if not self.capture.differentiated and not self.capture.queries:
             self._reached.no_gradients()
+        self._reached.check_counted()
         journal.look()
         if signature(call.keep, tuple(before), {})[0][3:] != call.key[3:]:
             raise unrepeatable("an argument: its contents, or whether it requires a gradient")

@@ -36,7 +36,7 @@ from kiln.ir.types import Device, DType
 from kiln.journal import Draft, Effect, Instead, Journal, Scene, leaf_of
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
-from kiln.traced import Chain, GradSlot, check_names, check_separate
+from kiln.traced import Chain, Entangled, GradSlot, check_names, check_separate
 
 if TYPE_CHECKING:
     from kiln.region_node import RegionNode
@@ -245,6 +245,9 @@ class Region:
         if storage.input is not None:
             made = self._on_input(t, capture)
         else:
+            sites, _ = capture.entangled.get(id(storage), (frozenset(), ()))
+            if sites and t._view is not None and id(t._view.base) not in capture.entries:
+                raise Entangled("what is returned is a part of a tensor from outside, as data decides", sites)
             base = None if t._view is None else self._result(t._view.base, capture)
             made = self._on_output(t, value, capture, base)
         self._kept.append(t)

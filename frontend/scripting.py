@@ -36,7 +36,7 @@ class ScriptFunction(CompiledFunction):
             return super()._inside(args, kwargs)
         MODES.door, capture.hooks = "script", capture.staging()
         try:
-            return capture.hooks.plain(capture.callee(self._function)(*args, **kwargs))
+            return capture.hooks.asked_for(capture.callee(self._function)(*args, **kwargs))
         finally:
             MODES.door, capture.hooks = "trace", None
 
@@ -70,7 +70,7 @@ class ScriptFunction(CompiledFunction):
         except BaseException:
             self._enter(call, entry, real, why)
             raise
-        if not any(q.fold is truth for q in real.capture.queries):
+        if real.end is not None and not any(q.fold is truth for q in real.capture.queries):
             self._enter(call, entry, real, why)
             return returned
         after, written = Kept(things, tensors), Memory.before(real)

@@ -13,8 +13,8 @@ from kiln import return_types
 from kiln.base import Operand, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.ir.ops.sort import MOST
-from kiln.ir.types import bool_, int32, int64
+from kiln.ir.ops.sort import LONGEST, MOST
+from kiln.ir.types import bool_, float64, int32, int64
 from kiln.promotion import apply, cast_to, full_like_number, number, result_type, tensor_arg
 from kiln.return_types import Pair
 from kiln.spelling import numpy_names
@@ -30,6 +30,8 @@ def positions(x: Tensor, d: int, descending: bool) -> Tensor:
     x = x.detach()
     if not x.ndim:
         return F.reshape(apply(OPS["argsort"], F.reshape(x, (1,)), descending=descending), ())
+    if x.shape[d] >= LONGEST:  # wide elements have the same order
+        x = cast_to(x, float64 if x.dtype.is_floating_point else int64)
     if d == x.ndim - 1:
         return apply(OPS["argsort"], x, descending=descending)
     return F.transpose(apply(OPS["argsort"], F.transpose(x, d, -1), descending=descending), d, -1)

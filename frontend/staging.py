@@ -15,9 +15,8 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
-import functools
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
@@ -30,16 +29,19 @@ from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.journal import Journal
 from kiln.pytree import flatten, unflatten
+from kiln.staging_calls import among, standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
 from kiln.staging_names import Originals
-from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar
+from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
+from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
-from kiln.staging_text import TextHooks
+from kiln.staging_spelling import lazy_in
+from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
-from kiln.world import PASSING, Audit, paused
+from kiln.world import Audit, makes, paused
 
 _FEW: Final = 4
 
@@ -84,10 +86,14 @@ class StagingHooks(TextHooks):
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
         self._loads: Loads | None = None
+        self._stores = Stores(avoid)
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
-        self._numbers = False
+        self._numbers = makes(known) or makes(audit.dormant)
+        """Whether there may be numbers or text that tensors decide. An expression has its hooks before it makes one."""
+        self.quiet = 0
+        """Whether code runs that knows nothing of them: functions of libraries, which may call the user's."""
         self.asked: tuple[Site, str] | None = None
         """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
@@ -105,16 +111,28 @@ class StagingHooks(TextHooks):
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
 
+    def shown(self, returned: Any) -> Any:
+        """The same as far as its kinds matter: a copy, in which twins remain."""
+        return mapped(returned, NOW)
+
+    def asked_for(self, returned: Any) -> Any:
+        """The same, for code that is not converted."""
+        return self.plain(mapped(self.settled(returned), KNOWN))
+
     def _real(self, x: Any) -> Any:
         while id(x) in self.twins:
             _, x = self.twins[id(x)]
         return x.now() if isinstance(x, Lazy) else x
 
-    def settle(self, journal: Journal | None) -> None:
-        """What outlives the call holds Python's own numbers, and the tensors that branches gave."""
+    def settle(self, containers: Iterable[Any], journal: Journal | None) -> None:
+        """What outlives the call, and these containers from outside, hold Python's own numbers, and the tensors that
+        branches gave."""
         if self.twins:
             self._originals.settle(journal, list(self.capture.grads.values()))
             self._originals.tell([t for t, _ in self.twins.values()])
+        if self._numbers:
+            for x in containers:
+                with_numbers_of_now(x)
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
@@ -127,19 +145,23 @@ class StagingHooks(TextHooks):
         _set(runtime, self._source())
 
     def callee(self, function: Any) -> Any:
-        if function is range and MODES.recorder is not None:
-            return staged_range
-        if MODES.recorder is not None and (stand_in := self.text_callee(function)) is not None:
-            return stand_in
+        if MODES.recorder is not None or self.capture.forced is not None:
+            stand_in = self.text_callee(function)
+            if stand_in is not None:
+                return stand_in
+        if MODES.recorder is not None:
+            if function is range:
+                return staged_range
+            stand_in = taking(function) or (standing(function) if self._numbers else None)
+            if stand_in is not None:
+                return stand_in
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
             function = self._conversion(_unwrapped(function))
         if self._noted is not None:
             self._try_call(function)
-        if self._numbers and not _takes_numbers(function):
-            return functools.partial(_with_numbers, function)
-        return function
+        return with_numbers(function) if self._numbers else function
 
     def _conversion(self, function: Any) -> Any:
         """The user's function, converted if it can be."""
@@ -184,6 +206,8 @@ class StagingHooks(TextHooks):
         return bool(value)
 
     def staged(self, value: Any) -> bool:
+        if isinstance(value, Number) and MODES.recorder is not None:
+            return not value.settled()
         return isinstance(value, Test)
 
     def not_(self, value: Any) -> Any:
@@ -195,7 +219,8 @@ class StagingHooks(TextHooks):
 
     def is_(self, a: Any, b: Any) -> bool:
         if isinstance(a, Number) or isinstance(b, Number):
-            return known(a) is known(b)
+            others = [x for x in (a, b) if not isinstance(x, (Number, bool, int, float))]
+            return not others and (a is b or known(a) is known(b))
         if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
             self._names_matter(a, b)
             return self._real(a) is self._real(b)
@@ -210,7 +235,10 @@ class StagingHooks(TextHooks):
             inside = container if isinstance(container, Collection) else ()
             if id(item) in self.twins or any(id(x) in self.twins for x in inside):
                 return self._real(item) in [self._real(x) for x in container]
-        return super().contains(container, item)
+        if isinstance(item, Text):
+            item = item.known()
+        found = among(container, item) if self._numbers and MODES.recorder is not None else None
+        return super().contains(container, item) if found is None else found
 
     def _names_matter(self, a: Any, b: Any = None) -> None:
         """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged
@@ -239,9 +267,13 @@ class StagingHooks(TextHooks):
         return self._choose(test, then, orelse, state, site)
 
     def and_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        if isinstance(left, Number):
+            return self._choose(left, right, lambda: _own(left), state, site)
         return self._choose(left, lambda: self.as_bool(right()), lambda: False, state, site)
 
     def or_(self, left: Any, right: Branch, state: State, site: Site, /) -> Any:
+        if isinstance(left, Number):
+            return self._choose(left, lambda: _own(left), right, state, site)
         return self._choose(left, lambda: True, lambda: self.as_bool(right()), state, site)
 
     def as_bool(self, value: Any) -> Any:
@@ -251,7 +283,7 @@ class StagingHooks(TextHooks):
 
     def assert_(self, test: Any, message: Branch | None, state: State, site: Site, /) -> None:
         if not test:
-            raise AssertionError(*(() if message is None else (message(),)))
+            raise AssertionError(*(() if message is None else (known(message()),)))
 
     def _choose(self, test: Any, then: Branch, orelse: Branch, state: State, site: Site) -> Any:
         """A branch on a test; what the branch returns."""
@@ -344,7 +376,7 @@ class StagingHooks(TextHooks):
         result: list[Any] = []
         if outermost:
             self._noted = Noted()
-            self._loads = Loads(self._noted)
+            self._loads = Loads(self._noted, self.avoid)
             self._audit.object = self._object
             self._switch(self._loads)
             self._failure = None
@@ -352,9 +384,12 @@ class StagingHooks(TextHooks):
         noted = self._noted
         try:
             yield result
-        except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
             result.clear()
-            self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
+            told = f"it raises {type(error).__name__}" + ("" if lazy_in(error.args) else f": {error}")
+            self._why[site] = error.message if isinstance(error, CaptureError) else told
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
@@ -371,6 +406,10 @@ class StagingHooks(TextHooks):
             if outermost:
                 self.avoid[site] = self._why[site]
 
+    def silent(self) -> bool:
+        """Whether what is run is a way that is looked into, and not taken."""
+        return self.capture.forced is not None
+
     def refuse_call(self, what: str, why: str) -> None:
         """A call that can't be repeated, nor tried out: "what() why"."""
         if self._noted is not None:
@@ -383,7 +422,7 @@ class StagingHooks(TextHooks):
 
     def _source(self) -> Any:
         """Whose loads and stores converted code calls now."""
-        return self._loads or (Stores if self._numbers else self)
+        return self._loads or (self._stores if self._numbers else self)
 
     def numbers(self) -> None:
         """From here on there may be numbers that tensors decide."""
@@ -424,6 +463,9 @@ class StagingHooks(TextHooks):
                     raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
         finally:
             state.set(kept)
+            changed = self._noted.restore()  # before another branch may undo it
+        if changed:
+            self._object("it changes a container from outside")
         if self._failure is not None:  # and the user's code caught it
             raise self._failure
         return trial, returned, after
@@ -431,6 +473,11 @@ class StagingHooks(TextHooks):
 
 def _nothing() -> None:
     """Has no variables."""
+
+
+def _own(x: Any) -> Any:
+    """A number as the code around it has it: Python's own where no capture listens."""
+    return known(x) if MODES.recorder is None else x
 
 
 def _unwrapped(function: Any) -> Any:
@@ -442,22 +489,6 @@ def _unwrapped(function: Any) -> Any:
     return function
 
 
-def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """A call that takes Python's own numbers only."""
-    args, kwargs = mapped((args, kwargs), KNOWN)
-    return function(*args, **kwargs)
-
-
-PASSING.add(_with_numbers.__code__)
-
-
 def _set(runtime: Any, source: Any) -> None:
     for name in NAMES:
         setattr(runtime, name, getattr(source, name))
-
-
-def _takes_numbers(function: Any) -> bool:
-    """Whether a call may be given numbers that tensors decide: converted code."""
-    while isinstance(function, MethodType):
-        function = function.__func__
-    return isinstance(function, FunctionType) and made(function.__code__)

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Container, Hashable
 from typing import Any, Final
 
-from kiln.base import MODES, TensorBase
-from kiln.capture import Capture, entangle
+from kiln.base import TensorBase
 from kiln.convert import PythonHooks
-from kiln.staging_numbers import Number, all_known
+from kiln.staging_numbers import known, with_python_numbers
+from kiln.staging_places import opened, read, write
 from kiln.staging_trial import Noted, Unstaged
 
 
 class Loads:
     """Python's own operations; what is read is noted, and what would last is refused."""
 
-    def __init__(self, noted: Noted) -> None:
+    def __init__(self, noted: Noted, avoid: Container[Hashable]) -> None:
         self._noted = noted
+        self._avoid = avoid
 
     def load_attr(self, x: Any, name: str) -> Any:
-        found = getattr(x, name)
+        found = getattr(known(x), name)
         if not isinstance(x, TensorBase):
             self._noted.note(found)
         return found
 
     def load_item(self, x: Any, key: Any) -> Any:
-        if isinstance(x, TensorBase) and (place := staged_place(x, key)) is not None:
-            return part_of(x, place)
-        found = x[all_known(key)]
+        if isinstance(x, TensorBase):
+            return read(x, key, self._avoid)
+        found = x[with_python_numbers(key)]
         if not isinstance(x, TensorBase) and id(x) in self._noted:
             self._noted.note(found)
         return found
+
+    def open_item(self, x: Any, key: Any) -> Any:
+        return opened(x, key) if isinstance(x, TensorBase) else self.load_item(x, key)
 
     def load_global(self, name: str, value: Any) -> Any:
         self._noted.note(value)
@@ -45,7 +49,10 @@ class Loads:
     def store_item(self, x: Any, key: Any, value: Any) -> None:
         if not isinstance(x, (TensorBase, list, dict)):
             raise Unstaged(f"a branch that sets an item of a {type(x).__qualname__}")
-        x[all_known(key)] = all_known(value) if isinstance(x, TensorBase) else value
+        if isinstance(x, TensorBase):
+            write(x, key, value)
+        else:
+            x[with_python_numbers(key)] = value
 
     def delete_item(self, x: Any, key: Any) -> None:
         if not isinstance(x, (list, dict)):
@@ -56,49 +63,42 @@ class Loads:
         raise Unstaged(f"a branch that sets the global {name}")
 
 
-def staged_place(x: Any, key: Any) -> Any:
-    """`key` with a tensor in place of its only number that tensors decide; None where it is of another kind."""
-    keys = key if type(key) is tuple else (key,)
-    staged = [k for k in keys if isinstance(k, Number)]
-    if len(staged) != 1 or staged[0].kind is not int:
-        return None
-    if not all(isinstance(k, (Number, slice, int, type(None), type(...))) for k in keys):
-        return None
-    if any(isinstance(k, bool) or (isinstance(k, slice) and all_known(k) != k) for k in keys):
-        return None
-    return tuple([k.tensor if isinstance(k, Number) else k for k in keys])
-
-
-def part_of(x: Any, place: Any) -> Any:
-    """x[place], which Python makes a view: here it is a copy, so neither may be written from here on."""
-    made = x[place]
-    capture = MODES.recorder
-    assert isinstance(capture, Capture)
-    capture.value_of(x)
-    entangle(capture, capture.entries[id(made)].storage, capture.entries[id(x)].storage, "an item")
-    return made
-
-
 class Stores:
     """What is stored where it may last is a Python number, not one that tensors decide (`staging_numbers.py`)."""
 
-    load_attr = staticmethod(getattr)
-    load_item = staticmethod(lambda x, key: x[all_known(key)])
     load_global = staticmethod(PythonHooks.load_global)
     delete_attr = staticmethod(delattr)
-    delete_item = staticmethod(operator.delitem)
+
+    def __init__(self, avoid: Container[Hashable]) -> None:
+        self._avoid = avoid
+
+    @staticmethod
+    def load_attr(x: Any, name: str) -> Any:
+        return getattr(known(x), name)
+
+    def load_item(self, x: Any, key: Any) -> Any:
+        return read(x, key, self._avoid) if isinstance(x, TensorBase) else x[with_python_numbers(key)]
+
+    def open_item(self, x: Any, key: Any) -> Any:
+        return opened(x, key) if isinstance(x, TensorBase) else x[with_python_numbers(key)]
+
+    def store_item(self, x: Any, key: Any, value: Any) -> None:
+        if isinstance(x, TensorBase):
+            write(x, key, value)
+        else:  # those from outside are given Python's own in the end
+            x[with_python_numbers(key)] = value if type(x) in (list, dict) else with_python_numbers(value)
+
+    @staticmethod
+    def delete_item(x: Any, key: Any) -> None:
+        del x[with_python_numbers(key)]
 
     @staticmethod
     def store_attr(x: Any, name: str, value: Any) -> None:
-        setattr(x, name, all_known(value))
-
-    @staticmethod
-    def store_item(x: Any, key: Any, value: Any) -> None:
-        x[all_known(key)] = all_known(value)
+        setattr(x, name, with_python_numbers(value))
 
     @staticmethod
     def store_global(space: dict[str, Any], name: str, value: Any) -> None:
-        space[name] = all_known(value)
+        space[name] = with_python_numbers(value)
 
 
 NAMES: Final = tuple(name for name in vars(Loads) if not name.startswith("_"))

@@ -1,25 +1,21 @@
-"""Python numbers that tensors decide: in a captured function, after a staged branch or loop changed a variable.
+"""Python numbers that tensors decide: what `item()` gives in a captured function, and what a staged branch or loop left
+in a variable.
 
 A `Number` is a 0-d tensor (bool, int64 or float64) that acts as the Python number. What it can do exactly as Python
-does is recorded; for anything else it asks for its value, as `item()` does: a decision, or a refusal where there are
-none. Integers stay far away from where int64 ends: only small constants are added to them.
+does is recorded (`staging_arithmetic.py`); for anything else it asks for its value, as `item()` does: a decision, or a
+refusal where there are none.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from decimal import Decimal
-from fractions import Fraction
-from operator import methodcaller
+from operator import is_not, methodcaller
 from typing import Any, Final
 
-import numpy as np
-
 from kiln import dispatch
-from kiln import functional as F
-from kiln.base import MODES, TensorBase
-from kiln.capture import current
+from kiln.answers import contents, extent, truth
+from kiln.base import MODES
+from kiln.capture import Capture
 from kiln.ir import types as T
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.base import OPS
@@ -28,15 +24,28 @@ from kiln.promotion import cast_to, full_like_number, result_type
 from kiln.pytree import flatten, unflatten
 
 DTYPES: Final = {bool: T.bool_, int: T.int64, float: T.float64}
-_SMALL: Final = 1 << 20
-_START: Final = 1 << 53
-"""Bounds of integers that are added, and that a loop begins with: no loop is long enough to pass 2**63 so."""
-_EXAMPLES: Final = {bool: True, int: 1, float: 1.0}
+SMALL: Final = 1 << 20
+START: Final = 1 << 53
+SLOW: Final = 1 << 62
+"""Bounds of integers: those that are added to one that a loop changes, those that a loop begins with, and those that it
+changes: no loop is long enough to pass that so."""
+EXAMPLES: Final = {bool: True, int: 1, float: 1.0}
 
 
 def fits(x: Any) -> bool:
     """Whether a Python number can be one that tensors decide."""
-    return type(x) in (bool, float) or (type(x) is int and abs(x) <= _START)
+    return type(x) in (bool, float) or (type(x) is int and abs(x) <= START)
+
+
+class Group:
+    """Numbers that one question about data is for: the elements of a tensor that nothing writes to."""
+
+    __slots__ = ("asked", "tensor", "what")
+
+    def __init__(self, tensor: Any, what: str) -> None:
+        self.tensor = tensor
+        self.what = what
+        self.asked: Any = None
 
 
 class Lazy:
@@ -58,27 +67,81 @@ KNOWN: Final = methodcaller("known")
 
 
 class Number(Lazy):
-    """See the module."""
+    """See the module. `bound`: no integer is further from zero. `base`, `offset`: it is another one plus so much."""
 
-    __slots__ = ("kind", "tensor")
+    __slots__ = ("_tensor", "base", "bound", "group", "kind", "offset", "place")
+    __array_ufunc__ = None  # NumPy leaves operators to the number
 
-    def __init__(self, kind: type, tensor: Any) -> None:
+    def __init__(self, kind: type, tensor: Any, bound: int = SLOW) -> None:
         self.kind = kind
-        self.tensor = tensor
+        self._tensor = tensor
+        self.bound = bound if kind is int else 1
+        self.group = Group(tensor, "item()")
+        self.place: int | None = None
+        """Which element of the group's tensor it is, if there are others."""
+        self.base = self
+        self.offset = 0
+
+    @staticmethod
+    def of_group(kind: type, group: Group, place: int, bound: int) -> Number:
+        """An element of a tensor that holds many numbers."""
+        made = Number(kind, None, bound)
+        made.group, made.place = group, place
+        return made
+
+    @property
+    def tensor(self) -> Any:
+        """The 0-d tensor, of the capture that listens now."""
+        if self.place is None:
+            return self._tensor
+        capture = _outermost(MODES.recorder)
+        if self._tensor is None or capture is None or not _knows(capture, self._tensor):
+            made = _element(self.group.tensor, self.place)
+            if MODES.recorder is not capture:
+                return made  # of a trial
+            self._tensor = made
+        return self._tensor
 
     def now(self) -> Any:
         """Its value in this very call, which nothing is told of."""
-        return self.kind(self.tensor._array().item())
+        return self.kind(self.group.tensor._array().item(self.place or 0))
+
+    def settled(self) -> bool:
+        """Whether its value was asked for already."""
+        capture = _outermost(MODES.recorder)
+        asked = self.group.asked
+        return capture is None or (asked is not None and any(q is asked for q in capture.queries))
 
     def known(self) -> Any:
         """Its value, asked for as a question about data."""
-        if current() is None:
-            return self.now()
-        return bool(self.tensor) if self.kind is bool else self.kind(self.tensor.item())
+        if not self.settled():
+            capture = MODES.recorder
+            assert isinstance(capture, Capture)
+            tensor = self.group.tensor
+            if self.kind is bool and self.place is None:
+                capture.ask(tensor, "bool()", truth)
+            else:
+                capture.ask(tensor, self.group.what, contents)
+            self.group.asked = capture.queries[-1]
+        asked = self.group.asked
+        if MODES.recorder is not None and asked is not None and asked.fold is truth:
+            return asked.answer  # which may be given, whatever the data say
+        return self.now()
+
+    def extent(self, what: str) -> Any:
+        """Its value, asked for since `what` is so large as it says."""
+        if self.kind is not int or self.place is not None:
+            return self.known()
+        if not self.settled():
+            capture = MODES.recorder
+            assert isinstance(capture, Capture)
+            capture.ask(self.group.tensor, what, extent)
+            self.group.asked = capture.queries[-1]
+        return self.now()
 
     def truth(self) -> Number:
         """Whether it is not zero; NaN is not."""
-        return self if self.kind is bool else Number(bool, F.ne(self.tensor, _EXAMPLES[self.kind] * 0))
+        return self if self.kind is bool else Number(bool, OPS["ne"](self.tensor, constant(self.kind, self.kind(0))))
 
     def as_dtype(self, dtype: DType) -> Any:
         """The 0-d tensor that Python's number becomes beside tensors of this dtype."""
@@ -89,9 +152,12 @@ class Number(Lazy):
 
     __str__ = __repr__
 
-    def __kiln_number__(self, name: str) -> Any:
+    def __kiln_number__(self, name: str, tensor: Any) -> Any:
         """What a tensor's in-place operator takes in its place; others leave it to the number."""
-        return self.known() if name.startswith("__i") and name != "__invert__" else None
+        if not name.startswith("__i") or name == "__invert__":
+            return None
+        made = fitting(tensor, self) if MODES.recorder is not None and name in _IN_PLACE else None
+        return self.known() if made is None else made
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -99,7 +165,7 @@ class Number(Lazy):
         return getattr(self.known(), name)
 
     def __bool__(self) -> bool:
-        return bool(self.known())
+        return bool(self.known() if self.settled() else self.truth().known())
 
     def __hash__(self) -> int:
         return hash(self.known())
@@ -121,20 +187,48 @@ class Number(Lazy):
         return format(self.known(), spec)
 
 
+def _outermost(recorder: Any) -> Capture | None:
+    """The capture of the call, in whose branches others listen."""
+    found = recorder if isinstance(recorder, Capture) else None
+    while isinstance(parent := getattr(found, "parent", None), Capture):
+        found = parent
+    return found
+
+
+def _knows(capture: Capture, t: Any) -> bool:
+    entry = capture.entries.get(id(t))
+    return entry is not None and entry.tensor is t
+
+
+def _element(t: Any, place: int) -> Any:
+    """One element of a tensor as a 0-d tensor of its own."""
+    line = OPS["reshape"](t, shape=(t._layout.numel,))
+    one = OPS["slice"](line, starts=(place,), stops=(place + 1,), steps=(1,))
+    return OPS["copy"](OPS["reshape"](one, shape=()))
+
+
+_IN_PLACE: Final = frozenset({"__iadd__", "__isub__", "__imul__", "__itruediv__"})
+
+
+def as_scalar(n: Number, dtype: DType) -> Any:
+    """The 0-d tensor that `full` makes of Python's number; None where that may raise, or round otherwise."""
+    if dtype in (T.float32, T.float64):
+        return cast_to(n.as_dtype(T.float64), dtype)  # what Python's float() gives, rounded once more
+    if n.kind is bool and dtype is T.bool_:
+        return n.tensor
+    return n.tensor if n.kind is int and dtype is T.int64 else None
+
+
+def fitting(x: Any, n: Any) -> Any:
+    """What stands for a number beside a tensor whose dtype it does not change; None if it might."""
+    if not isinstance(n, Number):
+        return n
+    return as_scalar(n, x.dtype) if n.kind is not bool and result_type(x, EXAMPLES[n.kind]) is x.dtype else None
+
+
 def known(x: Any) -> Any:
     """`x`, or the value of a number that tensors decide."""
     return x.known() if isinstance(x, Lazy) else x
-
-
-def all_known(x: Any) -> Any:
-    """`x`, with the values of such numbers in place of them, in containers, too."""
-    if isinstance(x, Lazy):
-        return x.known()
-    if isinstance(x, slice):
-        return slice(known(x.start), known(x.stop), known(x.step))
-    if not isinstance(x, (tuple, list, dict)):
-        return x
-    return mapped(x, KNOWN)
 
 
 def mapped(x: Any, value: Callable[[Any], Any]) -> Any:
@@ -143,6 +237,54 @@ def mapped(x: Any, value: Callable[[Any], Any]) -> Any:
     if not any(isinstance(leaf, Lazy) for leaf in leaves):
         return x
     return unflatten(tree, iter([value(leaf) if isinstance(leaf, Lazy) else leaf for leaf in leaves]))
+
+
+def holds_numbers(x: Any) -> bool:
+    """Whether there are such numbers in nested lists and tuples."""
+    return isinstance(x, Number) or (isinstance(x, (tuple, list)) and any(map(holds_numbers, x)))
+
+
+def with_python_numbers(x: Any) -> Any:
+    """`x` with the values of such numbers in place of them. Containers stay the objects that they are, but for
+    tuples."""
+    return _replaced(x, KNOWN, set())
+
+
+def with_numbers_of_now(x: Any) -> Any:
+    """The same with what they are in this very call, which nothing is told of."""
+    return _replaced(x, NOW, set())
+
+
+def _replaced(x: Any, value: Callable[[Any], Any], seen: set[int]) -> Any:
+    if isinstance(x, Lazy):
+        return value(x)
+    kind = type(x)
+    if kind is slice:
+        return slice(*[_replaced(part, value, seen) for part in (x.start, x.stop, x.step)])
+    if isinstance(x, tuple):
+        items = [_replaced(item, value, seen) for item in x]
+        return tuple.__new__(kind, items) if any(map(is_not, items, x)) else x
+    if kind in (list, dict) and id(x) not in seen:
+        seen.add(id(x))
+        if kind is dict and any(isinstance(k, Lazy) for k in x):
+            items = [(_replaced(k, value, seen), v) for k, v in x.items()]
+            x.clear()
+            x.update(items)
+        for k, item in list(enumerate(x)) if kind is list else list(x.items()):
+            if (new := _replaced(item, value, seen)) is not item:
+                x[k] = new
+    elif hasattr(kind, "__dataclass_fields__"):
+        _replaced(getattr(x, "__dict__", None), value, seen)
+    return x
+
+
+def mapped_now(key: Any) -> Any:
+    """A key with Python's own numbers of this very call."""
+    if isinstance(key, (tuple, list)):
+        return type(key)(map(mapped_now, key))
+    if isinstance(key, slice):
+        return slice(*map(mapped_now, (key.start, key.stop, key.step)))
+    return key.now() if isinstance(key, Number) else key
 
 
 def keyed(x: Any) -> Any:
@@ -170,111 +312,6 @@ def constant(kind: type, value: Any) -> Any:
 def tensor_of(x: Any) -> Any:
     """The 0-d tensor of a number of either sort."""
     return x.tensor if isinstance(x, Number) else constant(type(x), x)
-
-
-def _beside(n: Number, x: Any, divides: bool) -> Any:
-    """The number as a tensor beside the tensor `x`; None where that is not exactly what Python's number would be."""
-    if x.dtype not in (T.float32, T.float64) and (x.dtype is not T.int64 or n.kind is float or divides):
-        return None
-    if n.kind is bool:
-        return None
-    return n.as_dtype(result_type(x, _EXAMPLES[n.kind]))
-
-
-def _small(x: Any) -> bool:
-    return type(x) is int and abs(x) <= _SMALL
-
-
-def _numbers(name: str, a: Any, b: Any) -> tuple[type, Any, Any] | None:
-    """For two Python numbers, of which one is staged: the kind of the result, and both as tensors; None where Python's
-    result can't be had exactly."""
-    kinds = [x.kind if isinstance(x, Number) else type(x) for x in (a, b)]
-    if any(k not in (int, float) for k in kinds):
-        return None
-    if name in _COMPARISONS and kinds == [int, int]:
-        if not all(isinstance(x, Number) or abs(x) <= _START for x in (a, b)):
-            return None
-        return bool, tensor_of(a), tensor_of(b)
-    if float in kinds:
-        return _floats(name, a, b, kinds)
-    constant_right = not isinstance(b, Number)
-    if name in ("add", "sub") and (_small(a) or _small(b)):
-        return int, tensor_of(a), tensor_of(b)
-    if name in ("floordiv", "mod") and constant_right and 0 < b <= _SMALL:
-        return int, a.tensor, tensor_of(b)
-    return None
-
-
-def _floats(name: str, a: Any, b: Any, kinds: list[type]) -> tuple[type, Any, Any] | None:
-    """At least one is a float: Python computes in float64, to which small integers convert exactly."""
-    if name in ("floordiv", "mod"):
-        return None
-    if name == "truediv" and (isinstance(b, Number) or b == 0):
-        return None  # Python raises where it is divided by 0
-    if any(k is int and not isinstance(x, Number) and abs(x) > _START for x, k in zip((a, b), kinds, strict=True)):
-        return None
-    if name in _COMPARISONS and int in kinds:
-        return None  # Python compares exactly
-    result = bool if name in _COMPARISONS else float
-    x, y = (x.as_dtype(T.float64) if isinstance(x, Number) else constant(float, float(x)) for x in (a, b))
-    return result, x, y
-
-
-_COMPARISONS: Final = {"lt": F.lt, "le": F.le, "gt": F.gt, "ge": F.ge, "eq": F.eq, "ne": F.ne}
-_ARITHMETIC: Final = {"add": F.add, "sub": F.sub, "mul": F.mul, "truediv": F.div}
-
-
-def _binary(name: str, a: Any, b: Any) -> Any:
-    """`a op b`, of which one is staged."""
-    other = b if isinstance(a, Number) else a
-    if isinstance(other, TensorBase):
-        function = _COMPARISONS.get(name) or _ARITHMETIC.get(name)
-        n = a if isinstance(a, Number) else b
-        made = _beside(n, other, name == "truediv") if function is not None else None
-        if function is not None and made is not None:
-            return function(made, other) if n is a else function(other, made)
-    elif isinstance(other, (Number, int, float)):
-        found = _numbers(name, a, b) if MODES.recorder is not None else None
-        if found is not None:
-            kind, x, y = found
-            if name in ("floordiv", "mod"):
-                op = OPS["floor_divide_int" if name == "floordiv" else "remainder_int"]
-                return Number(int, op.bind((x, y), {})[0])
-            return Number(kind, (_COMPARISONS.get(name) or _ARITHMETIC[name])(x, y))
-    if name in ("eq", "ne") and not isinstance(other, (Number, complex, int, float, np.generic, Fraction, Decimal)):
-        return name == "ne" if isinstance(other, (str, type(None), tuple, list, dict)) else NotImplemented
-    return _PYTHON[name](known(a), known(b))
-
-
-_PYTHON: Final[dict[str, Callable[[Any, Any], Any]]] = {}
-
-
-def _install() -> None:
-    import operator
-
-    both = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "lshift", "rshift", "and", "or", "xor", "matmul"]
-    for name in both:
-        plain = getattr(operator, name + "_" if name in ("and", "or") else name)
-        _PYTHON[name] = plain
-        setattr(Number, f"__{name}__", lambda a, b, name=name: _binary(name, a, b))
-        setattr(Number, f"__r{name}__", lambda a, b, name=name: _binary(name, b, a))
-    for name in _COMPARISONS:
-        _PYTHON[name] = getattr(operator, name)
-        setattr(Number, f"__{name}__", lambda a, b, name=name: _binary(name, a, b))
-    for name in ("neg", "pos", "abs", "invert", "round", "trunc", "floor", "ceil"):
-        plain = {"round": round, "trunc": math.trunc, "floor": math.floor, "ceil": math.ceil}.get(name)
-        plain = plain or getattr(operator, name)
-        setattr(Number, f"__{name}__", lambda a, *rest, plain=plain: plain(a.known(), *rest))
-    setattr(Number, "__hash__", _hash)  # noqa: B010
-    setattr(Number, "__divmod__", lambda a, b: divmod(a.known(), known(b)))  # noqa: B010
-    setattr(Number, "__rdivmod__", lambda a, b: divmod(known(b), a.known()))  # noqa: B010
-
-
-def _hash(n: Number) -> int:
-    return hash(n.known())
-
-
-_install()
 
 
 def like(x: Any, tensor: Any) -> Any:

@@ -6,8 +6,8 @@ these as positions among its results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from kiln.ir.halves import widened
 from kiln.printing import Described
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
-Part: TypeAlias = "str | Hole | Within"
+Part: TypeAlias = "str | Hole | Within | Chosen"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,17 @@ class Within:
 
     parts: tuple[Part, ...]
     make: Callable[[str], str]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One text or another, as the truth of `flag` decides; `now`: which string it is in the very call that is captured,
+    if that must not be looked up."""
+
+    flag: Any
+    first: tuple[Part, ...]
+    second: tuple[Part, ...]
+    now: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,17 +99,13 @@ def spelled(parts: Sequence[Part], read: Callable[[Any], Array]) -> str:
             part = part.make(read(part.at))
         elif isinstance(part, Within):
             part = part.make(spelled(part.parts, read))
+        elif isinstance(part, Chosen):
+            if part.now is None:
+                part = spelled(part.first if read(part.flag).item() else part.second, read)
+            else:
+                part = part.now
         found.append(part)
     return "".join(found)
-
-
-def holes(parts: Sequence[Part]) -> Iterator[Hole]:
-    """Where data go in, in order."""
-    for part in parts:
-        if isinstance(part, Hole):
-            yield part
-        elif isinstance(part, Within):
-            yield from holes(part.parts)
 
 
 def moved(parts: Sequence[Part], place: Callable[[Any], Any]) -> tuple[Part, ...]:
@@ -106,9 +113,12 @@ def moved(parts: Sequence[Part], place: Callable[[Any], Any]) -> tuple[Part, ...
     found: list[Part] = []
     for part in parts:
         if isinstance(part, Hole):
-            part = Hole(place(part.at), part.make)
+            part = replace(part, at=place(part.at))
         elif isinstance(part, Within):
             part = Within(moved(part.parts, place), part.make)
+        elif isinstance(part, Chosen):
+            first, second = moved(part.first, place), moved(part.second, place)
+            part = replace(part, flag=place(part.flag), first=first, second=second, now=None)
         found.append(part)
     return tuple(found)
 

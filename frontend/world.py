@@ -18,7 +18,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, GeneratorType, MappingProxyType, ModuleType
 from typing import Any, Final, NoReturn
 
@@ -62,7 +62,9 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
-_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_loads", "kiln.staging_text"})
+_TRANSPARENT: Final = frozenset(
+    {"kiln.staging", "kiln.staging_calls", "kiln.staging_loads", "kiln.staging_prints", "kiln.staging_spelling"}
+)
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
@@ -241,15 +243,52 @@ class Audit:
 
 
 def converts(known: Set[CodeType]) -> bool:
-    """Whether some of this code branches or loops, or makes or prints text."""
-    return any(map(_converts, known))
+    """Whether some of this code branches or loops, or makes Python numbers of tensors, or text."""
+    return makes(known) or any(map(_branches, known))
 
 
 @functools.lru_cache(maxsize=4096)
-def _converts(code: CodeType) -> bool:
-    if not (_STEPS.isdisjoint(code.co_code[::2]) and _WORDS.isdisjoint(code.co_names)):
+def _branches(code: CodeType) -> bool:
+    return not _JUMPS.isdisjoint(code.co_code[::2])
+
+
+_JUMPS: Final = frozenset(
+    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
+)
+
+
+def makes(known: Iterable[CodeType]) -> bool:
+    """Whether some of this code makes Python numbers of tensors, or makes or prints text."""
+    return any(_takes(code) or _spells(code) for code in known)
+
+
+@functools.lru_cache(maxsize=4096)
+def _spells(code: CodeType) -> bool:
+    if not (_FORMATS.isdisjoint(code.co_code[::2]) and _WORDS.isdisjoint(code.co_names)):
         return True
     return any(type(x) is str and "%" in x for x in code.co_consts)
+
+
+_FORMATS: Final = frozenset(n for name, n in dis.opmap.items() if name.startswith("FORMAT_"))
+_WORDS: Final = frozenset({"print", "str", "repr", "ascii", "format", "join"})
+
+
+@functools.lru_cache(maxsize=4096)
+def _takes(code: CodeType) -> bool:
+    names = code.co_names
+    return not _TAKING.isdisjoint(names) or (not _CONVERTING.isdisjoint(names) and _calls(code))
+
+
+_TAKING: Final = frozenset({"item", "tolist"})
+_CONVERTING: Final = frozenset({"bool", "float", "int"})
+
+
+def _calls(code: CodeType) -> bool:
+    """Whether code calls one of Python's numbers by name, rather than to mention it."""
+    at = [k for k, name in enumerate(code.co_names) if name in _CONVERTING]
+    load = dis.opmap["LOAD_GLOBAL"]
+    pairs = zip(code.co_code[::2], code.co_code[1::2], strict=True)
+    return any(op == load and argument & 1 and argument >> 1 in at for op, argument in pairs) or max(at) > 127
 
 
 def catches(known: Set[CodeType]) -> bool:
@@ -263,14 +302,6 @@ def _catches(code: CodeType) -> bool:
         return False
     ops = code.co_code[::2]
     return ops.count(dis.opmap["PUSH_EXC_INFO"]) > ops.count(dis.opmap["WITH_EXCEPT_START"])
-
-
-_STEPS: Final = frozenset(
-    n
-    for name, n in dis.opmap.items()
-    if ("JUMP" in name and "_IF_" in name) or name.startswith(("FOR_ITER", "FORMAT_"))
-)
-_WORDS: Final = frozenset({"print", "str", "repr", "ascii", "format", "join"})
 
 
 def _none(code: CodeType) -> bool:

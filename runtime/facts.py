@@ -16,38 +16,22 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from types import CellType
 from typing import Any, Final
 
-from kiln.ir.program import Module
-from kiln.runtime import places, targets
+from kiln.runtime import calls, places
 from kiln.runtime.loader import LoadError
-from kiln.runtime.modules import load_module
 
 _PYTHON: Final = (
     *("PyDict_Size", "PyDict_Next", "PyDict_GetItem", "PyList_Size", "PyList_GetItem", "PyLong_AsVoidPtr"),
     *("PyBool_FromLong", "PyErr_Clear", "Py_DecRef"),
 )
-_NO_ARGUMENTS: Final = 4
-"""METH_NOARGS."""
 _HEAD: Final = 3
 """Words before the pairs of a table."""
 _AT_ONCE: Final = 4
 """The number of pairs is a multiple of this."""
 _UNSEEN: Final = -1
 """A version tag that no dict has."""
-
-
-class _Method(ctypes.Structure):
-    """PyMethodDef."""
-
-    _fields_ = (
-        ("name", ctypes.c_char_p),
-        ("function", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("doc", ctypes.c_char_p),
-    )
 
 
 class Facts:
@@ -80,7 +64,7 @@ class Facts:
 
     def empty(self, items: set[Any]) -> None:
         """A set holds nothing."""
-        self._rows += (4, _address("PySet_Size"), id(items), 0, 0)
+        self._rows += (4, calls.address("PySet_Size"), id(items), 0, 0)
 
     def kind(self, x: Any, cls: type) -> None:
         """The class of `x`."""
@@ -104,11 +88,11 @@ class Facts:
         if offset is not None and places.word_at(id(x) + offset) == id(attributes):
             self.word(id(x) + offset, attributes)
         else:
-            self._rows += (5, _address("PyObject_GenericGetDict"), id(x), 0, id(attributes))
+            self._rows += (5, calls.address("PyObject_GenericGetDict"), id(x), 0, id(attributes))
 
     def attribute(self, x: Any, name: str, value: Any, missing: Any) -> None:
         """An attribute that is found without running code of Python's."""
-        self._rows += (5, _address("PyObject_GetAttr"), id(x), id(name), 0 if value is missing else id(value))
+        self._rows += (5, calls.address("PyObject_GetAttr"), id(x), id(name), 0 if value is missing else id(value))
 
     def seal(self, kept: object = None) -> Callable[[], bool]:
         """The function that says whether all of it is so. It keeps `kept` alive."""
@@ -135,32 +119,12 @@ class Facts:
         address = words.buffer_info()[0]
         for k in range(more):
             words[_HEAD + 2 * k] = address
-        check: Callable[[], bool] = _maker()(_method(), address, (words, kept))
-        return check
-
-
-@functools.cache
-def _address(name: str) -> int:
-    found = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
-    assert found is not None
-    return found
+        return calls.bound(_method(), words, kept)
 
 
 @functools.cache
 def _method() -> Any:
-    text = Path(__file__).with_name("facts.ll").read_text()
-    module = Module("facts", text, ("kiln_facts_hold",), _PYTHON)
-    at = load_module(module, targets.LEVELS["baseline"], _address)
-    return ctypes.pointer(_Method(b"facts_hold", at["kiln_facts_hold"], _NO_ARGUMENTS, None))
-
-
-@functools.cache
-def _maker() -> Any:
-    """PyCFunction_NewEx(method, self, module): the "module" is whatever the function is to keep alive."""
-    make = ctypes.pythonapi.PyCFunction_NewEx
-    make.restype = ctypes.py_object
-    make.argtypes = [ctypes.POINTER(_Method), ctypes.py_object, ctypes.py_object]
-    return make
+    return calls.methods("facts", {"kiln_facts_hold": calls.NO_ARGUMENTS}, _PYTHON)["kiln_facts_hold"]
 
 
 @functools.cache

@@ -152,6 +152,9 @@ class Hooks(Protocol):
     def load_item(self, x: Any, key: Any, /) -> Any:
         """`x[key]`."""
 
+    def open_item(self, x: Any, key: Any, /) -> Any:
+        """`x[key]` where an operator in place is to change it, and `store_item` follows: `x[key] += 1`."""
+
     def store_item(self, x: Any, key: Any, value: Any, /) -> None:
         """`x[key] = value`."""
 
@@ -176,8 +179,8 @@ class Hooks(Protocol):
     def subject(self, value: Any, /) -> Any:
         """What `match` looks at."""
 
-    def result_of_lambda(self, value: Any, /) -> Any:
-        """What a lambda expression gives, to whoever calls it."""
+    def handed_out(self, value: Any, /) -> Any:
+        """What a lambda expression, or a method that Python calls for text, gives to whoever calls it."""
 
     def format_(self, value: Any, spec: str, /) -> str:
         """A replacement field of an f-string."""
@@ -207,7 +210,7 @@ class PythonHooks:
     load_attr = staticmethod(getattr)
     store_attr = staticmethod(setattr)
     delete_attr = staticmethod(delattr)
-    load_item = staticmethod(operator.getitem)
+    load_item = open_item = staticmethod(operator.getitem)
     store_item = staticmethod(operator.setitem)
     delete_item = staticmethod(operator.delitem)
     load_global = load_local = staticmethod(_NOTHING.get)  # the value
@@ -231,7 +234,7 @@ class PythonHooks:
     def subject(self, value: Any) -> Any:
         return value
 
-    def result_of_lambda(self, value: Any) -> Any:
+    def handed_out(self, value: Any) -> Any:
         return value
 
     def callee(self, function: Any) -> Any:

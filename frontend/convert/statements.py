@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from kiln.convert.expressions import TEST, Expressions, attribute_place
+from kiln.convert.expressions import TEST, Expressions, attribute_place, hand_out
 from kiln.convert.find import Refused
 from kiln.convert.jumps import VALUE, Lowering, leaves, needs_lowering, place
 from kiln.convert.scopes import Scope, class_scope, function_scope, mangled
@@ -24,6 +24,10 @@ _OPERATORS: Final = {
     ast.FloorDiv: "ifloordiv", ast.Mod: "imod", ast.Pow: "ipow", ast.LShift: "ilshift", ast.RShift: "irshift",
     ast.BitOr: "ior", ast.BitXor: "ixor", ast.BitAnd: "iand",
 }  # fmt: skip
+
+
+_FOR_TEXT: Final = frozenset({"__str__", "__repr__", "__format__"})
+"""Methods that Python calls, and of which it takes nothing but strings."""
 
 
 class Statements(Expressions):
@@ -88,6 +92,8 @@ class Statements(Expressions):
         scope = function_scope(s, self.scope, self.scope.owner)
         before = self.function
         self.function = f"{before}.{s.name}" if self.scope.kind == "class" else f"{before}.<locals>.{s.name}"
+        if self.scope.kind == "class" and s.name in _FOR_TEXT:
+            hand_out(s.body)
         s.body = self.function_body(s.body, scope)
         self.function = before
         return [s]
@@ -168,8 +174,9 @@ class Statements(Expressions):
         else:
             parts.append(self.value(target.slice))
         kind = "attr" if isinstance(target, ast.Attribute) else "item"
+        load = "load_attr" if kind == "attr" else "open_item"
         if self._steady(target):
-            now = self.hook(f"load_{kind}", where, *parts)
+            now = self.hook(load, where, *parts)
             return [self._say(f"store_{kind}", where, *parts, self.hook(operator, s, now, self.value(s.value)))]
         both = self._fresh("operands")
         pair = ast.Assign([self._temporary(both, where, ast.Store())], ast.Tuple(parts, ast.Load(), **at), **at)
@@ -177,7 +184,7 @@ class Statements(Expressions):
         def operands() -> ast.expr:
             return ast.Starred(self._temporary(both, where, ast.Load()), ast.Load(), **at)
 
-        now = self.hook(f"load_{kind}", where, operands())
+        now = self.hook(load, where, operands())
         new = self.hook(operator, s, now, self.value(s.value))
         drop = ast.Delete([self._temporary(both, where, ast.Del())], **at)
         return [pair, self._say(f"store_{kind}", where, operands(), new), drop]

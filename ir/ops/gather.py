@@ -161,7 +161,8 @@ def _gather_element(ctx: ElementContext, index: tuple[L.Expr, ...]) -> L.Expr:
 
 def _gather_vjp(call: Call, g: Any) -> Sequence[Any]:
     table, *indices = call.operands
-    dx = scatter_add(zeros_of(table.ttype, g), g, *indices, **call.attrs) if call.needs[0] else None
+    undo = scatter_add if any(i.ttype.shape for i in indices) else scatter  # one place: nothing to add up
+    dx = undo(zeros_of(table.ttype, g), g, *indices, **call.attrs) if call.needs[0] else None
     return (dx, *[None for _ in indices])
 
 

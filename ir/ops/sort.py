@@ -13,6 +13,9 @@ from kiln.ir.types import REAL_DTYPES, TensorType, int64
 
 # ------------------------------------------------------------------------------------------- argsort
 
+LONGEST: Final = 1 << 32
+"""Elements that a row of an `argsort` has less of, unless they have 64 bits: key and position share an integer."""
+
 
 def _ordered(op: str, t: TensorType) -> None:
     """Refuse what has no order."""
@@ -25,6 +28,9 @@ def _ordered(op: str, t: TensorType) -> None:
 def _argsort_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     (t,) = operands
     _ordered("argsort", t)
+    n = t.shape[-1]
+    if t.dtype.bits < 64 and isinstance(n, int) and n >= LONGEST:
+        raise OpTypeError("argsort", f"rows of {t} are too long for elements of less than 64 bits", "value")
     return (TensorType(int64, t.shape, t.device),)
 
 

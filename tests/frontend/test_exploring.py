@@ -47,6 +47,24 @@ def vector(*values: float) -> Any:
     return kiln.tensor([float(v) for v in values])
 
 
+def test_ways_are_printed() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            if x[0] > 1:
+                raise ValueError("large")
+            return x
+        return None
+
+    scripted = kiln.jit.script(f)
+    scripted(vector(-1))
+    lines = [line.strip() for line in scripted.ways.splitlines()]
+    questions = [line.partition("  #")[0] for line in lines if line.startswith("bool()")]
+    assert questions == ["bool() of if x.sum() > 0:", "bool() of if x[0] > 1:"]
+    assert sorted(line for line in lines if line.startswith("is")) == ["is False:"] * 2 + ["is True:"] * 2
+    assert lines.count("Python") == 1
+    assert sum(line.startswith("graph f(") for line in lines) == 2
+
+
 def test_results_of_other_kinds() -> None:
     def f(x: Any) -> Any:
         if x.sum() > 10:
@@ -143,6 +161,18 @@ def test_ways_that_raise_raise_at_their_line() -> None:
         assert caught.traceback[-1].name == "f"
     assert bits(scripted(vector(9, 4))) == bits(vector(3, 2))
     assert scripted.report().captured == 1
+
+
+def test_ways_that_end_the_program_end_it_when_they_are_taken() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            raise SystemExit(3)
+        return x
+
+    for opened in (kiln.jit.script(f), kiln.compile(f)):
+        assert bits(opened(vector(-1, 0))) == bits(vector(-1, 0))
+        with pytest.raises(SystemExit):
+            opened(vector(1, 0))
 
 
 def test_questions_without_branches() -> None:
@@ -303,6 +333,29 @@ def test_prints_on_other_ways_do_not_happen() -> None:
         scripted(vector(-1, -2))
         assert printed.getvalue() == "negative\n"
     assert scripted.report().captured == 1
+
+
+def test_a_view_at_a_place_that_data_decide_is_refused_each_time() -> None:
+    """Its place in memory can be seen."""
+    x = kiln.zeros(3, 4)
+    scripted = kiln.jit.script(lambda x, y: x[int(y.sum())])
+    for n in (1, 2, 1):
+        with pytest.raises(CaptureError, match="asks for tensor data"):
+            scripted(x, vector(n))
+
+
+def test_containers_that_one_branch_changes_and_the_other_puts_right() -> None:
+    def f(items: list[Any], x: Any) -> int:
+        if x.sum() > 0:
+            items.append(x)
+        else:
+            items.clear()
+        return len(items)
+
+    for opened in (kiln.compile(f), kiln.jit.script(f)):
+        for n in (1, -1, 1, -1):
+            given: list[Any] = []
+            assert opened(given, vector(n)) == len(given) == (n > 0)
 
 
 def test_too_many_ways_are_refused() -> None:

@@ -102,7 +102,7 @@ def clock_in_a_script(x: Any) -> Any:
 
 @row(lambda x: kiln.cond(x.sum() > 0, lambda: kiln.where(x > 1, x, -x), lambda: x * 1))
 def question_in_a_cond(x: Any) -> Any:
-    return kiln.cond(x.sum() > 0, lambda: x * x.max().item(), lambda: x * 1)
+    return kiln.cond(x.sum() > 0, lambda: x * {1: 2.0}[int(x.max())], lambda: x * 1)
 
 
 # ----------------------------------------------------------------------------- tensors from somewhere

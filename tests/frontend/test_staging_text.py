@@ -225,7 +225,11 @@ def test_where_the_string_itself_is_needed_it_is_asked_for() -> None:
         name = f"a{x[0]:.0f}"
         table = {"a1": x * 2}
         table[name] = x
-        return table, re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), sorted("abc", key=lambda c: f"{x[0]}{c}")
+
+        def other(m: Any) -> str:
+            return f"{x[1]:.0f}"
+
+        return table, re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), re.sub("a", other, "bab"), sorted("abc", key=lambda c: f"{x[0]}{c}")
 
     calls = [lambda k=k: (vector(k, 2),) for k in (1, 2, 1, 2, 1)]
     for each in (f, g, h):
@@ -318,10 +322,15 @@ def test_texts_kept_outside_or_in_objects() -> None:
                 self.a = a
 
             def __str__(self) -> str:
-                return f"<{self.a}>"
+                if len(self.a) > 2:
+                    return f"<{self.a} {x}>"
+                return f"{x}"
+
+            def __format__(self, spec: str) -> str:
+                return f"{x[0]}" + spec
 
         pair = Pair(f"{x.sum()}")
-        return pair.a, str(pair), f"{pair}"
+        return pair.a, str(pair), f"{pair}", f"{pair:>3}", "%s" % pair
 
     check(local, [lambda k=k: (vector(k),) for k in (1, 2, 1)], captured=None)
 
@@ -625,3 +634,166 @@ def test_prints_in_threads_of_text_that_no_tensor_holds() -> None:
         return x
 
     check(f, [lambda n=n: (vector(1), n) for n in ("a", "b", "a", "b")], captured=2)
+
+
+# ------------------------------------------------------------------------------- branches and state
+
+
+def _numbers(*starts: float) -> list[Callable[[], tuple[Any, ...]]]:
+    return [lambda k=k: (vector(k, 1),) for k in starts]
+
+
+def _marked(x: Any) -> Any:
+    s = x.sum()
+    text = f"sum {s:.2f}" + (" !" if s > 3 else "")
+    if s > 5:
+        note = f"large {x.max()}"
+    elif s < 0:
+        note = "negative"
+    else:
+        note = "normal"
+        text = text + f" {x * 2}"
+    print(text)
+    return text, note + "."
+
+
+def _returned(x: Any) -> Any:
+    if x.sum() > 2:
+        return f"big {x}", 1
+    return "small", 2
+
+
+def _in_each_other(x: Any) -> Any:
+    s = x.sum()
+    if s > 2:
+        t = "c" if s > 5 else "d"
+        if s > 10:
+            t = t + f"{x}"
+    else:
+        t = "e"
+    w = t + "?"
+    if x[0] > 1:
+        w = w + "!"
+    return t, [w], {"both": f"{t:>9}{w!r}"}
+
+
+def _before_and_after(x: Any) -> Any:
+    line = f"{x}"
+    other = line
+    if x.sum() > 2:
+        line = f"{line} and {x.sum()}"
+    return line, other, len(x)
+
+
+@pytest.mark.parametrize("f", [_marked, _returned, _in_each_other, _before_and_after])
+@pytest.mark.parametrize("door", [None, kiln.jit.script])
+def test_text_that_branches_choose(f: Any, door: Any) -> None:
+    compiled = check(f, _numbers(1, 4, -5, 2, 0, 9, 12, 1), door)
+    assert compiled.report().staged == 7
+
+
+def test_the_string_that_a_branch_chose_is_needed() -> None:
+    def f(x: Any) -> Any:
+        name = "large" if x.sum() > 2 else "small"
+        text = f"{x}" if x.sum() > 2 else name
+        return {"large": x * 2, "small": x}[name], text.upper()
+
+    def g(x: Any) -> Any:
+        t, _, _ = _in_each_other(x)
+        return {"e": 1}.get(t, 2), t
+
+    for each in (f, g):
+        check(each, _numbers(1, 4, -5, 2, 0, 9, 12, 1) * 2, kiln.compile, captured=None)
+
+
+def test_names_that_a_script_chooses() -> None:
+    def f(x: Any) -> Any:
+        name = "large" if x.sum() > 2 else "small"
+        return {"large": x * 2, "small": x}[name], name
+
+    check(f, _numbers(1, 4, -5, 2, 0, 9), kiln.jit.script, captured=None)
+
+
+def test_loops_do_not_carry_text() -> None:
+    def f(x: Any) -> Any:
+        line = "start"
+        while x.sum() > 2:
+            x = x / 2
+            line = line + f" {x.sum():.2f}"
+        return line, x
+
+    check(f, _numbers(1, 4, 9, 4, 1), captured=None)
+
+
+def test_text_made_and_dropped_in_a_loop_is_staged() -> None:
+    def f(x: Any) -> Any:
+        while x.sum() > 2:
+            x = x / 2
+            f"{x} {x.sum():.3f}"
+        return x
+
+    assert check(f, _numbers(1, 4, 9, 4, 1)).report().staged == 4
+
+
+def test_text_of_gradients_in_branches() -> None:
+    def f(x: Any) -> Any:
+        y = x * 2
+        if x.detach().sum() > 2:
+            text = f"{y} {y * 3}"
+        else:
+            text = f"{x.exp()}"
+        return text, y
+
+    check(f, [lambda k=k: (vector(k, 1, grad=True),) for k in (1, 4, 1, 9)], captured=None)
+
+
+def test_lines_collected_in_a_list() -> None:
+    def collecting(lines: list[Any]) -> Callable[..., Any]:
+        def f(x: Any) -> Any:
+            lines.append(f"line {x.sum():.1f}")
+            lines.append([f"{x}", x.sum().item()])
+            return x + 1
+
+        return f
+
+    kept: list[Any] = []
+    expected: list[Any] = []
+    compiled, plain = kiln.compile(collecting(kept), fullgraph=True), collecting(expected)
+    for k in (1.0, 2.0, 3.0, 4.0):
+        assert bits(compiled(vector(k))) == bits(plain(vector(k)))
+        assert bits(kept) == bits(expected)
+        if k == 2:
+            kept.clear()
+            expected.clear()
+    assert compiled.report().compiled >= 1
+
+
+def test_a_script_in_a_trace_gives_no_text() -> None:
+    @kiln.jit.script
+    def words(x: Any) -> Any:
+        return f"{x}", x + 1
+
+    with pytest.raises(CaptureError, match="text"):
+        kiln.jit.trace(lambda x: words(x), (vector(1),))
+
+
+def test_annotated_results() -> None:
+    def f(x: Any) -> str:
+        return f"{x}" + ("!" if x.sum() > 2 else "")
+
+    check(f, _numbers(1, 4, 1, 4), kiln.jit.script)
+
+
+def test_code_of_what_prints_is_not_written() -> None:
+    def f(x: Any) -> Any:
+        print(x)
+        return x
+
+    def g(x: Any) -> Any:
+        return f"{x}"
+
+    for each in (f, g):
+        scripted = kiln.jit.script(each)
+        shown(scripted, VECTORS)
+        with pytest.raises(NotImplementedError):
+            _ = scripted.code

@@ -321,6 +321,7 @@ def _searchsorted() -> list[Sample]:
 
 
 _ARGSORT_ERRORS = [
+    ErrorSample((t("float32", 1 << 32),), {"descending": False}, "value", "too long"),
     ErrorSample((t("float32"),), {"descending": False}, "shape", "no dimension"),
     ErrorSample((t("uint32", 3),), {"descending": False}, "dtype", "not defined for uint32"),
 ]
