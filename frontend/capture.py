@@ -82,6 +82,9 @@ class Capture(History):
         """What was printed, in order: the effects of a region, told where tensors are among its results."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
+        self.bridging: Callable[..., None] | None = None
+        self.bridges: Any = None
+        """The functions with a derivative of the user's that gradients can pass (`function_capture.Bridges`)."""
         self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.before: dict[int, TensorBase] | None = None
@@ -268,6 +271,15 @@ class Capture(History):
                 f"a gradient taken inside the call goes back through {node.operation}, which was computed before it",
                 fix="take the gradient outside the compiled function, or pass the tensor detached",
             )
+
+    def settle(self) -> None:
+        """A result of the latest operation is about to be put on the tape by other means than its own."""
+        self._settle()
+
+    def bridge(self, node: Node, arguments: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """A function with a derivative of the user's was called: `outputs` are results of `node`."""
+        if self.bridging is not None:
+            self.bridging(node, arguments, outputs)
 
     def depend(self, path: str, read: Callable[[], Any]) -> None:
         """Python state was read that the guards did not find beforehand."""

@@ -518,7 +518,8 @@ def _class_of(t: Any) -> type[Any]:
 def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
     """Refuse what a program made from the ops alone would pass over on the way back: user's code on the tape."""
     for node in nodes:
-        what = node.operation if node.runs_user_code else capture.hooked.get(id(node))
+        passes = capture.bridges is not None and capture.bridges.passes(node)
+        what = node.operation if node.runs_user_code and not passes else capture.hooked.get(id(node))
         if what is not None:
             raise CaptureError(
                 f"a gradient taken outside the compiled function would have to go back through {what}, "
