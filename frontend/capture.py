@@ -14,7 +14,7 @@ holds for that answer, and a compiled call asks again (`tree.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import numpy as np
 
@@ -79,6 +79,8 @@ class Capture:
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
+        self.rows: dict[int, tuple[Any, int]] = {}
+        """Tensors, by id, that are rows of what a staged loop gave (`staging_grown.Rows`), and which ones."""
         self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.before: dict[int, TensorBase] | None = None
@@ -291,6 +293,9 @@ class Capture:
 
     def _lift(self, t: TensorBase) -> Entry:
         """A tensor from outside becomes an input."""
+        rows, k = self.rows.get(id(t), (None, 0))
+        if rows is not None:
+            return cast("Entry", rows.enter(self, k))
         owners = [slot for slot in self.grads.values() if slot.before is t]
         if len(owners) > 1:
             self.refuse("two tensors share one gradient", operands=[t.ttype], fix="clone() one of them")

@@ -19,8 +19,10 @@ import functools
 from collections.abc import Callable, Hashable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
+from kiln import functional as F
+from kiln import movement
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
@@ -29,11 +31,13 @@ from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
 from kiln.pytree import flatten, unflatten
 from kiln.staging_choice import Branch, Choice
+from kiln.staging_grown import joined
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
 from kiln.staging_numbers import Number, keyed, known, mapped, scalar
-from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_ranges import StagedRange, left, loop_over, staged_range
+from kiln.staging_rolls import counted, is_rolled, roll, zipped
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
 
@@ -78,6 +82,8 @@ class StagingHooks(PythonHooks):
         self._noted: Noted | None = None
         self._loads: Loads | None = None
         self._sites: list[Site] = []
+        self.rolling: list[Any] = []
+        """The loops of known length that are being tried, the innermost last."""
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
         self._numbers = False
@@ -116,6 +122,8 @@ class StagingHooks(PythonHooks):
     def callee(self, function: Any) -> Any:
         if function is range and MODES.recorder is not None:
             return staged_range
+        if id(function) in _STAND_INS and MODES.recorder is not None:
+            function = _STAND_INS[id(function)]
         if type(function) is FunctionType or type(function) is MethodType:
             function = self._conversion(function)
         elif not isinstance(function, (type, BuiltinFunctionType, TensorBase)):
@@ -282,11 +290,18 @@ class StagingHooks(PythonHooks):
                 body()
                 test = again()
 
-    def stages(self, slot: list[Any]) -> bool:
-        return isinstance(slot[0], StagedRange) and MODES.recorder is not None
+    def stages(self, slot: list[Any], site: Site, /) -> bool:
+        return (isinstance(slot[0], StagedRange) and MODES.recorder is not None) or is_rolled(self, slot[0], site)
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
-        loop_over(self, iterable, body, state, site)
+        if isinstance(iterable, StagedRange):
+            loop_over(self, iterable, body, state, site)
+        elif not roll(self, iterable, body, state, site):
+            with locals_of(state, self.outer):
+                for x in iterable:
+                    body(x)
+                    if left(state, site) is True:
+                        break
 
     def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
@@ -304,8 +319,9 @@ class StagingHooks(PythonHooks):
     # ----------------------------------------------------------------------------------------- trials
 
     @contextlib.contextmanager
-    def attempt(self, site: Site) -> Iterator[list[Any]]:
-        """Try something out. The list that is given is empty afterwards if it failed, and all is as it was before."""
+    def attempt(self, site: Site, optional: bool = False) -> Iterator[list[Any]]:
+        """Try something out. The list that is given is empty afterwards if it failed, and all is as it was before. If
+        that is `optional`, a trial around it goes on."""
         capture = MODES.recorder
         assert isinstance(capture, Capture)
         outermost = self._noted is None
@@ -313,12 +329,12 @@ class StagingHooks(PythonHooks):
         result: list[Any] = []
         if outermost:
             self._noted = Noted()
-            self._loads = Loads(self._noted)
-            self._audit.object = self._object
+            self._loads = Loads(self._noted, self.rolling)
+            self._audit.object = self.fail
             self._switch(self._loads)
             self._failure = None
         self._sites.append(site)
-        noted = self._noted
+        noted, failure = self._noted, self._failure
         try:
             yield result
         except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
@@ -335,12 +351,14 @@ class StagingHooks(PythonHooks):
                 self._noted = self._loads = self._audit.object = self._failure = None
                 self._switch(self._source())
                 self._audit.resume()
+            elif optional:
+                self._failure = failure
         if not result:
             snapshot.restore()
             if outermost:
                 self.avoid.add(site)
 
-    def _object(self, why: str) -> NoReturn:
+    def fail(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
         raise self._failure
 
@@ -361,7 +379,7 @@ class StagingHooks(PythonHooks):
     def _try_call(self, function: Any) -> None:
         """A call is about to be made in a trial."""
         if not harmless(function, made):
-            self._object(f"a branch that calls {getattr(function, '__qualname__', type(function).__qualname__)}")
+            self.fail(f"a branch that calls {getattr(function, '__qualname__', type(function).__qualname__)}")
         assert self._noted is not None
         for x in roots(function):
             self._noted.note(x)
@@ -412,6 +430,26 @@ def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 
 PASSING.add(_with_numbers.__code__)
+
+
+def _stand_in(function: Any, special: Callable[..., Any]) -> Any:
+    """A function that does what `special` does, and where that gives None what `function` does."""
+
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        made = special(*args, **kwargs)
+        return function(*args, **kwargs) if made is None else made
+
+    return instead
+
+
+_STAND_INS: Final = {
+    id(f): _stand_in(f, special)
+    for f, special in (
+        (enumerate, counted),
+        (zip, zipped),
+        *((f, functools.partial(joined, f)) for f in (F.stack, F.cat, movement.concat)),
+    )
+}
 
 
 def _set(runtime: Any, source: Any) -> None:

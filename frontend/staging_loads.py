@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any, Final
 
 from kiln.base import MODES, TensorBase
@@ -15,8 +16,9 @@ from kiln.staging_trial import Noted, Unstaged
 class Loads:
     """Python's own operations; what is read is noted, and what would last is refused."""
 
-    def __init__(self, noted: Noted) -> None:
+    def __init__(self, noted: Noted, rolling: Sequence[Any]) -> None:
         self._noted = noted
+        self._rolling = rolling
 
     def load_attr(self, x: Any, name: str) -> Any:
         found = getattr(x, name)
@@ -25,6 +27,10 @@ class Loads:
         return found
 
     def load_item(self, x: Any, key: Any) -> Any:
+        if isinstance(x, TensorBase) and isinstance(key, Number):
+            for loop in reversed(self._rolling):
+                if (row := loop.row(x, key.tensor)) is not None:
+                    return row
         if isinstance(x, TensorBase) and (place := staged_place(x, key)) is not None:
             return part_of(x, place)
         found = x[all_known(key)]

@@ -162,6 +162,7 @@ class Aliases:
     def __init__(self) -> None:
         self.outside: list[tuple[int, Any]] = []  # result, a tensor from outside that may share its memory
         self.pairs: list[tuple[int, int]] = []
+        self.kept: set[int] = set()  # results that may be their own starts
 
     def look(self, inner: Inner, leaves: Sequence[Any], given: Sequence[Any] = ()) -> None:
         """The leaves that one branch gives, numbered as the results. `given` tensors are the starts of results, of
@@ -175,6 +176,7 @@ class Aliases:
                 starts = [j for j, g in enumerate(given) if storage.root is g]
                 if starts:
                     self.pairs += [(k, j) for j in starts if j != k]
+                    self.kept.update(j for j in starts if j == k)
                 elif storage.input is not None:
                     self.outside.append((k, storage.root))
                 if roots.setdefault(id(storage), k) != k:
