@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set, Sized
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
@@ -34,9 +34,9 @@ from kiln.staging_choice import Branch, Choice
 from kiln.staging_grown import joined
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
-from kiln.staging_merge import in_plain_python
+from kiln.staging_merge import in_plain_python, sharing
 from kiln.staging_numbers import Number, keyed, known, mapped, scalar
-from kiln.staging_ranges import StagedRange, left, loop_over, staged_range
+from kiln.staging_ranges import StagedRange, loop_over, staged_range
 from kiln.staging_rolls import counted, is_rolled, roll, zipped
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
 from kiln.world import PASSING, Audit, paused
@@ -84,6 +84,8 @@ class StagingHooks(PythonHooks):
         self._sites: list[Site] = []
         self.rolling: list[Any] = []
         """The loops of known length that are being tried, the innermost last."""
+        self.drifted: set[Site] = set()
+        """Loops that had a variable of another kind before a turn than after it."""
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
         self._numbers = False
@@ -199,15 +201,14 @@ class StagingHooks(PythonHooks):
     def _same_tensor(self, a: Any, b: Any) -> bool:
         """Whether two objects are one tensor to Python, which may depend on a staged branch."""
         capture = MODES.recorder
-        if not isinstance(capture, Capture) or not capture.entangled:
-            return False
-        one, other = (capture.entries.get(id(t)) for t in (a, b))
-        if one is not None and other is not None:
-            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
-            if any(s is other.storage for s in partners):
+        if isinstance(capture, Capture) and capture.entangled:
+            one, other = (capture.entries.get(id(t)) for t in (a, b))
+            if one is None or other is None or one.storage is other.storage:
+                return self._real(a) is self._real(b)
+            if any(s is other.storage for s in sharing(capture, one.storage)):
+                sites, _ = capture.entangled[id(one.storage)]
                 capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
-                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
-        return False
+        return self._real(a) is self._real(b)
 
     # --------------------------------------------------------------------------------------- branches
 
@@ -296,12 +297,8 @@ class StagingHooks(PythonHooks):
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
         if isinstance(iterable, StagedRange):
             loop_over(self, iterable, body, state, site)
-        elif not roll(self, iterable, body, state, site):
-            with locals_of(state, self.outer):
-                for x in iterable:
-                    body(x)
-                    if left(state, site) is True:
-                        break
+        else:
+            roll(self, iterable, body, state, site)
 
     def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
@@ -357,6 +354,19 @@ class StagingHooks(PythonHooks):
             snapshot.restore()
             if outermost:
                 self.avoid.add(site)
+
+    @contextlib.contextmanager
+    def retrying(self, again: Sized) -> Iterator[None]:
+        """What fails inside is as if it had not been tried, if `again` holds something then."""
+        assert isinstance(MODES.recorder, Capture)
+        snapshot, failure = Snapshot(MODES.recorder), self._failure
+        try:
+            yield
+        except Exception:  # whatever came of it
+            if not len(again):
+                raise
+            snapshot.restore()
+            self._failure = failure
 
     def fail(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
@@ -432,7 +442,7 @@ def _with_numbers(function: Any, /, *args: Any, **kwargs: Any) -> Any:
 PASSING.add(_with_numbers.__code__)
 
 
-def _stand_in(function: Any, special: Callable[..., Any]) -> Any:
+def _stand_in(function: Any, special: Any) -> Any:
     """A function that does what `special` does, and where that gives None what `function` does."""
 
     def instead(*args: Any, **kwargs: Any) -> Any:

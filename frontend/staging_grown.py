@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import CellType
 from typing import Any, Final
 
@@ -49,7 +50,7 @@ class Growing(list[Any]):
         self._check()
         super().extend(items)
 
-    def __iadd__(self, items: Any) -> Growing:  # type: ignore[override,misc]
+    def __iadd__(self, items: Any) -> Growing:  # type: ignore[misc]
         self._check()
         super().extend(items)
         return self
@@ -111,9 +112,9 @@ def lists_of(state: State, outer: Container[int]) -> list[Grown]:
     return [Grown(cells, cells[0].cell_contents, []) for cells in kept]
 
 
-def replaced(lists: Sequence[Grown], run: Callable[[], Any], around: Any, fail: Callable[[str], Any]) -> Any:
+def replaced(lists: Sequence[Grown], run: Callable[[], Any], around: Any, fail: Callable[[Grown, str], Any]) -> Any:
     """What `run` returns, with a `Growing` in place of each of the lists."""
-    growing = [(grown, Growing(around, fail)) for grown in lists]
+    growing = [(grown, Growing(around, partial(fail, grown))) for grown in lists]
     for grown, made in growing:
         for cell in grown.cells:
             cell.cell_contents = made

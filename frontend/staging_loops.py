@@ -131,7 +131,8 @@ class Loop:
 
         def run() -> Any:
             if self._test_assigns():
-                self._test(*hidden)  # type: ignore[misc]
+                assert self._test is not None
+                self._test(*hidden)
             return self._turn(*hidden)
 
         first = self._start[self._hidden :]
@@ -141,8 +142,9 @@ class Loop:
     def _test_assigns(self) -> bool:
         """Whether the test changes variables. Then each turn begins with it."""
         hidden, first = self._start[: self._hidden], self._start[self._hidden :]
-        run = self._hooks.run_trial
-        trial, answer, after = run("a test", lambda: self._test(*hidden), self._state, first, self._given)
+        run, test = self._hooks.run_trial, self._test
+        assert test is not None
+        trial, answer, after = run("a test", lambda: test(*hidden), self._state, first, self._given)
         self._tested = trial, answer
         self._assigns = any(a is not b for a, b in zip(first, after, strict=True))
         return self._assigns
@@ -183,6 +185,7 @@ class Loop:
 
     def _reset(self, k: int, why: str) -> None:
         """A variable that can't be carried: perhaps no turn reads what the one before it left there."""
+        self._hooks.drifted.add(self._site)
         if k < self._hidden or self._names[k] in self._live or k in self._fresh:
             raise Unstaged(f"{self._names[k]} {why}")
         self._carried = {(n, leaf) for n, leaf in self._carried if n != k}
@@ -283,7 +286,8 @@ class Loop:
         if any(not isinstance(x, TensorBase) for x in carried):
             self._hooks.numbers()
         if self._assigns:  # what the last evaluation of the test assigned
-            self._test()  # type: ignore[misc]
+            assert self._test is not None
+            self._test()
 
     def _inside(self, starts: Sequence[Any]) -> None:
         made = list(OPS["while_loop"].bind([*starts, *self._states, *self._constants], self._attrs))

@@ -172,7 +172,7 @@ class Aliases:
             if not isinstance(x, TensorBase):
                 continue
             entry = inner.entries.get(id(x)) or inner._lift(x)
-            for storage in _sharing(inner, entry.storage):
+            for storage in sharing(inner, entry.storage):
                 starts = [j for j, g in enumerate(given) if storage.root is g]
                 if starts:
                     self.pairs += [(k, j) for j in starts if j != k]
@@ -197,7 +197,7 @@ class Aliases:
             entangle(capture, one, other, site)
 
 
-def _sharing(capture: Capture, storage: Storage) -> list[Storage]:
+def sharing(capture: Capture, storage: Storage) -> list[Storage]:
     """A storage, and those that it may share its memory with."""
     found = [storage]
     for each in found:

@@ -28,8 +28,9 @@ from kiln.staging_loops import Loop, empty
 from kiln.staging_merge import in_plain_python, plain, registered, symbolic, values_in
 from kiln.staging_numbers import fits
 from kiln.staging_ranges import going, left
-from kiln.staging_trial import Trial, Unstaged
+from kiln.staging_trial import Trial, Unstaged, locals_of
 from kiln.traced import edge, entangle
+from kiln.world import paused
 
 if TYPE_CHECKING:
     from kiln.staging import StagingHooks
@@ -48,6 +49,15 @@ class Source:
     counters: list[tuple[int, int]]
     rows: list[Any]
     item: Callable[[Sequence[Any], Sequence[Any]], Any]
+
+    def turn(self, k: int) -> Any:
+        """What the k-th turn gets."""
+        return self.item([start + k * step for start, step in self.counters], [x[k] for x in self.rows])
+
+    def rest(self) -> Source:
+        """Without the first turn."""
+        counters = [(start + step, step) for start, step in self.counters]
+        return Source(self.length - 1, counters, [x[1:] for x in self.rows], self.item)
 
 
 class Lazy:
@@ -139,18 +149,37 @@ def _lazy(x: Any) -> Any:
     return Lazy(x) if isinstance(x, TensorBase) else x
 
 
-def roll(hooks: StagingHooks, iterable: Any, body: Callable[[Any], None], state: State, site: Site) -> bool:
-    """Stage a loop; False if that can't be."""
+def roll(hooks: StagingHooks, iterable: Any, body: Callable[[Any], None], state: State, site: Site) -> None:
+    """A `for` loop: staged, or left to Python, which unrolls it. Where only what is there before the first turn is of
+    another kind than what turns leave (`total = 0`), the first turn is Python's."""
     source = source_of(iterable)
     assert source is not None
+    hooks.drifted.discard(site)
+    if _roll(hooks, source, body, state, site):
+        return
+    with locals_of(state, hooks.outer):
+        first = 0
+        if site in hooks.drifted and site.exit is None and source.length > LEAST:
+            body(source.turn(0))
+            if _roll(hooks, source.rest(), body, state, site):
+                hooks.avoid.discard(site)
+                return
+            first = 1
+        for k in range(first, source.length):
+            body(source.turn(k))
+            if left(state, site) is True:
+                break
+
+
+def _roll(hooks: StagingHooks, source: Source, body: Callable[[Any], None], state: State, site: Site) -> bool:
+    """Stage a loop; False if that can't be."""
 
     def real() -> Sequence[Any]:
         turns = 0
-        for x in iterable:
-            body(x)
-            turns += 1
-            if left(state, site) is True:
-                break
+        with paused():  # the trial was watched
+            while turns < source.length and left(state, site) is not True:
+                body(source.turn(turns))
+                turns += 1
         return [start + turns * step for start, step in source.counters]
 
     with hooks.attempt(site, optional=True) as attempt:
@@ -216,7 +245,18 @@ class Roll(Loop):
             body(source.item(numbers, self._parts[: len(source.rows)]))
             return [n + step for n, (_, step) in zip(numbers, counters, strict=True)]
 
-        super().__init__(hooks, [start for start, _ in counters], None, turn, real, state, site, sure=True)
+        self._last: set[int] = set()  # variables that end as a row
+        try:
+            super().__init__(hooks, [start for start, _ in counters], None, turn, real, state, site, sure=True)
+        except BaseException:
+            self._forget()  # a traceback may keep this
+            raise
+
+    def _forget(self) -> None:
+        """So that again only the variables know the lists."""
+        for grown in self._lists:
+            grown.held = []
+        self._lists = []
 
     # ------------------------------------------------------------------------------------------- trials
 
@@ -224,22 +264,48 @@ class Roll(Loop):
         self._rows += self._wishes
         self._wishes = []
         self._parts = [_part(x) for x in self._rows]
-        hidden, first = self._start[: self._hidden], self._start[self._hidden :]
         hooks = self._hooks
-
-        def run() -> Any:
-            return replaced(self._lists, lambda: self._turn(*hidden), self._capture, hooks.fail)
-
         hooks.rolling.append(self)
         try:
-            given = [*self._given, *self._parts]
-            trial, returned, after = hooks.run_trial("a loop", run, self._state, first, given)
+            trial, after = self._try_lists()
         finally:
             hooks.rolling.pop()
         for t in (*self._given, *self._parts):
             if trial.entries[id(t)].storage.stamp:
                 raise Unstaged("a loop that writes in place to what the turn before it left")
-        return trial, [*returned, *after]
+        return trial, after
+
+    def _try_lists(self) -> tuple[Trial, list[Any]]:
+        """Try a turn. A list that it reads is no list that it appends to, and is left as it is."""
+        hidden, first = self._start[: self._hidden], self._start[self._hidden :]
+        hooks, given = self._hooks, [*self._given, *self._parts]
+        while True:
+            looked_at: list[Grown] = []
+
+            def fail(grown: Grown, why: str, looked_at: list[Grown] = looked_at) -> Any:
+                looked_at.append(grown)
+                hooks.fail(why)
+
+            def run(fail: Callable[[Grown, str], Any] = fail) -> Any:
+                return replaced(self._lists, lambda: self._turn(*hidden), self._capture, fail)
+
+            tried: list[tuple[Trial, list[Any]]] = []
+            with hooks.retrying(looked_at):
+                trial, returned, after = hooks.run_trial("a loop", run, self._state, first, given)
+                tried.append((trial, [*returned, *after]))
+            if tried:
+                return tried[0]
+            self._lists = [grown for grown in self._lists if all(grown is not each for each in looked_at)]
+
+    def _changes(self, after: Sequence[Any]) -> list[tuple[int, int]]:
+        """As for any loop; and what ends as the row of a turn is the last row, which no turn may read."""
+        found: list[tuple[int, int]] = []
+        for k in range(self._hidden, len(after)):
+            if k not in self._last and any(after[k] is part for part in self._parts):
+                self._last.add(k)
+                self._fresh.add(k)
+                found.append((k, -1))
+        return found or super()._changes(after)
 
     def _unsettled(self) -> bool:
         return bool(self._wishes)
@@ -281,6 +347,7 @@ class Roll(Loop):
         self._constants = [t for t in body.lifted() if id(t) not in known]
         order = [*self._given, *self._states, *self._parts, *self._constants]
         self._look(body, leaves)
+        self._gives = len(outputs)
         self._attrs = {
             "body": body.graph(outputs, order),
             "carried": len(self._given) + len(self._states),
@@ -298,6 +365,32 @@ class Roll(Loop):
                 entry = self._body.entries.get(id(leaf))
                 if entry is not None and any(entry.storage.root is part for part in self._parts):
                     raise Unstaged("a loop that leaves a row of a tensor in a variable")
+
+    def _look(self, body: Trial, leaves: Sequence[Any]) -> None:
+        """What moves from one variable to another is no other name of what is there now: it was made turns ago."""
+        super()._look(body, leaves)
+        ends = [self._end(body, leaves, k) for k in range(len(leaves))]
+        found = self._aliases.pairs
+        found[:] = [(k, j) for k, j in found if ends[k] is None or leaves[k] is not self._given[j]]
+        known = [k for k, end in enumerate(ends) if end is not None]
+        found += [(a, b) for a in known for b in known if a < b and ends[a] == ends[b]]
+
+    def _end(self, body: Trial, leaves: Sequence[Any], k: int) -> tuple[int, int] | None:
+        """The memory that a turn made and that a variable holds in the end, and how many turns ago that was; None where
+        it may be another one."""
+        for ago in range(min(len(leaves) + 1, self._source.length)):
+            if not isinstance(leaves[k], TensorBase):
+                return None
+            storage = (body.entries.get(id(leaves[k])) or body._lift(leaves[k])).storage
+            if id(storage) in body.entangled:
+                return None
+            if storage.input is None:
+                return id(storage), ago
+            starts = [j for j, given in enumerate(self._given) if leaves[k] is given]
+            if not starts:
+                return None
+            k = starts[0]
+        return None
 
     def _collect(self, leaves: Sequence[Any]) -> None:
         """What the turn appended to lists: `_stacked` are the tensors of it that every turn makes."""
@@ -333,6 +426,8 @@ class Roll(Loop):
             whole = whole and made is not None and made.storage.root is left and id(made.storage) not in body.entangled
         if not whole or not plain(t):
             raise Unstaged("a loop that appends to a list what is no tensor of its own")
+        if isinstance(self._capture, Inner) and any(leaf is g for leaf in leaves for g in self._given):
+            raise Unstaged("a loop that appends to a list, and whose variables pass on what they hold")
         if isinstance(self._capture, Inner) and starts and id(leaves[starts[0]]) in map(id, self._stacked):
             raise Unstaged("a loop that appends one tensor in two turns")
         self._stacked.append(t)
@@ -343,12 +438,29 @@ class Roll(Loop):
             self._inside(starts)
         else:
             self._for_real(starts, None)
+        self._bind_rows()
+        self._forget()
         if any(not isinstance(x, TensorBase) for x in carried[self._hidden :]):
             self._hooks.numbers()
 
+    def _bind_rows(self) -> None:
+        """Variables that end as a row hold the last one."""
+        if MODES.recorder is not self._capture:
+            return
+        found: dict[int, Any] = {}
+        values = list(self._state.get())
+        for k in sorted(self._last):
+            if self._names[k] in self._live:
+                (n,) = (n for n, part in enumerate(self._parts) if part is self._after[k])
+                if n not in found:
+                    found[n] = self._rows[n][self._source.length - 1]
+                values[k - self._hidden] = found[n]
+        if found:
+            self._state.set(values)
+
     def _inside(self, starts: Sequence[Any]) -> None:
         operands = [*starts, *self._states, *self._rows, *self._constants]
-        bound = list(OPS["scan"].bind(operands, self._attrs))
+        bound = list(OPS["scan"].bind(operands, self._attrs)) if self._gives else []
         count, states = len(starts), len(self._states)
         made = _written(
             self._capture,
@@ -389,7 +501,7 @@ class Roll(Loop):
         capture = self._capture
         operands = [capture.value_of(t) for t in (*starts, *self._states, *self._rows, *self._constants)]
         capture._settle()
-        made = capture.builder.add(OPS["scan"], operands, self._attrs)
+        made = capture.builder.add(OPS["scan"], operands, self._attrs) if self._gives else ()
         self._hooks.staged_here += 1
         sizes = [len(grown.held) for grown in self._grown]
         with real_numbers(self._state):

@@ -125,7 +125,7 @@ class Noted:
         self._known.pop(id(x), None)
 
     def restore(self) -> bool:
-        """Put back what was changed; whether anything was."""
+        """Put back what was changed, and forget it all; whether anything was."""
         changed = False
         for x, held in self._known.values():
             if isinstance(x, (tuple, frozenset)):
@@ -142,6 +142,7 @@ class Noted:
                 x.update(held)
             else:
                 x.extend(held)
+        self._known.clear()  # who knows a list may be asked (`staging_grown.py`)
         return changed
 
 
