@@ -122,14 +122,14 @@ def counted(*args: Any, **kwargs: Any) -> Any:
     return made
 
 
-def zipped(*args: Any, **kwargs: Any) -> Any:
+def zipped(*args: Any, strict: bool = False, **unknown: Any) -> Any:
     """`zip`, of what can be rolled."""
     sources = [source_of(x) for x in args]
     known = [s for s in sources if s is not None]
-    if kwargs or not known or len(known) < len(sources):
+    if unknown or not known or len(known) < len(sources):
         return None
     length = min(s.length for s in known)
-    if any(s.rows and s.length != length for s in known):
+    if any((s.rows or strict) and s.length != length for s in known):
         return None
     made = Zipped(*map(_lazy, args))
 
