@@ -14,7 +14,7 @@ holds for that answer, and a compiled call asks again (`tree.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import numpy as np
 
@@ -85,6 +85,8 @@ class Capture(History):
         self.bridging: Callable[..., None] | None = None
         self.bridges: Any = None
         """The functions with a derivative of the user's that gradients can pass (`function_capture.Bridges`)."""
+        self.rows: dict[int, tuple[Any, int]] = {}
+        """Tensors, by id, that are rows of what a staged loop gave (`staging_grown.Rows`), and which ones."""
         self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.before: dict[int, TensorBase] | None = None
@@ -320,6 +322,9 @@ class Capture(History):
 
     def _lift(self, t: TensorBase) -> Entry:
         """A tensor from outside becomes an input."""
+        rows, k = self.rows.get(id(t), (None, 0))
+        if rows is not None:
+            return cast("Entry", rows.enter(self, k))
         owners = [slot for slot in self.grads.values() if slot.before is t]
         if len(owners) > 1:
             self.refuse("two tensors share one gradient", operands=[t.ttype], fix="clone() one of them")
