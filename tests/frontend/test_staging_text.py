@@ -1,5 +1,5 @@
 """Text and prints of traced values: what a compiled call shows is eager's, to the character, in eager's order."""
-# ruff: noqa: F50, F52, UP031, UP032, SIM
+# ruff: noqa: F507, F521, F524, UP031, UP032, SIM
 
 from __future__ import annotations
 
