@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.base import MODES, TensorBase
+from kiln.capture import Capture
 from kiln.checks import holds
 from kiln.control_capture import Inner
 from kiln.ir import types as T
@@ -37,7 +38,8 @@ _Pair = tuple[Any, Any]
 
 def staging() -> bool:
     """Whether numbers are being recorded; otherwise they are Python's own."""
-    return MODES.recorder is not None and not MODES.layers
+    recorder = MODES.recorder
+    return isinstance(recorder, Capture) and not MODES.layers and (recorder.hooks is None or not recorder.hooks.quiet)
 
 
 def kind_of(x: Any) -> type:

@@ -8,6 +8,7 @@ Python's own numbers, asked for.
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import operator
 import sys
@@ -15,12 +16,15 @@ from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any, Final
 
+from kiln.base import MODES
 from kiln.convert import made
 from kiln.interop import InteropMethods
 from kiln.ir.ops.base import OPS
+from kiln.location import is_kiln
 from kiln.staging_arithmetic import absolute, as_float, checked, kind_of, staging, value_now
+from kiln.staging_creation import making, sized
 from kiln.staging_items import item, to_bool, to_float, to_int, tolist
-from kiln.staging_numbers import EXAMPLES, Number, constant, tensor_of, with_python_numbers
+from kiln.staging_numbers import EXAMPLES, Number, constant, holds_numbers, tensor_of, with_python_numbers
 from kiln.staging_scalars import called, takes
 from kiln.staging_text import Text
 from kiln.world import PASSING
@@ -84,9 +88,8 @@ def _joined(plain: Call, op: str, /, *args: Any, **kwargs: Any) -> Any:
 def among(container: Any, item: Any) -> Any:
     """`item in container`, if that can be staged; None if not."""
     if isinstance(item, Number) and type(container) is range and container.step == 1 and item.kind is not float:
-        start: Any = container.start
-        stop: Any = container.stop
-        return _joined(all, "logical_and", [start <= item, item < stop])
+        number: Any = item
+        return _joined(all, "logical_and", [number >= container.start, number < container.stop])
     if type(container) not in (tuple, list) or not any(isinstance(x, Number) for x in (item, *container)):
         return None
     if not all(kind_of(x) in EXAMPLES or isinstance(x, (str, type(None))) for x in (item, *container)):
@@ -96,9 +99,8 @@ def among(container: Any, item: Any) -> Any:
 
 def _sum(*args: Any, **kwargs: Any) -> Any:
     """sum(), which adds floats with more care than `+` from Python 3.12 on."""
-    if sys.version_info >= (3, 12) and args and type(args[0]) in (list, tuple):
-        if any(isinstance(x, Number) and x.kind is float for x in args[0]):
-            args = tuple([with_python_numbers(x) for x in args])
+    if sys.version_info >= (3, 12) and args:
+        args = ((x.known() if isinstance(x, Number) and x.kind is float else x for x in args[0]), *args[1:])
     return sum(*args, **kwargs)
 
 
@@ -196,14 +198,22 @@ def leaves_numbers(function: Any) -> bool:
         return made(function.__code__)
     if id(function) in _LEAVING:
         return True
+    if hasattr(type(function), "named_parameters"):  # a module, which hands on what it is given
+        hooked = any(vars(function).get(f"_{kind}_hooks") for kind in ("forward", "forward_pre", "backward"))
+        return is_kiln(type(function).__call__.__module__) and not hooked
     if isinstance(function, BuiltinFunctionType):
         return type(function.__self__) is list and function.__name__ in _OF_LISTS
-    return isinstance(function, type) and _is_plain_tuple(function)
+    return isinstance(function, type) and _is_plain(function)
 
 
-def _is_plain_tuple(kind: type) -> bool:
-    """A named tuple that nobody gave an initialiser."""
-    return issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__init__ is object.__init__
+def _is_plain(kind: type) -> bool:
+    """A named tuple, or a data class, whose instances are made of their fields and nothing else."""
+    init: Any = type.__getattribute__(kind, "__init__")
+    if hasattr(kind, "__dataclass_fields__"):
+        made_by_python = getattr(init, "__code__", None)
+        more = hasattr(kind, "__post_init__") or hasattr(kind, "__slots__") or type(kind) is not type
+        return not more and made_by_python is not None and made_by_python.co_filename == "<string>"
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and init is object.__init__
 
 
 def asked(function: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -211,13 +221,41 @@ def asked(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     return function(*with_python_numbers(args), **with_python_numbers(kwargs))
 
 
-def _scaled(function: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """A call of a function of kiln's that may take numbers beside tensors."""
-    if any(isinstance(x, Number) for x in (*args, *kwargs.values())) and staging():
-        made_of = called(function, args, kwargs)
-        if made_of is not None:
-            return made_of[0]
+def _in_library(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """A call of Python code that is neither the user's nor kiln's."""
+    hooks = getattr(MODES.recorder, "hooks", None)
+    if hooks is None:
+        return function(*args, **kwargs)
+    hooks.quiet += 1
+    try:
+        return function(*with_python_numbers(args), **with_python_numbers(kwargs))
+    finally:
+        hooks.quiet -= 1
+
+
+def _computed(function: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """A call of a function of kiln's, which may take numbers beside tensors, or make tensors of them."""
+    if staging() and holds_numbers((*args, *kwargs.values())):
+        if takes(function):
+            made_of = called(function, args, kwargs)
+            if made_of is not None:
+                return made_of[0]
+        elif (make := making(function)) is not None and _fits(make, args, kwargs):
+            found = make(*args, **kwargs)
+            if found is not None:
+                return found
+        args = tuple([sized(function, x) for x in args])
+        kwargs = {name: sized(function, x) for name, x in kwargs.items()}
     return function(*with_python_numbers(args), **with_python_numbers(kwargs))
+
+
+def _fits(make: Call, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether a call has the arguments that matter, and no others."""
+    try:
+        inspect.signature(make).bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def with_numbers(function: Any) -> Any:
@@ -227,7 +265,10 @@ def with_numbers(function: Any) -> Any:
         return stand_in
     if leaves_numbers(function):
         return function
-    return functools.partial(_scaled if takes(function) else asked, function)
+    plain = getattr(function, "__func__", function)
+    if not isinstance(plain, FunctionType):
+        return functools.partial(asked, function)
+    return functools.partial(_computed if is_kiln(plain.__module__ or "") else _in_library, function)
 
 
-PASSING.update({asked.__code__, _scaled.__code__})
+PASSING.update({asked.__code__, _computed.__code__, _in_library.__code__})

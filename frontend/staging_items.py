@@ -6,15 +6,17 @@ from typing import Any, Final
 
 from kiln.base import LAYERED, MODES, TensorBase
 from kiln.capture import Capture
+from kiln.control_capture import Inner
 from kiln.interop import InteropMethods
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType
 from kiln.staging_arithmetic import as_float, as_int, rounded, staging, within
 from kiln.staging_numbers import DTYPES, START, Group, Number, scalar
+from kiln.staging_trial import Trial
 
 _KINDS: Final = {"bool": bool, "int": int, "uint": int, "float": float}
-_MAX_NUMBERS: Final = 256
+_MAX_NUMBERS: Final = 128
 """Elements of a tensor that become numbers of their own; a longer one is asked for."""
 
 
@@ -25,6 +27,11 @@ def _numbers(t: Any) -> bool:
         return False
     if t._layout.dtype.kind not in _KINDS or not 0 < t._layout.numel <= _MAX_NUMBERS:
         return False
+    at: Any = recorder
+    while isinstance(at, Inner):
+        if not isinstance(at, Trial):
+            return False  # a function that `kiln.cond` and its like call: what it returns are tensors
+        at = at.parent
     recorder.hooks.numbers()
     return True
 

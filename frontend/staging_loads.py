@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable
+from collections.abc import Container, Hashable, Sequence
 from typing import Any, Final
 
 from kiln.base import TensorBase
 from kiln.convert import PythonHooks
-from kiln.staging_numbers import with_python_numbers
+from kiln.staging_numbers import Number, known, with_python_numbers
 from kiln.staging_places import opened, read, write
 from kiln.staging_trial import Noted, Unstaged
 
@@ -15,18 +15,22 @@ from kiln.staging_trial import Noted, Unstaged
 class Loads:
     """Python's own operations; what is read is noted, and what would last is refused."""
 
-    def __init__(self, noted: Noted, avoid: Container[Hashable]) -> None:
+    def __init__(self, noted: Noted, avoid: Container[Hashable], rolling: Sequence[Any]) -> None:
         self._noted = noted
         self._avoid = avoid
+        self._rolling = rolling
 
     def load_attr(self, x: Any, name: str) -> Any:
-        found = getattr(x, name)
+        found = getattr(known(x), name)
         if not isinstance(x, TensorBase):
             self._noted.note(found)
         return found
 
     def load_item(self, x: Any, key: Any) -> Any:
         if isinstance(x, TensorBase):
+            for loop in reversed(self._rolling) if isinstance(key, Number) else ():
+                if (row := loop.row(x, key.tensor)) is not None:
+                    return row
             return read(x, key, self._avoid)
         found = x[with_python_numbers(key)]
         if not isinstance(x, TensorBase) and id(x) in self._noted:
@@ -66,12 +70,15 @@ class Loads:
 class Stores:
     """What is stored where it may last is a Python number, not one that tensors decide (`staging_numbers.py`)."""
 
-    load_attr = staticmethod(getattr)
     load_global = staticmethod(PythonHooks.load_global)
     delete_attr = staticmethod(delattr)
 
     def __init__(self, avoid: Container[Hashable]) -> None:
         self._avoid = avoid
+
+    @staticmethod
+    def load_attr(x: Any, name: str) -> Any:
+        return getattr(known(x), name)
 
     def load_item(self, x: Any, key: Any) -> Any:
         return read(x, key, self._avoid) if isinstance(x, TensorBase) else x[with_python_numbers(key)]

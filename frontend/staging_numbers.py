@@ -70,6 +70,7 @@ class Number(Lazy):
     """See the module. `bound`: no integer is further from zero. `base`, `offset`: it is another one plus so much."""
 
     __slots__ = ("_tensor", "base", "bound", "group", "kind", "offset", "place")
+    __array_ufunc__ = None  # NumPy leaves operators to the number
 
     def __init__(self, kind: type, tensor: Any, bound: int = SLOW) -> None:
         self.kind = kind
@@ -236,6 +237,11 @@ def mapped(x: Any, value: Callable[[Any], Any]) -> Any:
     if not any(isinstance(leaf, Lazy) for leaf in leaves):
         return x
     return unflatten(tree, iter([value(leaf) if isinstance(leaf, Lazy) else leaf for leaf in leaves]))
+
+
+def holds_numbers(x: Any) -> bool:
+    """Whether there are such numbers in nested lists and tuples."""
+    return isinstance(x, Number) or (isinstance(x, (tuple, list)) and any(map(holds_numbers, x)))
 
 
 def with_python_numbers(x: Any) -> Any:

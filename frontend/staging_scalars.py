@@ -4,6 +4,7 @@ have there, which is how eager code rounds it. Where that is not certain they ar
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, Final
 
 from kiln import functional as F
@@ -47,6 +48,9 @@ _PLACES: Final[dict[Any, tuple[str, ...]]] = {
     F.mul: ("other",),
     F.div: ("other",),
     F.clamp: ("min", "max"),
+    P.clip: ("min", "max"),
+    P.clamp_min: ("min",),
+    P.clamp_max: ("max",),
     **dict.fromkeys([*_COMPARISONS.values(), *_DIVISIONS.values()], ("other",)),
     inplace.add_: ("other", "alpha"),
     inplace.sub_: ("other", "alpha"),
@@ -60,10 +64,8 @@ _PLACES: Final[dict[Any, tuple[str, ...]]] = {
 
 def takes(function: Any) -> bool:
     """Whether a function of kiln's may be given staged numbers through `called`."""
-    try:
-        return getattr(function, "__func__", function) in _PLACES
-    except TypeError:  # not hashable
-        return False
+    plain = getattr(function, "__func__", function)
+    return isinstance(plain, FunctionType) and plain in _PLACES
 
 
 def called(function: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:

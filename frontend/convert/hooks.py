@@ -91,7 +91,7 @@ class Hooks(Protocol):
     def staged(self, value: Any) -> bool:
         """Whether `value and ...`, `value or ...` are to be staged. True for all that `test` hands on."""
 
-    def stages(self, slot: list[Any]) -> bool:
+    def stages(self, slot: list[Any], site: Site, /) -> bool:
         """Whether a `for` loop over `slot[0]` is to be staged. May replace what the slot holds."""
 
     def iterate(self, iterable: Any) -> Any:
@@ -225,7 +225,7 @@ class PythonHooks:
     def staged(self, value: Any) -> bool:
         return False
 
-    def stages(self, slot: list[Any]) -> bool:
+    def stages(self, slot: list[Any], site: Site, /) -> bool:
         return False
 
     def iterate(self, iterable: Any) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kiln.convert.expressions import TEST, Expressions, attribute_place, hand_out
-from kiln.convert.find import Refused
+from kiln.convert.find import Refused, copied
 from kiln.convert.jumps import VALUE, Lowering, leaves, needs_lowering, place
 from kiln.convert.scopes import Scope, class_scope, function_scope, mangled
 from kiln.convert.sites import HOOKS, Part
@@ -363,7 +363,7 @@ class Statements(Expressions):
         slot = ast.NamedExpr(self._temporary(_SLOT, s.iter, ast.Store()), ast.List([iterable], ast.Load(), **at), **at)
         loop = ast.For(target, self._take(s.iter, last=True), own, [], **place(s))
         staged = self._say("for_", s.iter, self._take(s.iter, last=True), *site)
-        choice = ast.If(self.hook("stages", s.iter, slot), [staged], [loop], **place(s))
+        choice = ast.If(self.hook("stages", s.iter, slot, copied(site[0])), [staged], [loop], **place(s))
         return [choice, *self.apart(s.orelse)]
 
     def _iteration(self, s: ast.For, flag: str | None) -> tuple[ast.expr, list[ast.stmt], Part]:

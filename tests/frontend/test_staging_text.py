@@ -229,8 +229,8 @@ def test_where_the_string_itself_is_needed_it_is_asked_for() -> None:
         def other(m: Any) -> str:
             return f"{x[1]:.0f}"
 
-        given = re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), re.sub("a", other, "bab")
-        return table, given, sorted("abc", key=lambda c: f"{x[0]}{c}")
+        replaced = re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), re.sub("a", other, "bab")
+        return table, replaced, sorted("abc", key=lambda c: f"{x[0]}{c}")
 
     calls = [lambda k=k: (vector(k, 2),) for k in (1, 2, 1, 2, 1)]
     for each in (f, g, h):

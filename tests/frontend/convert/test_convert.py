@@ -41,6 +41,10 @@ class Recording(Staging):
         self.calls.append(("load_item", key))
         return x[key]
 
+    def open_item(self, x: Any, key: Any) -> Any:  # type: ignore[override]
+        self.calls.append(("open_item", key))
+        return x[key]
+
     def store_item(self, x: Any, key: Any, value: Any) -> None:  # type: ignore[override]
         self.calls.append(("store_item", key, value))
         x[key] = value
@@ -99,7 +103,7 @@ def test_effects() -> None:
     assert calls == [
         *[("load_attr", "x"), ("load_item", 0), ("store_global", "g", 3), ("load_global", "g")],
         *[("store_attr", "y", [3]), ("store_item", slice(1, None), [3])],
-        *[("load_item", 0), ("store_item", 0, 3), ("load_global", "g"), ("format", 3, ">3")],
+        *[("open_item", 0), ("store_item", 0, 3), ("load_global", "g"), ("format", 3, ">3")],
     ]
 
 
