@@ -228,8 +228,11 @@ def _is_plain_error(kind: type) -> bool:
     init: Any = getattr(kind, "__init__")  # noqa: B009
     if not issubclass(kind, BaseException) or not isinstance(init, WrapperDescriptorType):
         return False
-    own = any("__new__" in vars(c) for c in kind.__mro__ if c.__module__ != "builtins")
-    return not own and init.__objclass__.__basicsize__ == BaseException.__basicsize__
+    own = [x for c in kind.__mro__ if c.__module__ != "builtins" for x in vars(c).values()]
+    return (
+        not any(isinstance(x, (FunctionType, property, staticmethod, classmethod)) for x in own)
+        and init.__objclass__.__basicsize__ == BaseException.__basicsize__
+    )
 
 
 _PRINT_TAKES: Final = frozenset({"sep", "end", "file", "flush"})
@@ -262,6 +265,8 @@ class _Method:
         return getattr(self._owner, self._name)(*map(with_python_numbers, args), **with_python_numbers(kwargs))
 
     def _join(self, items: Any) -> Any:
+        if not hasattr(type(items), "__iter__"):
+            return self._owner.join(items)
         items = items if type(items) in (list, tuple) else list(items)
         if not any(isinstance(x, Text) for x in items) or not all(isinstance(x, (str, Text)) for x in items):
             return self._owner.join(map(known, items))

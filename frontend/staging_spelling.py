@@ -173,7 +173,11 @@ def of_fields(template: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> l
         found.append(text)
         if name is None:
             continue
-        if "{" in (spec or "") or not (name == "" or name.isidentifier() or name.isdecimal()):
+        if (
+            "{" in (spec or "")
+            or conversion not in (None, *_OF_LETTER)
+            or not (name == "" or name.isidentifier() or name.isdecimal())
+        ):
             return None
         if not name.isidentifier():
             if numbered not in (None, name != ""):
