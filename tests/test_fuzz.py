@@ -104,6 +104,7 @@ def test_what_compiled_calls_do_to_the_world_is_eagers(jobs: Any, capsys: pytest
         "old numbers",
         "unknown names",
         "traces of trials",
+        "ignored derivatives",
         "dropped write-back",
         "stale views",
     ],

@@ -229,7 +229,12 @@ def test_where_the_string_itself_is_needed_it_is_asked_for() -> None:
         def other(m: Any) -> str:
             return f"{x[1]:.0f}"
 
-        return table, re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), re.sub("a", other, "bab"), sorted("abc", key=lambda c: f"{x[0]}{c}")
+        return (
+            table,
+            re.sub("a", lambda m: f"{x[1]:.0f}", "bab"),
+            re.sub("a", other, "bab"),
+            sorted("abc", key=lambda c: f"{x[0]}{c}"),
+        )
 
     calls = [lambda k=k: (vector(k, 2),) for k in (1, 2, 1, 2, 1)]
     for each in (f, g, h):
