@@ -172,6 +172,10 @@ class Region:
         self._behind: dict[int, frozenset[int]] = {}
         self.passes_for: tuple[str, str] | None = None
         """What its nodes on the tape and the op are called, where it passes for an op."""
+        alone = self.tree is LEAF and self.leaves == [(0, None)] and len(self.results) == 1
+        more = self.written or self.grads or self.effects or self.recipe is not None
+        self._only = None if more or not alone else self.results[0]
+        """What a call returns, where that is one tensor and, but for gradients, there is nothing else to be done."""
         self.places: list[tuple[int, int]] = []
         self.carried: list[Value] = []
         """Values of the graph that a warm call is given, since decisions before it computed them."""
@@ -419,10 +423,14 @@ class Region:
     ) -> Any:
         """One warm call on gathered inputs, and what decisions before it computed already. `containers`: the lists,
         dicts and records among the arguments."""
+        compiled = self.compile()  # which may change what is known of the region
+        if self._only is not None and self.plan is None and not self.check_nan:
+            buffers = compiled.run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
+            return self._only.build(inputs, buffers, ())
         if self.written:
             check_separate(inputs, self.written)
         given = nans.before(self, inputs) if self.check_nan else inputs
-        buffers = self.compile().run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
+        buffers = compiled.run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
         origins = nans.look(self, given, inputs, buffers) if self.check_nan else {}

@@ -208,11 +208,12 @@ def leaves_numbers(function: Any) -> bool:
 
 def _is_plain(kind: type) -> bool:
     """A named tuple, or a data class, whose instances are made of their fields and nothing else."""
+    init: Any = type.__getattribute__(kind, "__init__")
     if hasattr(kind, "__dataclass_fields__"):
-        made_by_python = getattr(kind.__init__, "__code__", None)
+        made_by_python = getattr(init, "__code__", None)
         more = hasattr(kind, "__post_init__") or hasattr(kind, "__slots__") or type(kind) is not type
         return not more and made_by_python is not None and made_by_python.co_filename == "<string>"
-    return issubclass(kind, tuple) and hasattr(kind, "_fields") and vars(kind).get("__init__") is None
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and init is object.__init__
 
 
 def asked(function: Any, /, *args: Any, **kwargs: Any) -> Any:
