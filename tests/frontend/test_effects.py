@@ -187,16 +187,3 @@ def test_a_gradient_that_is_also_reached_otherwise() -> None:
         return seen
 
     assert run(kiln.compile) == run(lambda f: f) == [[11, 22], [71, 72], [11, 22], [31, 32], [11, 22], [51, 52]]
-
-
-def test_parts_of_sizes_that_data_decide_beside_a_loop() -> None:
-    def f(x: Any) -> Any:
-        n = 0
-        while x.sum() < 1 and n < 3:
-            x, n = x + 0.5, n + 1
-        return kiln.cat([x[x > 0.6], kiln.zeros(3)])[:3], n
-
-    compiled = kiln.compile(f)
-    rows = [[0.1, 0.9, 0.7], [2.0, -1.0, 0.65], [0.0, 0.0, 0.0], [0.7, 0.8, 0.9], [0.1, 0.9, 0.7], [-2.0, 3.0, 0.1]] * 2
-    found = [(r.tolist(), n) for r, n in (compiled(kiln.tensor(row)) for row in rows)]
-    assert found == [(r.tolist(), n) for r, n in (f(kiln.tensor(row)) for row in rows)]
