@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from kiln.base import TensorBase
+from kiln.errors import CaptureError
 from kiln.ir.graph import Operation, Value
 from kiln.ir.types import TensorType
+
+
+def python_on_the_way(what: str) -> CaptureError:
+    """Gradients would pass code of the user's."""
+    return CaptureError(
+        f"a gradient taken outside the compiled function would have to go back through {what}, "
+        "whose Python code a compiled call does not run",
+        fix="take the gradient inside the compiled function, or leave this part out of it",
+    )
 
 
 class History:
@@ -45,6 +55,8 @@ class History:
         self._settle()
         found = self.produced.get((t._node, t._index))
         if found is None:
+            if t._node is not None and t._node.runs_user_code:
+                raise python_on_the_way(t._node.operation)
             self.refuse(
                 "a tensor was returned whose gradient goes to something outside the call",
                 operands=[t.ttype],

@@ -25,6 +25,7 @@ from kiln.constants import Size
 from kiln.dynamic import Family, Problem
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
+from kiln.history import python_on_the_way
 from kiln.inputs import Inputs, strides_of
 from kiln.interop import attributes_of
 from kiln.ir.graph import Graph, Operation, Value
@@ -521,11 +522,7 @@ def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
         passes = capture.bridges is not None and capture.bridges.passes(node)
         what = node.operation if node.runs_user_code and not passes else capture.hooked.get(id(node))
         if what is not None:
-            raise CaptureError(
-                f"a gradient taken outside the compiled function would have to go back through {what}, "
-                "whose Python code a compiled call does not run",
-                fix="take the gradient inside the compiled function, or leave this part out of it",
-            )
+            raise python_on_the_way(what)
 
 
 def _is_gone(node: Any) -> bool:

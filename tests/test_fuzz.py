@@ -59,6 +59,7 @@ def test_control_flow_on_data_is_eagers(jobs: Any, capsys: pytest.CaptureFixture
 
     assert fuzz_flow.main(["--n", "12", "--seed", "500"]) == 0
     assert "12 programs, 0 differences" in capsys.readouterr().out
+    assert fuzz_flow.main(["--n", "1", "--seed", "40021"]) == 0  # sizes without numbers, beside a staged loop
 
 
 def test_a_wrong_answer_is_found(
@@ -104,6 +105,7 @@ def test_what_compiled_calls_do_to_the_world_is_eagers(jobs: Any, capsys: pytest
         "old numbers",
         "unknown names",
         "traces of trials",
+        "ignored derivatives",
         "dropped write-back",
         "stale views",
     ],

@@ -40,7 +40,9 @@ def inner_changed(graph: Graph, change: Callable[[Operation, str, Graph], Graph]
     builder, mapped = rebuild(graph)
     for op in graph.operations:
         operands = [mapped[v] for v in op.operands]
-        mapped.update(zip(op.results, builder.add(op.op, operands, changed.get(op, op.attrs), op.loc), strict=True))
+        attrs = changed.get(op)  # of the others, types are known that rules can't find for sizes without numbers
+        made = builder.clone(op, operands) if attrs is None else builder.add(op.op, operands, attrs, op.loc)
+        mapped.update(zip(op.results, made, strict=True))
     return builder.build([mapped[v] for v in graph.outputs], graph.aliases)
 
 

@@ -11,7 +11,7 @@ from unittest import mock
 
 from fuzz_faults import as_kiln, dropped_write_back, stale_views
 
-from kiln import capture, dispatch, guards, kept, recording, region, signature, texts, tree
+from kiln import capture, dispatch, function_capture, guards, kept, recording, region, signature, texts, tree
 from kiln.guards import MISSING
 from kiln.journal import Instead
 from kiln.random import default_generator
@@ -160,6 +160,20 @@ def unknown_names() -> AbstractContextManager[Any]:
     return mock.patch.object(region, "check_names", as_kiln(lambda *of: None))
 
 
+def ignored_derivatives() -> AbstractContextManager[Any]:
+    """What the user wrote as a derivative is taken to be that of the identity."""
+    right = function_capture.Bridges._traced
+
+    def traced(self: Any, node: Any, outputs: Any, k: int) -> Any:
+        found = right(self, node, outputs, k)
+        if found is None:
+            return None
+        inner, given, made, once = found
+        return inner, given, [None if g is None else given[0] for g in made], once
+
+    return mock.patch.object(function_capture.Bridges, "_traced", as_kiln(traced))
+
+
 def traces_of_trials() -> AbstractContextManager[Any]:
     """What a script's function does to Python where its other ways are looked into stays."""
     return mock.patch.object(kept.Kept, "restore", as_kiln(lambda self: None))
@@ -191,6 +205,7 @@ FAULTS: dict[str, Fault] = {
     "old numbers": Fault(old_numbers, ("numbers",)),
     "forgotten names": Fault(forgotten_names, ("names",)),
     "unknown names": Fault(unknown_names, ("names",)),
+    "ignored derivatives": Fault(ignored_derivatives, ("functions",)),
     "traces of trials": Fault(traces_of_trials, ("container writes", "early")),
     "dropped write-back": Fault(dropped_write_back, ("writes",)),
     "stale views": Fault(stale_views, ("views", "slices")),

@@ -90,6 +90,20 @@ def inner_write(e):
     return e + 1
 
 
+class Bent(kiln.autograd.Function):
+    @staticmethod
+    def forward(ctx, a, n):
+        b = a * n
+        ctx.save_for_backward(a, b)
+        ctx.n = n
+        return b
+
+    @staticmethod
+    def backward(ctx, grad):
+        a, b = ctx.saved_tensors
+        return grad * ctx.n * a.sin() + b * 0.1, None
+
+
 def numbers(e):
     for i in range(2):
         yield e * i
@@ -228,6 +242,8 @@ VECTORS: dict[str, list[str]] = {
         "inner(<v>)",
         "inner(<v>, <n>)",
         "sum(numbers(<v>))",
+        "Bent.apply(<v>, <n>)",
+        "Bent.apply(<v> * net.w, <k>)",
     ],
     "comprehensions": [
         "sum([u * 2 for u in [x, y, z] if u is not z])",
@@ -435,6 +451,8 @@ STATEMENTS: dict[str, list[Form]] = {
     ],
     "functions": [
         "inner_write(<t>)",
+        "z = Bent.apply(net.w, <k>) * <v>",
+        "z = Bent.apply(z * net.w, <n>)",
         "z = inner(<v>) + inner(<v>, count=2)",
         "x, y = y, x",
         "z = [u for u in numbers(<v>)][1]",
