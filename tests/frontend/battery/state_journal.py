@@ -711,19 +711,19 @@ def methods_of_several_objects(c: Any) -> None:
         def __init__(self) -> None:
             self.total = vector(0)
 
-        @c
         def add(self, x: Any) -> Any:
             self.total = self.total + x
             return self.total
 
+    add = c(Counter.add)
     a, b = Counter(), Counter()
     for n in range(4):
-        Counter.add(a, vector(n))
-        Counter.add(b, vector(2 * n))
+        add(a, vector(n))
+        add(b, vector(2 * n))
     b.total = a.total
     for n in range(3):
-        Counter.add(a, vector(n))
-        Counter.add(b, vector(2 * n))
+        add(a, vector(n))
+        add(b, vector(2 * n))
         c.see(a.total is b.total)
 
 
