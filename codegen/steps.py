@@ -23,7 +23,7 @@ from kiln.codegen.plan import Argument, Pointer, Step, pointer
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.schedule import schedule
-from kiln.codegen.sort import lower_sort
+from kiln.codegen.sort import SORTS, lower_sort
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.loops import Kernel
@@ -86,7 +86,7 @@ def _steps(
             steps.append(library_step(op, layouts, sites))
         elif isinstance(definition(op).lower, Control):
             steps.append(flow_step(op, layouts, inside))
-        elif op.op.name in ("argsort", "searchsorted", *SCANS):
+        elif op.op.name in (*SORTS, *SCANS):
             make = lower_scan if op.op.name in SCANS else lower_sort
             lowered = make(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
             steps.append(_kernel_step(op, lowered, _arguments(op, layouts, lowered), target, note))

@@ -6,11 +6,13 @@ answer says, the fewer ways there are.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
 from kiln.ir.halves import widened
+from kiln.runtime.library import refusal
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 
@@ -38,3 +40,23 @@ def extent(data: Array) -> int:
 def extremes(data: Array) -> tuple[bytes, bytes] | None:
     """The least and the largest element."""
     return (data.min().tobytes(), data.max().tobytes()) if data.size else None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a library op can't be carried out on a matrix; None where it can."""
+
+    op: str
+    attrs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, data: Array) -> str | None:
+        return refusal(self.op, data, dict(self.attrs))
+
+
+def left_open(fold: Any) -> bool:
+    """Whether the answers are not looked into beforehand, but taken as they come."""
+    return isinstance(fold, Refusal) or fold in SIZES
+
+
+SIZES: Final = frozenset({ones, extremes, extent})
+"""What sizes of results are about. They are to a program what the shapes of its arguments are."""

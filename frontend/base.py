@@ -116,6 +116,7 @@ class Recorder(Protocol):
     """What an active capture wants to be told (`kiln.capture.Capture`)."""
 
     differentiated: bool  # gradients were taken
+    caught: bool  # the errors of checks on data may be: each check is a question
 
     def callee(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """What is called in place of a function of the user's that kiln is about to call."""
@@ -135,8 +136,9 @@ class Recorder(Protocol):
     def forbid(self, tensor: Tensor, what: str) -> None:
         """`what` (like "data_ptr()") needs to know what no compiled call can tell: raises CaptureError."""
 
-    def ask(self, tensor: Tensor, what: str, fold: Callable[[Any], Hashable]) -> None:
-        """`what` (like "item()") needs the data of `tensor`, of which only `fold(data)` matters."""
+    def ask(self, tensor: Tensor, what: str, fold: Callable[[Any], Hashable]) -> Hashable:
+        """`what` (like "item()") needs the data of `tensor`, of which only `fold(data)` matters: that, or what is to be
+        taken for it."""
 
     def reject(self, message: str, fix: str) -> None:
         """Something that no compiled call could repeat is about to happen: raises CaptureError."""

@@ -196,7 +196,7 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("reverse", "fft", "rfft", "irfft"), _shifted("dims")),
     **dict.fromkeys(("cat", "cumsum", "recur", "cumargmax"), _shifted("dim")),
     **dict.fromkeys(
-        ("detach", "matmul", "pick", "argsort", "searchsorted", "view_as_real", "view_as_complex"), leading
+        ("detach", "matmul", "pick", "argsort", "topk", "searchsorted", "view_as_real", "view_as_complex"), leading
     ),
     **dict.fromkeys(("inv", "solve", "triangular_solve", "cholesky", "lu_factor", "lu_permutation"), leading),
     **dict.fromkeys(("qr", "qr_complete", "eigh", "svd", "eig", "det", "slogdet", "pinv", "matrix_exp"), leading),

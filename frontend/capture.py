@@ -19,17 +19,20 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from kiln import dispatch
+from kiln.answers import Refusal, left_open, truth
 from kiln.autograd import Node
 from kiln.autograd.tape import next_sequence
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError, KilnError
-from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, Operation, SourceLoc, Value
+from kiln.history import History
+from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder, SourceLoc, Value
 from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.ops.matrix import MAY_REFUSE
 from kiln.ir.types import TensorType
 from kiln.location import user_location
 from kiln.putting import put
 from kiln.traced import Entangled as Entangled
-from kiln.traced import Entry, GradSlot, Query, Storage, Twin, check_separate, edge
+from kiln.traced import Entry, Given, GradSlot, Query, Storage, Twin, check_separate, edge
 from kiln.traced import entangle as entangle
 
 _MAX_ANSWER: Final = 1024
@@ -42,10 +45,11 @@ def current() -> Capture | None:
     return recorder if isinstance(recorder, Capture) else None
 
 
-class Capture:
+class Capture(History):
     """One recording (`kiln.base.Recorder`). Use as a context manager around the call."""
 
     frozen: Container[int] = ()  # ids of tensors from outside that are constants here
+    caught: bool = False  # whether code of the user's may catch errors of checks on data, which are questions then
 
     def __init__(
         self,
@@ -54,29 +58,28 @@ class Capture:
         reachable: dict[int, TensorBase],
         locate: Callable[[], SourceLoc | None] | None = user_location,
     ) -> None:
+        super().__init__()
         self.builder = GraphBuilder(name, locate)
         self._began = next_sequence()
         self.reachable = reachable
         self.entries: dict[int, Entry] = {}
         self.inputs: list[tuple[str, TensorBase]] = []  # ("argument" | "object" | "grad", tensor)
         self.grads: dict[int, GradSlot] = {}
-        self.hooked: dict[int, str] = {}
-        """What was hung on nodes during the capture, by their id (operations keep what they produced alive)."""
-        self.taped: set[Operation] = set()
-        self.produced: dict[tuple[Any, int], Value] = {}
-        """What each result of a node on the tape held when the node was made."""
-        self.severed: set[Value] = set()
-        """Values that were written, with gradients disabled, over tensors that gradients flow to."""
-        self._latest: tuple[Operation, Sequence[TensorBase]] | None = None
-        self.rederived: set[Operation] = set()
         self.reads: list[tuple[str, Callable[[], Any]]] = []
         self.queries: list[Query] = []
         self.answers = True  # whether these may be asked
+        self.explored = False  # whether all answers to what is asked for its truth are looked into (`exploring.py`)
+        self.forced: Given | None = None
+        """Where that is being done: answers that are given, in place of the data's."""
         self.hooks: Any = None
         """What stages control flow (`staging.StagingHooks`), if anything does."""
         self.staging: Callable[[], Any] | None = None  # makes such, for scripted functions that a trace calls
         self.entangled: dict[int, tuple[frozenset[Hashable], tuple[Storage, ...]]] = {}
         """Storages, by id, that may share memory with others, depending on data: the sites that say so, the others."""
+        self.parts: dict[int, frozenset[Hashable]] = {}
+        """Storages, by id, whose tensor may show a part of larger memory, depending on data: the sites that say so."""
+        self.prints: list[Callable[[Callable[[Any], int]], Any]] = []
+        """What was printed, in order: the effects of a region, told where tensors are among its results."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
         self.failed: KilnError | None = None  # what a check on data raised, last
@@ -107,10 +110,13 @@ class Capture:
 
     def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
+        asked = self.caught and op.name in MAY_REFUSE and attrs.get("check", True)
+        if asked:
+            self.ask(operands[0], f"an error of {op.name}", Refusal(op.name, tuple(attrs.items())))
         try:
             return dispatch.run(op, operands, attrs)
         except KilnError as error:
-            self.failed = error if error.checked else self.failed
+            self.failed = error if error.checked and not asked else self.failed
             raise
 
     def record(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, results: Sequence[Any]) -> None:
@@ -184,16 +190,19 @@ class Capture:
             fix="compute with tensors (kiln.where instead of if), or move this line out of the compiled function",
         )
 
-    def ask(self, tensor: TensorBase, what: str, fold: Callable[[np.ndarray[Any, Any]], Hashable]) -> None:
+    def ask(self, tensor: TensorBase, what: str, fold: Callable[[np.ndarray[Any, Any]], Hashable]) -> Hashable:
         """`what` needs the data of `tensor`, of which only `fold(data)` matters."""
-        if not self.answers:
+        if not self.answers and not (self.explored and (fold is truth or left_open(fold))):
             self.forbid(tensor, what)
         answer = fold(tensor._array())
         if isinstance(answer, bytes) and len(answer) > _MAX_ANSWER:
             self.forbid(tensor, what)
+        if fold is truth and self.forced is not None:
+            answer = self.forced.answer(self, bool(answer))
         value = self.value_of(tensor)
         at = (self.builder.count, len(self.inputs))
         self.queries.append(Query(value, answer, fold, what, user_location(), *at))
+        return answer
 
     def give_up(self, refusal: CaptureError) -> None:
         """What was refused stays refused."""
@@ -205,12 +214,14 @@ class Capture:
 
     def grad_read(self, tensor: TensorBase) -> None:
         """`.grad` is read: the gradient from before becomes an input when it is used."""
+        self._check_name(tensor)
         slot = self._slot(tensor)
         if not slot.written and not slot.read and not tensor._flags & LAYERED:
             slot.read, slot.before = True, tensor._grad
 
     def grad_write(self, tensor: TensorBase, grad: TensorBase | None) -> None:
         """`.grad` was set."""
+        self._check_name(tensor)
         slot = self._slot(tensor)
         slot.written, slot.final = not tensor._flags & LAYERED, grad
 
@@ -229,6 +240,12 @@ class Capture:
                 operands=[tensor.ttype],
                 fix="do it before the compiled function is called",
             )
+        self._check_name(tensor)
+
+    def _check_name(self, tensor: TensorBase) -> None:
+        """What is done to `tensor` itself, as Python knows it, is done to the tensor that it may be another name of."""
+        if id(tensor) in self.entries:
+            self.check_apart(self.entries[id(tensor)].storage)
 
     def made(self, tensor: TensorBase) -> bool:
         """Whether a tensor is the call's own."""
@@ -343,51 +360,3 @@ class Capture:
         first = len(outputs)
         aliases = [Alias(first + k, s.input) for k, s in enumerate(written) if s.input is not None]
         return self.builder.build([*outputs, *(s.value for s in written)], aliases)
-
-    def _settle(self) -> None:
-        """Note whether the latest operation went on the tape (which happens after it was recorded, and which a
-        later in-place write to its result would hide)."""
-        if self._latest is not None:
-            operation, results = self._latest
-            for t, v in zip(results, operation.results, strict=True):
-                if t._node is not None:
-                    self.taped.add(operation)
-                    self.produced[t._node, t._index] = v
-            self._latest = None
-
-    def seed_of(self, t: TensorBase) -> Value:
-        """The value whose gradient the tape takes to be that of `t`: not what `t` holds if it was overwritten with
-        gradients disabled."""
-        self._settle()
-        found = self.produced.get((t._node, t._index))
-        if found is None:
-            self.refuse(
-                "a tensor was returned whose gradient goes to something outside the call",
-                operands=[t.ttype],
-                fix="return a result of the call, or detach() it",
-            )
-        return found
-
-    def check_history(self, seeds: Sequence[Value]) -> None:
-        """Refuse when gradients of `seeds` would flow through a value of `severed`: eager's flow past it, to what the
-        tensor was before the write."""
-        self._settle()
-        taped = self.taped_operations()
-        todo, seen = list(seeds), set(seeds)
-        while todo and self.severed:
-            v = todo.pop()
-            if v in self.severed:
-                self.refuse(
-                    "gradients flow through a tensor that was overwritten with gradients disabled, and then used",
-                    operands=[v.type],
-                    fix="write to a clone(), or compute the gradients inside the function",
-                )
-            if v.producer is not None and v.producer in taped:
-                fresh = [x for x in v.producer.operands if x not in seen]
-                seen.update(fresh)
-                todo += fresh
-
-    def taped_operations(self) -> frozenset[Operation]:
-        """Operations that are on the tape: gradients flow back through them and through no other."""
-        self._settle()
-        return frozenset(self.taped | self.rederived)

@@ -18,11 +18,12 @@ def holds(valid: TensorBase) -> bool:
 
     While a capture listens, the check becomes part of what is recorded (as a division by zero: operations that may fail
     are never left out). A compiled call that fails it runs eagerly, so that the caller's exception is raised there.
+    Where the captured code may catch that exception, and go on, the check is a question about data.
     """
     if valid._flags & LAYERED:
         return True
     whole = F.all(valid)
-    if MODES.recorder is None:
+    if MODES.recorder is None or MODES.recorder.caught:
         return bool(whole)
     try:
         floor_divide(1, cast_to(whole, T.int32))

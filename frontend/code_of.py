@@ -22,11 +22,13 @@ from kiln.errors import NotYetError
 from kiln.graph_code import Writer, aliases_of, numbers, plain, row
 from kiln.ir.graph import Constant, Value
 from kiln.ir.passes.cut import needed
+from kiln.journal import Instead
 from kiln.pytree import Tree
 from kiln.random import default_generator
 from kiln.reach import Reached
 from kiln.reasons import is_tensor, paths
-from kiln.region import Instead, Region
+from kiln.region import Region
+from kiln.texts import Template
 
 
 class Captured(NamedTuple):
@@ -70,6 +72,8 @@ class _Text:
         self.roots = list(self._roots())
 
     def code(self) -> Code:
+        if self.region.effects:
+            raise NotYetError("what a call does besides computing, as Python", op="code")
         writer, graph, region = self.writer, self.graph, self.region
         written = {graph.inputs[a.input]: graph.outputs[a.output] for a in graph.aliases}
         returned = [v for r, v in zip(region.results, region.values, strict=True) if not r.same]
@@ -251,6 +255,8 @@ def _leaf(values: Sequence[str], k: int, x: Any) -> str:
     if isinstance(x, Instead):
         test = values[x.flag] if x.when else f"not {values[x.flag]}"
         return f"({_leaf(values, *x.leaf)} if {test} else {values[k]})"
+    if isinstance(x, Template):
+        raise NotYetError("text of tensors as Python", op="code", fix="return the tensors")
     return f"{x.__name__}({values[k]})"
 
 

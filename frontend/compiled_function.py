@@ -11,81 +11,30 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import threading
-import warnings
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from kiln.autograd.tape import ANOMALY
 from kiln.base import MODES
+from kiln.capturing import MAX_CAPTURES, Capturing
 from kiln.compiled import Code
-from kiln.dims import Dynamic, Ranges, check_marks, is_marked
+from kiln.dims import check_marks
 from kiln.dispatch import CheckFailed
-from kiln.dynamic import Family
-from kiln.entry import Call, Entry, Manner, find, watched
-from kiln.errors import ArgumentError, CaptureError, CaptureWarning, GradError
-from kiln.location import frames_of_kiln, user_frames
-from kiln.reach import reach
+from kiln.entry import Call, Entry, find
+from kiln.errors import CaptureError
+from kiln.location import user_frames
+from kiln.pytree import flatten
 from kiln.readable import Readable
-from kiln.reasons import difference
-from kiln.recording import Recording, StateChanged
 from kiln.region import Region
 from kiln.signature import brief, signature
 from kiln.tally import Tally
-from kiln.tree import Eager
-
-MAX_REGIONS = 256
-"""Captures that one compiled function keeps; the one unused for longest makes room."""
-MAX_CAPTURES = 1024
-"""Captures of one compiled function in all. One that needs more is told so, once, and runs eagerly what is new."""
-MAX_ATTEMPTS = 4
-"""Captures of one signature that may fail because the call changes Python state; from then on it runs eagerly."""
-
-OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
-Door: TypeAlias = Literal["compile", "script", "trace"]
 
 
-class CompiledFunction(Readable):
+class CompiledFunction(Capturing, Readable):
     """A function that captures itself on its first call per signature and runs compiled from then on.
 
     Attributes of the wrapped function or module are reachable through it.
     """
-
-    _door: ClassVar[Door] = "compile"
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        fullgraph: bool = False,
-        on_recompile: OnRecompile = "ignore",
-        dynamic: Dynamic = None,
-        check_nan: bool = False,
-    ) -> None:
-        if not callable(function):
-            raise ArgumentError(f"takes a function or a module, not {type(function).__name__}", op=self._door)
-        functools.update_wrapper(self, function, updated=())
-        self._function = function
-        self._strict = fullgraph or self._door != "compile"
-        self._frozen: frozenset[int] = frozenset()
-        self._on_recompile = on_recompile
-        self._check_nan = check_nan
-        self._entries: dict[tuple[Any, ...], list[Entry]] = {}
-        self._brief: dict[tuple[Any, ...], list[Entry]] = {}  # the same, by the keys of `signature.brief`
-        self._failures: dict[tuple[Any, ...], int] = {}
-        self._unstaged: dict[tuple[Any, ...], set[Hashable]] = {}
-        """Places in the code that are left to decisions, for calls of one signature."""
-        self._told: dict[str, None] = {}
-        self._tally = Tally()
-        self._dynamic = dynamic
-        self._family = None if dynamic is False or self._door == "trace" else Family()
-        self._ranges = Ranges(function, dynamic) if isinstance(dynamic, Mapping) else None
-        self._latest: tuple[tuple[Any, ...], Entry, Region] | None = None
-        name = getattr(function, "__name__", type(function).__name__)
-        self._name = name if name.isidentifier() else "main"
-        self.log: list[str] = []
-        """Why each capture happened, in order."""
-        self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -109,7 +58,9 @@ class CompiledFunction(Readable):
                 check_marks(plain[1])
                 _, found = find(entries, plain[1])
                 if found.__class__ is tuple and not found[0].idle:
-                    return self._warm(found, plain[1])
+                    return (
+                        self._repeat(plain[1], entries, (args, kwargs, keep)) if found[0].lasting else self._warm(found)
+                    )
             call = Call(args, kwargs, keep, *signature(keep, args, kwargs))
             check_marks(call.tensors)
             entries = self._entries.get(call.key, [])
@@ -119,7 +70,7 @@ class CompiledFunction(Readable):
                     return self._uncompiled(args, kwargs)
                 if plain is not None:
                     self._remember(plain[0], entries)
-                return self._warm(found, call.tensors)
+                return self._repeat(call.tensors, entries, call[:3]) if found[0].lasting else self._warm(found)
         except CheckFailed:  # nothing was written: eager does what comes before the error, and raises it
             return self._uncompiled(args, kwargs)
         except CaptureError as error:  # the arguments can't be told apart, or share memory
@@ -132,13 +83,30 @@ class CompiledFunction(Readable):
                     return self._capture(call, entry)
         return self._run(keep, args, kwargs) if isinstance(found, tuple) else self._uncompiled(args, kwargs)
 
-    def _warm(self, found: Any, tensors: list[Any]) -> Any:
+    def _repeat(self, tensors: list[Any], entries: list[Entry], call: tuple[Any, ...]) -> Any:
+        """A warm call that changes Python state: one at a time, as captures are, or that returns what was there."""
+        args, kwargs, keep = call
+        with self._lock:
+            entry, found = find(entries, tensors)
+            if not isinstance(found, tuple) or entry is None:  # another thread has changed what it reads
+                return self._run(keep, args, kwargs)
+            containers: list[Any] = []
+            flatten((args, kwargs), containers, keep)
+            if found[0].effects and any(id(x) in entry.reached.seen for x in containers):
+                raise CaptureError(
+                    "the call changes Python state, and an argument is a container that the function also reaches by "
+                    "itself",
+                    fix="pass it, or reach it by itself, but not both",
+                )
+            return self._warm(found, containers)
+
+    def _warm(self, found: Any, containers: Sequence[Any] = ()) -> Any:
         """A call of a compiled region."""
-        region, inputs, carried, decided = found
-        returned = region.run(inputs, tensors, carried)
-        if decided:
+        region, inputs, carried, decided, given = found
+        returned = region.run(inputs, given, carried, containers)
+        if decided and self._door != "script":  # that has all ways from the first call on
             self._tally.decided += 1
-        elif region.staged:
+        elif decided or region.staged:
             self._tally.staged += 1
         else:
             self._tally.compiled += 1
@@ -155,34 +123,6 @@ class CompiledFunction(Readable):
     def _inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call as part of something else."""
         return self._function(*args, **kwargs)
-
-    def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An eager call."""
-        self._tally.eager += 1
-        return self._function(*args, **kwargs)
-
-    def _eagerly(self, error: CaptureError | GradError, args: Any, kwargs: Any) -> Any:
-        """A call that can't be compiled."""
-        if self._strict:
-            raise error
-        self._warn(error)
-        return self._uncompiled(args, kwargs)
-
-    def _complain(self, why: str) -> None:
-        """The function is about to be captured again."""
-        error = CaptureError(
-            f"{self._name} has to be captured again: {why}", fix='call it as before, or leave on_recompile at "ignore"'
-        )
-        if self._on_recompile == "raise":
-            raise error
-        warnings.warn(str(error), CaptureWarning, stacklevel=frames_of_kiln())
-
-    def _warn(self, error: CaptureError | GradError) -> None:
-        """Say, once for each reason, that calls run eagerly."""
-        message = f"{self._name} runs eagerly, not compiled: {error}"
-        if message not in self._told:
-            self._told[message] = None
-            warnings.warn(message, CaptureWarning, stacklevel=frames_of_kiln())
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """As a method, bound like a function."""
@@ -259,93 +199,6 @@ class CompiledFunction(Readable):
     def pieces(self) -> list[Code]:
         """What was compiled, each piece once, however many regions share it."""
         return list(dict.fromkeys(code for region in self.regions() for code in region.code()))
-
-    # -------------------------------------------------------------------------------------- capture
-
-    def _capture(self, call: Call, entry: Entry | None) -> Any:
-        """Run the function for real, recorded, and keep what was recorded. Its results are the call's. `entry`: whose
-        ways begin like this call's, if any."""
-        why = self._reason(call.key, entry)
-        self._admit(call, why)
-        if self._failures.get(call.key, 0) >= MAX_ATTEMPTS:
-            return self._uncompiled(call.args, call.kwargs)
-        if self._tally.captured >= MAX_CAPTURES:
-            often = CaptureError(f"it was captured {MAX_CAPTURES} times", fix="see why in report().captures")
-            return self._eagerly(often, call.args, call.kwargs)
-        if self.log and self._on_recompile != "ignore":
-            self._complain(why)
-        if entry is None:
-            try:
-                reached = reach(self._function, watched(call), self._door == "script")
-                entry = Entry(reached, call.tensors, call.objects, self._family)
-            except CaptureError as error:
-                self._failures[call.key] = MAX_ATTEMPTS
-                return self._eagerly(error, call.args, call.kwargs)
-        self._tally.captured += 1
-        avoid = self._unstaged.setdefault(call.key, set())
-        manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan)
-        recording = Recording(self._name, self._function, entry.reached, call, manner)
-        recording.approve = self._approve
-        try:
-            returned = recording.run()
-        except CaptureError:
-            self._unstaged.pop(call.key, None)  # the next call is told the same
-            raise
-        finally:
-            self._enter(call, entry, recording, why)
-        return returned
-
-    def _admit(self, call: Call, why: str) -> None:
-        """A call is about to be captured, since `why`; a door may object."""
-
-    def _approve(self, returned: Any) -> None:
-        """What a captured call returned; a door may object."""
-
-    def _enter(self, call: Call, entry: Entry, recording: Recording, why: str) -> None:
-        """Keep what came of a call."""
-        key, end, error = call.key, recording.end, recording.error
-        if end is not None:
-            try:
-                entry.tree.grow(recording.capture.queries, end)
-            except CaptureError as refusal:
-                if self._strict:
-                    raise
-                error = refusal
-                self._failures[key] = MAX_ATTEMPTS
-            else:
-                if isinstance(end, Region):
-                    end.idle = end.is_empty() and end.shared is None and not self._strict
-                    if end.shared is not None or not (end.idle or self._dynamic or is_marked(call.tensors)):
-                        end.compile()
-                    self.log.append(f"{why}; code is shared" if end.shares else why)
-                    self._latest = key, entry, end
-                self._keep(key, entry)
-        if isinstance(error, StateChanged) or (isinstance(end, Eager) and entry.reached.guards.broken()):
-            self._failures[key] = self._failures.get(key, 0) + 1  # nothing that was kept will fit
-            if self._failures[key] < MAX_ATTEMPTS and end is None:
-                return  # state that is made once is there now
-        if error is not None:
-            self._warn(error)
-
-    def _keep(self, key: tuple[Any, ...], entry: Entry) -> None:
-        entries = [e for e in self._entries.pop(key, []) if e is not entry]
-        self._entries[key] = [entry, *entries][:4]
-        self._brief.clear()
-        while len(self._entries) > MAX_REGIONS:
-            oldest = next(iter(self._entries))
-            del self._entries[oldest]
-            self._unstaged.pop(oldest, None)
-
-    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
-        """Why no region fits, for `explain` and for errors."""
-        if begun is not None:
-            return "a question about tensor data had another answer"
-        if not self._entries:
-            return "first call"
-        for entry in self._entries.get(key, ()):
-            broken = entry.reached.guards.broken()
-            return f"{broken} changed" if broken else "gradients, or which tensors the arguments are, changed"
-        return difference(self._function, next(reversed(self._entries)), key)
 
 
 class CompiledModule(CompiledFunction):

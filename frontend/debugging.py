@@ -20,8 +20,10 @@ from kiln.guards import same
 from kiln.ir import interpreter
 from kiln.ir.graph import Graph
 from kiln.jit import CompiledFunction
+from kiln.journal import Instead
 from kiln.pytree import flatten
-from kiln.region import Instead, Region
+from kiln.region import Region, Result
+from kiln.texts import Template
 
 __all__ = ["Bisection", "bisect", "debug"]
 
@@ -129,17 +131,24 @@ def _compiled(region: Region, inputs: Sequence[Any]) -> list[Any]:
     return made
 
 
+def _part(outputs: Sequence[Any], result: Result) -> Any:
+    """What a result is among the outputs of the graph; None for one on the memory of an input."""
+    if result.input is not None:
+        return None
+    whole = outputs[result.output]
+    return dispatch.tensor_on(whole._buffer, whole._ptr + result.delta, result.layout)
+
+
 def _as_eager(region: Region, outputs: Sequence[Any], leaves: Sequence[Any], inputs: Sequence[Any]) -> bool:
     """Whether what was recorded gives what the function returned, and what it wrote."""
+    parts = [_part(outputs, result) for result in region.results]
     for leaf, (k, known) in zip(leaves, region.leaves, strict=True):
-        if k < 0:
-            if not same(leaf, known):
+        if k < 0 or isinstance(known, Template):
+            if not same(leaf, known if k < 0 else known.make(parts)):
                 return False
             continue
-        result = region.results[k]
-        if result.input is None:
-            whole = outputs[result.output]
-            part = dispatch.tensor_on(whole._buffer, whole._ptr + result.delta, result.layout)
+        part = parts[k]
+        if part is not None:
             if known is not None and not isinstance(known, Instead):  # a Python number
                 if not same(leaf, known(part._array().item())):
                     return False

@@ -11,6 +11,7 @@ from kiln.composite import plain_classes
 from kiln.dynamic import Family
 from kiln.pytree import flatten
 from kiln.reach import Reached
+from kiln.signature import beside
 from kiln.tree import Eager, Found, Tree
 
 
@@ -33,8 +34,8 @@ class Manner(NamedTuple):
     so, or is None if the call changed Python state."""
     door: str
     """Where the call came in (`kiln.jit`): a trace stages nothing, and only `compile` answers questions about data."""
-    avoid: set[Hashable]
-    """Places in the code that are not staged."""
+    avoid: dict[Hashable, str]
+    """Places in the code that are not staged, and why."""
     frozen: frozenset[int]
     """Ids of tensors from outside that become constants."""
     family: Family | None
@@ -47,33 +48,56 @@ class Entry:
     """The ways that calls can go while the guards hold, which say also which arguments are tensors that the function
     reaches by itself."""
 
-    __slots__ = ("_hold", "_strangers", "known", "objects", "reached", "tree")
+    __slots__ = ("_counted", "_hold", "_key", "_slots", "_strangers", "known", "objects", "reached", "tree")
 
     def __init__(self, reached: Reached, tensors: Sequence[Any], objects: Sequence[Any], family: Family | None) -> None:
         self.reached = reached
         self.tree = Tree(family)
         self.objects = objects  # kept alive: the signature knows them by id
+        self._slots = tuple(reached.guards.moved)
+        self._counted = tuple(reached.guards.counted)
+        told = self._told(tensors)
+        assert told is not None
+        self._key, tensors = told
         self.known = [id(t) if id(t) in reached.guards.tensors else 0 for t in tensors]
         self._strangers = not any(self.known)
         self._hold = reached.guards.hold
 
-    def fits(self, tensors: Sequence[Any]) -> bool:
-        """Whether calls with these tensor arguments go one of these ways."""
+    def _told(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], Sequence[Any]] | None:
+        return beside(tensors, [slot.read() for slot in self._slots]) if self._slots else ((), tensors)
+
+    def given(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
+        """The tensor arguments of a call, and those that it reads where others are put at each call; None if these are
+        not as they were."""
+        if not all(type(slot.read()) is int for slot in self._counted):
+            return None
+        if not self._slots:
+            return tensors
+        told = self._told(tensors)
+        return told[1] if told is not None and told[0] == self._key else None
+
+    def fits(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
+        """What a call with these tensor arguments is given, if it goes one of these ways."""
+        given = self.given(tensors)
+        if given is None:
+            return None
         reached = self.reached.guards.tensors
         if self._strangers:
-            for t in tensors:
+            for t in given:
                 if id(t) in reached:
-                    return False
-            return self._hold()
-        return self.known == [id(t) if id(t) in reached else 0 for t in tensors] and self._hold()
+                    return None
+            return given if self._hold() else None
+        same = self.known == [id(t) if id(t) in reached else 0 for t in given]
+        return given if same and self._hold() else None
 
 
 def find(entries: Sequence[Entry], tensors: Sequence[Any]) -> tuple[Entry | None, Found | Eager | None]:
     """Where a call ends, if one of these knows; else, perhaps, an entry whose ways begin like its."""
     begun = None
     for entry in entries:
-        if entry.fits(tensors):
-            found = entry.tree.find(tensors)
+        given = entry.fits(tensors)
+        if given is not None:
+            found = entry.tree.find(given)
             if found is not None:
                 return entry, found
             begun = entry if entry.tree.decisions else begun

@@ -23,16 +23,17 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.autograd import refresh
-from kiln.base import READONLY, REQUIRES_GRAD, TensorBase
+from kiln.base import HOOKED, READONLY, REQUIRES_GRAD, TensorBase
+from kiln.composite import plain_classes
+from kiln.places import CELL, CLASS, DICT, SEQUENCES, Kind, Moving, Slot, Spot, kind_of, slots
+from kiln.places import MISSING as MISSING
 from kiln.runtime import facts as native
+from kiln.runtime import places
 
 SCALARS: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
 """Values that are guarded by what they are, not by which object they are."""
 
-MISSING: Final = object()
-"""Stands for an attribute or a global that is not there."""
-
-_ANY: Final = object()
+ANY: Final = object()
 """Stands for a value that does not matter."""
 
 _layout_of = attrgetter("_layout")
@@ -42,12 +43,29 @@ _flags_of = attrgetter("_flags")
 class Fact:
     """What one place held: `read` gives its objects now, `path` names it to the user."""
 
-    __slots__ = ("objects", "path", "read")
+    __slots__ = ("objects", "path", "read", "spot", "wild")
 
     def __init__(self, path: str, read: Callable[[], tuple[Any, ...]]) -> None:
         self.path = path
         self.read = read
         self.objects = read()
+        self.wild = False
+        """Whether some of it may be anything."""
+        self.spot: Spot | None = None
+        """The place, if it is one whose changes can be repeated."""
+
+    def let(self, places: Sequence[int]) -> None:
+        """These of the objects may be any."""
+        if places:
+            read = self.read
+
+            def others() -> tuple[Any, ...]:
+                found = list(read())
+                for k in places:
+                    found[k : k + 1] = [ANY] * len(found[k : k + 1])
+                return tuple(found)
+
+            self.read, self.objects, self.wild = others, others(), True
 
     def holds(self) -> bool:
         """Whether the same objects are there, or equal numbers and strings (which are then noted instead)."""
@@ -121,16 +139,21 @@ class _Space:
             return
         keys = self.keys.objects
         if self.values is None:
-            held: Sequence[Any] = [self.some[k].objects[0] if k in self.some else _ANY for k in keys]
+            held: Sequence[Any] = [self.some[k].objects[0] if k in self.some else ANY for k in keys]
         else:
             held = self.values.objects
-        table.entries(self.mapping, keys, held, _ANY)
+        table.entries(self.mapping, keys, held, ANY)
 
 
 class Guards:
     """Facts about Python state. `reach.reach` fills them in; then `freeze` makes them quick to check."""
 
-    def __init__(self) -> None:
+    def __init__(self, moving: Moving | None = None) -> None:
+        self._moving = moving or Moving()
+        self.moved: list[Slot] = []
+        """Places whose tensors calls read there, since others are put there."""
+        self.counted: list[Slot] = []
+        """Places whose whole numbers code counts up or down, and does nothing else with (`counting.py`)."""
         self.facts: list[Fact] = []
         self.tensors: dict[int, TensorBase] = {}
         """Every tensor that was found, by id."""
@@ -139,12 +162,15 @@ class Guards:
         self._spaces: dict[int, _Space] = {}
         self._lists: list[tuple[list[Any], Fact]] = []
         self._rest: list[Callable[[native.Facts], None]] = []  # other rows of the table
+        self._slots: dict[int, set[str]] = {}
         self._passes = _Passes()
         self._native = native.available()
         self.more: list[Guards] = []
         """Further facts that must hold, noted apart from these."""
         self.ignored = 0
         """Flags of tensors that may change."""
+        self.spots: dict[int, Spot] = {}
+        """The places that the facts are about, by the ids of the containers."""
         self._broken: Fact | None = None
         self._plain = False  # whether the table is all there is to look at
 
@@ -155,6 +181,41 @@ class Guards:
         self.facts.append(fact)
         return fact
 
+    def _place(self, fact: Fact, container: Any, kind: Kind | None, name: str | None = None) -> None:
+        """`fact` is about a container: all of it, or one name."""
+        if kind is None:
+            return
+        spot = fact.spot = self.spots.setdefault(
+            id(container), Spot(fact.path.removeprefix("the keys of "), kind, container)
+        )
+        if name is None:
+            spot.names = None
+        elif spot.names is not None:
+            spot.names.add(name)
+
+    def _let(
+        self,
+        path: str,
+        container: Any,
+        kind: Kind | None,
+        keys: Iterable[Any],
+        values: Sequence[Any],
+        named: bool = False,
+    ) -> list[int]:
+        """The positions of what moves in a container; numbers do so only where they are `named`."""
+        moving = self._moving.keys(container)
+        if not moving or kind is None:
+            return []
+        places = []
+        for n, (key, value) in enumerate(zip(keys, values, strict=True)):
+            counted = named and type(value) is int
+            if key in moving and (counted or may_move(value)):
+                places.append(n)
+                slots = self.counted if counted else self.moved
+                if not any(slot.container is container and slot.key == key for slot in slots):
+                    slots.append(Slot(path if kind is CELL else f"{path}[{key!r}]", kind, container, key))
+        return places
+
     def _space(self, mapping: dict[Any, Any]) -> _Space:
         return self._spaces.setdefault(id(mapping), _Space(mapping))
 
@@ -163,7 +224,7 @@ class Guards:
         if not self._native:
             return None
         if isinstance(mapping, MappingProxyType):
-            return native.dict_of(mapping)
+            return places.dict_of(mapping)
         plain = isinstance(mapping, dict) and type(mapping).__iter__ is dict.__iter__
         return mapping if plain else None
 
@@ -174,11 +235,18 @@ class Guards:
             kind = OrderedDict if isinstance(container, OrderedDict) else dict
             fact = self._note(path, lambda: tuple(kind.__iter__(container)))
             self._passes.slow.append(fact)
+            self._place(fact, container, kind_of(container))
             return fact.objects
         fact = self._note(path, lambda: tuple(container))
+        place = kind_of(container)
+        self._place(fact, container, place)
+        if place in SEQUENCES:
+            fact.let(self._let(path, container, place, range(len(fact.objects)), fact.objects))
         mapping = self._dict(container)
         if mapping is not None:
             self._space(mapping).keys = fact
+        elif fact.wild:
+            self._passes.slow.append(fact)
         elif type(container) is list and self._native:
             self._lists.append((container, fact))
         elif type(container) is set and not container and self._native:
@@ -188,17 +256,28 @@ class Guards:
             self._passes.members.append(fact)
         return fact.objects
 
-    def mapping(self, path: str, mapping: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Keys and values of a dict or of the attributes of a class."""
+    def mapping(self, path: str, mapping: Any, owner: type | None = None) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Keys and values of a dict or of the attributes of a class, its `owner`."""
         keys = self.items(f"the keys of {path}", mapping)
         kind = OrderedDict if isinstance(mapping, OrderedDict) else dict
         values = (lambda: kind.values(mapping)) if isinstance(mapping, dict) else mapping.values
         if type(mapping) is dict:
             values = mapping.values
         fact = self._note(path, lambda: tuple(values()))
+        if owner is None:
+            place = kind_of(mapping)
+            self._place(fact, mapping, place)
+            if fact.spot is not None:
+                fact.spot.named = False
+            fact.let(self._let(path, mapping, place, keys, fact.objects))
+        else:
+            self._place(self.facts[-2], owner, CLASS)  # the keys
+            self._place(fact, owner, CLASS)
         found = self._dict(mapping)
         if found is not None:
             self._space(found).values = fact
+        elif fact.wild:
+            self._passes.slow.append(fact)
         else:
             self._passes.values.append(values)
             self._passes.held.append(fact)
@@ -214,7 +293,14 @@ class Guards:
                 return (MISSING,)
 
         fact = self._note(path, read)
-        row = _row(owner, name, fact) if self._native else None
+        if type(owner) is CellType:
+            self._place(fact, owner, CELL)
+            fact.let(self._let(path, owner, CELL, ("cell_contents",), fact.objects, named=True))
+        elif isinstance(_home(type(owner), name), MemberDescriptorType):
+            self._place_slot(fact, owner, name)
+        row = _row(owner, name, fact) if self._native and not fact.wild else None
+        if fact.wild:
+            return ANY
         if row is not None:
             self._rest.append(row)
         else:
@@ -223,9 +309,22 @@ class Guards:
             self._passes.attributes.append(fact)
         return fact.objects[0]
 
-    def entry(self, path: str, space: dict[str, Any], name: str) -> Any:
-        """One name of a module's name space; MISSING when it is not there."""
+    def _place_slot(self, fact: Fact, owner: Any, name: str) -> None:
+        # An object may be a container, too; what it holds in slots is a place of its own.
+        names = self._slots.setdefault(id(owner), set())
+        names.add(name)
+        fact.spot = self.spots.setdefault(~id(owner), Spot(fact.path, slots(names), owner))
+        fact.spot.names = None
+        fact.let(self._let(fact.path, owner, fact.spot.kind, (name,), fact.objects))
+
+    def entry(self, path: str, space: dict[str, Any], name: str, whole: bool = False) -> Any:
+        """One name of a module's name space, or of the attributes of an object (`whole`: others matter, too, if the
+        call changes them); MISSING when it is not there."""
         fact = self._note(path, lambda: (space.get(name, MISSING),))
+        self._place(fact, space, kind_of(space), None if whole else name)
+        fact.let(self._let(path, space, DICT, (name,), fact.objects, named=True))
+        if fact.wild:
+            return ANY
         if self._native:
             self._space(space).some[name] = fact
         else:
@@ -268,7 +367,7 @@ class Guards:
         self._passes.flatten()
         table = native.Facts()
         if self._native:
-            layout, flags = native.word_of(TensorBase, "_layout"), native.word_of(TensorBase, "_flags")
+            layout, flags = places.word_of(TensorBase, "_layout"), places.word_of(TensorBase, "_flags")
             for t, there in zip(self._tensor, self._layouts, strict=True):
                 table.word(id(t) + layout, there)
                 table.word(id(t) + flags, t._flags)
@@ -319,6 +418,11 @@ class Guards:
 
     def broken(self) -> str:
         """What changed first, in words; empty when nothing did."""
+        here = self.tensors_broken() or next((fact.path for fact in self.facts if not fact.holds()), "")
+        return here or next(filter(None, (guards.broken() for guards in self.more)), "")
+
+    def tensors_broken(self) -> str:
+        """What changed first about the tensors, in words; empty when nothing did."""
         for t, layout, flags in zip(self._tensor, self._layouts, self._flags, strict=True):
             if t._layout is not layout:
                 return f"the dtype or shape of a tensor (it was {layout.ttype})"
@@ -326,8 +430,16 @@ class Guards:
                 return f"requires_grad of a tensor ({layout.ttype})"
             if (t._flags ^ flags) & READONLY:
                 return f"whether a tensor ({layout.ttype}) may be written"
-        here = next((fact.path for fact in self.facts if not fact.holds()), "")
-        return here or next(filter(None, (guards.broken() for guards in self.more)), "")
+        return ""
+
+    def everything(self) -> list[Guards]:
+        """These and all further ones."""
+        return [self, *(each for guards in self.more for each in guards.everything())]
+
+
+def may_move(x: Any) -> bool:
+    """Whether a tensor is one that calls may find in place of another."""
+    return x.__class__ in plain_classes() and not x._flags & HOOKED
 
 
 def _true() -> bool:
@@ -338,6 +450,11 @@ def _joined(facts: Iterable[Fact]) -> tuple[Any, ...]:
     return tuple(chain.from_iterable(f.objects for f in facts))
 
 
+def _home(kind: type, name: str) -> Any:
+    """What a class or one of its bases keeps at a name."""
+    return next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
+
+
 def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | None:
     """What enters an attribute into a native table; None for one that only Python can look up."""
     kind = type(owner)
@@ -345,7 +462,7 @@ def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | 
         return lambda table: table.code(owner, name, fact.objects[0])
     if kind is CellType and name == "cell_contents":
         return lambda table: table.cell(owner, fact.objects[0], MISSING)
-    home = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
+    home = _home(kind, name)
     if name == "__class__" and home is vars(object)["__class__"] and fact.objects[0] is kind:
         return lambda table: table.kind(owner, fact.objects[0])
     lookup: Any = kind.__getattribute__
@@ -353,7 +470,8 @@ def _row(owner: Any, name: str, fact: Fact) -> Callable[[native.Facts], None] | 
         return None
     if name == "__dict__" and isinstance(home, GetSetDescriptorType) and isinstance(fact.objects[0], dict):
         return lambda table: table.space(owner, fact.objects[0])
-    member = isinstance(home, MemberDescriptorType) and not hasattr(kind, "__getattr__")
-    if member or (name == "__mro__" and home is vars(type)["__mro__"]):
+    if name == "__mro__" and home is vars(type)["__mro__"]:
+        return lambda table: table.bases(owner, fact.objects[0])
+    if isinstance(home, MemberDescriptorType) and not hasattr(kind, "__getattr__"):
         return lambda table: table.attribute(owner, name, fact.objects[0], MISSING)
     return None

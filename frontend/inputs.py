@@ -30,10 +30,12 @@ class Inputs:
                 positions.get(id(slot.tensor)),
                 slot.before is not None,
                 -1 if slot.before is None else positions.get(id(slot.before), -1),
+                capture.reachable.get(id(slot.before)),
             )
             for slot in capture.grads.values()
             if slot.read and not capture.made(slot.tensor)
         ]
+        self._reachable = capture.reachable
 
     def source(self, k: int) -> tuple[int | None, Any]:
         """Where input `k` comes from: (the position of an argument, None), for gradients (the position of the argument
@@ -45,12 +47,14 @@ class Inputs:
 
     def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
         """The input tensors; None when gradients are not there (or are) as they were in the capture."""
-        for tensor, k, present, argument in self._guarded:
+        for tensor, k, present, argument, kept in self._guarded:
             grad = (tensor if k is None else arguments[k])._grad
             if (grad is not None) is not present:
                 return None
             if present and argument != next((n for n, t in enumerate(arguments) if t is grad), -1):
                 return None  # an argument is that very gradient now, or no longer
+            if present and kept is not self._reachable.get(id(grad)):
+                return None  # likewise a tensor that the function reaches otherwise
         return self.first(len(self.objects), arguments)
 
     def first(self, count: int, arguments: Sequence[TensorBase]) -> list[Any] | None:

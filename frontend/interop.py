@@ -16,7 +16,7 @@ import numpy as np
 from kiln import functional as F
 from kiln import printing
 from kiln.answers import contents, truth
-from kiln.base import MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
+from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
 from kiln.ir.halves import widened
@@ -330,7 +330,9 @@ def truth_of(x: Tensor) -> bool:
             operands=[x.ttype],
             fix="use .any() or .all()",
         )
-    return truth(x._read("bool()", truth))
+    if MODES.recorder is None or x._flags & LAYERED:
+        return truth(x._read("bool()", truth))
+    return bool(MODES.recorder.ask(x, "bool()", truth))
 
 
 def real_item(x: Tensor, to: str) -> Any:

@@ -7,9 +7,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, overload
 
+from kiln.capturing import OnRecompile
 from kiln.compiled_function import CompiledFunction as CompiledFunction
 from kiln.compiled_function import CompiledModule as CompiledModule
-from kiln.compiled_function import OnRecompile
 from kiln.dims import Dynamic
 from kiln.errors import ArgumentError, InvalidValueError
 

@@ -247,13 +247,13 @@ def allclose(
     input: TensorBase, other: TensorBase, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
 ) -> bool:
     """Whether all elements are close (`isclose`), as a Python bool."""
-    return bool(F.all(isclose(input, other, rtol, atol, equal_nan)).item())
+    return bool(F.all(isclose(input, other, rtol, atol, equal_nan)))
 
 
 def equal(input: TensorBase, other: TensorBase) -> bool:
     """Whether two tensors have the same shape and elements (NaN differs from itself), as a Python bool."""
     a, b = tensor_arg("equal", input), tensor_arg("equal", other)
-    return a.shape == b.shape and bool(F.all(F.eq(a, b)).item())
+    return a.shape == b.shape and bool(F.all(F.eq(a, b)))
 
 
 # ------------------------------------------------------------------------------------------------ choices

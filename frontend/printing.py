@@ -51,6 +51,8 @@ def set_printoptions(
     each dimension are shown, characters in a line, and whether numbers have exponents (None: where they need them).
     `profile` sets all of them: "default", "short" or "full"."""
     global _options
+    if MODES.recorder is not None:
+        MODES.recorder.reject("set_printoptions() can't be captured", fix="call it before the compiled function")
     if profile is not None:
         if profile not in _PROFILES:
             raise InvalidValueError(
@@ -65,33 +67,53 @@ def set_printoptions(
     _options = replace(_options, **changes, sci_mode=sci_mode)
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a tensor's text says besides the elements."""
+
+    prefix: str
+    shape: tuple[int, ...]
+    dtype: T.DType
+    default: T.DType
+    history: str
+
+    def text(self, data: Array) -> str:
+        """The text, for elements `data`, as the options are now."""
+        prefix, suffixes = self.prefix, []
+        known: tuple[T.DType, ...] = (T.bool_, T.int64, self.default, self.default.paired)  # these one sees
+        if 0 in self.shape:
+            text = "[]"
+            if len(self.shape) != 1:
+                suffixes.append(f"size={self.shape}")
+            known = (self.default,)
+        else:
+            shorten = data.size > _options.threshold
+            if shorten and not _options.edgeitems:
+                text = "[...]"
+                suffixes.append(f"size={self.shape}")
+            else:
+                text = _text(data, len(prefix), shorten)
+        if self.dtype not in known:
+            suffixes.append(f"dtype={self.dtype!r}")
+        if self.history:
+            suffixes.append(self.history)
+        return _with_suffixes(prefix + text, suffixes, len(prefix))
+
+
+def described(t: Tensor) -> Described:
+    """What the text of a tensor says besides the elements."""
+    named = not opted_out(type(t)) and type(t) is not dispatch.tensor_class()
+    node = t.grad_fn
+    history = "requires_grad=True" if t.requires_grad else ""
+    if node is not None:
+        history = f"grad_fn=<{node.name()}>"
+    prefix = f"{type(t).__name__}(" if named else "tensor("
+    return Described(prefix, tuple(t.shape), t.dtype, MODES.default_dtype, history)
+
+
 def tensor_repr(t: Tensor, data: Array) -> str:
     """`tensor([[1., 2.]], dtype=kiln.float64, requires_grad=True)`, for elements `data`."""
-    named = not opted_out(type(t)) and type(t) is not dispatch.tensor_class()
-    prefix = f"{type(t).__name__}(" if named else "tensor("
-    suffixes = []
-    floats = MODES.default_dtype
-    known: tuple[T.DType, ...] = (T.bool_, T.int64, floats, floats.paired)  # these one sees
-    if not t.numel():
-        text = "[]"
-        if t.ndim != 1:
-            suffixes.append(f"size={tuple(t.shape)}")
-        known = (floats,)
-    else:
-        shorten = data.size > _options.threshold
-        if shorten and not _options.edgeitems:
-            text = "[...]"
-            suffixes.append(f"size={tuple(t.shape)}")
-        else:
-            text = _text(data, len(prefix), shorten)
-    if t.dtype not in known:
-        suffixes.append(f"dtype={t.dtype!r}")
-    node = t.grad_fn
-    if node is not None:
-        suffixes.append(f"grad_fn=<{node.name()}>")
-    elif t.requires_grad:
-        suffixes.append("requires_grad=True")
-    return _with_suffixes(prefix + text, suffixes, len(prefix))
+    return described(t).text(data)
 
 
 def _with_suffixes(text: str, suffixes: list[str], indent: int) -> str:

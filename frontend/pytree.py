@@ -39,7 +39,7 @@ def flatten(tree: Any, containers: list[Any] | None = None, keep: Container[int]
 
 def _flatten(x: Any, leaves: list[Any], containers: list[Any] | None, keep: Container[int]) -> Tree:
     kind = type(x)
-    record = hasattr(kind, "__dataclass_fields__") and id(x) not in keep and _is_record(x)
+    record = id(x) not in keep and is_record(x)
     if containers is not None and (kind is list or kind is dict or record):
         containers.append(x)
     if record:
@@ -48,7 +48,7 @@ def _flatten(x: Any, leaves: list[Any], containers: list[Any] | None, keep: Cont
     if kind is dict:
         children = tuple([_flatten(v, leaves, containers, keep) for v in x.values()])
         return Tree(dict, tuple(x), children, tuple([k if type(k) is str else _told(k) for k in x]))
-    if kind is list or kind is tuple or _is_named_tuple(x):
+    if kind is list or kind is tuple or is_named_tuple(x):
         return Tree(kind, (), tuple([_flatten(v, leaves, containers, keep) for v in x]))
     leaves.append(x)
     return LEAF
@@ -58,13 +58,15 @@ def _told(key: Any) -> Any:
     return (type(key), repr(key)) if isinstance(key, (float, complex)) else (type(key), key)
 
 
-def _is_record(x: Any) -> bool:
+def is_record(x: Any) -> bool:
     """An instance of a data class (not the class itself) that has its fields and nothing else."""
+    if not hasattr(type(x), "__dataclass_fields__"):
+        return False
     fields = getattr(x, "__dict__", None)
     return not isinstance(x, type) and fields is not None and fields.keys() == type(x).__dataclass_fields__.keys()
 
 
-def _is_named_tuple(x: Any) -> bool:
+def is_named_tuple(x: Any) -> bool:
     """A named tuple that has nothing but its fields."""
     return isinstance(x, tuple) and hasattr(type(x), "_fields") and not getattr(x, "__dict__", None)
 

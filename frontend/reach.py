@@ -47,12 +47,14 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.base import HOOKED, Layout, TensorBase
+from kiln.counting import only_counted
 from kiln.errors import CaptureError
-from kiln.guards import MISSING, SCALARS, Guards
+from kiln.guards import ANY, MISSING, SCALARS, Guards
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import Device, DType, Sym
 from kiln.location import is_kiln
+from kiln.places import Moving, Slot
 from kiln.random import default_generator
 
 _MAX_FACTS: Final = 20_000
@@ -98,6 +100,19 @@ class Reached:
     """What only hooks of tensors reach: one of the further guards until `no_gradients` says that they did not run."""
     dormant: dict[CodeType, Callable[[], None]]
     """Code that Python made, for data classes, which names all of their fields: looked at when it runs."""
+    attributes: Callable[[], Set[str]]
+    """The names of attributes in all code, with some of `_DYNAMIC` where code may read any."""
+
+    def only_counts(self, name: str) -> bool:
+        """Whether code does nothing but count with the numbers that a name stands for."""
+        names = self.attributes()
+        return not names & _DYNAMIC and only_counted(name, {*self.code, *self.dormant}, names)
+
+    def check_counted(self) -> None:
+        """CaptureError if code was met on the way that reads what was only counted."""
+        for slot in self.guards.counted:
+            if not self.only_counts(name_of(slot)):
+                raise CaptureError(f"{slot.path} is read by code that was found late", fix="read it in the function")
 
     def no_gradients(self) -> None:
         """No gradient was taken: hooks of tensors matter only outside of the call."""
@@ -108,10 +123,30 @@ class Reached:
                 del self.guards.tensors[key]
 
 
-def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted: bool = False) -> Reached:
+def reach(
+    function: Callable[..., Any],
+    objects: tuple[Any, ...] = (),
+    scripted: bool = False,
+    moving: Moving | None = None,
+) -> Reached:
     """Walk from a function, and from objects that it was given as arguments. CaptureError for what can't be tracked.
-    `scripted`: past what scripts leave to Python (`marks.py`)."""
-    walk = _Walk(scripted)
+    `scripted`: past what scripts leave to Python (`marks.py`); `moving`: places whose tensors are left to calls."""
+    while True:
+        reached = _reach(function, objects, scripted, moving)
+        read = [slot for slot in reached.guards.counted if not reached.only_counts(name_of(slot))]
+        if not read or moving is None:
+            return reached
+        for slot in read:
+            moving.forget(slot.container, slot.key)
+
+
+def name_of(slot: Slot) -> str:
+    """What code calls what is there."""
+    return slot.path if type(slot.container) is CellType else str(slot.key)
+
+
+def _reach(function: Callable[..., Any], objects: tuple[Any, ...], scripted: bool, moving: Moving | None) -> Reached:
+    walk = _Walk(scripted, moving)
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
@@ -119,13 +154,13 @@ def reach(function: Callable[..., Any], objects: tuple[Any, ...] = (), scripted:
     walk.look_by_name()
     hooks = None
     if walk.hooks:
-        hooks = walk.apart()
+        hooks = walk.apart(moving)
         for x, path in walk.hooks:
             walk.visit(x, path)
         walk.look_by_name()
         hooks.freeze()
     walk.main.freeze()
-    return Reached(walk.main, walk.code, walk.seen, hooks, walk.dormant)
+    return Reached(walk.main, walk.code, walk.seen, hooks, walk.dormant, walk.attributes)
 
 
 _DEPENDENCIES: Final = frozenset({"numpy", "llvmlite", "ml_dtypes", "networkx", "platformdirs", "filelock"})
@@ -155,9 +190,9 @@ _STANDARD: Final = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib
 
 
 class _Walk:
-    def __init__(self, scripted: bool) -> None:
+    def __init__(self, scripted: bool, moving: Moving | None) -> None:
         self.scripted = scripted
-        self.main = Guards()
+        self.main = Guards(moving)
         self.guards = self.main  # where facts are noted now
         self.hooks: list[tuple[Any, str]] = []  # of tensors
         self.dormant: dict[CodeType, Callable[[], None]] = {}
@@ -180,7 +215,7 @@ class _Walk:
             self.names.add("__class__")  # type(x)(...) may call any class
         if isinstance(x, type):
             self.constructed.update(map(id, x.__mro__))
-        if x is MISSING or id(x) in self.seen or _is_fixed(x):
+        if x is MISSING or x is ANY or id(x) in self.seen or _is_fixed(x):
             return
         if len(self.guards.facts) > _MAX_FACTS:
             raise CaptureError(
@@ -219,9 +254,14 @@ class _Walk:
         else:
             self._other(x, path)
 
-    def apart(self) -> Guards:
+    def attributes(self) -> Set[str]:
+        """See `Reached`."""
+        return self.names | _DYNAMIC if self.dynamic else self.names
+
+    def apart(self, moving: Moving | None = None) -> Guards:
         """From now on facts are noted in guards of their own, which must hold, too."""
-        self.guards = Guards()
+        self.guards = Guards(moving)
+        self.guards.moved, self.guards.counted = self.main.moved, self.main.counted
         self.main.more.append(self.guards)
         return self.guards
 
@@ -275,7 +315,7 @@ class _Walk:
         if isinstance(attributes, dict):
             self.guards.attribute(f"the class of {path}", x, "__class__")
             self.guards.attribute(f"the attributes of {path}", x, "__dict__")
-            if _is_plain(kind):
+            if is_plain(kind):
                 self.objects[id(x)] = (attributes, path, set())  # only what is named in code that could read it
             elif _is_model(kind):
                 self.guards.items(f"the names of attributes of {path}", attributes)
@@ -306,8 +346,8 @@ class _Walk:
             self.seen[id(c)] = c
             self.guards.attribute(f"the bases of {c.__qualname__}", c, "__mro__")
             _note_slots(c)
-            keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c))
-            plain, model = _is_plain(c), _is_model(c)
+            keys, values = self.guards.mapping(f"the class {c.__qualname__}", vars(c), c)
+            plain, model = is_plain(c), _is_model(c)
             for k, v in zip(keys, values, strict=True):
                 dunder = k.startswith("__") and k.endswith("__")
                 if (plain or (model and k not in _registers(c))) and (k in _CONSTRUCTORS or not dunder):
@@ -327,7 +367,7 @@ class _Walk:
         """A layer class of kiln's: its methods are known, unless somebody replaced them."""
         self.seen[id(cls)] = cls
         _note_slots(cls)
-        _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls))
+        _, values = self.guards.mapping(f"the class {cls.__qualname__}", vars(cls), cls)
         for v in values:
             if isinstance(v, FunctionType) and not is_library_code(v.__globals__):
                 self.visit(v, f"{cls.__qualname__}.{v.__name__}")
@@ -377,6 +417,8 @@ class _Walk:
             self.entries.add((id(space), name))
             self.guards.entry(f"the global {path}", space, name)
         x = space.get(name, MISSING)
+        if any(slot.container is space and slot.key == name for slot in self.main.moved):
+            return
         if x is MISSING and space is not vars(builtins):
             self._global(vars(builtins), name, rest, path, plain)
         elif isinstance(x, ModuleType):
@@ -441,7 +483,7 @@ class _Walk:
         attributes, path, known = space
         for name in sorted(names - known):
             known.add(name)
-            self.visit(self.guards.entry(f"{path}.{name}", attributes, name), f"{path}.{name}")
+            self.visit(self.guards.entry(f"{path}.{name}", attributes, name, whole=True), f"{path}.{name}")
 
     def _may_be_read(self, cls: type, name: str) -> bool:
         """Whether code that was met may read this attribute of a class."""
@@ -464,7 +506,7 @@ def _note_slots(cls: type) -> None:
         copyreg._slotnames(cls)  # type: ignore[attr-defined]
 
 
-def _is_plain(kind: type) -> bool:
+def is_plain(kind: type) -> bool:
     """Whether only the user's code works with instances: no library's base class does."""
     return all(c is object or not is_library(c.__module__) for c in kind.__mro__)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Container, Iterator, Sequence
-from operator import is_
 from typing import Any
 
 from kiln import nans
@@ -12,17 +11,15 @@ from kiln.base import MODES, STAGES
 from kiln.capture import Entangled
 from kiln.entry import Call, Manner
 from kiln.errors import CaptureError, GradError
+from kiln.journal import Journal, StateChanged, unrepeatable
 from kiln.lenient import LenientCapture
 from kiln.pytree import flatten
 from kiln.reach import Reached
 from kiln.region import Region
 from kiln.signature import modes, signature
+from kiln.traced import Given
 from kiln.tree import Eager
-from kiln.world import Audit, branches
-
-
-class StateChanged(CaptureError):
-    """The call changed Python state; the next one may not (what is made once is there then)."""
+from kiln.world import Audit, catches, converts
 
 
 class CheckCaught(StateChanged):
@@ -31,9 +28,18 @@ class CheckCaught(StateChanged):
 
 
 class Recording:
-    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded."""
+    """`run` calls the function, recorded. Then `end` is what a warm call can do, and `capture` what was recorded.
+    `given`: the first answers to what is asked for its truth, whatever the data say (`exploring.py`)."""
 
-    def __init__(self, name: str, function: Callable[..., Any], reached: Reached, call: Call, how: Manner) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        reached: Reached,
+        call: Call,
+        how: Manner,
+        given: Sequence[bool] | None = None,
+    ) -> None:
         self.name = name
         self._function = function
         self._reached = reached
@@ -44,13 +50,26 @@ class Recording:
         self.approve: Callable[[Any], None] = lambda returned: None
         """Told of what the call returned, before that is kept."""
         self.capture = LenientCapture(name, call.tensors, reached.guards.tensors, self._stop, how.strict)
+        self.journal: Journal
+        """What the call changed in Python, once it has run."""
         self._audit = Audit(reached.code, reached.dormant, None if how.strict else self.capture.leave)
         self.capture.answers = how.door == "compile"
+        self.capture.explored = how.door == "script"
+        self.capture.caught = how.door != "trace" and catches(reached.code)
         self.capture.before = {} if how.check_nan else None
+        if given is not None:
+            self.capture.forced, self.capture.answers = Given(given), True
+        if how.door == "script":
+            self.capture.before = {}
         self.capture.frozen = how.frozen
         self.capture.staging = self._stage
-        if how.door != "trace" and STAGES.enabled and branches(reached.code):
+        if how.door != "trace" and STAGES.enabled and converts(reached.code):
             self.capture.hooks = self._stage()
+
+    @property
+    def arguments(self) -> list[Any]:
+        """The tensors that the call was given."""
+        return self._call.tensors
 
     def _stage(self) -> Any:
         from kiln.staging import StagingHooks  # few functions need it
@@ -72,15 +91,21 @@ class Recording:
         """The function's result."""
         try:
             return self._recorded()
+        except Exception as error:
+            if self.capture.hooks is not None:
+                self.capture.hooks.settle_errors(error)
+            raise
         finally:
             if self.capture.hooks is not None:
                 call = self._call
-                self.capture.hooks.settle([call.args, call.kwargs, *self._reached.guards.containers()])
+                given = [call.args, call.kwargs, *self._reached.guards.containers()]
+                self.capture.hooks.settle(given, vars(self).get("journal"))
 
     def _recorded(self) -> Any:
         call, capture = self._call, self.capture
         containers: list[Any] = []
         before = flatten((call.args, call.kwargs), containers, call.keep)[0]
+        journal = self.journal = Journal(self._reached.guards, containers)
         with capture, self._through_door():
             try:
                 function = self.capture.callee(self._function)
@@ -94,18 +119,23 @@ class Recording:
                 returned = hooks.settled(returned)
             if not self._look_for_refusal():
                 try:
-                    self.approve(returned)
-                    self._check(before)
-                    _check_containers(returned, containers, self._reached.seen)
-                    self.end = Region(capture, call.tensors, returned, self._reached.seen, self.name, self._how.family)
+                    self.approve(returned if hooks is None else hooks.shown(returned))
+                    self._check(before, journal)
+                    owned = self._reached.seen
+                    if self._how.door == "trace":
+                        _check_containers(returned, containers, owned)
+                    self.end = Region(capture, call.tensors, returned, owned, self.name, self._how.family, journal)
                 except Entangled as found:
-                    self._how.avoid.update(found.sites)
+                    self._how.avoid.update(dict.fromkeys(found.sites, found.message))
                 except (CaptureError, GradError) as error:
                     self._fail(error)
         if self._how.check_nan and isinstance(self.end, Region):
             self.end.check_nan = True
             nans.look_at_capture(self.end, capture, returned)
-        return returned if hooks is None else hooks.plain(returned)
+        if hooks is None:
+            return returned
+        hooks.settle_errors(None)
+        return hooks.plain(returned)
 
     def _look_for_refusal(self) -> bool:
         """Whether there was one, even if the function's own code caught it: it went a way then that it does not go
@@ -114,7 +144,7 @@ class Recording:
         if refused is None:
             return False
         if isinstance(refused, Entangled):  # the call was right, but what was recorded of it is not: once more
-            self._how.avoid.update(refused.sites)
+            self._how.avoid.update(dict.fromkeys(refused.sites, refused.message))
             return True
         if self._audit.hopeless:
             raise refused
@@ -128,8 +158,9 @@ class Recording:
         if not isinstance(error, StateChanged):
             self.end = Eager(self.capture, self._call.tensors)
 
-    def _check(self, before: Sequence[Any]) -> None:
-        """CaptureError when the call changed Python state, or went on after a check that another call may pass."""
+    def _check(self, before: Sequence[Any], journal: Journal) -> None:
+        """CaptureError when the call changed what a compiled call can't change, or went on after a check that another
+        call may pass."""
         if self.capture.failed is not None:
             raise CheckCaught(
                 f"the call caught an error that depends on tensor data: {self.capture.failed.message}",
@@ -141,16 +172,14 @@ class Recording:
             guards.referent(path, read)
         if not self.capture.differentiated and not self.capture.queries:
             self._reached.no_gradients()
-        changed = guards.broken()
-        after = flatten((call.args, call.kwargs), keep=call.keep)[0]
-        now = signature(call.keep, call.args, call.kwargs)[0]
-        if not all(map(is_, before, after)) or (now[0], *now[2:]) != (call.key[0], *call.key[2:]):
-            changed = "an argument: its items, its contents, or whether it requires a gradient"
-        if changed:
-            raise StateChanged(
-                f"the call changed Python state: {changed}; a compiled call could not repeat that",
-                fix="keep what changes in tensors (and change them in place), or move it out of the function",
-            )
+        self._reached.check_counted()
+        journal.look()
+        if signature(call.keep, tuple(before), {})[0][3:] != call.key[3:]:
+            raise unrepeatable("an argument: its contents, or whether it requires a gradient")
+        if journal.changed and self._how.door == "trace":
+            raise unrepeatable(journal.changed[0][0].path)
+        if journal.changed and journal.entangled(self._reached.seen):
+            raise unrepeatable("an argument that the function also reaches by itself")
         if modes() != call.key[1]:
             raise CaptureError(
                 "the call left gradients, inference mode or the default dtype changed", fix="use a with block"

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -33,9 +33,10 @@ from kiln.ir.passes.cut import given
 from kiln.ir.passes.generalise import Strides
 from kiln.ir.passes.partition import AtHand, Differentiated, another, nbytes
 from kiln.ir.types import Device, DType
+from kiln.journal import Draft, Effect, Instead, Journal, Scene, leaf_of
 from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.runtime.targets import host_target
-from kiln.traced import Chain, GradSlot, check_names, check_separate
+from kiln.traced import Chain, Entangled, GradSlot, check_names, check_separate
 
 if TYPE_CHECKING:
     from kiln.region_node import RegionNode
@@ -111,30 +112,11 @@ _SMALL: Final = 4096
 (the state of random numbers is of this kind)."""
 
 
-class Instead(NamedTuple):
-    """What a leaf is instead where the result `flag` holds `when`."""
-
-    flag: int
-    when: bool
-    leaf: tuple[int, Any]
-
-
-def leaf_of(made: Sequence[Any], k: int, x: Any) -> Any:
-    """A leaf of what is returned, of the results: see `Region._leaf`."""
-    if k < 0:
-        return x
-    if x is None:
-        return made[k]
-    if isinstance(x, Instead):
-        return leaf_of(made, *x.leaf) if made[x.flag]._array().item() is x.when else made[k]
-    return x(made[k]._array().item())
-
-
 class Region:
     """One capture, ready for warm calls. Made while the capture still listens.
 
     `arguments` are the tensor arguments, `owned` the ids of objects that outlive the call (those that guards watch),
-    `family` the captures that may share code with it.
+    `family` the captures that may share code with it, `journal` what the call changed in Python.
     """
 
     def __init__(
@@ -145,6 +127,7 @@ class Region:
         owned: Container[int],
         name: str,
         family: Family | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.name = name
         self.staged = capture.hooks is not None and capture.hooks.staged_here > 0
@@ -157,15 +140,25 @@ class Region:
         self.results: list[Result] = []
         self.values: list[Value] = []
         """What each result holds."""
-        leaves, self.tree = flatten(returned, keep=owned)
+        draft = Draft(lambda x: self._leaf(x, capture, owned), owned, journal.given if journal else {})
+        self.effects: list[Effect] = journal.effects(draft) if journal else []
+        """What calls do to Python besides computing, in order."""
+        self.recipe = draft.returned(returned) if journal else None
+        """What calls return, where that is not made of tensors and numbers alone."""
+        self.lasting = bool(self.effects) or self.recipe is not None
+        """Whether calls change Python state, or return what was there: one at a time."""
+        leaves, self.tree = flatten(tuple(draft.leaves) if self.recipe else returned, keep=owned)
         _check_keys(self.tree, owned)
         self.leaves = [self._leaf(x, capture, owned) for x in leaves]
+        self.effects[:0] = [said(lambda t: self._result(t, capture)) for said in capture.prints]
         self.grads = [
             write
             for slot in list(capture.grads.values())
             if slot.written and (write := self._grad_write(slot, capture, owned)) is not None
         ]
-        check_names(capture, leaves, self._kept, {id(g.final) for g in capture.grads.values() if g.written})
+        check_names(
+            capture, [*leaves, *draft.leaves], self._kept, {id(g.final) for g in capture.grads.values() if g.written}
+        )
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()
@@ -202,7 +195,14 @@ class Region:
         since the gradient of an input would be a sum."""
         (result,) = self.results if len(self.results) == 1 else (None,)
         new = result is not None and result.input is None and result.base is None and result.delta == 0
-        if not new or self.leaves != [(0, None)] or self.written or self.grads or any(self.inputs.objects):
+        if (
+            not new
+            or self.leaves != [(0, None)]
+            or self.written
+            or self.grads
+            or self.effects
+            or any(self.inputs.objects)
+        ):
             return False
         reads = [v for operation in self.taped for v in operation.operands]
         if any(reads.count(self.graph.inputs[k]) > 1 for k in self.wanted):
@@ -214,13 +214,15 @@ class Region:
 
     def _leaf(self, x: Any, capture: Capture, owned: Container[int]) -> tuple[int, Any]:
         """A leaf of what was returned: (position among results, None, or of which kind of number, or what it is instead
-        for some data), or (-1, the object itself)."""
+        for some data), (0, what text is made of), or (-1, the object itself)."""
         if isinstance(x, TensorBase):
             twin = capture.twins.get(id(x))
             if twin is None:
                 return self._result(x, capture), None
             flag = self._result(twin.flag, capture)
             return self._result(x, capture), Instead(flag, twin.when, self._leaf(twin.original, capture, owned))
+        if hasattr(type(x), "__kiln_text__"):
+            return 0, x.__kiln_text__(lambda t: self._result(t, capture))
         if hasattr(type(x), "__kiln_number__"):
             return self._result(x.tensor, capture), x.kind
         if not isinstance(x, _KEPT) and id(x) not in owned:
@@ -243,6 +245,9 @@ class Region:
         if storage.input is not None:
             made = self._on_input(t, capture)
         else:
+            sites, _ = capture.entangled.get(id(storage), (frozenset(), ()))
+            if sites and t._view is not None and id(t._view.base) not in capture.entries:
+                raise Entangled("what is returned is a part of a tensor from outside, as data decides", sites)
             base = None if t._view is None else self._result(t._view.base, capture)
             made = self._on_output(t, value, capture, base)
         self._kept.append(t)
@@ -404,8 +409,15 @@ class Region:
 
     # ------------------------------------------------------------------------------------- warm calls
 
-    def run(self, inputs: Sequence[Any], arguments: Sequence[Any], carried: Sequence[Any] = ()) -> Any:
-        """One warm call on gathered inputs, and what decisions before it computed already."""
+    def run(
+        self,
+        inputs: Sequence[Any],
+        arguments: Sequence[Any],
+        carried: Sequence[Any] = (),
+        containers: Sequence[Any] = (),
+    ) -> Any:
+        """One warm call on gathered inputs, and what decisions before it computed already. `containers`: the lists,
+        dicts and records among the arguments."""
         if self.written:
             check_separate(inputs, self.written)
         given = nans.before(self, inputs) if self.check_nan else inputs
@@ -424,6 +436,12 @@ class Region:
             else:
                 owner = write.tensor if write.result is None else made[write.result]
             owner._grad = None if write.value is None else made[write.value]
+        if self.effects or self.recipe is not None:
+            scene = Scene(made, containers)
+            for effect in self.effects:
+                effect.commit(scene)
+            if self.recipe is not None:
+                return self.recipe.build(scene)
         if self.tree is LEAF and self.leaves[0] == (0, None):
             return made[0]
         return unflatten(self.tree, iter([leaf_of(made, k, x) for k, x in self.leaves]))

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from kiln import dispatch, nans
-from kiln.autograd import Node, edge_of, enable_grad, no_grad
+from kiln.autograd import Node, attach_one, edge_of, enable_grad, no_grad
 from kiln.autograd.hooks import hand_on
 from kiln.base import LAYERED, MODES
 from kiln.errors import GradError
@@ -125,7 +125,7 @@ class RegionNode(Node):
         assert region.plan is not None
         operations, needed = region.needed()
         kept = region.plan.preserved
-        inputs = [self.stored[kept[k]] if k in kept else t for k, t in enumerate(self.inputs)]
+        inputs = [_as_it_was(self.stored[kept[k]], t) if k in kept else t for k, t in enumerate(self.inputs)]
         needed = [k for k in needed if k not in kept]
         if set(needed) & set(region.written):
             raise GradError(
@@ -161,6 +161,27 @@ class RegionNode(Node):
         if every and every <= self.used:
             self.region = None
             self.stored, self.inputs, self.buffers, self.versions = {}, [], [], []
+
+
+class _Overwritten(Node):
+    """Where a copy of an input leads that the region has overwritten since: where the input leads."""
+
+    __slots__ = ()
+
+    def release(self) -> None:
+        """Nothing is saved."""
+
+
+def _as_it_was(copy: Any, t: Any) -> Any:
+    """A copy of an input from before it was overwritten, whose gradients are the input's."""
+    edge = edge_of(t)
+    if edge is None:
+        return copy
+    own = dispatch.tensor_on(copy._buffer, copy._ptr, copy._layout)
+    node = _Overwritten((edge,), (t.ttype,))
+    node.expansion = (edge,)
+    attach_one(own, node, 0)
+    return own
 
 
 class CompositeNode(RegionNode):

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from kiln.answers import truth
 from kiln.base import MODES
 from kiln.capture import current
-from kiln.compiled_function import CompiledFunction, Door, Methods
-from kiln.entry import Call
+from kiln.capturing import Door
+from kiln.compiled_function import CompiledFunction, Methods
+from kiln.entry import Call, Entry, Manner
 from kiln.errors import ArgumentError
 from kiln.hints import Annotations
 from kiln.marks import Left, exported
+from kiln.recording import Recording
+from kiln.region import Region
 from kiln.tracing import TracedFunction
 
 
@@ -32,9 +36,12 @@ class ScriptFunction(CompiledFunction):
             return super()._inside(args, kwargs)
         MODES.door, capture.hooks = "script", capture.staging()
         try:
-            return capture.hooks.plain(capture.callee(self._function)(*args, **kwargs))
+            return capture.hooks.asked_for(capture.callee(self._function)(*args, **kwargs))
         finally:
             MODES.door, capture.hooks = "trace", None
+
+    def _reason(self, key: tuple[Any, ...], begun: Entry | None) -> str:
+        return "data decided on another size, or error" if begun is not None else super()._reason(key, begun)
 
     def _admit(self, call: Call, why: str) -> None:
         if self._annotations.any:
@@ -43,6 +50,46 @@ class ScriptFunction(CompiledFunction):
     def _approve(self, returned: Any) -> None:
         if self._annotations.any:
             self._annotations.check_returned(self._name, returned)
+
+    def _record(self, call: Call, recorded: Call, entry: Entry, manner: Manner, why: str) -> Any:
+        """The call, and then every way that data may take through the function."""
+        from kiln.exploring import Explorer, Memory  # lie above this file
+        from kiln.kept import Kept
+
+        def recording(given: Sequence[bool] | None = None) -> Recording:
+            made = Recording(self._name, self._function, entry.reached, recorded, manner, given)
+            made.approve = self._approve
+            return made
+
+        things = [*entry.reached.seen.values(), call.args, call.kwargs]
+        tensors = [*entry.reached.guards.tensors.values(), *recorded.tensors]
+        before = Kept(things, tensors)
+        real = recording()
+        try:
+            returned = real.run()
+        except BaseException:
+            self._enter(call, entry, real, why)
+            raise
+        if real.end is not None and not any(q.fold is truth for q in real.capture.queries):
+            self._enter(call, entry, real, why)
+            return returned
+        after, written = Kept(things, tensors), Memory.before(real)
+        changed = written.now()
+        before.restore()
+        written.restore()
+        try:
+            ways = Explorer(self._name, recording, manner.avoid).ways(before)
+        finally:
+            changed.restore()
+            after.restore()
+        for way in ways:
+            entry.tree.grow(way.queries, way.end)
+            if isinstance(way.end, Region):
+                self._latest = call.key, entry, way.end
+                self._follow(call, entry, way.recording)
+        self._keep(call.key, entry)
+        self.log.append(f"{why}; {len(ways)} ways through it")
+        return returned
 
     def _again(self, function: Callable[..., Any]) -> CompiledFunction:
         return type(self)(function)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from kiln.autograd import refresh
-from kiln.base import MODES, REQUIRES_GRAD, TensorBase
+from kiln.base import HOOKED, MODES, REQUIRES_GRAD, TensorBase
 from kiln.composite import plain_classes
 from kiln.constants import Size
 from kiln.errors import CaptureError
@@ -78,6 +78,31 @@ def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...]
     if len(tensors) > 1 and len({id(t._buffer) for t in tensors}) < len(tensors):
         return None
     return tuple(key), tensors
+
+
+def beside(tensors: Sequence[Any], others: Sequence[Any]) -> tuple[tuple[Any, ...], list[Any]] | None:
+    """(key, all tensors without repetition) for tensors that a call reads beside its tensor arguments; the key says of
+    them what `signature` says of those. None when one is no plain tensor."""
+    found = list(tensors)
+    known = {id(t): n for n, t in enumerate(tensors)}
+    buffers: dict[int, int] = {}
+    for n, t in enumerate(tensors):
+        buffers.setdefault(id(t._buffer), n)
+    key: list[Any] = []
+    plain = plain_classes()
+    for x in others:
+        if x.__class__ not in plain or x._flags & HOOKED:
+            return None
+        position = known.setdefault(id(x), len(found))
+        if position == len(found):
+            found.append(x)
+        shared = buffers.setdefault(id(x._buffer), position)
+        tied = False
+        if x._view is not None:
+            refresh(x)
+            tied = bool(x._view.base._flags & REQUIRES_GRAD)
+        key.append((x._layout, x._flags, x._node is None, tied, position, shared, x.__class__))
+    return tuple(key), found
 
 
 _BRIEF: Final = frozenset({int, float, bool, str, type(None)})

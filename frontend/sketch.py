@@ -35,7 +35,7 @@ class Sketch(Capture):
             raise from_type_error(error, operands) from None
         return tuple([dispatch.empty(layout_of(t.dtype, t.static_shape())) for t in types])
 
-    def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Any]) -> None:
+    def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Any]) -> Any:
         """There is no data."""
         self.forbid(tensor, what)
 

@@ -1,7 +1,7 @@
 """Order: sorting, the largest and smallest, positions in sorted rows.
 
-All of it is `argsort` (stable; NaN counts as larger than every number) or `searchsorted` of `ir/ops/sort.py`, and
-reading at the positions found; so values have gradients, and everything can be captured.
+All of it is `argsort` (stable; NaN counts as larger than every number), its beginning `topk`, or `searchsorted` of
+`ir/ops/sort.py`, and reading at the positions found; so values have gradients, and everything can be captured.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from kiln import return_types
 from kiln.base import Operand, TensorBase
 from kiln.errors import DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import bool_, int32, int64
+from kiln.ir.ops.sort import LONGEST, MOST
+from kiln.ir.types import bool_, float64, int32, int64
 from kiln.promotion import apply, cast_to, full_like_number, number, result_type, tensor_arg
 from kiln.return_types import Pair
 from kiln.spelling import numpy_names
@@ -29,9 +30,22 @@ def positions(x: Tensor, d: int, descending: bool) -> Tensor:
     x = x.detach()
     if not x.ndim:
         return F.reshape(apply(OPS["argsort"], F.reshape(x, (1,)), descending=descending), ())
+    if x.shape[d] >= LONGEST:  # wide elements have the same order
+        x = cast_to(x, float64 if x.dtype.is_floating_point else int64)
     if d == x.ndim - 1:
         return apply(OPS["argsort"], x, descending=descending)
     return F.transpose(apply(OPS["argsort"], F.transpose(x, d, -1), descending=descending), d, -1)
+
+
+def first_positions(x: Tensor, d: int, k: int, descending: bool) -> Tensor:
+    """The first `k` positions along `d` in order; 0 of a 0-d tensor."""
+    if not x.ndim or not 1 <= k <= MOST:
+        order = positions(x, d, descending)
+        return order[(*[slice(None)] * d, slice(0, k))] if x.ndim else order
+    x = x.detach()
+    if d == x.ndim - 1:
+        return apply(OPS["topk"], x, k=k, descending=descending)
+    return F.transpose(apply(OPS["topk"], F.transpose(x, d, -1), k=k, descending=descending), d, -1)
 
 
 def gathered(x: Tensor, d: int, indices: Tensor) -> Tensor:
@@ -76,9 +90,7 @@ def topk(input: TensorBase, k: int, dim: int = -1, largest: bool = True, sorted:
     n = x.shape[d] if x.ndim else 1
     if not 0 <= k <= n:
         raise InvalidValueError(f"k is {k}, there are {n} elements along dimension {d}", op="topk", operands=[x.ttype])
-    indices = positions(x, d, largest)
-    if x.ndim:
-        indices = F.contiguous(indices[(*[slice(None)] * d, slice(0, k))])
+    indices = F.contiguous(first_positions(x, d, k, largest))
     made: Pair = return_types.topk(gathered(x, d, indices), indices)
     return made
 
@@ -91,7 +103,7 @@ def kthvalue(input: TensorBase, k: int, dim: int = -1, keepdim: bool = False) ->
     n = x.shape[d] if x.ndim else 1
     if not 1 <= k <= n:
         raise InvalidValueError(f"k is {k}, there are {n} elements along dimension {d}", op="kthvalue")
-    return _one(return_types.kthvalue, x, d, _kept(positions(x, d, False), d, k - 1), keepdim)
+    return _one(return_types.kthvalue, x, d, _kept(first_positions(x, d, k, False), d, k - 1), keepdim)
 
 
 def _kept(indices: Tensor, d: int, k: int) -> Tensor:

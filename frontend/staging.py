@@ -15,28 +15,35 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
-import operator
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
+import sys
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
-from kiln.convert import PythonHooks, Refused, Site, State, converted, made
+from kiln.convert import Refused, Site, State, converted, made
 from kiln.errors import CaptureError
 from kiln.ir.ops.base import OPS
+from kiln.journal import Journal
 from kiln.pytree import flatten, unflatten
 from kiln.staging_calls import among, standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
-from kiln.staging_numbers import Number, keyed, known, mapped, scalar, with_numbers_of_now, with_python_numbers
+from kiln.staging_names import Originals
+from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
+from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_spelling import lazy_in
+from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
-from kiln.world import Audit, paused, takes_numbers
+from kiln.world import Audit, makes, paused
+
+_FEW: Final = 4
 
 
 class Test:
@@ -59,21 +66,22 @@ class Test:
         return bool(self.of.now()) if isinstance(self.of, Number) else in_plain_python(bool, self.of)
 
 
-class StagingHooks(PythonHooks):
+class StagingHooks(TextHooks):
     """See the module. `known` is the user's code, `avoid` the sites that are left to decisions, to which those are
     added that can't be staged."""
 
-    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: set[Hashable]) -> None:
+    def __init__(self, capture: Capture, audit: Audit, known: Set[CodeType], avoid: dict[Hashable, str]) -> None:
+        super().__init__(known)
         self.capture = capture
         self.avoid = avoid
         self.staged_here = 0
         """How many operations were recorded."""
         self._audit = audit
-        self._known = known
         self._runtimes: list[Any] = []
         self._converted: dict[int, tuple[Any, Any]] = {}
         self.twins: dict[int, tuple[Any, Any]] = {}
         """Tensors that stand for one that a branch gave, by id, with that."""
+        self._originals = Originals(self._real)
         self.outer: dict[int, CellType] = {}
         """Cells that were there before the call, by id."""
         self._noted: Noted | None = None
@@ -82,8 +90,10 @@ class StagingHooks(PythonHooks):
         self._sites: list[Site] = []
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
-        self._numbers = takes_numbers(known) or takes_numbers(audit.dormant)
-        """Whether there may be numbers that tensors decide. An expression has its hooks before it makes one."""
+        self._numbers = makes(known) or makes(audit.dormant)
+        """Whether there may be numbers or text that tensors decide. An expression has its hooks before it makes one."""
+        self.asked: tuple[Site, str] | None = None
+        """What asked last for the truth of a tensor, since it could not be staged, and why."""
         self.quiet = 0
         """Whether code runs that knows nothing of them: functions of libraries, which may call the user's."""
         audit.made = made
@@ -96,24 +106,37 @@ class StagingHooks(PythonHooks):
 
     def plain(self, returned: Any) -> Any:
         """What a call returned, with Python's own numbers, and the tensors that its branches gave."""
+        returned = self._originals.of(returned) if self.twins else returned
         leaves, tree = flatten(returned)
         real = [self._real(x) for x in leaves]
         return returned if all(map(is_, leaves, real)) else unflatten(tree, iter(real))
 
+    def shown(self, returned: Any) -> Any:
+        """The same as far as its kinds matter: a copy, in which twins remain."""
+        return mapped(returned, NOW)
+
+    def asked_for(self, returned: Any) -> Any:
+        """The same, for code that is not converted."""
+        return self.plain(mapped(self.settled(returned), KNOWN))
+
     def _real(self, x: Any) -> Any:
         while id(x) in self.twins:
             _, x = self.twins[id(x)]
-        return x.now() if isinstance(x, Number) else x
+        return x.now() if isinstance(x, Lazy) else x
 
-    def settle(self, containers: Iterable[Any]) -> None:
-        """Variables of functions around the call's hold Python's own numbers again, as do containers from outside."""
+    def settle(self, containers: Iterable[Any], journal: Journal | None) -> None:
+        """What outlives the call, and these containers from outside, hold Python's own numbers, and the tensors that
+        branches gave."""
+        if self.twins:
+            self._originals.settle(journal, list(self.capture.grads.values()))
+            self._originals.tell([t for t, _ in self.twins.values()])
         if self._numbers:
             for x in containers:
                 with_numbers_of_now(x)
         for cell in self.outer.values():
             with contextlib.suppress(ValueError):  # not bound
                 x = cell.cell_contents
-                real = mapped(x, Number.now) if self._numbers else x
+                real = mapped(x, NOW) if self._numbers else x
                 if real is not x:
                     cell.cell_contents = real
 
@@ -122,6 +145,10 @@ class StagingHooks(PythonHooks):
         _set(runtime, self._source())
 
     def callee(self, function: Any) -> Any:
+        if MODES.recorder is not None or self.capture.forced is not None:
+            stand_in = self.text_callee(function)
+            if stand_in is not None:
+                return stand_in
         if MODES.recorder is not None:
             if function is range:
                 return staged_range
@@ -195,31 +222,41 @@ class StagingHooks(PythonHooks):
             others = [x for x in (a, b) if not isinstance(x, (Number, bool, int, float))]
             return not others and (a is b or known(a) is known(b))
         if a is not b and isinstance(a, TensorBase) and isinstance(b, TensorBase):
-            return self._same_tensor(a, b)
+            self._names_matter(a, b)
+            return self._real(a) is self._real(b)
         return a is b
 
     def is_not(self, a: Any, b: Any) -> bool:
         return not self.is_(a, b)
 
-    def subject(self, value: Any) -> Any:
-        return with_python_numbers(value) if self._numbers else value
-
     def contains(self, container: Any, item: Any) -> Any:
+        if isinstance(item, TensorBase) and not isinstance(container, TensorBase):
+            self._names_matter(item)
+            inside = container if isinstance(container, Collection) else ()
+            if id(item) in self.twins or any(id(x) in self.twins for x in inside):
+                return self._real(item) in [self._real(x) for x in container]
+        if isinstance(item, Text):
+            item = item.known()
         found = among(container, item) if self._numbers and MODES.recorder is not None else None
-        return operator.contains(container, item) if found is None else found
+        return super().contains(container, item) if found is None else found
 
-    def _same_tensor(self, a: Any, b: Any) -> bool:
-        """Whether two objects are one tensor to Python, which may depend on a staged branch."""
+    def _names_matter(self, a: Any, b: Any = None) -> None:
+        """Python asks whether two tensors, or one and any other, are the same one, which may depend on a staged
+        branch."""
         capture = MODES.recorder
-        if not isinstance(capture, Capture) or not capture.entangled:
-            return False
-        one, other = (capture.entries.get(id(t)) for t in (a, b))
-        if one is not None and other is not None:
-            sites, partners = capture.entangled.get(id(one.storage), (frozenset(), ()))
-            if any(s is other.storage for s in partners):
-                capture.give_up(Entangled("whether two names are of one tensor depends on data", sites))
-                return bool(a._buffer is b._buffer and a._ptr == b._ptr and a._layout is b._layout)
-        return False
+        while isinstance(capture, Capture):
+            one, other = (capture.entries.get(id(t)) for t in (a, b))
+            for entry, partner in ((one, other), (other, one)):
+                sites, partners = (
+                    (frozenset(), ()) if entry is None else capture.entangled.get(id(entry.storage), (frozenset(), ()))
+                )
+                if sites and (b is None or (partner is not None and any(s is partner.storage for s in partners))):
+                    found = Entangled("which tensor a name is of depends on data", sites)
+                    if isinstance(MODES.recorder, Inner):
+                        raise found
+                    capture.give_up(found)
+                    return
+            capture = getattr(capture, "parent", None)
 
     # --------------------------------------------------------------------------------------- branches
 
@@ -263,14 +300,12 @@ class StagingHooks(PythonHooks):
     def _asked(self, test: Any, site: Site) -> bool:
         """The truth of what is not staged: a question about data."""
         capture = MODES.recorder
-        if (
-            isinstance(capture, Capture)
-            and not isinstance(capture, Inner)
-            and not capture.answers
-            and site in self._why
-        ):
+        if isinstance(capture, Capture) and not isinstance(capture, Inner) and site in self.avoid:
+            self.asked = site, self.avoid[site]
+            if capture.answers or capture.explored:
+                return bool(test)
             capture.refuse(
-                f"this {site.kind} depends on tensor data, and can't be part of the program: {self._why[site]}",
+                f"this {site.kind} depends on tensor data, and can't be part of the program: {self.avoid[site]}",
                 fix="let both ways do the same kind of thing to tensors, and nothing else; or use kiln.where",
             )
         return bool(test)
@@ -284,10 +319,10 @@ class StagingHooks(PythonHooks):
 
     def while_(self, test: Any, again: Branch, body: Branch, state: State, site: Site, /) -> None:
         def real() -> Sequence[Any]:
-            going = start.now()
-            while going:
+            going, rest = start.now(), self.turns()
+            while going and rest:
                 body()
-                going = bool(again())
+                going, rest = bool(again()), rest - 1
             return ()
 
         def turn() -> Sequence[Any]:
@@ -311,6 +346,10 @@ class StagingHooks(PythonHooks):
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
         loop_over(self, iterable, body, state, site)
+
+    def turns(self) -> int:
+        """How many turns of a loop are run for real: where answers are given, data may be such that it never ends."""
+        return _FEW if self.capture.forced is not None else sys.maxsize
 
     def both_of(self, a: Any, b: Any) -> Any:
         """Two conditions that cost nothing, joined."""
@@ -345,9 +384,12 @@ class StagingHooks(PythonHooks):
         noted = self._noted
         try:
             yield result
-        except Exception as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 (whatever a branch does that is perhaps not taken)
             result.clear()
-            self._why[site] = error.message if isinstance(error, CaptureError) else f"{type(error).__name__}: {error}"
+            told = f"it raises {type(error).__name__}" + ("" if lazy_in(error.args) else f": {error}")
+            self._why[site] = error.message if isinstance(error, CaptureError) else told
             self._failure = self._failure or (error if isinstance(error, CaptureError) else None)
         finally:
             self._sites.pop()
@@ -362,7 +404,17 @@ class StagingHooks(PythonHooks):
         if not result:
             snapshot.restore()
             if outermost:
-                self.avoid.add(site)
+                self.avoid[site] = self._why[site]
+
+    def silent(self) -> bool:
+        """Whether what is run is a way that is looked into, and not taken."""
+        return self.capture.forced is not None
+
+    def refuse_call(self, what: str, why: str) -> None:
+        """A call that can't be repeated, nor tried out: "what() why"."""
+        if self._noted is not None:
+            self._object(why)
+        self._audit.refuse(what)
 
     def _object(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
@@ -411,6 +463,9 @@ class StagingHooks(PythonHooks):
                     raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
         finally:
             state.set(kept)
+            changed = self._noted.restore()  # before another branch may undo it
+        if changed:
+            self._object("it changes a container from outside")
         if self._failure is not None:  # and the user's code caught it
             raise self._failure
         return trial, returned, after

@@ -26,6 +26,7 @@ from kiln.staging_creation import making, sized
 from kiln.staging_items import item, to_bool, to_float, to_int, tolist
 from kiln.staging_numbers import EXAMPLES, Number, constant, holds_numbers, tensor_of, with_python_numbers
 from kiln.staging_scalars import called, takes
+from kiln.staging_text import Text
 from kiln.world import PASSING
 
 Call = Callable[..., Any]
@@ -87,8 +88,9 @@ def _joined(plain: Call, op: str, /, *args: Any, **kwargs: Any) -> Any:
 def among(container: Any, item: Any) -> Any:
     """`item in container`, if that can be staged; None if not."""
     if isinstance(item, Number) and type(container) is range and container.step == 1 and item.kind is not float:
-        number: Any = item
-        return _joined(all, "logical_and", [number >= container.start, number < container.stop])
+        start: Any = container.start
+        stop: Any = container.stop
+        return _joined(all, "logical_and", [start <= item, item < stop])
     if type(container) not in (tuple, list) or not any(isinstance(x, Number) for x in (item, *container)):
         return None
     if not all(kind_of(x) in EXAMPLES or isinstance(x, (str, type(None))) for x in (item, *container)):
@@ -104,12 +106,15 @@ def _sum(*args: Any, **kwargs: Any) -> Any:
 
 
 def _isinstance(x: Any, kinds: Any, /) -> bool:
-    return isinstance(EXAMPLES[x.kind] if isinstance(x, Number) else x, kinds)
+    x = EXAMPLES[x.kind] if isinstance(x, Number) else "" if isinstance(x, Text) else x
+    return isinstance(x, kinds)
 
 
 def _type(*args: Any, **kwargs: Any) -> Any:
     if len(args) == 1 and isinstance(args[0], Number):
         return args[0].kind
+    if len(args) == 1 and isinstance(args[0], Text):
+        return str
     return type(*args, **kwargs)
 
 
@@ -205,7 +210,7 @@ def leaves_numbers(function: Any) -> bool:
 def _is_plain(kind: type) -> bool:
     """A named tuple, or a data class, whose instances are made of their fields and nothing else."""
     if hasattr(kind, "__dataclass_fields__"):
-        made_by_python = getattr(kind.__init__, "__code__", None)
+        made_by_python = getattr(getattr(kind, "__init__"), "__code__", None)  # noqa: B009
         more = hasattr(kind, "__post_init__") or hasattr(kind, "__slots__") or type(kind) is not type
         return not more and made_by_python is not None and made_by_python.co_filename == "<string>"
     return issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__init__ is object.__init__

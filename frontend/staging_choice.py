@@ -13,7 +13,7 @@ from kiln.convert import Site, State
 from kiln.ir.graph import AttrValue, Graph
 from kiln.ir.ops.base import OPS
 from kiln.staging_merge import Aliases, Joined, in_plain_python, registered, symbolic, values_in
-from kiln.staging_numbers import Number, mapped
+from kiln.staging_numbers import NOW, mapped
 
 if TYPE_CHECKING:
     from kiln.staging import StagingHooks
@@ -31,7 +31,8 @@ class Choice:
         self._capture = capture
         self._before = state.get()
         sides = [hooks.run_trial("a branch", b, state, self._before) for b in self._branches]
-        self._joined = Joined(hooks._noted or ())
+        trials = [trial for trial, _, _ in sides]
+        self._joined = Joined(hooks._noted or (), lambda n, t: _is_own(trials[n], t))
         live = site.live()
         for k, name in enumerate(state.names):
             if name in live:
@@ -82,7 +83,8 @@ class Choice:
             capture._settle()
             results = capture.builder.add(OPS["cond"], operands, self._attrs())
         with real_numbers(self._state):
-            returned = in_plain_python(self._branches[0] if self._test.now() else self._branches[1])
+            self._joined.taken = self._test.now()
+            returned = in_plain_python(self._branches[0] if self._joined.taken else self._branches[1])
             after = self._state.get()
         hooks.staged_here += bool(results)
         count = len(self._joined.results)
@@ -97,6 +99,12 @@ class Choice:
         if any(not isinstance(each[0], TensorBase) for each in self._joined.results):
             self._hooks.numbers()
         return returned
+
+
+def _is_own(trial: Inner, t: Any) -> bool:
+    """Whether a tensor of a text was made in a branch."""
+    entry = trial.entries.get(id(t))
+    return entry is not None and entry.storage.input is None
 
 
 def took(capture: Capture, t: Any, value: Any) -> None:
@@ -122,7 +130,7 @@ def real_numbers(state: State) -> Iterator[None]:
             x = cell.cell_contents
         except ValueError:  # not bound
             continue
-        real = mapped(x, Number.now)
+        real = mapped(x, NOW)
         if real is not x:
             cell.cell_contents = real
             changed.append((cell, real, x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Set
+from collections.abc import Container, Hashable
 from typing import Any, Final
 
 from kiln.base import TensorBase
@@ -15,7 +15,7 @@ from kiln.staging_trial import Noted, Unstaged
 class Loads:
     """Python's own operations; what is read is noted, and what would last is refused."""
 
-    def __init__(self, noted: Noted, avoid: Set[Hashable]) -> None:
+    def __init__(self, noted: Noted, avoid: Container[Hashable]) -> None:
         self._noted = noted
         self._avoid = avoid
 
@@ -69,7 +69,7 @@ class Stores:
     load_global = staticmethod(PythonHooks.load_global)
     delete_attr = staticmethod(delattr)
 
-    def __init__(self, avoid: Set[Hashable]) -> None:
+    def __init__(self, avoid: Container[Hashable]) -> None:
         self._avoid = avoid
 
     @staticmethod

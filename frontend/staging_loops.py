@@ -274,7 +274,7 @@ class Loop:
             after = self._state.get()
         count = len(starts)
         slots, tensors = registered(capture, self._joined, [*hidden, *after], made[:count], self._site)
-        self._tell(tensors, starts)
+        self._tell(tensors, starts, twins=flag is not None)
         for (k, leaf), t in zip(self._places, tensors, strict=True):
             old = flatten(self._before[k])[0][leaf]
             if flag is not None and isinstance(old, TensorBase) and isinstance(t, TensorBase):
@@ -283,15 +283,13 @@ class Loop:
             took(capture, t, value)
         self._state.set(slots[self._hidden :])
 
-    def _tell(self, tensors: Sequence[Any], starts: Sequence[Any]) -> None:
+    def _tell(self, tensors: Sequence[Any], starts: Sequence[Any], twins: bool = False) -> None:
         """If there is no turn, results are what they were before; a later turn may leave one where another was."""
-        for n, (k, leaf) in enumerate(self._places):
-            old = flatten(self._before[k])[0][leaf]
-            if isinstance(old, TensorBase):
-                self._aliases.outside.append((n, old))
+        before = [(n, flatten(self._before[k])[0][leaf]) for n, (k, leaf) in enumerate(self._places)]
         firsts = {b: a for a, b in enumerate(range(len(starts)))}
         self._aliases.outside += [(a, starts[b]) for a, b in self._aliases.pairs if b in firsts]
-        self._aliases.tell(self._capture, tensors, self._site)
+        old = [(n, t) for n, t in before if isinstance(t, TensorBase)]
+        self._aliases.tell(self._capture, tensors, self._site, old, twins)
 
 
 def kind(x: Any) -> type:

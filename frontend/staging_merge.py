@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from kiln import dispatch
-from kiln.base import MODES, TensorBase
+from kiln.base import MODES, TensorBase, layout_of
 from kiln.capture import Capture, Entangled, entangle
 from kiln.control_capture import Inner
 from kiln.convert import UNBOUND, Site
@@ -18,13 +18,17 @@ from kiln.ir.ops.base import OPS
 from kiln.ir.types import DType, bool_, contiguous_strides
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.staging_numbers import DTYPES, Number, constant, fits, like
+from kiln.staging_text import Text, paled
 from kiln.staging_trial import Unstaged
+from kiln.texts import Chosen, Part, moved
 from kiln.traced import Entry, Storage
 
 VALUE: Final = "__value__"
 """The variable that holds what a function will return (`convert/jumps.py`)."""
 SAME: Final = -1
 """In place of a result's number: the object is what it is in all branches."""
+_TEXT: Final = -2
+"""From here downwards: text that differs, by its number."""
 
 
 @dataclass
@@ -39,12 +43,20 @@ class Slot:
 
 class Joined:
     """Variables after a staged region, and the leaves that are results of the operation, as each branch has them.
-    `outside`: the ids of containers that were there before."""
+    `outside`: the ids of containers that were there before. `owns`, of a choice of two: whether of a branch, by number,
+    a tensor is its own; then text may differ, too."""
 
-    def __init__(self, outside: Container[int]) -> None:
+    def __init__(self, outside: Container[int], owns: Callable[[int, Any], bool] | None = None) -> None:
         self.slots: list[Slot] = []
         self.results: list[tuple[Any, ...]] = []
         self._numbers: dict[tuple[int, ...], int] = {}
+        self.texts: list[tuple[int, tuple[Part, ...], tuple[Part, ...]]] = []
+        """Text that differs: which result says that it is the first, and both, with numbers of results in place of
+        tensors of the branches."""
+        self.taken = True
+        """Whether this very call takes the first branch."""
+        self._owns = owns
+        self._flag: int | None = None
         self._outside = outside
         self._containers: set[int] = set()
 
@@ -86,6 +98,8 @@ class Joined:
         if all(isinstance(v, TensorBase) for v in values):
             _check_tensors(name, values)
         elif not _numbers(values):
+            if self._owns is not None and all(map(_is_text, values)) and not all(same(first, v) for v in values):
+                return self._chosen(values)
             if all(same(first, v) for v in values):
                 return SAME
             raise Unstaged(f"{name} is another object in each branch")
@@ -96,6 +110,49 @@ class Joined:
             self._numbers[key] = len(self.results)
             self.results.append(values)
         return self._numbers[key]
+
+    def _chosen(self, values: tuple[Any, ...]) -> int:
+        """A text that is another one in each branch."""
+        if self._flag is None:
+            self._flag = len(self.results)
+            self.results.append((True, False))
+        sides = []
+        for n, text in enumerate(values):
+            known: dict[int, _Numbered] = {}
+
+            def place(t: Any, n: int = n, known: dict[int, _Numbered] = known) -> Any:
+                assert self._owns is not None
+                if not self._owns(n, t):
+                    return t
+                if id(t) not in known:
+                    known[id(t)] = _Numbered(len(self.results))
+                    zeros = _Zeros(t.dtype, tuple(t.shape))
+                    self.results.append((t, zeros) if n == 0 else (zeros, t))
+                return known[id(t)]
+
+            sides.append((text,) if type(text) is str else moved(text.parts, place))
+        first, second = sides
+        self.texts.append((self._flag, first, second))
+        return _TEXT - len(self.texts)
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """In place of a tensor: the result of this number."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class _Zeros:
+    """In place of a tensor of the other branch."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+def _is_text(x: Any) -> bool:
+    return type(x) is str or isinstance(x, Text)
 
 
 def _numbers(values: Sequence[Any]) -> bool:
@@ -109,6 +166,8 @@ def unset_like(x: Any) -> Any:
     for k, leaf in enumerate(leaves):
         if isinstance(leaf, TensorBase):
             leaves[k] = _zeros(leaf.dtype, tuple(leaf.shape))
+        elif isinstance(leaf, Text):
+            leaves[k] = ""
         elif isinstance(leaf, Number) or type(leaf) in DTYPES:
             leaves[k] = (leaf.kind if isinstance(leaf, Number) else type(leaf))(0)
     return unflatten(tree, iter(leaves))
@@ -144,6 +203,8 @@ def as_tensor(x: Any) -> Any:
     """A leaf as a tensor of the graph that is being recorded."""
     if isinstance(x, Number):
         return x.tensor
+    if isinstance(x, _Zeros):
+        return _zeros(x.dtype, x.shape)
     return x if isinstance(x, TensorBase) else constant(type(x), x)
 
 
@@ -162,6 +223,7 @@ class Aliases:
     def __init__(self) -> None:
         self.outside: list[tuple[int, Any]] = []  # result, a tensor from outside that may share its memory
         self.pairs: list[tuple[int, int]] = []
+        self.parts: set[int] = set()  # results that may be a part of larger memory
 
     def look(self, inner: Inner, leaves: Sequence[Any], given: Sequence[Any] = ()) -> None:
         """The leaves that one branch gives, numbered as the results. `given` tensors are the starts of results, of
@@ -171,6 +233,8 @@ class Aliases:
             if not isinstance(x, TensorBase):
                 continue
             entry = inner.entries.get(id(x)) or inner._lift(x)
+            if is_part(inner, x):
+                self.parts.add(k)
             for storage in _sharing(inner, entry.storage):
                 starts = [j for j, g in enumerate(given) if storage.root is g]
                 if starts:
@@ -180,10 +244,18 @@ class Aliases:
                 if roots.setdefault(id(storage), k) != k:
                     self.pairs.append((roots[id(storage)], k))
 
-    def tell(self, capture: Capture, tensors: Sequence[Any], site: Site) -> None:
-        """Let a capture know, of the results."""
+    def tell(
+        self,
+        capture: Capture,
+        tensors: Sequence[Any],
+        site: Site,
+        starts: Sequence[tuple[int, Any]] = (),
+        twins: bool = False,
+    ) -> None:
+        """Let a capture know, of the results. `starts`: what results are where a loop takes no turn, and whether a
+        compiled call returns these very tensors then."""
         groups: list[tuple[Storage, Storage]] = []
-        for k, t in self.outside:
+        for k, t in (*self.outside, *starts):
             capture.value_of(t)
             groups.append((capture.entries[id(tensors[k])].storage, capture.entries[id(t)].storage))
         for a, b in self.pairs:
@@ -193,6 +265,17 @@ class Aliases:
             if one is other:
                 continue
             entangle(capture, one, other, site)
+        self.parts |= {k for k, t in (*self.outside, *(() if twins else starts)) if is_part(capture, t)}
+        for k in self.parts:
+            storage = capture.entries[id(tensors[k])].storage
+            capture.parts[id(storage)] = capture.parts.get(id(storage), frozenset()) | {site}
+
+
+def is_part(capture: Capture, t: Any) -> bool:
+    """Whether a tensor may show only a part of its memory: whoever is given it can tell, by `storage_offset`, and by
+    how much memory it keeps."""
+    storage = capture.entries[id(t)].storage
+    return id(storage) in capture.parts or storage.root._layout.nbytes != t._layout.nbytes
 
 
 def _sharing(capture: Capture, storage: Storage) -> list[Storage]:
@@ -224,12 +307,38 @@ def registered(capture: Capture, joined: Joined, slots: Sequence[Any], made: Seq
                 changed = changed or isinstance(slot.kept[k], Number)
                 leaves[k] = slot.kept[k] if isinstance(slot.kept[k], Number) else leaves[k]
                 continue
+            if n <= _TEXT:
+                leaves[k], changed = _text_as(capture, joined, n, leaves[k], made, site), True
+                continue
             if n not in found:
                 found[n] = _known_as(capture, leaves[k], made[n], joined.results[n][0], site)
             changed = changed or found[n] is not leaves[k]
             leaves[k] = found[n]
         out.append(unflatten(tree, iter(leaves)) if changed else x)
     return [out, [found.get(n) for n in range(len(made))]]
+
+
+def _text_as(capture: Capture, joined: Joined, n: int, x: Any, made: Sequence[Value], site: Site) -> Any:
+    """The string `x` that a branch gave, as text of the operation's results."""
+    if type(x) is not str:
+        raise Entangled("a staged branch gave something else than when it was tried", frozenset({site}))
+    found: dict[int, Any] = {}
+
+    def place(t: Any) -> Any:
+        if not isinstance(t, _Numbered):
+            return t
+        if t.n not in found:
+            layout = layout_of(made[t.n].type.dtype, made[t.n].type.static_shape())
+            empty = dispatch.empty(layout)
+            found[t.n] = dispatch.tensor_on(empty._buffer, empty._ptr, layout)
+            enter(capture, found[t.n], made[t.n])
+        return found[t.n]
+
+    number, *sides = joined.texts[_TEXT - n - 1]
+    flag = host(bool, joined.taken)
+    enter(capture, flag, made[number])
+    first, second = (paled(side, lambda t: isinstance(t, _Numbered), place, site) for side in sides)
+    return Text([Chosen(flag, first, second, x)])
 
 
 def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) -> Any:
@@ -244,6 +353,7 @@ def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) 
         x = dispatch.run(OPS["copy"], (x,), {})[0]
     elif id(x) in capture.entries or x._view is not None:
         given, x = x, dispatch.tensor_on(x._buffer, x._ptr, x._layout, x._flags)
+        x._grad = given._grad
         capture.hooks.twins[id(x)] = x, given
     enter(capture, x, value)
     return x
@@ -273,7 +383,11 @@ def symbolic(joined: Joined, slots: Sequence[Any], made: Sequence[Any]) -> list[
             continue
         leaves, tree = flatten(x)
         for k, n in enumerate(slot.leaves):
-            if n != SAME:
+            if n <= _TEXT:
+                number, *sides = joined.texts[_TEXT - n - 1]
+                first, second = (moved(s, lambda t: made[t.n] if isinstance(t, _Numbered) else t) for s in sides)
+                leaves[k] = Text([Chosen(made[number], first, second)])
+            elif n != SAME:
                 example = joined.results[n][0]
                 leaves[k] = made[n] if isinstance(example, TensorBase) else like(example, made[n])
         out.append(unflatten(tree, iter(leaves)))

@@ -9,7 +9,7 @@ refusal where there are none.
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import is_not
+from operator import is_not, methodcaller
 from typing import Any, Final
 
 from kiln import dispatch
@@ -48,7 +48,25 @@ class Group:
         self.asked: Any = None
 
 
-class Number:
+class Lazy:
+    """What tensors decide: a number, or text (`staging_text.py`)."""
+
+    __slots__ = ()
+
+    def now(self) -> Any:
+        """Its value in this very call, which nothing is told of."""
+        raise NotImplementedError
+
+    def known(self) -> Any:
+        """Its value, asked for as a question about data."""
+        raise NotImplementedError
+
+
+NOW: Final = methodcaller("now")
+KNOWN: Final = methodcaller("known")
+
+
+class Number(Lazy):
     """See the module. `bound`: no integer is further from zero. `base`, `offset`: it is another one plus so much."""
 
     __slots__ = ("_tensor", "base", "bound", "group", "kind", "offset", "place")
@@ -96,16 +114,18 @@ class Number:
 
     def known(self) -> Any:
         """Its value, asked for as a question about data."""
-        if self.settled():
-            return self.now()
-        capture = MODES.recorder
-        assert isinstance(capture, Capture)
-        tensor = self.group.tensor
-        if self.kind is bool and self.place is None:
-            capture.ask(tensor, "bool()", truth)
-        else:
-            capture.ask(tensor, self.group.what, contents)
-        self.group.asked = capture.queries[-1]
+        if not self.settled():
+            capture = MODES.recorder
+            assert isinstance(capture, Capture)
+            tensor = self.group.tensor
+            if self.kind is bool and self.place is None:
+                capture.ask(tensor, "bool()", truth)
+            else:
+                capture.ask(tensor, self.group.what, contents)
+            self.group.asked = capture.queries[-1]
+        asked = self.group.asked
+        if MODES.recorder is not None and asked is not None and asked.fold is truth:
+            return asked.answer  # which may be given, whatever the data say
         return self.now()
 
     def extent(self, what: str) -> Any:
@@ -145,7 +165,7 @@ class Number:
         return getattr(self.known(), name)
 
     def __bool__(self) -> bool:
-        return bool(self.known())
+        return bool(self.known() if self.settled() else self.truth().known())
 
     def __hash__(self) -> int:
         return hash(self.known())
@@ -208,15 +228,15 @@ def fitting(x: Any, n: Any) -> Any:
 
 def known(x: Any) -> Any:
     """`x`, or the value of a number that tensors decide."""
-    return x.known() if isinstance(x, Number) else x
+    return x.known() if isinstance(x, Lazy) else x
 
 
-def mapped(x: Any, value: Callable[[Number], Any]) -> Any:
-    """A container with `value` of the numbers in it; itself where there are none."""
+def mapped(x: Any, value: Callable[[Any], Any]) -> Any:
+    """A container with `value` of what tensors decide in it; itself where there is nothing of that."""
     leaves, tree = flatten(x)
-    if not any(isinstance(leaf, Number) for leaf in leaves):
+    if not any(isinstance(leaf, Lazy) for leaf in leaves):
         return x
-    return unflatten(tree, iter([value(leaf) if isinstance(leaf, Number) else leaf for leaf in leaves]))
+    return unflatten(tree, iter([value(leaf) if isinstance(leaf, Lazy) else leaf for leaf in leaves]))
 
 
 def holds_numbers(x: Any) -> bool:
@@ -227,16 +247,16 @@ def holds_numbers(x: Any) -> bool:
 def with_python_numbers(x: Any) -> Any:
     """`x` with the values of such numbers in place of them. Containers stay the objects that they are, but for
     tuples."""
-    return _replaced(x, Number.known, set())
+    return _replaced(x, KNOWN, set())
 
 
 def with_numbers_of_now(x: Any) -> Any:
     """The same with what they are in this very call, which nothing is told of."""
-    return _replaced(x, Number.now, set())
+    return _replaced(x, NOW, set())
 
 
-def _replaced(x: Any, value: Callable[[Number], Any], seen: set[int]) -> Any:
-    if isinstance(x, Number):
+def _replaced(x: Any, value: Callable[[Any], Any], seen: set[int]) -> Any:
+    if isinstance(x, Lazy):
         return value(x)
     kind = type(x)
     if kind is slice:
@@ -246,7 +266,7 @@ def _replaced(x: Any, value: Callable[[Number], Any], seen: set[int]) -> Any:
         return tuple.__new__(kind, items) if any(map(is_not, items, x)) else x
     if kind in (list, dict) and id(x) not in seen:
         seen.add(id(x))
-        if kind is dict and any(isinstance(k, Number) for k in x):
+        if kind is dict and any(isinstance(k, Lazy) for k in x):
             items = [(_replaced(k, value, seen), v) for k, v in x.items()]
             x.clear()
             x.update(items)
@@ -270,12 +290,12 @@ def mapped_now(key: Any) -> Any:
 def keyed(x: Any) -> Any:
     """`x` with Python's own numbers as keys of dicts and items of sets."""
     if type(x) is dict:
-        if any(isinstance(k, Number) for k in x):
+        if any(isinstance(k, Lazy) for k in x):
             return {known(k): keyed(v) for k, v in x.items()}
         changed = {k: keyed(v) for k, v in x.items()}
         return x if all(changed[k] is x[k] for k in x) else changed
     if type(x) in (set, frozenset):
-        return type(x)(map(known, x)) if any(isinstance(k, Number) for k in x) else x
+        return type(x)(map(known, x)) if any(isinstance(k, Lazy) for k in x) else x
     if type(x) in (list, tuple):
         items = [keyed(v) for v in x]
         return x if all(a is b for a, b in zip(items, x, strict=True)) else type(x)(items)

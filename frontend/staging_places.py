@@ -4,7 +4,7 @@ code does. A slice between such numbers must have a length that does not depend 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Set
+from collections.abc import Container, Hashable
 from typing import Any, Final
 
 from kiln.base import MODES, TensorBase
@@ -24,7 +24,7 @@ VIEW: Final = "an item"
 SLICE: Final = "a slice, whose ends say how many elements there are,"
 
 
-def read(x: Any, key: Any, avoid: Set[Hashable] = frozenset()) -> Any:
+def read(x: Any, key: Any, avoid: Container[Hashable] = frozenset()) -> Any:
     """x[key] of a tensor, for a key with staged numbers or without."""
     parts = _parts(x, key) if _has_numbers(key) and staging() else None
     copied = parts is not None and any(isinstance(k, (list, TensorBase)) for k in parts)

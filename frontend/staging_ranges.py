@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ def loop_over(hooks: StagingHooks, span: StagedRange, body: Callable[[Any], None
 
     def real() -> Sequence[Any]:
         i = start
-        for i in span.now():
+        for i in itertools.islice(span.now(), hooks.turns()):
             body(i)
             if left() is True:
                 break

@@ -7,7 +7,6 @@ what was tried is left to Python.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import BuiltinFunctionType, CellType, FunctionType, MethodType
@@ -20,11 +19,11 @@ from kiln.capture import Capture
 from kiln.control_capture import Inner
 from kiln.convert import State
 from kiln.errors import CaptureError
+from kiln.kept import MUTABLE, held, put_back
 from kiln.location import is_kiln
 
 _MAX_NOTED: Final = 4096
 """Containers that are looked at for changes in one trial."""
-_MUTABLE: Final = (list, dict, set, collections.deque, bytearray)
 _PURE_FILES: Final = frozenset(
     {"activation", "base", "bessel", "complexes", "composite", "contraction", "convolution", "creation", "cumulative"}
     | {"differences", "distances", "factorizations", "fft", "functional", "gathering", "hints", "indexing", "inplace"}
@@ -108,38 +107,22 @@ class Noted:
             x = todo.pop()
             if isinstance(x, (TensorBase, str, bytes, int, float, complex, type(None), type)) or id(x) in self._known:
                 continue
-            if isinstance(x, (*_MUTABLE, tuple, frozenset)):
-                held = _held(x)
-                self._known[id(x)] = (x, held)
+            if isinstance(x, (*MUTABLE, tuple, frozenset)):
+                inside = held(x)
+                self._known[id(x)] = (x, inside)
                 if len(self._known) > _MAX_NOTED:
                     raise Unstaged("a branch that sees very many containers")
-                todo += held
+                todo += inside
             elif isinstance(x, np.ndarray) or hasattr(type(x), "__next__"):
                 raise Unstaged(f"a branch that sees a {type(x).__qualname__}")
 
     def restore(self) -> bool:
         """Put back what was changed; whether anything was."""
         changed = False
-        for x, held in self._known.values():
-            if isinstance(x, (tuple, frozenset)):
-                continue
-            now = _held(x)
-            if len(now) == len(held) and all(a is b for a, b in zip(now, held, strict=True)):
-                continue
-            changed = True
-            x.clear()
-            if isinstance(x, dict):
-                half = len(held) // 2
-                x.update(zip(held[:half], held[half:], strict=True))
-            elif isinstance(x, set):
-                x.update(held)
-            else:
-                x.extend(held)
+        for x, before in self._known.values():
+            if not isinstance(x, (tuple, frozenset)):
+                changed |= put_back(x, before)
         return changed
-
-
-def _held(x: Any) -> tuple[Any, ...]:
-    return (*x.keys(), *x.values()) if isinstance(x, dict) else tuple(x)
 
 
 def harmless(function: Any, made: Callable[[Any], bool]) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 @dataclass
 class Tally:
     """How many calls were `compiled` (one program), `staged` (one program that branches or loops as the data say, where
-    the function has Python's control flow), `decided` (they went through decisions on tensor data to a program),
+    the function has Python's control flow; of a script also one of its ways, which are all known from the first call
+    on), `decided` (they went through decisions on tensor data, as these came up, to a program),
     `captured` (run for real, and recorded), and `eager`; for how many graphs code was `generated` (that of gradients
     not counted); and why the captures, the eager calls, and code for one size."""
 

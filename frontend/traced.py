@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from operator import le
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -72,6 +72,36 @@ class GradSlot:
         self.written = False
 
 
+_MAX_QUESTIONS: Final = 128
+
+
+class Given:
+    """Answers to what is asked for its truth, in place of the data's. After the last of them, the data's again."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self, answers: Sequence[bool]) -> None:
+        self._rest = list(answers)
+
+    def answer(self, capture: Any, now: bool) -> bool:
+        """The next one. `now`: what the data say. Refused after very many questions."""
+        if self._rest:
+            return self._rest.pop(0)
+        if len(capture.queries) >= _MAX_QUESTIONS:
+            capture.refuse(
+                f"more than {_MAX_QUESTIONS} questions about tensor data are asked, one after the other"
+                + because(capture),
+                fix="let turns of loops do the same kind of thing to tensors, and nothing else",
+            )
+        return now
+
+
+def because(capture: Any) -> str:
+    """What asked a capture last, since it could not be staged, and why, to be added to a message."""
+    asked = None if capture.hooks is None else capture.hooks.asked
+    return "" if asked is None else f"; this {asked[0].kind} can't be part of the program: {asked[1]}"
+
+
 def check_separate(inputs: Sequence[TensorBase], written: Sequence[int]) -> None:
     """CaptureError if an input that is written shares memory with another one: the graph takes them for apart."""
     starts = [t._buffer.ptr for t in inputs]
@@ -113,6 +143,10 @@ def check_names(capture: Any, leaves: Sequence[Any], results: Sequence[TensorBas
     """Entangled when a result may share its memory with a tensor from outside, or with another result, as data decides,
     and it is not known how: compiled results would be tensors of their own. `leaves`: of what is returned; `grads`: ids
     of results that are gradients."""
+    for t in results:
+        sites = capture.parts.get(id(capture.entries[id(t)].storage))
+        if sites and capture.answers:  # a script, which has no other way, gives it memory of its own
+            raise Entangled("what is returned is a part of larger memory, as data decides", sites)
     if not capture.entangled:
         return
     roles: dict[int, set[int]] = {}  # of storages, by id: the leaves that they may be, or the results

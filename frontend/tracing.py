@@ -16,7 +16,8 @@ import numpy as np
 from kiln import dispatch
 from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
-from kiln.compiled_function import CompiledFunction, Door, Methods
+from kiln.capturing import Door
+from kiln.compiled_function import CompiledFunction, Methods
 from kiln.entry import Call
 from kiln.errors import ArgumentError, CaptureError, InvalidValueError, KilnError
 from kiln.guards import same
@@ -25,7 +26,6 @@ from kiln.pytree import flatten, map_tree
 from kiln.reach import reach
 from kiln.region import Region
 from kiln.signature import signature
-from kiln.storage import empty_strided
 
 Example = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -51,7 +51,11 @@ class TracedFunction(CompiledFunction):
             return
         before = Before(self._function, args, kwargs)
         returned = self(*args, **kwargs)
-        assert self._latest is not None
+        if self._latest is None:
+            raise CaptureError(
+                "a trace can't be made inside another capture or a transform, or while anomalies are looked for",
+                fix="trace it before",
+            )
         before.compare(self._name, self._latest[2], returned)
 
     def _admit(self, call: Call, why: str) -> None:
@@ -238,7 +242,8 @@ class Before:
             for result in region.results:
                 made.append(result.build(copies, buffers, made))
             pairs = [(inputs[k], copies[k]) for k in region.written]
-            for leaf, (k, known) in zip(flatten(returned)[0], region.leaves, strict=True):
+            leaves = [] if region.recipe is not None else flatten(returned)[0]
+            for leaf, (k, known) in zip(leaves, region.leaves, strict=region.recipe is None):
                 if k >= 0:
                     pairs.append((leaf, made[k]))
                 elif not same(leaf, known):
@@ -292,11 +297,11 @@ def _copied(x: Any) -> Any:
 def _copy(t: Any) -> Any:
     """The same data in memory of its own, laid out alike."""
     with no_grad():
-        if t._layout.contiguous:
+        if t._layout.contiguous or not t.numel():
             return t.detach().clone()
-        made = empty_strided(t.shape, t.stride(), dtype=t.dtype)
-        made.copy_(t)
-        return made
+        span = 1 + sum((n - 1) * stride for n, stride in zip(t.shape, t.stride(), strict=True))
+        memory = t.detach().as_strided((span,), (1,)).clone()  # elements may share places
+        return memory.as_strided(t.shape, t.stride())
 
 
 def _bits(t: Any) -> tuple[Any, bytes]:

@@ -53,8 +53,9 @@ Position: TypeAlias = "list[Decision | Region | Eager]"
 there): the first that fits the call is taken."""
 
 
-Found: TypeAlias = "tuple[Region, list[Any], list[Any], bool]"
-"""Where a call ends: its region, the inputs and what is carried to it, and whether decisions led there."""
+Found: TypeAlias = "tuple[Region, list[Any], list[Any], bool, Sequence[Any]]"
+"""Where a call ends: its region, the inputs and what is carried to it, whether decisions led there, and what it is
+given."""
 
 
 class Decision:
@@ -124,7 +125,7 @@ class Tree:
         root = self.root
         if len(root) == 1 and root[0].__class__ is Region:
             inputs = root[0].inputs.gather(arguments)
-            return None if inputs is None else (root[0], inputs, [], False)
+            return None if inputs is None else (root[0], inputs, [], False, arguments)
         return self._find(root, arguments, {}, False)
 
     def _find(
@@ -137,7 +138,7 @@ class Tree:
             if isinstance(each, Region):
                 inputs = each.inputs.gather(arguments)
                 if inputs is not None:
-                    return each, inputs, [known[place] for place in each.places], decided
+                    return each, inputs, [known[place] for place in each.places], decided, arguments
             elif isinstance(each, Eager):
                 return each
             else:

@@ -62,10 +62,14 @@ _NEVER: Final = frozenset(
 )
 """Library code that the user's must not call: what it imports can't be seen beforehand, what it sees is the capture."""
 _FRAMES: Final = frozenset({inspect.currentframe.__code__, inspect.stack.__code__})
-_TRANSPARENT: Final = frozenset({"kiln.staging", "kiln.staging_calls", "kiln.staging_loads"})
+_TRANSPARENT: Final = frozenset(
+    {"kiln.staging", "kiln.staging_calls", "kiln.staging_loads", "kiln.staging_prints", "kiln.staging_spelling"}
+)
 """What converted code calls in place of the user's own operations."""
 _THREADS: Final = frozenset({threads.get_num_threads.__code__, threads.set_num_threads.__code__})
 
+_OWN: Final[dict[int, CodeType]] = {}
+"""Kiln's own code that was met, by id: what it calls and who calls it makes no difference. Most calls are such."""
 PASSING: Final[set[CodeType]] = set()
 """Code of kiln's that does nothing but call what the user's code calls."""
 
@@ -122,6 +126,8 @@ class Audit:
                 gc.enable()
 
     def _watch(self, frame: FrameType, event: str, argument: Any) -> None:
+        if id(frame.f_code) in _OWN:
+            return
         if event == "call":
             self._python(frame)
         elif event == "c_call":
@@ -143,15 +149,17 @@ class Audit:
         module = frame.f_globals.get("__name__") or ""
         if is_kiln(module) or code.co_name == "__del__":
             if code in _THREADS and frame.f_back is not None and self._is_users(frame.f_back.f_code):
-                self._refuse(f"{module}.{code.co_name}")
+                self.refuse(f"{module}.{code.co_name}")
+            if is_kiln(module) and code not in _THREADS and code not in PASSING:
+                _OWN[id(code)] = code
             return
         if is_library_code(frame.f_globals):
             pure = module.split(".")[0] in _PYTHON_MODULES and not module.startswith("numpy.random")
             if (not pure or code in _NEVER) and self._of_user(frame.f_back):
                 self.hopeless = self.hopeless or (code in _FRAMES and self.object is None)
-                self._refuse(f"{module}.{code.co_name}")
+                self.refuse(f"{module}.{code.co_name}")
         elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
-            self._refuse(f"{module}.{code.co_name}", unseen=True)
+            self.refuse(f"{module}.{code.co_name}", unseen=True)
 
     def _notice(self, wake: Callable[[], None]) -> None:
         """Note what code reaches that is about to run."""
@@ -175,19 +183,19 @@ class Audit:
         if is_library(caller):
             effect = module in _EFFECTS or (module == "builtins" and name in ("open", "print", "input"))
             if effect:
-                self._refuse(f"{module}.{name}")
+                self.refuse(f"{module}.{name}")
         elif owner is None or isinstance(owner, ModuleType):
             pure = function in _BUILTINS if module == "builtins" else module.split(".")[0] in _C_MODULES
             if not pure or module.startswith("numpy.random"):
                 self.hopeless = self.hopeless or (function is sys._getframe and self.object is None)
-                self._refuse(name if module == "builtins" else f"{module}.{name}")
+                self.refuse(name if module == "builtins" else f"{module}.{name}")
         elif isinstance(owner, type):
             if name == "__subclasses__":
-                self._refuse(f"{owner.__qualname__}.{name}")
+                self.refuse(f"{owner.__qualname__}.{name}")
             if is_library(owner.__module__) and not issubclass(owner, _TYPES) and owner is not object:
-                self._refuse(f"{owner.__qualname__}.{name}")
+                self.refuse(f"{owner.__qualname__}.{name}")
         elif not isinstance(owner, _TYPES) and is_library(type(owner).__module__):
-            self._refuse(f"{type(owner).__qualname__}.{name}")
+            self.refuse(f"{type(owner).__qualname__}.{name}")
 
     def _of_user(self, frame: FrameType | None) -> bool:
         """Whether a frame works for the user's function; kiln's own work may run what it likes."""
@@ -202,7 +210,8 @@ class Audit:
     def _is_users(self, code: CodeType) -> bool:
         return code in self.known or self.made(code)
 
-    def _refuse(self, what: str, unseen: bool = False) -> None:
+    def refuse(self, what: str, unseen: bool = False) -> None:
+        """A call of `what` is about to be made, which must not be."""
         reason = (
             "runs code that could not be seen beforehand; what it reads would not be noticed when it changes"
             if unseen
@@ -225,19 +234,35 @@ class Audit:
         self._leave(error)
 
 
-def branches(known: Set[CodeType]) -> bool:
-    """Whether some of this code branches or loops, or makes Python numbers of tensors."""
-    return any(map(_branches, known))
+def converts(known: Set[CodeType]) -> bool:
+    """Whether some of this code branches or loops, or makes Python numbers of tensors, or text."""
+    return makes(known) or any(map(_branches, known))
 
 
 @functools.lru_cache(maxsize=4096)
 def _branches(code: CodeType) -> bool:
-    return not _JUMPS.isdisjoint(code.co_code[::2]) or _takes(code)
+    return not _JUMPS.isdisjoint(code.co_code[::2])
 
 
-def takes_numbers(known: Iterable[CodeType]) -> bool:
-    """Whether some of this code makes Python numbers of tensors."""
-    return any(map(_takes, known))
+_JUMPS: Final = frozenset(
+    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
+)
+
+
+def makes(known: Iterable[CodeType]) -> bool:
+    """Whether some of this code makes Python numbers of tensors, or makes or prints text."""
+    return any(_takes(code) or _spells(code) for code in known)
+
+
+@functools.lru_cache(maxsize=4096)
+def _spells(code: CodeType) -> bool:
+    if not (_FORMATS.isdisjoint(code.co_code[::2]) and _WORDS.isdisjoint(code.co_names)):
+        return True
+    return any(type(x) is str and "%" in x for x in code.co_consts)
+
+
+_FORMATS: Final = frozenset(n for name, n in dis.opmap.items() if name.startswith("FORMAT_"))
+_WORDS: Final = frozenset({"print", "str", "repr", "ascii", "format", "join"})
 
 
 @functools.lru_cache(maxsize=4096)
@@ -258,9 +283,17 @@ def _calls(code: CodeType) -> bool:
     return any(op == load and argument & 1 and argument >> 1 in at for op, argument in pairs) or max(at) > 127
 
 
-_JUMPS: Final = frozenset(
-    n for name, n in dis.opmap.items() if ("JUMP" in name and "_IF_" in name) or name == "FOR_ITER"
-)
+def catches(known: Set[CodeType]) -> bool:
+    """Whether some of this code has an `except`."""
+    return any(map(_catches, known))
+
+
+@functools.lru_cache(maxsize=4096)
+def _catches(code: CodeType) -> bool:
+    if not code.co_exceptiontable:
+        return False
+    ops = code.co_code[::2]
+    return ops.count(dis.opmap["PUSH_EXC_INFO"]) > ops.count(dis.opmap["WITH_EXCEPT_START"])
 
 
 def _none(code: CodeType) -> bool:

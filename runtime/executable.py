@@ -1,8 +1,8 @@
 """A loaded program: text became code, and `run` is one native call.
 
 Life of a load: every `Module` of the program is compiled (or fetched from the object cache) and mapped by our own
-loader, once per process; imports are resolved among the program's modules; the entry's address becomes a ctypes
-function. Life of a run: 64-bit slots packed into bytes, one leased arena, one call, one look at the status. Where a
+loader, once per process; imports are resolved among the program's modules; the entry's address becomes a function of
+Python's (`calls.py`). Life of a run: one leased arena, one call with all 64-bit slots, one look at the status. Where a
 library carries out some of the ops, native calls and calls of the library take turns, all on the same slots.
 """
 
@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from kiln.ir.arena import place
 from kiln.ir.program import Program
-from kiln.runtime import context
+from kiln.runtime import calls, context
 from kiln.runtime.memory import Buffer
 from kiln.runtime.modules import load_module
 from kiln.runtime.sequence import ProgramError as ProgramError
@@ -39,7 +39,7 @@ _FIRST_KINDS: Final = ("input", "output", "size")
 class Executable:
     """A program in this process. Thread-safe and re-entrant: each run leases its own arena."""
 
-    __slots__ = ("_arenas", "_call", "_constants", "_count", "_moving", "_names", "_pack", "_placed", "program")
+    __slots__ = ("_arenas", "_call", "_constants", "_count", "_moving", "_names", "_placed", "program")
 
     def __init__(self, program: Program, symbols: Mapping[str, int]) -> None:
         kinds = [slot.kind for slot in program.slots]
@@ -47,12 +47,8 @@ class Executable:
         if any(kind in _FIRST_KINDS for kind in kinds[self._count :]):
             raise ValueError(f"program {program.name}: slots are not in the order inputs, outputs, sizes, rest")
         self.program = program
-        prototype = ctypes.PYFUNCTYPE if 0 < program.work < KEEP_GIL_BELOW else ctypes.CFUNCTYPE
-        native = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p)
-        (first,) = program.entries if len(program.entries) == 1 else (None,)
-        self._call: Any = native(symbols[first]) if isinstance(first, str) else sequence(program, native, symbols)
+        self._call = _function(program, symbols)
         self._moving = (0,) * kinds.count("pointer")
-        self._pack = struct.Struct(f"{len(kinds)}q").pack
         self._constants = tuple(
             program.constants[slot.index].data.__array_interface__["data"][0]
             for slot in program.slots
@@ -78,17 +74,17 @@ class Executable:
             if arena.nbytes < total:
                 arena = Buffer.allocate(total)
             places = [arena.ptr + offset for offset in offsets]
-            status = self._call(ctx.address, self._pack(*values, *self._constants, *places, *self._moving))
+            status = self._call(ctx.address, *values, *self._constants, *places, *self._moving)
             self._arenas.append(arena)
         elif self.program.arena_bytes:
             try:
                 arena = self._arenas.pop()
             except IndexError:
                 arena = Buffer.allocate(self.program.arena_bytes)
-            status = self._call(ctx.address, self._pack(*values, *self._constants, arena.ptr, *self._moving))
+            status = self._call(ctx.address, *values, *self._constants, arena.ptr, *self._moving)
             self._arenas.append(arena)
         else:
-            status = self._call(ctx.address, self._pack(*values, *self._constants, *self._moving))
+            status = self._call(ctx.address, *values, *self._constants, *self._moving)
         if status:
             self._fail(ctx)
 
@@ -105,11 +101,11 @@ class Executable:
         """`run` for those who run often: a function of the numbers themselves, which are not counted first."""
         if self.program.arena_bytes or self.program.locals or self._constants or self._moving:
             return lambda *values: self.run(values)
-        call, pack, current, fail = self._call, self._pack, context.current, self._fail
+        call, current, fail = self._call, context.current, self._fail
 
         def run(*values: int) -> None:
             ctx = current()
-            if call(ctx.address, pack(*values)):
+            if call(ctx.address, *values):
                 fail(ctx)
 
         return run
@@ -123,6 +119,19 @@ class Executable:
         if code != 1:
             raise RuntimeError(f"program {self.program.name} failed without an error record (code {code})")
         raise ProgramError(self.program.checks[site], value)
+
+
+def _function(program: Program, symbols: Mapping[str, int]) -> Callable[..., int]:
+    """The entries of a program as one function of the context and the slots, which returns the status."""
+    keeps_lock = 0 < program.work < KEEP_GIL_BELOW
+    (first,) = program.entries if len(program.entries) == 1 else (None,)
+    if isinstance(first, str) and (found := calls.caller(symbols[first], len(program.slots), keeps_lock)) is not None:
+        return found
+    prototype = ctypes.PYFUNCTYPE if keeps_lock else ctypes.CFUNCTYPE
+    native = prototype(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p)
+    packed = native(symbols[first]) if isinstance(first, str) else sequence(program, native, symbols)
+    pack = struct.Struct(f"{len(program.slots)}q").pack
+    return lambda ctx, *slots: packed(ctx, pack(*slots))
 
 
 def load(program: Program) -> Executable:

@@ -1,16 +1,25 @@
 ; Whether places in Python's memory still hold what they held: the loop behind kiln.runtime.facts.
 ;
-; A method of Python's without arguments, whose self is an int, the address of a table of 64-bit words. Rows:
+; A method of Python's without arguments, whose self is an int, the address of a table of 64-bit words:
+;
+;   n  exact  rest         how many pairs there are, a multiple of four, how many of them are exact, where `rest` begins
+;   (address, word) * n    words of memory: the exact ones first, then version tags of dicts
+;   where * (n - exact)    for each tag, where the rows begin that say what its dict holds
+;   rest                   rows that are looked at each time
+;   rows of dicts
+;
+; Where something begins is said in words from the start of the table. When a tag is another than it was, its rows are
+; looked at; if they hold, the table takes the tag that was there before they were looked at. Rows, up to the one that
+; ends them:
 ;
 ;   0                                      the end
 ;   1  object  n  (key, value) * n         a dict holds exactly these, in this order; a value of 0 may be any
-;   2  n  (address, word) * n              words of memory
-;   3  object  key  value                  an entry of a dict (0: none)
-;   4  object  n  item * n                 a list
-;   5  function  object  argument  value   what a C function gives, borrowed
-;   6  function  object  argument  value   what a C function gives, as a new reference; 0 when it raises
+;   2  object  key  value                  an entry of a dict (0: none)
+;   3  object  n  item * n                 a list
+;   4  function  object  argument  value   what a C function gives, borrowed
+;   5  function  object  argument  value   what a C function gives, as a new reference; 0 when it raises
 ;
-; Everything but rows of words goes through Python's public functions, and the caller has the interpreter lock.
+; Rows go through Python's public functions, and the caller has the interpreter lock.
 
 declare i64 @PyDict_Size(ptr)
 declare i32 @PyDict_Next(ptr, ptr, ptr, ptr)
@@ -24,20 +33,110 @@ declare void @Py_DecRef(ptr)
 
 define ptr @kiln_facts_hold(ptr %self, ptr %none) nounwind {
 entry:
+  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
+  %n = load i64, ptr %table
+  %exact_at = getelementptr i64, ptr %table, i64 1
+  %exact = load i64, ptr %exact_at
+  %rest_at = getelementptr i64, ptr %table, i64 2
+  %rest = load i64, ptr %rest_at
+  %pairs = getelementptr i64, ptr %table, i64 3
+  %n2 = mul i64 %n, 2
+  %wheres = getelementptr i64, ptr %pairs, i64 %n2
+  %pairless = icmp eq i64 %n, 0
+  br i1 %pairless, label %others, label %four
+
+four:
+  %i = phi i64 [0, %entry], [%i4, %next]
+  %i2 = mul i64 %i, 2
+  %p0 = getelementptr i64, ptr %pairs, i64 %i2
+  %q0 = getelementptr i64, ptr %p0, i64 1
+  %p1 = getelementptr i64, ptr %p0, i64 2
+  %q1 = getelementptr i64, ptr %p0, i64 3
+  %p2 = getelementptr i64, ptr %p0, i64 4
+  %q2 = getelementptr i64, ptr %p0, i64 5
+  %p3 = getelementptr i64, ptr %p0, i64 6
+  %q3 = getelementptr i64, ptr %p0, i64 7
+  %a0 = load ptr, ptr %p0
+  %a1 = load ptr, ptr %p1
+  %a2 = load ptr, ptr %p2
+  %a3 = load ptr, ptr %p3
+  %w0 = load i64, ptr %q0
+  %w1 = load i64, ptr %q1
+  %w2 = load i64, ptr %q2
+  %w3 = load i64, ptr %q3
+  %v0 = load i64, ptr %a0
+  %v1 = load i64, ptr %a1
+  %v2 = load i64, ptr %a2
+  %v3 = load i64, ptr %a3
+  %x0 = xor i64 %v0, %w0
+  %x1 = xor i64 %v1, %w1
+  %x2 = xor i64 %v2, %w2
+  %x3 = xor i64 %v3, %w3
+  %x01 = or i64 %x0, %x1
+  %x23 = or i64 %x2, %x3
+  %x = or i64 %x01, %x23
+  %i4 = add i64 %i, 4
+  %as_they_were = icmp eq i64 %x, 0
+  br i1 %as_they_were, label %next, label %one
+next:
+  %last = icmp eq i64 %i4, %n
+  br i1 %last, label %others, label %four
+
+one:
+  %k = phi i64 [%i, %four], [%k1, %one_next]
+  %k2 = mul i64 %k, 2
+  %p = getelementptr i64, ptr %pairs, i64 %k2
+  %q = getelementptr i64, ptr %p, i64 1
+  %a = load ptr, ptr %p
+  %w = load i64, ptr %q
+  %v = load i64, ptr %a
+  %as_it_was = icmp eq i64 %v, %w
+  br i1 %as_it_was, label %one_next, label %differs
+differs:
+  %tag = sub i64 %k, %exact
+  %is_word = icmp slt i64 %tag, 0
+  br i1 %is_word, label %no, label %touched
+touched:
+  %where = getelementptr i64, ptr %wheres, i64 %tag
+  %rows_at = load i64, ptr %where
+  %rows = getelementptr i64, ptr %table, i64 %rows_at
+  %fine = call i1 @rows_hold(ptr %rows)
+  br i1 %fine, label %renew, label %no
+renew:
+  store i64 %v, ptr %q
+  br label %one_next
+one_next:
+  %k1 = add i64 %k, 1
+  %all_four = icmp eq i64 %k1, %i4
+  br i1 %all_four, label %next, label %one
+
+others:
+  %other_rows = getelementptr i64, ptr %table, i64 %rest
+  %others_fine = call i1 @rows_hold(ptr %other_rows)
+  br i1 %others_fine, label %yes, label %no
+yes:
+  %true = call ptr @PyBool_FromLong(i64 1)
+  ret ptr %true
+no:
+  %false = call ptr @PyBool_FromLong(i64 0)
+  ret ptr %false
+}
+
+define internal i1 @rows_hold(ptr %rows) nounwind {
+entry:
   %at = alloca i64
   %key = alloca i64
   %value = alloca i64
-  %table = call ptr @PyLong_AsVoidPtr(ptr %self)
   br label %row
 row:
-  %r = phi ptr [%table, %entry], [%e, %dict], [%e2, %pair], [%w2, %word_row], [%w3, %word], [%g4, %get], [%l3, %list],
-               [%l6, %item], [%b5, %borrowed], [%f5, %release]
+  %r = phi ptr [%rows, %entry], [%e, %dict], [%e2, %pair], [%g4, %get], [%l3, %list], [%l6, %item],
+               [%b5, %borrowed], [%f5, %release]
   %kind = load i64, ptr %r
   %r1 = getelementptr i64, ptr %r, i64 1
   %r2 = getelementptr i64, ptr %r, i64 2
   %r3 = getelementptr i64, ptr %r, i64 3
-  switch i64 %kind, label %no [i64 0, label %yes  i64 1, label %dict_size  i64 2, label %word_row  i64 3, label %get
-                               i64 4, label %list_size  i64 5, label %borrowed  i64 6, label %fresh]
+  switch i64 %kind, label %no [i64 0, label %yes  i64 1, label %dict_size  i64 2, label %get  i64 3, label %list_size
+                               i64 4, label %borrowed  i64 5, label %fresh]
 
 dict_size:
   %d = load ptr, ptr %r1
@@ -73,26 +172,6 @@ pair:
   %less = sub i64 %left, 1
   %last = icmp eq i64 %less, 0
   br i1 %last, label %row, label %pair_next
-
-word_row:
-  %wn = load i64, ptr %r1
-  %w2 = getelementptr i64, ptr %r, i64 2
-  %wordless = icmp eq i64 %wn, 0
-  br i1 %wordless, label %row, label %word_next
-word_next:
-  %wp = phi ptr [%w2, %word_row], [%w3, %word]
-  %words = phi i64 [%wn, %word_row], [%fewer, %word]
-  %w = load ptr, ptr %wp
-  %we = getelementptr i64, ptr %wp, i64 1
-  %w0 = load i64, ptr %we
-  %w1 = load i64, ptr %w
-  %same_word = icmp eq i64 %w1, %w0
-  br i1 %same_word, label %word, label %no
-word:
-  %w3 = getelementptr i64, ptr %wp, i64 2
-  %fewer = sub i64 %words, 1
-  %last_word = icmp eq i64 %fewer, 0
-  br i1 %last_word, label %row, label %word_next
 
 get:
   %gd = load ptr, ptr %r1
@@ -158,9 +237,7 @@ release:
   br i1 %same_fresh, label %row, label %no
 
 yes:
-  %true = call ptr @PyBool_FromLong(i64 1)
-  ret ptr %true
+  ret i1 true
 no:
-  %false = call ptr @PyBool_FromLong(i64 0)
-  ret ptr %false
+  ret i1 false
 }

@@ -7,12 +7,13 @@ floating-point control register is what it is in generated code. The library's o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from kiln.ir.ops.base import OPS, Library
+from kiln.ir.ops.base import OPS, Library, LibraryError
 from kiln.ir.program import LibraryCall, Place
 from kiln.runtime.threads import pool
 
@@ -48,6 +49,32 @@ class _View:
         return np.asarray(_Memory({**self.interface, "data": (slots[self.slot] + self.offset, False)}))
 
 
+@contextlib.contextmanager
+def _usual_arithmetic() -> Iterator[None]:
+    """Subnormal numbers are numbers, and nothing warns."""
+    exchange = pool().exchange_csr
+    before = exchange(DEFAULT_MXCSR)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        exchange(before)
+
+
+def refusal(op: str, matrices: np.ndarray[Any, Any], attrs: Mapping[str, Any]) -> str | None:
+    """What `LibraryError` says when a library op is called on these matrices, whatever its other operands; None if it
+    isn't raised."""
+    lower = OPS[op].lower
+    assert isinstance(lower, Library)
+    others = [np.zeros((*matrices.shape[:-1], 1), matrices.dtype)] if op == "solve" else []
+    with _usual_arithmetic():
+        try:
+            lower.run(np.array(matrices, order="C", copy=None), *others, **attrs)
+        except LibraryError as error:
+            return str(error)
+    return None
+
+
 class Performer:
     """Carries out one call again and again. Thread-safe."""
 
@@ -67,13 +94,8 @@ class Performer:
         """`slots` are addresses (those that the call's places name); the caller keeps the memory alive.
         `ir.ops.base.LibraryError` when the library refuses; then nothing has been written."""
         operands = [np.array(view(slots), order="C", copy=None) for view in self.operands]
-        exchange = pool().exchange_csr
-        before = exchange(DEFAULT_MXCSR)
-        try:
-            with np.errstate(all="ignore"):
-                made = self.run(*operands, **self.attrs)
-        finally:
-            exchange(before)
+        with _usual_arithmetic():
+            made = self.run(*operands, **self.attrs)
         results = made if isinstance(made, tuple) else (made,)
         assert tuple((r.dtype, r.shape) for r in results) == self.types, f"{self.call.op}: not what its type rule says"
         for view, result in zip(self.results, results, strict=True):

@@ -20,6 +20,7 @@ SLAB: Final = 1 << 20
 LARGE: Final = 1 << 18  # from here on a block is a mapping of its own
 HUGE_PAGE: Final = 1 << 21
 MAX_IDLE: Final = 1 << 30  # bytes of large free blocks that are kept
+_alive = True  # None once the interpreter, as it ends, has begun to take this module apart
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -164,7 +165,7 @@ class Buffer:
         return Buffer(ptr, nbytes, owner, 0)
 
     def __del__(self) -> None:
-        if self._size:
+        if self._size and _alive:
             _release(self.ptr, self._size)
 
     def as_numpy(

@@ -19,6 +19,7 @@ from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
 from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
+from kiln.codegen.sort import SORTS
 from kiln.codegen.steps import Note, Strides, digest
 from kiln.ir import loops as L
 from kiln.ir.graph import Graph, Operation, Value
@@ -29,7 +30,6 @@ from kiln.ir.types import Dim, Sym
 
 STYLE: Final = Style(nested="parallel", stack_bytes=1 << 14)
 """All independent loops become the grid; two rows of a kernel lie in shared memory."""
-SORTS: Final = ("argsort", "searchsorted")
 
 
 def compile_cuda(

@@ -75,6 +75,8 @@ class Expressions:
             ast.DictComp: self._comprehension,
             ast.GeneratorExp: self._comprehension,
             ast.FormattedValue: self._field,
+            ast.JoinedStr: self._joined_text,
+            ast.BinOp: self._binary,
             ast.Yield: self._suspension,
             ast.YieldFrom: self._suspension,
             ast.Await: self._suspension,
@@ -438,7 +440,7 @@ class Expressions:
         suspensions = self.suspensions
         self.scope = function_scope(n, before, before.owner)
         self.sure = set()
-        n.body = self.value(n.body)
+        n.body = self.hook("result_of_lambda", n.body, self.value(n.body))
         self.scope, self.names_ok, self.sure, self.suspensions = before, names_ok, sure, suspensions
         return n
 
@@ -477,7 +479,21 @@ class Expressions:
         if n.conversion in _CONVERSIONS:
             value = self.hook(_CONVERSIONS[n.conversion], n, value)
         spec = self.value(n.format_spec) if n.format_spec is not None else self.text("", n)
-        return ast.FormattedValue(self.hook("format_", n, value, spec), -1, None, **place(n))
+        return self.hook("format_", n, value, spec)
+
+    def _joined_text(self, n: ast.JoinedStr) -> ast.expr:
+        if not any(isinstance(part, ast.FormattedValue) for part in n.values):
+            return n
+        parts = self.values(n.values)
+        if len(parts) == 1:
+            return parts[0]
+        return self.hook("joined", n, ast.Tuple(parts, ast.Load(), **place(n)))
+
+    def _binary(self, n: ast.BinOp) -> ast.expr:
+        if not isinstance(n.op, ast.Mod):
+            return self.children(n)
+        left = self.value(n.left)
+        return self.hook("mod", n, left, self.value(n.right))
 
     def _suspension(self, n: Any) -> ast.expr:
         self.suspensions += 1

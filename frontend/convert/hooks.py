@@ -133,9 +133,6 @@ class Hooks(Protocol):
     def contains(self, container: Any, item: Any, /) -> Any:
         """`item in container`."""
 
-    def subject(self, value: Any, /) -> Any:
-        """What a `match` statement looks at."""
-
     def callee(self, function: Any, /) -> Any:
         """What is called in place of `function`: itself, its conversion, or something that stands in for a built-in
         function. The call follows, from the user's own line."""
@@ -173,6 +170,18 @@ class Hooks(Protocol):
     def load_local(self, name: str, value: Any, /) -> Any:
         """A variable was read that a staged region may have bound on one path only."""
 
+    def joined(self, parts: tuple[str, ...], /) -> str:
+        """An f-string, of its parts."""
+
+    def mod(self, a: Any, b: Any, /) -> Any:
+        """`a % b`, which may be text."""
+
+    def subject(self, value: Any, /) -> Any:
+        """What `match` looks at."""
+
+    def result_of_lambda(self, value: Any, /) -> Any:
+        """What a lambda expression gives, to whoever calls it."""
+
     def format_(self, value: Any, spec: str, /) -> str:
         """A replacement field of an f-string."""
 
@@ -206,6 +215,8 @@ class PythonHooks:
     delete_item = staticmethod(operator.delitem)
     load_global = load_local = staticmethod(_NOTHING.get)  # the value
     store_global = staticmethod(operator.setitem)
+    joined = staticmethod("".join)
+    mod = staticmethod(operator.mod)
     format_ = staticmethod(format)
     repr_ = staticmethod(repr)
     str_ = staticmethod(str)
@@ -221,6 +232,9 @@ class PythonHooks:
         return iterable
 
     def subject(self, value: Any) -> Any:
+        return value
+
+    def result_of_lambda(self, value: Any) -> Any:
         return value
 
     def callee(self, function: Any) -> Any:

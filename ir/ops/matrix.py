@@ -28,6 +28,8 @@ from kiln.ir.types import COMPLEX_DTYPES, Dim, DType, TensorType, float32, float
 FLOATS: Final = (float32, float64)
 NUMBERS: Final = (*FLOATS, *COMPLEX_DTYPES)
 CHECK: Final = frozenset({"check"})
+MAY_REFUSE: Final = frozenset({"cholesky", "inv", "solve", "lu_factor", "lu_permutation", "eigh", "svd", "eig", "pinv"})
+"""Ops that can't be carried out on some matrices. Which, their first operand tells alone."""
 
 
 def library_op(

@@ -1,4 +1,4 @@
-"""Orders of elements: `argsort` and `searchsorted`, along the last dimension."""
+"""Orders of elements: `argsort`, `topk` and `searchsorted`, along the last dimension."""
 
 from __future__ import annotations
 
@@ -13,13 +13,24 @@ from kiln.ir.types import REAL_DTYPES, TensorType, int64
 
 # ------------------------------------------------------------------------------------------- argsort
 
+LONGEST: Final = 1 << 32
+"""Elements that a row of an `argsort` has less of, unless they have 64 bits: key and position share an integer."""
+
+
+def _ordered(op: str, t: TensorType) -> None:
+    """Refuse what has no order."""
+    if t.dtype not in REAL_DTYPES:
+        raise OpTypeError(op, f"is not defined for {t.dtype}", "dtype")
+    if t.rank == 0:
+        raise OpTypeError(op, f"{t} has no dimension to sort along")
+
 
 def _argsort_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
     (t,) = operands
-    if t.dtype not in REAL_DTYPES:
-        raise OpTypeError("argsort", f"is not defined for {t.dtype}", "dtype")
-    if t.rank == 0:
-        raise OpTypeError("argsort", f"{t} has no dimension to sort along")
+    _ordered("argsort", t)
+    n = t.shape[-1]
+    if t.dtype.bits < 64 and isinstance(n, int) and n >= LONGEST:
+        raise OpTypeError("argsort", f"rows of {t} are too long for elements of less than 64 bits", "value")
     return (TensorType(int64, t.shape, t.device),)
 
 
@@ -45,6 +56,40 @@ argsort: Final[OpDef] = register(
         _argsort_types,
         _argsort_ref,
         Template("argsort"),
+        traits=frozenset({"exact"}),
+        arity=1,
+    )
+)
+
+
+# ---------------------------------------------------------------------------------------------- topk
+
+MOST: Final = 128
+"""The largest k of `topk`: more are the first elements of an `argsort`."""
+
+
+def _topk_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    (t,) = operands
+    _ordered("topk", t)
+    k, n = attrs["k"], t.shape[-1]
+    if not isinstance(k, int) or not 1 <= k <= MOST:
+        raise OpTypeError("topk", f"k is {k}, not a number from 1 to {MOST}", "value")
+    if isinstance(n, int) and k > n:
+        raise OpTypeError("topk", f"k is {k}, but rows of {t} have {n} elements", "value")
+    return (TensorType(int64, (*t.shape[:-1], k), t.device),)
+
+
+def _topk_ref(xp: Any, x: Any, *, k: int, descending: bool) -> Any:
+    return _argsort_ref(xp, x, descending=descending)[..., :k]
+
+
+topk: Final[OpDef] = register(
+    OpDef(
+        "topk",
+        f"topk(a; k, descending): the first k (1 to {MOST}) positions of argsort(a; descending), int64.",
+        _topk_types,
+        _topk_ref,
+        Template("topk"),
         traits=frozenset({"exact"}),
         arity=1,
     )

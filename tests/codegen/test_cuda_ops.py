@@ -185,12 +185,13 @@ def test_symbolic_sizes(tmp_path: Path) -> None:
         *builder.add(OPS["matmul"], [x, y], {}),
         *builder.add(OPS["sum"], [x], {"dims": (1,)}),
         *builder.add(OPS["argsort"], [x], {"descending": False}),
+        *builder.add(OPS["topk"], [x], {"k": 3, "descending": True}),
         *builder.add(OPS["cumsum"], [x], {"dim": 0}),
     ]
     graph = builder.build(outputs)
     made = compile_cuda(graph, [None, (Sym("s"), Sym("t"))])
     host = Host([made], tmp_path)
-    for shape in ((3, 5), (70, 130), (1, 300), (0, 4), (4, 1)):
+    for shape in ((3, 5), (70, 130), (1, 300), (0, 4), (4, 3)):
         a = floats(0, *shape)
         sizes = {"n": shape[0], "m": shape[1], "s": 1, "t": shape[1]}
         got, failed = host.run(made, [a, a], sizes)

@@ -10,7 +10,7 @@ import pytest
 
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
-from kiln.codegen.sort import lower_sort
+from kiln.codegen.sort import SORTS, lower_sort
 from kiln.ir.graph import GraphBuilder, Operation
 from kiln.ir.ops import OPS
 from kiln.ir.program import CheckSite
@@ -29,7 +29,7 @@ SCATTERS = (
 )
 CALLS = [
     pytest.param(name, s, id=f"{name}-{s.label}")
-    for name in (*SCATTERS, "argsort", "searchsorted", *SCANS)
+    for name in (*SCATTERS, *SORTS, *SCANS)
     for s in samples(name)
     if s.label.startswith("float32") and "long" not in s.label and "wide" not in s.label
 ]

@@ -23,7 +23,7 @@ from tests.frontend.battery import (
     world,
     writes,
 )
-from tests.frontend.battery.kit import Program, ran
+from tests.frontend.battery.kit import Program, behind, ran
 
 PROGRAMS = [
     pytest.param(p, id=f"{family.__name__.rpartition('.')[2]}-{p.name}", marks=_marks)
@@ -81,3 +81,18 @@ def test_compiled_or_eager_it_is_right(program: Program) -> None:
     if compiled.error is not None:
         raise AssertionError(f"only when compiled: {compiled.error!r}") from compiled.error
     assert compiled.witness.log == eager.witness.log
+
+
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+@pytest.mark.parametrize("door", ["script", "trace"])
+@pytest.mark.parametrize("program", [pytest.param(p.values[0], id=p.id) for p in PROGRAMS])
+def test_through_the_other_doors(program: Program, door: str) -> None:
+    """As eagerly, or refused on the way."""
+    eager = ran(program, compiled=False) if door == "script" else behind(program, "twice")
+    opened = behind(program, door)
+    if opened.error is not None and eager.error is None:
+        raise AssertionError(f"only behind {door}: {opened.error!r}") from opened.error
+    for k, (a, b) in enumerate(zip(eager.witness.log, opened.witness.log, strict=False)):
+        assert b == a, f"observation {k} differs"
+    if opened.refused is None:
+        assert len(opened.witness.log) == len(eager.witness.log)

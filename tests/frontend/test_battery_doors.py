@@ -16,7 +16,7 @@ import pytest
 from tests.frontend import test_battery
 from tests.frontend.battery import doors
 from tests.frontend.battery.doors import DOORS, KINDS, Door, Program, eagerly, summary, through
-from tests.frontend.battery.kit import ran
+from tests.frontend.battery.kit import behind, ran
 
 Outcomes = Callable[[str, Door], tuple[str, str]]
 
@@ -145,4 +145,7 @@ def short_programs() -> dict[str, Counter[str]]:
         summary(ran(p.values[0], True, False)) if kind == "refused" else kind
         for p, kind in zip(test_battery.PROGRAMS, strict, strict=True)
     ]
-    return {"compile": Counter(lenient), "compile, fullgraph": Counter(strict)}
+    others = {
+        door: Counter(summary(behind(p.values[0], door)) for p in test_battery.PROGRAMS) for door in ("trace", "script")
+    }
+    return {"compile": Counter(lenient), "compile, fullgraph": Counter(strict), **others}

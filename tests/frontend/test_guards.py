@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections
+import copy
+import ctypes
+import dis
 import functools
+import sys
 import threading
 import types
 import weakref
@@ -17,7 +21,7 @@ import pytest
 import kiln
 from kiln import nn
 from kiln.nn.hooks import Hook
-from kiln.runtime import facts
+from kiln.runtime import facts, places
 
 GLOBAL = 2.0
 LISTED = [1.0, 2.0]
@@ -170,6 +174,23 @@ def _other_helper(x: Any, a: float = 1.0, *, b: float = 2.0) -> Any:
     return x - a * b
 
 
+def shifted(self: Any, x: Any) -> Any:
+    return x + 19
+
+
+def _refilled(mapping: dict[str, Any], **values: Any) -> None:
+    """A dict is emptied and takes over the keys of another."""
+    others = {**mapping, **values}
+    mapping.clear()
+    mapping.update(others)
+
+
+def _doubled(module: Any) -> Any:
+    with kiln.no_grad():
+        module.weight.mul_(2)
+    return module
+
+
 def hook(module: Any, args: Any, result: Any) -> Any:
     return result + 1
 
@@ -202,6 +223,21 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "forward by vars": lambda m: vars(m.stack[0]).update(forward=lambda x: x * 11),
     "class": lambda m: setattr(m.child, "__class__", Other),
     "class by object.__setattr__": lambda m: object.__setattr__(m.child, "__class__", Other),
+    "attribute by |=": lambda m: vars(m).__ior__({"scale": 3.0}),
+    "attribute by __ior__ of the other": lambda m: setattr(m, "__dict__", vars(m) | {"scale": 3.0}),
+    "attribute by dict.__init__": lambda m: vars(m).__init__({"scale": 3.0}),
+    "attribute by dict.__setitem__ and back": lambda m: [vars(m.child).update(gain=v) for v in (3.0, 1.0, 4.0)],
+    "attribute by a C function": lambda m: ctypes.pythonapi.PyDict_SetItem(
+        ctypes.py_object(vars(m)), ctypes.py_object("scale"), ctypes.py_object(3.0)
+    ),
+    "attribute by PyObject_SetAttr": lambda m: ctypes.pythonapi.PyObject_SetAttr(
+        ctypes.py_object(m), ctypes.py_object("scale"), ctypes.py_object(3.0)
+    ),
+    "attribute by exec": lambda m: exec("m.child.gain = 3.0", {"m": m}),
+    "attribute in a loop": lambda m: [setattr(m.child, "gain", float(k)) for k in range(100)],
+    "attributes taken and given": lambda m: vars(m.child).update(gain=vars(m.child).pop("gain") + 1),
+    "all attributes anew": lambda m: _refilled(vars(m), scale=3.0),
+    "all attributes of a child anew": lambda m: _refilled(vars(m.child), gain=3.0),
     # what modules register
     "parameter": lambda m: setattr(m.child, "weight", nn.Parameter(kiln.full((4,), 3.0))),
     "parameter by register_parameter": lambda m: m.child.register_parameter("weight", nn.Parameter(kiln.zeros(4))),
@@ -215,6 +251,12 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "submodule": lambda m: setattr(m, "child", Other()),
     "submodule in _modules": lambda m: m._modules.update(child=Other()),
     "submodule by index": lambda m: m.stack.__setitem__(1, nn.Tanh()),
+    "parameters anew": lambda m: _refilled(m.child._parameters, weight=nn.Parameter(kiln.full((4,), 3.0))),
+    "parameters by |=": lambda m: m.child._parameters.__ior__({"weight": nn.Parameter(kiln.full((4,), 3.0))}),
+    "module taken out": lambda m: m.stack._modules.popitem(),
+    "none left": lambda m: m.stack._modules.clear(),
+    "swapped": lambda m: m.stack._modules.update({"0": m.stack[2], "2": m.stack[0]}),
+    "copied and put in": lambda m: setattr(m, "child", _doubled(copy.deepcopy(m.child))),
     "appended": lambda m: m.stack.append(nn.Tanh()),
     "removed": lambda m: m.stack.__delitem__(1),
     "another order": lambda m: m.stack._modules.update({"1": m.stack._modules.pop("1")}),
@@ -274,6 +316,8 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "method": lambda m: setattr(Child, "forward", lambda self, x: x * 13),
     "method by type.__setattr__": lambda m: type.__setattr__(Child, "forward", lambda self, x: x * 13),
     "class attribute": lambda m: setattr(Child, "offset", 4.0),
+    "class attribute in a loop": lambda m: [setattr(Child, "offset", float(k)) for k in range(100)],
+    "method and back": lambda m: [setattr(Child, "forward", f) for f in (Other.forward, Child.forward, shifted)],
     "method of a library's layer": lambda m: setattr(nn.Linear, "forward", lambda self, x: x * 13),
     "call of a library's layer": lambda m: setattr(nn.LayerNorm, "__call__", lambda self, x: x * 13),
     "call of all modules": lambda m: setattr(nn.Module, "__call__", lambda self, *a: self.forward(*a) * 2),
@@ -285,6 +329,7 @@ CHANGES: dict[str, Callable[[Any], Any]] = {
     "attribute of a plain class": lambda m: setattr(Plain, "shared", 8.0),
     # functions, closures, globals
     "global": lambda m: globals().update(GLOBAL=5.0),
+    "global by STORE_GLOBAL": lambda m: exec("GLOBAL = 5.0", globals()),
     "global list": lambda m: LISTED.__setitem__(0, 5.0),
     "attribute of a module of Python's": lambda m: setattr(SPACE, "factor", 5.0),
     "built-in hidden": lambda m: globals().update(float=lambda x: 99.0),
@@ -385,6 +430,121 @@ def test_a_table_is_all_that_a_plain_model_needs() -> None:
 def test_without_native_checking(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "available", lambda: False)
     test_every_change_is_followed(change)
+
+
+@pytest.mark.parametrize("change", [c for k, c in enumerate(CHANGES) if k % 6 == 0 or "loop" in c or "anew" in c])
+@pytest.mark.usefixtures("_restored")
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+def test_without_version_tags(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(places, "tag_word", lambda: None)
+    monkeypatch.setattr(places, "dict_word", lambda kind: None)
+    test_every_change_is_followed(change)
+
+
+def store(x: Any, values: Any, seen: Callable[[], object]) -> list[Any]:
+    """The interpreter makes the assignment's instruction a special one, which writes in a way of its own."""
+    found = []
+    for value in values:
+        x.value = value
+        found.append(seen())
+    return found
+
+
+def fresh(function: Any) -> Any:
+    """A function whose code has not run yet."""
+    return types.FunctionType(function.__code__.replace(), function.__globals__)
+
+
+class Few:
+    def __init__(self) -> None:
+        self.value, self.other = 0.5, 1.0
+
+
+class Many:
+    def __init__(self) -> None:
+        for k in range(64):
+            setattr(self, f"a{k}", float(k))
+        self.value = 0.5
+
+
+class Typed:
+    value = 0.5
+
+
+class Numbers(dict[str, float]):
+    def __init__(self) -> None:
+        self.value = 0.5
+
+
+class Holder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = 0.5
+
+
+@pytest.mark.parametrize("kind", [Few, Many, Typed, Numbers, Holder, types.SimpleNamespace, types.FunctionType])
+@pytest.mark.parametrize("early", [False, True], ids=["late", "early"])
+def test_special_instructions_are_followed(kind: Any, early: bool) -> None:
+    """Loops of assignments, hot before the first call or only after it, whatever kind of object they write to."""
+    if kind is Typed:
+        held = Typed
+        held.value = 0.5
+    elif kind is types.FunctionType:
+        held = fresh(store)
+        held.value = 0.5
+    else:
+        held = kind(value=0.5) if kind is types.SimpleNamespace else kind()
+    hot = fresh(store)
+    if early:
+        hot(held, map(float, range(100)), lambda: None)
+
+    @kiln.compile
+    def f(x: Any) -> Any:
+        return x * held.value
+
+    one = kiln.ones(1)
+    held.value = 0.25
+    f(one), f(one)
+    before = f.report()
+    # As often as possible without running out of captures; a turn without a call must not hide the next.
+    values = [float(k // 4) for k in range(1000)]
+    calls = iter(range(1000))
+    found = hot(held, values, lambda: f(one).item() if next(calls) % 8 in (3, 4) else None)
+    assert all(got is None or got == wanted for got, wanted in zip(found, values, strict=True))
+    assert f.report().captured > before.captured
+
+
+@pytest.mark.skipif(places.tag_word() is None, reason="no version tags here")
+def test_tags_move_with_special_instructions() -> None:
+    """The test above is one: the loop's instruction is special, and each of its writes moves the tag of the dict."""
+    held = Many()
+    attributes, hot, word = vars(held), fresh(store), places.tag_word()
+    tags = hot(held, map(float, range(1000)), lambda: places.word_at(id(attributes) + word))
+    assert len(set(tags)) == 1000
+    adaptive = {"adaptive": True} if sys.version_info >= (3, 11) else {}
+    assert "STORE_ATTR_WITH_HINT" in {i.opname for i in dis.get_instructions(hot, **adaptive)}
+
+
+def test_a_change_undone_is_no_change() -> None:
+    """Dicts that were written to and hold what they held: no new capture, and the next look is a short one again."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4))
+    compiled, x = kiln.compile(model), kiln.ones(2, 4)
+    wanted = compiled(x).tolist()
+    ((entry,),) = compiled._entries.values()
+    check = entry.reached.guards._unchanged
+    for _ in range(3):
+        weight = model[0]._parameters["weight"]
+        model[0]._parameters["weight"] = nn.Parameter(kiln.zeros(4, 4))
+        assert not check()
+        model[0]._parameters["weight"] = weight
+        vars(model[2])["extra"] = 1
+        assert not check()
+        del vars(model[2])["extra"]
+        assert check()
+        assert compiled(x).tolist() == wanted
+    assert compiled.report().captured == 1
+    vars(model)["_parameters"] = vars(model)["_parameters"].copy()  # an equal dict is another dict
+    assert not check()
 
 
 def test_equal_values_are_no_change() -> None:

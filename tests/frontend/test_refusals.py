@@ -96,14 +96,13 @@ def numpy_of_a_tensor(x: Any) -> Any:
 
 
 @row(lambda x: x * 2, door=kiln.jit.script)
-def printed_in_a_script(x: Any) -> Any:
-    print(x)
-    return x * 2
+def clock_in_a_script(x: Any) -> Any:
+    return x * 2 if time.monotonic() > 0 else x
 
 
 @row(lambda x: kiln.cond(x.sum() > 0, lambda: kiln.where(x > 1, x, -x), lambda: x * 1))
 def question_in_a_cond(x: Any) -> Any:
-    return kiln.cond(x.sum() > 0, lambda: x * x.max().item(), lambda: x * 1)
+    return kiln.cond(x.sum() > 0, lambda: x * {1: 2.0}[int(x.max())], lambda: x * 1)
 
 
 # ----------------------------------------------------------------------------- tensors from somewhere
@@ -166,24 +165,19 @@ def gradient_through_python(x: Any) -> Any:
 # -------------------------------------------------------------------------------------- Python's state
 
 
-CALLS: list[int] = []
+CALLS: list[Any] = []
 COUNT = kiln.zeros(())
 
 
 @row(lambda x: COUNT.add_(1) * 0 + x)
 def changed_list(x: Any) -> Any:
-    CALLS.append(1)
+    CALLS.append(lambda: 1)
     return x
 
 
 @row(lambda x, xs: [*xs, x], lambda: (kiln.ones(1), []))
 def changed_argument(x: Any, xs: Any) -> Any:
-    xs.append(x)
-    return xs
-
-
-@row(lambda x, xs: list(xs), lambda: (kiln.ones(1), [kiln.ones(1)]))
-def returned_list_of_the_caller(x: Any, xs: Any) -> Any:
+    xs.append({1, 2})
     return xs
 
 
@@ -301,10 +295,9 @@ def other_shape(x: Any) -> Any:
 
 
 @row(lambda x: kiln.where(x.sum() > 0, x + 1, x * 2), door=kiln.jit.script)
-def branch_that_prints_in_a_script(x: Any) -> Any:
+def clock_in_a_branch_of_a_script(x: Any) -> Any:
     if x.sum() > 0:
-        print("positive")
-        return x + 1
+        return x + time.monotonic()
     return x * 2
 
 

@@ -59,6 +59,116 @@ def test_strided_empty_and_0d() -> None:
     assert kiln.tensor([[3.0, 1.0], [2.0, 4.0]]).msort().tolist() == [[2, 1], [3, 4]]
 
 
+DTYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64")
+SIZES = (
+    1,
+    2,
+    3,
+    7,
+    15,
+    16,
+    17,
+    24,
+    25,
+    31,
+    32,
+    33,
+    47,
+    48,
+    63,
+    64,
+    65,
+    127,
+    129,
+    200,
+    255,
+    256,
+    257,
+    260,
+    384,
+    385,
+    511,
+    513,
+    1000,
+    2049,
+    4113,
+)
+
+
+def hard_row(dtype: str, n: int, kind: str) -> Any:
+    """n elements: few different ones, many, ascending, or descending; floats with NaN, infinities, and both zeros."""
+    x = RNG.integers(-3, 4, n) if kind == "ties" else RNG.integers(-9999, 9999, n)
+    if kind in ("up", "down"):
+        x = np.sort(x) if kind == "up" else -np.sort(-x)
+    t = kiln.from_numpy(x).to(getattr(kiln, dtype))
+    if t.is_floating_point() and kind in ("ties", "many"):
+        odd = kiln.from_numpy(RNG.choice([NAN, float("inf"), -float("inf"), -0.0, 0.0, 1e-42], n)).to(t.dtype)
+        t = kiln.where(kiln.from_numpy(RNG.random(n) < 0.2), odd, t)
+    return t
+
+
+def stable(t: Any, descending: bool) -> Any:
+    """The positions by NumPy's stable sort of exact keys: NaN largest, zeros equal."""
+    x = t.numpy() if t.dtype in (kiln.int64, kiln.int32) else t.to(kiln.float64).numpy()
+    if x.dtype.kind != "f":
+        x = x.astype(np.int64)
+        return np.argsort(-x if descending else x, -1, kind="stable")
+    ranks = np.unique(np.where(np.isnan(x), np.inf, x), return_inverse=True)[1].reshape(x.shape)
+    ranks = np.where(np.isnan(x), x.size, ranks)
+    return np.argsort(-ranks if descending else ranks, -1, kind="stable")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("descending", [False, True])
+def test_orders_of_many_sizes_are_the_stable_one(dtype: str, descending: bool) -> None:
+    for n in SIZES:
+        t = kiln.stack([hard_row(dtype, n, kind) for kind in ("ties", "many", "up", "down")])
+        wanted = stable(t, descending)
+        assert (t.argsort(descending=descending).numpy() == wanted).all(), n
+        for k in (1, 5, 50, 128, 129):
+            if k <= n:
+                assert (t.topk(k, largest=descending).indices.numpy() == wanted[:, :k]).all(), (n, k)
+
+
+@pytest.mark.parametrize("k", [2, 15, 16, 17, 64, 127])
+def test_topk_of_all_elements_is_a_sort(k: int) -> None:
+    for n in (k, k + 1):
+        t = kiln.stack([hard_row("float32", n, kind) for kind in ("ties", "many", "up", "down")])
+        assert (t.topk(k).indices.numpy() == stable(t, True)[:, :k]).all()
+
+
+@pytest.mark.parametrize("dtype", ["int16", "bfloat16", "float64"])
+def test_orders_of_strided_rows(dtype: str) -> None:
+    """Rows and columns of views, whatever their steps, and the same for one thread and several."""
+    base = hard_row(dtype, 12 * 300, "ties").reshape(12, 300)
+    views = [base, base[::2], base[:, ::3], base[:, 5:281], base.T[::7].T, base.flip(1), base[:1].expand(4, 300)]
+    before = kiln.get_num_threads()
+    for view in views:
+        wanted = stable(view.contiguous(), True)
+        for threads in (1, 2):
+            kiln.set_num_threads(threads)
+            assert (view.argsort(descending=True).numpy() == wanted).all()
+            assert (view.topk(6).indices.numpy() == wanted[:, :6]).all()
+            assert (view.T.topk(6, 0).indices.numpy() == wanted[:, :6].T).all()
+    kiln.set_num_threads(before)
+
+
+def test_topk_has_gradients_and_compiles() -> None:
+    x = kiln.from_numpy(RNG.permutation(600).astype("float64").reshape(2, 300))
+    assert gradcheck(lambda t: t.topk(4).values, (x.detach().requires_grad_(),))
+
+    def f(t: Any) -> Any:
+        values, indices = t.topk(5)
+        return values * 2, indices, t.topk(3, 0, largest=False).indices if t.shape[0] > 2 else t.kthvalue(7)[1]
+
+    compiled = kiln.compile(f)
+    for t in (x, x[:, ::2], x[:, :77].contiguous(), x[:1].expand(9, 300), x.reshape(30, 20).T):
+        for got, wanted in zip(compiled(t), f(t), strict=True):
+            assert got.numpy().tobytes() == wanted.numpy().tobytes()
+    assert (kiln.func.vmap(lambda t: t.topk(2).indices)(x).numpy() == x.topk(2).indices.numpy()).all()
+    assert (kiln.func.vmap(lambda t: t.topk(2).indices, 1)(x).numpy() == x.T.topk(2).indices.numpy()).all()
+
+
 def test_topk_and_kthvalue() -> None:
     x = kiln.tensor([[1.0, 5.0, 5.0, -2.0], [0.0, NAN, 3.0, 3.0]])
     values, indices = x.topk(2)

@@ -112,3 +112,210 @@ def test_results_are_the_tensors_that_python_gives(f: Callable[..., Any]) -> Non
         assert seen[0] == seen[1]
     assert bool(compiled.report().staged) == (f in STAGED)
     assert compiled.report().eager == 0
+
+
+def part_of_what_is_stacked(a: Any, b: Any) -> Any:
+    return kiln.stack([a, b])[1] if a.sum() > 0 else a * 2
+
+
+def part_from_before(a: Any, b: Any) -> Any:
+    row = kiln.stack([a, b])[1]
+    return (row if a.sum() > 0 else a * 2), a.sum()
+
+
+def part_of_each_turn(a: Any, b: Any) -> Any:
+    x = a * 1
+    while x.sum() > 0:
+        x = kiln.stack([b, x - 1])[1]
+    return x
+
+
+def part_that_no_turn_changes(a: Any, b: Any) -> Any:
+    x = kiln.stack([b, a])[1]
+    for _ in range(a.sum().long()):
+        x = x - 1
+    return x
+
+
+def part_in_an_inner_branch(a: Any, b: Any) -> Any:
+    x = b * 1
+    if a.sum() > -5:
+        x = kiln.stack([a, b])[1] if a.sum() > 0 else a * 1
+    return x
+
+
+def part_after_a_loop_without_a_turn(a: Any, b: Any) -> Any:
+    x = kiln.stack([b, a])[1]
+    while x.sum() > 0:
+        x = x - 1
+    return x
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        part_of_what_is_stacked,
+        part_from_before,
+        part_of_each_turn,
+        part_that_no_turn_changes,
+        part_in_an_inner_branch,
+        part_after_a_loop_without_a_turn,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_results_that_may_be_parts_of_larger_memory(f: Callable[..., Any]) -> None:
+    compiled = kiln.compile(f)
+    for n in [2.0, -2.0, 0.25, 0.0, -9.0] * 3:
+        found, expected = (flatten(g(kiln.tensor([n, n]), kiln.ones(2)))[0][0] for g in (compiled, f))
+        assert found.tolist() == expected.tolist()
+        assert found.storage_offset() == expected.storage_offset()
+        assert found.untyped_storage().nbytes() == expected.untyped_storage().nbytes()
+
+
+def test_a_part_that_is_only_computed_with_is_staged() -> None:
+    compiled = kiln.compile(lambda a, b: (kiln.stack([a, b])[1] if a.sum() > 0 else a * 2) + 1)
+    assert [compiled(kiln.tensor([n]), kiln.ones(1)).tolist() for n in (1.0, -1.0, 2.0)] == [[2.0], [-1.0], [2.0]]
+    assert compiled.report().staged == 2
+    script = kiln.jit.script(part_of_what_is_stacked)
+    assert [script(kiln.tensor([n]), kiln.ones(1)).tolist() for n in (1.0, -1.0)] == [[1.0], [-2.0]]
+
+
+def asks_by_name(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    return c + (1 if x is a else 0)
+
+
+def asks_in_a_branch(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    y = c * 1
+    if c.sum() > -10:
+        y = y + 1 if x is not a else y
+    return y
+
+
+def asks_after_a_write(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    a.add_(1)
+    return c + (1 if x is a else 0), x
+
+
+def asks_a_list(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    return c * 1, c if a in [x] else None, [u is a for u in (x, c)]
+
+
+def leaves_out(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    return sum(u for u in (a, c) if u is not x)
+
+
+def wants_gradients(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    x.requires_grad_()
+    return c * 1
+
+
+def sets_a_gradient(a: Any, c: Any) -> Any:
+    x = a
+    if c.sum() > 0:
+        x = a * 2
+    x.grad = c * 1
+    return c * 1
+
+
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+@pytest.mark.parametrize(
+    "f",
+    [
+        asks_by_name,
+        asks_in_a_branch,
+        asks_after_a_write,
+        asks_a_list,
+        leaves_out,
+        wants_gradients,
+        sets_a_gradient,
+    ],
+    ids=lambda f: f.__name__,
+)
+def test_python_asks_which_tensor_it_is(f: Callable[..., Any]) -> None:
+    compiled = kiln.compile(f)
+    for n in [-2.0, 2.0, -1.0, 3.0, 2.0, -2.0]:
+        seen = []
+        for g in (compiled, f):
+            a = kiln.tensor([2.0])
+            returned = g(a, kiln.tensor([n]))
+            leaves = [x.tolist() if isinstance(x, kiln.Tensor) else x for x in flatten(returned)[0]]
+            seen.append((leaves, a.tolist(), a.requires_grad, None if a.grad is None else a.grad.tolist()))
+        assert seen[0] == seen[1]
+
+
+class Keeper:
+    def __init__(self) -> None:
+        self.last: Any = None
+        self.seen: list[Any] = []
+        self.by_name: dict[str, Any] = {}
+        self.weight = kiln.zeros(2, requires_grad=True)
+
+
+def keeps_an_attribute(k: Keeper, a: Any, x: Any) -> None:
+    k.last = x
+
+
+def keeps_in_a_list(k: Keeper, a: Any, x: Any) -> None:
+    k.seen.append(x)
+    k.seen.append([x, (x, a)])
+
+
+def keeps_in_a_dict(k: Keeper, a: Any, x: Any) -> None:
+    k.by_name["x"] = x
+    k.by_name.update(y={"x": x}, a=a)
+
+
+def keeps_a_gradient(k: Keeper, a: Any, x: Any) -> None:
+    k.weight.grad = x
+
+
+def keeps_before_an_error(k: Keeper, a: Any, x: Any) -> None:
+    k.last = (x, 1)
+    raise ValueError("no")
+
+
+@pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
+@pytest.mark.parametrize(
+    "keep",
+    [keeps_an_attribute, keeps_in_a_list, keeps_in_a_dict, keeps_a_gradient, keeps_before_an_error],
+    ids=lambda f: f.__name__,
+)
+def test_what_outlives_the_call_is_the_tensor_itself(keep: Callable[..., Any]) -> None:
+    def f(k: Keeper, a: Any, c: Any) -> Any:
+        x = a
+        if c.sum() > 0:
+            x = a * 2
+        keep(k, a, x)
+        return [x]
+
+    a = kiln.tensor([2.0, 3.0])
+    worlds = Keeper(), Keeper()
+    compiled = kiln.compile(f)
+    for n in [-2.0, 2.0, -1.0, 3.0, 2.0, -2.0]:
+        seen = []
+        for g, k in zip((compiled, f), worlds, strict=True):
+            try:
+                returned = g(k, a, kiln.tensor([n]))
+            except ValueError as error:
+                returned = str(error)
+            leaves = flatten([returned, k.last, k.seen, k.by_name, k.weight.grad])[0]
+            seen.append([("a" if x is a else x.tolist()) if isinstance(x, kiln.Tensor) else x for x in leaves])
+        assert seen[0] == seen[1]

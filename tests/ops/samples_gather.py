@@ -283,6 +283,25 @@ def _argsort() -> list[Sample]:
     return found
 
 
+def _topk() -> list[Sample]:
+    found = []
+    for dtype in ANY:
+        rng = generator("topk", dtype)
+        for descending in (False, True):
+            end = "down" if descending else "up"
+            for label, make in layouts(rng, dtype):
+                x = make()
+                if x.ndim and x.shape[-1]:
+                    found.append(Sample(f"{dtype}-{label}-{end}", (x,), {"k": 1, "descending": descending}))
+            rows = np.stack([rng.permutation(np.tile(specials(dtype), 3)) for _ in range(3)])
+            for k in (2, rows.shape[-1]):
+                found.append(Sample(f"{dtype}-special-{k}-{end}", (rows,), {"k": k, "descending": descending}))
+            for k in (5, 128):
+                row = draw(rng, (1025,), dtype, 100.0)
+                found.append(Sample(f"{dtype}-long-{k}-{end}", (row,), {"k": k, "descending": descending}))
+    return found
+
+
 def _searchsorted() -> list[Sample]:
     found = []
     for dtype in NUMERIC:
@@ -302,8 +321,16 @@ def _searchsorted() -> list[Sample]:
 
 
 _ARGSORT_ERRORS = [
+    ErrorSample((t("float32", 1 << 32),), {"descending": False}, "value", "too long"),
     ErrorSample((t("float32"),), {"descending": False}, "shape", "no dimension"),
     ErrorSample((t("uint32", 3),), {"descending": False}, "dtype", "not defined for uint32"),
+]
+_TOPK_ERRORS = [
+    ErrorSample((t("float32"),), {"k": 1, "descending": False}, "shape", "no dimension"),
+    ErrorSample((t("uint32", 3),), {"k": 1, "descending": False}, "dtype", "not defined for uint32"),
+    ErrorSample((t("float32", 3),), {"k": 0, "descending": False}, "value", "k is 0"),
+    ErrorSample((t("float32", 3),), {"k": 4, "descending": True}, "value", "have 3 elements"),
+    ErrorSample((t("float32", 300),), {"k": 129, "descending": True}, "value", "from 1 to 128"),
 ]
 _SEARCH_ERRORS = [
     ErrorSample((t("float32", 3), t("float64", 2)), {"right": False}, "dtype", "dtypes"),
@@ -319,6 +346,7 @@ SAMPLES: dict[str, Callable[[], list[Sample]]] = {
     **{name: functools.partial(_affine_scatter, name) for name in AFFINE_SCATTERS},
     "reverse": _reverse,
     "argsort": _argsort,
+    "topk": _topk,
     "searchsorted": _searchsorted,
 }
 SMOOTH: dict[str, Callable[[], list[Sample]]] = {
@@ -333,5 +361,6 @@ ERRORS: dict[str, list[ErrorSample]] = {
     **{name: _affine_errors(name) for name in ("affine", *AFFINE_SCATTERS)},
     "reverse": _REVERSE_ERRORS,
     "argsort": _ARGSORT_ERRORS,
+    "topk": _TOPK_ERRORS,
     "searchsorted": _SEARCH_ERRORS,
 }

@@ -8,7 +8,8 @@ times, with arguments and state that come again and vary. Two worlds are built, 
 compared bit for bit: results and their identities and memory, arguments, everything that is reachable, what was printed
 and raised, the generator, modes. A program that differs is made smaller and printed.
 
-`--strict`: with `fullgraph=True`, where a call may also be refused: what is not refused must be equal.
+Most programs are compiled with `kiln.compile`, some with `fullgraph=True` (with `--strict`, all) or `kiln.jit.script`,
+where a call may also be refused: what is not refused must be equal.
 `--codegen`: graphs are compiled, too, instead of run op by op.
 """
 
@@ -22,6 +23,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from typing import Any
 
 from fuzz_effects_faults import FAULTS
 from fuzz_effects_run import difference, draw, interpreting, smaller
@@ -30,9 +32,9 @@ from fuzz_effects_write import Program
 
 def check(seed: int, strict: bool, counts: Counter[str], short: bool = False) -> str:
     """One program; what differs, with the program made smaller, or nothing."""
-    program = draw(seed)
+    program, expected = draw(seed)
     counts["programs"] += 1
-    found = attempt(program, strict, counts)
+    found = attempt(program, strict, counts, expected)
     if not found:
         return ""
     kind = kind_of(found)
@@ -40,10 +42,12 @@ def check(seed: int, strict: bool, counts: Counter[str], short: bool = False) ->
     return f"# seed {seed}: {attempt(program, strict)}\n{program.short() if short else program.script()}"
 
 
-def attempt(program: Program, strict: bool, counts: Counter[str] | None = None) -> str:
+def attempt(
+    program: Program, strict: bool, counts: Counter[str] | None = None, expected: list[Any] | None = None
+) -> str:
     """What differs; an error of the compiler's own is a difference, too."""
     try:
-        return difference(program, strict, counts)
+        return difference(program, strict, counts, expected)
     except SyntaxError:
         raise
     except Exception:  # noqa: BLE001  (whatever it is, it is a fault)
@@ -63,7 +67,7 @@ def run(seeds: range, strict: bool, codegen: bool, short: bool, counts: Counter[
         gc.freeze()
         gc.disable()  # it takes long and comes often, since compiled functions switch it on and off
         for seed in seeds:
-            if seed % 20 == 0:
+            if seed % 50 == 0:
                 gc.collect()
             found = check(seed, strict, counts, short)
             if found:
@@ -77,7 +81,7 @@ def found_after(name: str, seeds: range) -> int:
     fault = FAULTS[name]
     with interpreting(), fault.plant():
         return next(
-            (k for k, seed in enumerate(seeds, 1) if attempt(draw(fault.first + seed, fault.families), False)), 0
+            (k for k, seed in enumerate(seeds, 1) if attempt(draw(fault.first + seed, fault.families)[0], False)), 0
         )
 
 

@@ -11,8 +11,9 @@ from unittest import mock
 
 from fuzz_faults import as_kiln, dropped_write_back, stale_views
 
-from kiln import capture, dispatch, guards, recording, region, signature, tree
+from kiln import capture, dispatch, guards, kept, recording, region, signature, texts, tree
 from kiln.guards import MISSING
+from kiln.journal import Instead
 from kiln.random import default_generator
 
 
@@ -106,14 +107,62 @@ def forgotten_modes() -> Iterator[None]:
 
 def unnoticed_changes() -> AbstractContextManager[Any]:
     """A call that changes Python state is compiled all the same."""
-    return mock.patch.object(recording.Recording, "_check", as_kiln(lambda self, before: None))
+    return mock.patch.object(recording.Recording, "_check", as_kiln(lambda self, *of: None))
 
 
-def silent_prints() -> AbstractContextManager[Any]:
-    """What a call prints is not part of it."""
-    from kiln import world
+def lost_prints() -> AbstractContextManager[Any]:
+    """A compiled call does not print."""
+    return mock.patch.object(texts.Print, "commit", as_kiln(lambda self, scene: None))
 
-    return mock.patch.object(world.Audit, "_refuse", as_kiln(lambda self, what, unseen=False: None))
+
+@contextlib.contextmanager
+def old_texts() -> Iterator[None]:
+    """A text is made once, of the data that came first."""
+    made: dict[int, tuple[Any, str]] = {}
+    right = texts.Template.make
+
+    def make(self: Any, results: Any) -> str:
+        return made.setdefault(id(self), (self, right(self, results)))[1]
+
+    with mock.patch.object(texts.Template, "make", as_kiln(make)):
+        yield
+
+
+@contextlib.contextmanager
+def old_numbers() -> Iterator[None]:
+    """A number that a compiled call returns is that of the call before."""
+    right = region.leaf_of
+    last: dict[int, Any] = {}
+
+    def leaf_of(made: Any, k: int, x: Any) -> Any:
+        now = right(made, k, x)
+        if k < 0 or x is None or isinstance(x, (Instead, texts.Template)):
+            return now
+        before, last[k] = last.get(k, now), now
+        return before
+
+    with mock.patch.object(region, "leaf_of", as_kiln(leaf_of)):
+        yield
+
+
+def forgotten_names() -> AbstractContextManager[Any]:
+    """What a staged loop without a turn leaves is a new tensor."""
+    right = region.leaf_of
+
+    def leaf_of(made: Any, k: int, x: Any) -> Any:
+        return made[k] if isinstance(x, Instead) else right(made, k, x)
+
+    return mock.patch.object(region, "leaf_of", as_kiln(leaf_of))
+
+
+def unknown_names() -> AbstractContextManager[Any]:
+    """What a staged branch gives is a tensor of its own, whatever it was in the branch."""
+    return mock.patch.object(region, "check_names", as_kiln(lambda *of: None))
+
+
+def traces_of_trials() -> AbstractContextManager[Any]:
+    """What a script's function does to Python where its other ways are looked into stays."""
+    return mock.patch.object(kept.Kept, "restore", as_kiln(lambda self: None))
 
 
 @dataclass(frozen=True)
@@ -137,7 +186,12 @@ FAULTS: dict[str, Fault] = {
     "another tensor": Fault(another_tensor, ("returns", "functions")),
     "forgotten modes": Fault(forgotten_modes, ("parameters", "gradients", "modes")),
     "unnoticed changes": Fault(unnoticed_changes, ("attribute writes", "container writes")),
-    "silent prints": Fault(silent_prints, ("prints",)),
+    "lost prints": Fault(lost_prints, ("prints",)),
+    "old texts": Fault(old_texts, ("prints",)),
+    "old numbers": Fault(old_numbers, ("numbers",)),
+    "forgotten names": Fault(forgotten_names, ("names",)),
+    "unknown names": Fault(unknown_names, ("names",)),
+    "traces of trials": Fault(traces_of_trials, ("container writes", "early")),
     "dropped write-back": Fault(dropped_write_back, ("writes",)),
     "stale views": Fault(stale_views, ("views", "slices")),
 }

@@ -7,10 +7,12 @@ these meet often. What is written is a tree of lines: a smaller program is one w
 
 from __future__ import annotations
 
+import functools
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from fuzz_effects_table import (
     ALIASED,
@@ -30,8 +32,22 @@ from fuzz_effects_table import (
     Form,
 )
 
+import kiln
+
 CALLED = 10
 """Calls of one program."""
+DOORS = {
+    "compile": kiln.compile,
+    "fullgraph": functools.partial(kiln.compile, fullgraph=True),
+    "script": kiln.jit.script,
+}
+"""What compiles programs."""
+_CODE = {
+    "compile": "kiln.compile",
+    "fullgraph": "lambda f: kiln.compile(f, fullgraph=True)",
+    "script": "kiln.jit.script",
+}
+TURNS = ("compile", "compile", "compile", "fullgraph", "script")
 WORD = re.compile(r"\b(?:box|Box|LIST|DICT|SET|G|COUNT|LIMITS|net|opt|kiln|X|Y)\b")
 HOLE = re.compile(r"<([a-z])>")
 
@@ -99,6 +115,11 @@ class Program:
     steps: list[Step]
     families: tuple[str, ...] = field(default=())
 
+    @property
+    def door(self) -> Callable[[Any], Any]:
+        """What compiles it."""
+        return DOORS[TURNS[self.seed % len(TURNS)]]
+
     def source(self) -> str:
         """The function, which stands below `PRELUDE` and above the steps."""
         head, tail = FUNCTION.split("        ...\n")
@@ -118,11 +139,12 @@ class Program:
         for k, step in enumerate(self.steps):
             inside = "; with no_grad" if step.without_gradients else ""
             lines.append(f"step {k}{inside}: {'; '.join([*step.before, step.call, *step.after])}")
-        return f"[{self.how}]\n" + "\n".join(lines) + "\n"
+        return f"[{self.how}, {TURNS[self.seed % len(TURNS)]}]\n" + "\n".join(lines) + "\n"
 
     def script(self) -> str:
         """The program as a file that runs: eagerly with an argument, else compiled."""
-        lines = ["import sys", "", "import kiln", "", "jit = (lambda f: f) if sys.argv[1:] else kiln.compile", ""]
+        lines = ["import sys", "", "import kiln", "", f"door = {_CODE[TURNS[self.seed % len(TURNS)]]}", ""]
+        lines += ["jit = (lambda f: f) if sys.argv[1:] else door", ""]
         lines += [f"kiln.manual_seed({self.seed})", PRELUDE, self.source()]
         lines += ["R = OLD = None"]
         for step in self.steps:
@@ -152,12 +174,15 @@ class _Writer:
         self.families = list(families) or [*drawn, *writes]
         self.table = {**STATEMENTS, **WRITES}
         self.views = 0
+        self.quiet = self.random.random() < 0.3
+        """Whether branches and loops do nothing but compute, so that they can be staged."""
 
     def program(self) -> Program:
         how = self.random.choices(list(FORMS), [12, 3, 3, 2, 2])[0]
         body = [Line("z = z * net.w")] if self.random.random() < 0.3 else []
         body += self.block(0, self.random.choice([2, 3, 4, 6]))
-        body.append(Line(self.fill(self.random.choice(RETURNS), 0)))
+        returns = RETURNS if "numbers" not in self.families or self.random.random() < 0.6 else ["return z * 1, k"]
+        body.append(Line(self.fill(self.random.choice(returns), 0)))
         text = " ".join(line for each in body for line in each.render(0))
         return Program(self.seed, how, body, self.steps(text), tuple(self.families))
 
@@ -171,6 +196,9 @@ class _Writer:
 
     def statement(self, depth: int, looping: bool) -> list[Line]:
         kind = self.random.random()
+        if self.quiet and depth and kind > 0.24:
+            quiet = [*["<l> = <e>"] * 3, "k = k + 1", "k = <i> * k", "<l>, <l> = <v>, <e>", "z = z * k"]
+            return [Line(self.fill(self.random.choice(quiet), 0))]
         if depth < 2 and kind < 0.14:
             return self.branch(depth, looping)
         if depth < 2 and kind < 0.18:
@@ -220,11 +248,11 @@ class _Writer:
             "for i in range(box.n % 3):",
         )
         lines = [Line(self.fill(self.random.choice(heads), 0), self.block(depth + 1, self.random.randint(1, 2), True))]
+        if any("LIST.append" in text for text in lines[0].render(0)):  # or it might not end
+            lines[0].text = lines[0].text.replace("(LIST)", "(LIST[:])")
         if self.random.random() < 0.25:
-            lines = [
-                Line(f"i{depth} = 0"),
-                Line(self.fill(f"while i{depth} < <i> and <q>:", 0), [Line(f"i{depth} += 1"), *(lines[0].body or [])]),
-            ]
+            turn = [Line(f"i{depth} += 1"), *(lines[0].body or [])]
+            lines = [Line(f"i{depth} = 0"), Line(self.fill(f"while i{depth} < <i> and (<q>):", 0), turn)]
         if self.random.random() < 0.15:
             lines.append(Line("else:", self.block(depth + 1, 1)))
         return lines

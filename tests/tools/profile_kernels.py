@@ -3,7 +3,7 @@
     python tests/tools/profile_kernels.py [--rounds 200] [--threads 2]
 
 profiles the training step of the demo's CNN; `profile` serves for any compiled function. The entry of the program is
-given a counter per call: what a kernel takes by itself, least and median.
+given a counter per call: what a kernel takes by itself, least and median (in a loop, that of the last turn).
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def counted(program: Program) -> tuple[Program, np.ndarray[Any, Any], list[str]]
                 at = f"getelementptr i64, ptr %args, i64 {slot}"
                 lines += [f"  %counters.slot = {at}", "  %counters = load ptr, ptr %counters.slot"]
             continue
-        k = call[1]
+        k, counter = call[1], len(names)  # branches and loops have numbers too, but no counter
         names.append(call[2])
         lines += [
             f"  %begin{k} = call i64 @llvm.readcyclecounter()",
             line,
             f"  %end{k} = call i64 @llvm.readcyclecounter()",
             f"  %spent{k} = sub i64 %end{k}, %begin{k}",
-            f"  %counter{k} = getelementptr i64, ptr %counters, i64 {k}",
+            f"  %counter{k} = getelementptr i64, ptr %counters, i64 {counter}",
             f"  store i64 %spent{k}, ptr %counter{k}",
         ]
     text = "\n".join([*lines, "declare i64 @llvm.readcyclecounter()", ""]).replace(f"@{symbol}(", f"@{symbol}_counted(")

@@ -467,7 +467,7 @@ def one_list_twice(c: Any, see: Any) -> None:
     see(f(xs, xs), f(xs, list(xs)), f(xs, xs))
 
 
-@refused()
+@right()
 def list_argument_appended(c: Any, see: Any) -> None:
     def f(x: Any, out: Any) -> Any:
         out.append(x * 2)
@@ -476,7 +476,7 @@ def list_argument_appended(c: Any, see: Any) -> None:
     see(c(f)(vector(1), []))
 
 
-@refused()
+@right()
 def dict_argument_popped(c: Any, see: Any) -> None:
     def f(batch: Any) -> Any:
         return batch.pop("x") * 2
@@ -484,7 +484,7 @@ def dict_argument_popped(c: Any, see: Any) -> None:
     see(c(f)({"x": vector(1), "y": 2}))
 
 
-@refused()
+@right()
 def list_argument_item_replaced(c: Any, see: Any) -> None:
     def f(xs: Any) -> Any:
         xs[0] = xs[0] * 2
@@ -493,7 +493,7 @@ def list_argument_item_replaced(c: Any, see: Any) -> None:
     see(c(f)([vector(1)]))
 
 
-@refused()
+@right()
 def list_argument_returned(c: Any, see: Any) -> None:
     see(c(lambda xs: xs)([vector(1)]))
 

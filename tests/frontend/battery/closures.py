@@ -219,7 +219,7 @@ def closure_default_dict(c: Any, see: Any) -> None:
     see(f(vector(5)))
 
 
-@refused()
+@right()
 def closure_default_dict_makes_an_entry(c: Any, see: Any) -> None:
     d: Any = collections.defaultdict(float)
     f = c(lambda x: x * d["a"])
@@ -303,7 +303,7 @@ def closure_nonlocal_between_calls(c: Any, see: Any) -> None:
         advance()
 
 
-@refused()
+@right()
 def closure_nonlocal_counted_inside(c: Any, see: Any) -> None:
     n = 0
 

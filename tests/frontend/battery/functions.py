@@ -29,7 +29,7 @@ def default_arguments(c: Any, see: Any) -> None:
     see(g(vector(5)), g(vector(5)))
 
 
-@refused()
+@right()
 def mutable_default_argument(c: Any, see: Any) -> None:
     def f(x: Any, seen: Any = []) -> Any:  # noqa: B006
         seen.append(1)

@@ -181,7 +181,7 @@ def hook_with_state_runs_inside(c: Any, see: Any) -> None:
         k = 10.0 if n < 2 else 100.0
 
 
-@refused()
+@right()
 def hook_that_counts_runs_inside(c: Any, see: Any) -> None:
     w = vector(2, 3, grad=True)
     counts: list[int] = []

@@ -7,6 +7,7 @@ notes what a user could observe. It is run twice, and what was seen must be the 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import linecache
 import sys
@@ -20,7 +21,8 @@ import numpy as np
 
 import kiln
 from kiln.base import TensorBase
-from kiln.errors import CaptureError, KilnError
+from kiln.errors import ArgumentError, CaptureError, KilnError
+from kiln.tally import Tally
 
 _numbers = itertools.count()
 
@@ -127,6 +129,63 @@ class Outcome:
         return sum(len(f.log) for f in self.functions)
 
 
+class Traced:
+    """A function that `kiln.jit.trace` gets with the arguments of its first call, or one that is called twice then."""
+
+    def __init__(self, function: Any, eager: bool) -> None:
+        self._function = function
+        self._eager = eager
+        self._opened: Any = None
+        functools.update_wrapper(self, function, updated=())
+        del self.__wrapped__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._opened is None:
+            if kwargs:
+                raise Unfit
+            if self._eager:
+                self._function(*args)
+            self._opened = self._function if self._eager else kiln.jit.trace(self._function, args)
+        return self._opened(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_function"], name)
+
+    def report(self) -> Any:
+        """That of the traced function."""
+        return Tally() if self._opened is None else self._opened.report()
+
+
+class Unfit(BaseException):
+    """A program can't go through a door as it stands. No program catches it."""
+
+
+@functools.cache
+def behind(program: Program, door: str) -> Outcome:
+    """What a run showed of a program whose functions went through a door: "script", "trace", or "twice", which is what
+    a trace is to be compared with."""
+    outcome = Outcome()
+    if door != "script" and any(word in inspect.getsource(program.run) for word in ("CaptureError", "Thread")):
+        outcome.refused = CaptureError("what it shows depends on whether, and in which thread, it is refused")
+        return outcome
+
+    def opened(function: Any) -> Any:
+        if door == "script":
+            try:
+                made = kiln.jit.script(function)
+            except ArgumentError:
+                raise Unfit from None
+        else:
+            made = Traced(function, eager=door == "twice")
+        outcome.functions.append(made)
+        return made
+
+    return _observed(program, opened, outcome)
+
+
 @functools.cache
 def ran(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:
     """What a run of a program showed, run once."""
@@ -143,9 +202,15 @@ def run(program: Program, compiled: bool, fullgraph: bool = True) -> Outcome:
         outcome.functions.append(kiln.compile(function, fullgraph=fullgraph))
         return outcome.functions[-1]
 
+    return _observed(program, compile, outcome)
+
+
+def _observed(program: Program, opened: Callable[[Any], Any], outcome: Outcome) -> Outcome:
     kiln.manual_seed(7)
     try:
-        program.run(compile, outcome.witness)
+        program.run(opened, outcome.witness)
+    except Unfit:
+        outcome.refused = CaptureError("a program that can't go through this door")
     except CaptureError as refusal:
         outcome.refused = refusal
     except Exception as error:  # noqa: BLE001 (compared with what the other run raised)

@@ -434,7 +434,7 @@ def module_hooks_added_and_removed(c: Any, see: Any) -> None:
     see(f(vector(1, 2)), f(vector(1, 2)))
 
 
-@refused()
+@right()
 def module_hook_that_keeps_activations(c: Any, see: Any) -> None:
     net = nn.Sequential(linear(), nn.ReLU())
     kept: list[Any] = []

@@ -42,13 +42,13 @@ def global_deleted(c: Any, see: Any) -> None:
     see.attempt(lambda: f(vector(5)))
 
 
-@refused()
+@right()
 def global_counter(c: Any, see: Any) -> None:
     m = module("N = 0\ndef f(x):\n    global N\n    N += 1\n    return x * N")
     see(c(m.f)(vector(5)))
 
 
-@refused()
+@right()
 def global_list_appended(c: Any, see: Any) -> None:
     m = module("LOG = []\ndef f(x):\n    LOG.append(1)\n    return x")
     see(c(m.f)(vector(5)))

@@ -80,7 +80,7 @@ def attribute_by_name_in_an_argument(c: Any, see: Any) -> None:
     see(f(vector(5), "a"), f(vector(5), "b"))
 
 
-@refused()
+@right()
 def attribute_counted_inside(c: Any, see: Any) -> None:
     box = Box(n=0)
 
@@ -91,7 +91,7 @@ def attribute_counted_inside(c: Any, see: Any) -> None:
     see(c(f)(vector(5)))
 
 
-@refused()
+@right()
 def attribute_keeps_a_result(c: Any, see: Any) -> None:
     box = Box(last=None)
 
@@ -118,7 +118,7 @@ def attribute_set_and_restored(c: Any, see: Any) -> None:
     see(g(vector(5)), g(vector(5)), box.k)
 
 
-@refused()
+@right()
 def attribute_memoised(c: Any, see: Any) -> None:
     box: Any = Box()
 
@@ -455,7 +455,7 @@ def property_with_logic(c: Any, see: Any) -> None:
     see(f(vector(5)), f(vector(5)))
 
 
-@refused()
+@right()
 def cached_property_filled_inside(c: Any, see: Any) -> None:
     class A:
         @functools.cached_property

@@ -306,7 +306,7 @@ def names_made_up_for_getattr(c: Any, see: Any) -> None:
         config.ab = config.a
 
 
-@refused()
+@right()
 def setattr_of_a_name_in_the_code(c: Any, see: Any) -> None:
     config = Holder(steps=0)
 
@@ -339,7 +339,7 @@ def data_class_shown(c: Any, see: Any) -> None:
     see(f(vector(1)))
 
 
-@refused()
+@right()
 def data_class_changed_and_compared(c: Any, see: Any) -> None:
     @dataclass
     class Config:

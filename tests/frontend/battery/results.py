@@ -294,7 +294,7 @@ def generator_returned(c: Any, see: Any) -> None:
     see(list(c(f)(vector(1))))
 
 
-@refused()
+@right()
 def list_of_the_closure_returned(c: Any, see: Any) -> None:
     ws = [vector(1)]
     see(c(lambda: ws)())
