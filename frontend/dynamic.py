@@ -137,7 +137,7 @@ class Form:
             graph = given_values(graph, [values[k] for k in carried])
         return _lifted(graph, [*self.strides, *[None] * len(carried)])
 
-    def forward(self, carried: Sequence[int], name: str, donated: Sequence[int]) -> Code:
+    def forward(self, carried: Sequence[int], name: str, donated: Sequence[int] = ()) -> Code:
         """The code of a warm call. `donated`: inputs whose memory outputs may take over."""
         key = (tuple(carried), tuple(donated), host_target())
         found = self._forward.get(key)
