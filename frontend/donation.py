@@ -11,8 +11,7 @@ import gc
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NoReturn, TypeAlias
 
 import numpy as np
@@ -20,9 +19,8 @@ import numpy as np
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, SPENT, TensorBase, on_memory
 from kiln.dims import pass_marks_on
 from kiln.errors import ArgumentError, SpentError
-from kiln.ir.graph import SourceLoc
-from kiln.location import user_location
-from kiln.pytree import Tree, flatten, unflatten
+from kiln.location import user_line
+from kiln.pytree import LEAF, Tree, flatten, unflatten
 from kiln.tensor import Tensor
 
 Donate: TypeAlias = "str | int | Sequence[str | int]"
@@ -32,17 +30,17 @@ _PLAIN: Final = (bool, int, float, complex, str, bytes, type(None), np.generic)
 """What may be in a donated container besides tensors."""
 
 
-@dataclass
 class Donation:
-    """What is known of a tensor that was given up: leaf `index` of argument `name`, whose structure is `tree`, of a
-    call of `function` at `loc`."""
+    """What is known of a tensor that was given up: leaf `index` of argument `name`, whose structure is `tree`, of
+    `call`."""
 
-    function: str
-    loc: SourceLoc | None
-    name: str
-    tree: Tree
-    index: int
-    running: bool = True
+    __slots__ = ("call", "index", "name", "tree")
+
+    def __init__(self, call: _Call, name: str, tree: Tree, index: int) -> None:
+        self.call = call
+        self.name = name
+        self.tree = tree
+        self.index = index
 
     @property
     def path(self) -> str:
@@ -51,14 +49,13 @@ class Donation:
 
     def complain(self) -> NoReturn:
         """The tensor was used."""
-        where = "" if self.loc is None else f" at {self.loc}"
-        if self.running:
+        if self.call.running:
             raise ArgumentError(
-                f"{self.path} is donated to {self.function}, and used in another way while that call runs",
+                f"{self.path} is donated to {self.call.function}, and used in another way while that call runs",
                 fix="let the function reach it through that argument alone, or pass a copy (clone())",
             )
         raise SpentError(
-            f"{self.path} was donated to {self.function}{where}: its memory may hold a result now",
+            f"{self.path} was donated to {self.call.function}{self.call.where}: its memory may hold a result now",
             fix="use what the call returned, or donate a copy (clone())",
         )
 
@@ -145,62 +142,80 @@ def _is_foreign(holder: Any, slot: str) -> bool:
     return not array.flags.owndata and _is_foreign(array, "base")
 
 
-@dataclass
 class _Call:
-    """The donated tensors of one call: each with its stand-in; copies of the containers that held them."""
+    """A call, and its donated tensors: each with its stand-in; and copies of the containers that held them."""
 
-    originals: list[Any] = field(default_factory=list)
-    ids: list[int] = field(default_factory=list)
-    stand_ins: list[Any] = field(default_factory=list)
-    donations: list[Donation] = field(default_factory=list)
-    containers: list[tuple[Any, Any, Any]] = field(default_factory=list)
-    """(the caller's, what the call is given in its place, what was in that)"""
+    __slots__ = ("_containers", "_donations", "_line", "_originals", "_stand_ins", "function", "running")
 
-    def swap(self, argument: Any, function: str, loc: SourceLoc | None, name: str) -> Any:
+    def __init__(self, function: str) -> None:
+        self.function = function
+        self.running = True
+        self._line = user_line()
+        self._donations: dict[int, Donation] = {}  # by the ids of the tensors
+        self._originals: list[Any] = []
+        self._stand_ins: list[Any] = []
+        self._containers: list[tuple[Any, Any, Any]] = []
+        """(the caller's, what the call is given in its place, what was in that)"""
+
+    @property
+    def where(self) -> str:
+        """The line of the call, for messages."""
+        return "" if self._line is None else f" at {self._line[0].co_filename}:{self._line[1]}"
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """Of the stand-ins."""
+        return frozenset([id(t) for t in self._stand_ins])
+
+    def swap(self, argument: Any, name: str) -> Any:
         """What the call is given for an argument. Nothing is changed if it raises."""
+        if isinstance(argument, TensorBase):
+            return self._stand_in(argument, Donation(self, name, LEAF, 0))
         before: list[Any] = []
         leaves, tree = flatten(argument, before)
         given: list[Any] = []
-        for index, t in enumerate(leaves):
-            if not isinstance(t, TensorBase):
-                if not isinstance(t, _PLAIN):
-                    _refuse(Donation(function, loc, name, tree, index), f"is a {type(t).__name__}", _NO_OBJECTS)
-                given.append(t)
+        for index, x in enumerate(leaves):
+            if isinstance(x, TensorBase):
+                given.append(self._stand_in(x, Donation(self, name, tree, index)))
                 continue
-            donation = Donation(function, loc, name, tree, index)
-            if id(t) in self.ids:
-                first = self.donations[self.ids.index(id(t))].path
-                _refuse(donation, f"is the same tensor as {first}", "pass it once, or a copy (clone())")
-            _check(t, donation)
-            stand_in = on_memory(Tensor, t._buffer, t._ptr, t._layout, t._flags)
-            pass_marks_on(t, stand_in)
-            self.originals.append(t)
-            self.ids.append(id(t))
-            self.stand_ins.append(stand_in)
-            self.donations.append(donation)
-            given.append(stand_in)
+            if not isinstance(x, _PLAIN):
+                _refuse(Donation(self, name, tree, index), f"is a {type(x).__name__}", _NO_OBJECTS)
+            given.append(x)
         if tree.kind is None:
-            return given[0]
+            return argument
         made = unflatten(tree, iter(given))
         after: list[Any] = []
         flatten(made, after)
-        self.containers += [(a, b, _contents(b)) for a, b in zip(before, after, strict=True)]
+        self._containers += [(a, b, _contents(b)) for a, b in zip(before, after, strict=True)]
         return made
+
+    def _stand_in(self, t: Any, donation: Donation) -> Any:
+        first = self._donations.get(id(t))
+        if first is not None:
+            _refuse(donation, f"is the same tensor as {first.path}", "pass it once, or a copy (clone())")
+        _check(t, donation)
+        stand_in = on_memory(Tensor, t._buffer, t._ptr, t._layout, t._flags)
+        pass_marks_on(t, stand_in)
+        self._donations[id(t)] = donation
+        self._originals.append(t)
+        self._stand_ins.append(stand_in)
+        return stand_in
 
     def begin(self) -> None:
         """The donated tensors are spent."""
-        for t, donation in zip(self.originals, self.donations, strict=True):
+        for t, donation in zip(self._originals, self._donations.values(), strict=True):
             t._hooks = donation
             t._buffer = t._view = None
             t.__class__ = Spent
 
     def end(self) -> None:
-        """The call has returned: what it did to containers is done to the caller's."""
-        for donation in self.donations:
-            donation.running = False
-        back = {id(s): t for s, t in zip(self.stand_ins, self.originals, strict=True)}
-        back.update((id(copy), own) for own, copy, _ in self.containers)
-        for own, copy, put in self.containers:
+        """The call is over: what it did to containers is done to the caller's."""
+        self.running = False
+        if not self._containers:
+            return
+        back = {id(s): t for s, t in zip(self._stand_ins, self._originals, strict=True)}
+        back.update((id(copy), own) for own, copy, _ in self._containers)
+        for own, copy, put in self._containers:
             now = _contents(copy)
             if len(now) == len(put) and all(a is b for a, b in zip(now, put, strict=True)):
                 continue
@@ -212,9 +227,13 @@ class _Call:
                 mine.clear()
                 mine.update(changed)
 
+    def forget(self) -> None:
+        """What is kept for messages alone remains."""
+        self._stand_ins, self._originals, self._containers, self._donations = [], [], [], {}
+
     def undo(self) -> None:
         """The call has raised."""
-        for t, stand_in in zip(self.originals, self.stand_ins, strict=True):
+        for t, stand_in in zip(self._originals, self._stand_ins, strict=True):
             if stand_in._flags & SPENT == 0:
                 object.__setattr__(t, "__class__", Tensor)
                 del t._hooks
@@ -233,7 +252,7 @@ def _contents(x: Any) -> list[Any]:
 
 
 def _refuse(donation: Donation, what: str, fix: str) -> NoReturn:
-    raise ArgumentError(f"{donation.path} {what}, and is donated to {donation.function}", op="compile", fix=fix)
+    raise ArgumentError(f"{donation.path} {what}, and is donated to {donation.call.function}", op="compile", fix=fix)
 
 
 def _check(t: Any, donation: Donation) -> None:
@@ -310,11 +329,11 @@ class Donations:
         """A call that spends the donated arguments. As part of another capture or a transform it donates nothing."""
         if MODES.recorder is not None or MODES.layers:
             return run(keep, args, kwargs)
-        call, loc = _Call(), user_location()
+        call = _Call(name)
         with _lock:
-            args, kwargs = self._swapped(call, args, kwargs, name, loc)
+            args, kwargs = self._swapped(call, args, kwargs)
             call.begin()
-        before, self._local.ids = self.current, frozenset(map(id, call.stand_ins))
+        before, self._local.ids = self.current, call.ids
         returned = False
         try:
             result = run(keep, args, kwargs)
@@ -324,20 +343,23 @@ class Donations:
             call.end()
             if not returned:
                 call.undo()
+            call.forget()
         return result
 
     def _swapped(
-        self, call: _Call, args: tuple[Any, ...], kwargs: Mapping[str, Any], function: str, loc: SourceLoc | None
+        self, call: _Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments that the call is given."""
         given = list(args)
         for k, x in enumerate(given):
             if k in self._positions:
-                given[k] = call.swap(x, function, loc, self._positions[k])
+                given[k] = call.swap(x, self._positions[k])
             elif self._rest is not None and k >= self._rest[0]:
-                given[k] = call.swap(x, function, loc, f"{self._rest[1]}[{k - self._rest[0]}]")
+                given[k] = call.swap(x, f"{self._rest[1]}[{k - self._rest[0]}]")
+        if not kwargs:
+            return tuple(given), kwargs
         named = dict(kwargs)
         for key, x in kwargs.items():
             if key in self._names or (self._extra and key not in self._known):
-                named[key] = call.swap(x, function, loc, key)
+                named[key] = call.swap(x, key)
         return tuple(given), named

@@ -56,10 +56,9 @@ def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanat
 
     The function runs once, eagerly, as any first call does; one that was compiled with `donate` spends what it is given.
     """
-    inner, donate = function, ()
+    compiled = CompiledFunction(function, fullgraph=True)
     if isinstance(function, CompiledFunction):
-        inner, donate = function._function, function._donate
-    compiled = CompiledFunction(inner, fullgraph=True, donate=donate)
+        compiled = CompiledFunction(function._function, fullgraph=True, donate=function._donate)
     compiled(*args, **kwargs)
     (region,) = compiled.regions()
     return Explanation(region.name, tuple(compiled.log), stages_of(region), region)

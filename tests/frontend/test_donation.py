@@ -236,7 +236,7 @@ USES: dict[str, Callable[[Any, Any], Any]] = {
     "len": lambda x, y: len(x),
     "list": lambda x, y: list(x),
     "bool": lambda x, y: bool(x),
-    "==": lambda x, y: x == x,  # noqa: PLR0124
+    "==": lambda x, y: x == x,
     "index": lambda x, y: x[0],
     "write": lambda x, y: x.add_(1),
     "write an item": lambda x, y: x.__setitem__(0, 1),
