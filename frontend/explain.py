@@ -54,7 +54,8 @@ class Explanation:
 def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """Capture `function` on these arguments and print every stage of its compilation.
 
-    The function runs once, eagerly, as any first call does; one that was compiled with `donate` spends what it is given.
+    The function runs once, eagerly, as any first call does; one that was compiled with `donate` spends what it is
+    given.
     """
     compiled = CompiledFunction(function, fullgraph=True)
     if isinstance(function, CompiledFunction):
