@@ -48,18 +48,20 @@ def compile_graph(
     name: str = "",
     stages: bool = False,
     passes: bool = True,
+    donated: Sequence[int] = (),
 ) -> Program:
     """Compile a graph to text and plans.
 
     `input_strides`: of each input in elements, None for row-major; `Sym`s become size slots, as symbolic
     dimensions do. An output that `graph.aliases` declares is written to its input's memory, with its strides.
     `stages` keeps the printed text of every stage in `Program.stages`.
+    `donated`: inputs whose memory outputs may take over, where that costs nothing; `Program.aliases` says which did.
     """
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
     kept: list[tuple[str, str]] = []
     note: Note = (lambda stage, what: kept.append((stage, str(what)))) if stages else (lambda stage, what: None)
     fused = prepare(graph, strides, note, passes)
-    return _generate(fused, strides, target, name or graph.name, note, kept)
+    return _generate(fused, strides, target, name or graph.name, note, kept, donated)
 
 
 def prepare(graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True) -> Graph:
@@ -83,7 +85,13 @@ def _fused(graph: Graph, strides: Sequence[Strides | None], passes: bool) -> Gra
 
 
 def _generate(
-    graph: Graph, strides: list[Strides | None], target: Target, name: str, note: Note, kept: list[tuple[str, str]]
+    graph: Graph,
+    strides: list[Strides | None],
+    target: Target,
+    name: str,
+    note: Note,
+    kept: list[tuple[str, str]],
+    donated: Sequence[int],
 ) -> Program:
     """The back half: kernels, memory plan, entry."""
     layouts = assign(graph, strides)
@@ -93,7 +101,9 @@ def _generate(
     def fusion(op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
         return fusion_step(op, layouts, out_strides, target, sites, note)
 
+    reused = plan.take_over(graph, donated, made.steps, layouts, strides)
     graph = write_back(graph, made, layouts, strides, fusion)
+    made.reused = [(a.output, a.input) for a in reused]
     slots = place_values(graph, made)
     note("plan", made)
     symbol = f"main_{digest(str(made) + name)}"
@@ -111,7 +121,7 @@ def _generate(
         slots=slots,
         input_types=tuple(v.type for v in graph.inputs),
         output_types=tuple(v.type for v in graph.outputs),
-        aliases=tuple((a.output, a.input) for a in graph.aliases),
+        aliases=tuple((a.output, a.input) for a in (*graph.aliases, *reused)),
         arena_bytes=made.arena_bytes,
         locals=tuple(made.locals),
         constants=tuple(made.constants),

@@ -86,6 +86,8 @@ class Plan:
     pointers: int = 0  # how many loops move
     moving: dict[Operation, tuple[int, ...]] = field(default_factory=dict)
     """For each loop its moving pointers: to what is read (carried values, slices), then to what is written."""
+    reused: list[tuple[int, int]] = field(default_factory=list)
+    """(output, input): outputs that take over the memory of inputs which were donated."""
 
     def locate(self, a: Pointer) -> tuple[Value, int]:
         """The value that has the memory, and how many bytes in."""
@@ -103,6 +105,7 @@ class Plan:
             names[v] = f"arena+{offset}"
         lines = [f"arena {self.arena_bytes:,} bytes"]
         lines += [f"local{k}: {v.nbytes} bytes in steps {v.born} to {v.dies}" for k, v in enumerate(self.locals)]
+        lines += [f"output{o} takes over the memory of input{i}" for o, i in self.reused]
         for k, step in enumerate(self.steps):
             lines += self._step(f"{k:3}", step, names)
         return "\n".join(lines)
@@ -163,6 +166,30 @@ def in_place(
             if len(index) != len(written) or not all(same_index(a, b) for a, b in zip(index, written, strict=True)):
                 return False
     return True
+
+
+def take_over(
+    graph: Graph,
+    donated: Sequence[int],
+    steps: Sequence[Step],
+    layouts: dict[Value, Layout | None],
+    strides: Sequence[tuple[Dim, ...] | None],
+) -> list[Alias]:
+    """Outputs that can be computed straight into the memory of inputs which nobody needs any more, each input taken
+    once; none that would need a copy."""
+    taken = {a.output for a in graph.aliases}
+    written = {a.input for a in graph.aliases}
+    found: list[Alias] = []
+    for i in donated:
+        if strides[i] is not None or i in written:
+            continue
+        kind = graph.inputs[i].type
+        for o, v in enumerate(graph.outputs):
+            if o not in taken and v.type == kind and in_place(graph, alias := Alias(o, i), steps, layouts, None):
+                taken.add(o)
+                found.append(alias)
+                break
+    return found
 
 
 class _Lives:

@@ -129,6 +129,7 @@ if TYPE_CHECKING:
     from kiln.errors import NotYetError as NotYetError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
+    from kiln.errors import SpentError as SpentError
     from kiln.errors import TransformError as TransformError
     from kiln.errors import WorkerError as WorkerError
     from kiln.explain import explain as explain
@@ -553,7 +554,8 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NanError NotYetError SaveError ShapeError TransformError WorkerError"
+        "KilnIndexError LinAlgError LoadError NanError NotYetError SaveError ShapeError SpentError TransformError "
+        "WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",

@@ -36,7 +36,8 @@ RETAINS: Final = 8
 LAYERED: Final = 16
 """Flag: stands for more than it shows (`kiln.layers`): `_ptr` is no address."""
 SPENT: Final = 32
-"""Flag: a leaf made by a transform whose function has returned (`kiln.transforms`): no history that counts."""
+"""Flag: a leaf made by a transform whose function has returned (`kiln.transforms`): no history that counts. Or what
+stood for a donated tensor in a call that put a result into its memory (`kiln.donation`)."""
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

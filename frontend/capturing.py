@@ -6,7 +6,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from kiln.dims import Dynamic, Ranges, is_marked
 from kiln.dynamic import Family
@@ -21,6 +21,9 @@ from kiln.recording import Recording
 from kiln.region import Region
 from kiln.tally import Tally
 from kiln.tree import Eager
+
+if TYPE_CHECKING:
+    from kiln.donation import Donate, Donations
 
 MAX_REGIONS = 256
 """Captures that one compiled function keeps; the one unused for longest makes room."""
@@ -49,6 +52,7 @@ class Capturing:
         on_recompile: OnRecompile = "ignore",
         dynamic: Dynamic = None,
         check_nan: bool = False,
+        donate: Donate = (),
     ) -> None:
         if not callable(function):
             raise ArgumentError(f"takes a function or a module, not {type(function).__name__}", op=self._door)
@@ -58,6 +62,12 @@ class Capturing:
         self._frozen: frozenset[int] = frozenset()
         self._on_recompile = on_recompile
         self._check_nan = check_nan
+        self._donate = donate
+        self._donations: Donations | None = None
+        if donate != ():
+            from kiln.donation import Donations  # few functions need it
+
+            self._donations = Donations(function, donate)
         self._entries: dict[tuple[Any, ...], list[Entry]] = {}
         self._brief: dict[tuple[Any, ...], list[Entry]] = {}  # the same, by the keys of `signature.brief`
         self._failures: dict[tuple[Any, ...], int] = {}
@@ -77,6 +87,11 @@ class Capturing:
         self.log: list[str] = []
         """Why each capture happened, in order."""
         self._lock = threading.RLock()  # the last of this object's own attributes, see __setattr__
+
+    @property
+    def _given_up(self) -> frozenset[int]:
+        """Ids of the tensors that the caller of this thread has donated."""
+        return frozenset() if self._donations is None else self._donations.current
 
     def _uncompiled(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """An eager call."""
@@ -129,7 +144,7 @@ class Capturing:
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
         avoid = self._unstaged.setdefault(call.key, {})
-        manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan)
+        manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan, self._given_up)
         given = entry.given(call.tensors)
         if given is None:  # another thread has changed it just now
             return self._uncompiled(call.args, call.kwargs)

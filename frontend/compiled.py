@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kiln import dispatch
-from kiln.base import TensorBase, layout_of
+from kiln.base import SPENT, TensorBase, layout_of
 from kiln.ir.graph import Constant, Graph
 from kiln.ir.passes.generalise import Fill, Strides, instance
 from kiln.ir.program import Program
@@ -17,14 +17,24 @@ from kiln.runtime.memory import Buffer
 
 
 class Code:
-    """A loaded program of a graph. `fills`: what its last inputs hold."""
+    """A loaded program of a graph. `fills`: what its last inputs hold; `donated`: inputs whose memory outputs may take
+    over, as those of `reused` (output, input) do."""
 
-    __slots__ = ("executable", "fills", "program", "seconds", "sizes")
+    __slots__ = ("aliases", "executable", "fills", "program", "reused", "seconds", "sizes")
 
-    def __init__(self, graph: Graph, strides: Sequence[Strides], name: str, fills: Sequence[Fill] = ()) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        strides: Sequence[Strides],
+        name: str,
+        fills: Sequence[Fill] = (),
+        donated: Sequence[int] = (),
+    ) -> None:
         started = time.perf_counter()
         self.fills = tuple(fills)
-        self.program: Program = dispatch.build(graph, strides, name=name)
+        self.program: Program = dispatch.build(graph, strides, name=name, donated=donated)
+        self.aliases = tuple(pair for pair in self.program.aliases if pair[1] not in donated)
+        self.reused = tuple(pair for pair in self.program.aliases if pair[1] in donated)
         self.executable = dispatch.load(self.program)
         self.sizes = tuple(slot.name for slot in self.program.slots if slot.kind == "size")
         self.seconds = time.perf_counter() - started
@@ -34,8 +44,8 @@ class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
     __slots__ = (
-        "_aliases", "_allocators", "_fills", "_numbers", "_only", "_sizes", "code", "executable", "layouts", "program",
-        "target",
+        "_aliases", "_allocators", "_fills", "_numbers", "_only", "_reused", "_sizes", "code", "executable", "layouts",
+        "program", "target",
     )  # fmt: skip
 
     def __init__(self, code: Code, numbers: Mapping[str, Any] | None = None) -> None:
@@ -43,11 +53,12 @@ class Compiled:
         self.code = code
         self.program = code.program
         self.executable = code.executable
-        aliased = {o for o, _ in self.program.aliases}
+        aliased = {o for o, _ in code.aliases}
         types = [t.at(numbers) for t in self.program.output_types]
         self.layouts = [None if k in aliased else layout_of(t.dtype, t.static_shape()) for k, t in enumerate(types)]
         self._allocators = [None if layout is None else Buffer.allocator(layout.nbytes) for layout in self.layouts]
-        self._aliases = self.program.aliases
+        self._aliases = code.aliases
+        self._reused = code.reused
         self.target = self.program.target
         self._sizes = [numbers[name] for name in code.sizes]
         self._fills = [_holding(numbers[name], t.at(numbers)) for name, t in code.fills]
@@ -64,11 +75,51 @@ class Compiled:
         self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
     ) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
+        if self._reused:
+            return self._take_over(inputs, execute)
         if self._only is not None:
             buffer = self._only()
             execute(self.executable, [*[t._ptr for t in inputs], buffer.ptr])
             return [buffer]
         buffers = [None if allocate is None else allocate() for allocate in self._allocators]
+        self._execute(inputs, buffers, execute)
+        return buffers
+
+    def _take_over(
+        self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None]
+    ) -> list[Any]:
+        """`run`, with outputs on the memory of donated inputs; these are marked as spent once they may be written."""
+        buffers: list[Any] = [None] * len(self._allocators)
+        taken: list[TensorBase] = []
+        for o, i in self._reused:
+            t, layout = inputs[i], self.layouts[o]
+            buffer = t._buffer
+            whole = buffer.owner is None and buffer.ptr == t._ptr  # not NumPy's memory, nor a part of more
+            if layout is not None and whole and buffer.nbytes == layout.nbytes:
+                buffers[o] = buffer
+                taken.append(t)
+        for o, allocate in enumerate(self._allocators):
+            if allocate is not None and buffers[o] is None:
+                buffers[o] = allocate()
+        written = True
+        try:
+            self._execute(inputs, buffers, execute)
+        except dispatch.CheckFailed:
+            written = False
+            raise
+        finally:
+            if written:
+                for t in taken:
+                    t._buffer.version += 1
+                    t._flags |= SPENT
+        return buffers
+
+    def _execute(
+        self,
+        inputs: Sequence[TensorBase],
+        buffers: Sequence[Any],
+        execute: Callable[[Executable, Sequence[int]], None],
+    ) -> None:
         values = [t._ptr for t in inputs]
         if self._fills:
             values += [t._ptr for t in self._fills]
@@ -78,7 +129,6 @@ class Compiled:
             values[count + o] = values[i]
         values += self._sizes
         execute(self.executable, values)
-        return buffers
 
 
 def _holding(value: Any, t: TensorType) -> Any:

@@ -38,12 +38,16 @@ class CompiledFunction(Capturing, Readable):
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
+            if self._donations is not None:
+                return self._donations.call(self._run, self._name, (), args, kwargs)
             return self._run((), args, kwargs)
         except CaptureError as refusal:
             raise refusal.with_traceback(user_frames(refusal.__traceback__)) from None
 
     def _run_on(self, instance: Any, /, *args: Any, **kwargs: Any) -> Any:
         """A call as a method: what is read of the instance is for the guards to find out."""
+        if self._donations is not None:
+            return self._donations.call(self._run, self._name, (id(instance),), (instance, *args), kwargs)
         return self._run((id(instance),), (instance, *args), kwargs)
 
     def _run(self, keep: tuple[int, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -110,6 +114,7 @@ class CompiledFunction(Capturing, Readable):
             self._tally.staged += 1
         else:
             self._tally.compiled += 1
+        self._tally.reused += region.reused
         return returned
 
     def _remember(self, key: tuple[Any, ...], entries: list[Entry]) -> None:
@@ -159,6 +164,7 @@ class CompiledFunction(Capturing, Readable):
             on_recompile=self._on_recompile,
             dynamic=self._dynamic,
             check_nan=self._check_nan,
+            donate=self._donate,
         )
 
     def __kiln_reach__(self) -> tuple[Any, ...]:

@@ -79,6 +79,12 @@ def mark_dynamic(t: TensorBase, index: int | Sequence[int], *, min: int | None =
         _marks[key][1][d % rank] = Dim(f"dimension {d % rank}", min=min or 0, max=max)
 
 
+def pass_marks_on(t: TensorBase, heir: TensorBase) -> None:
+    """`heir` stands for `t` from here on."""
+    for d, dim in _marks[id(t)][1].items() if id(t) in _marks else ():
+        mark_dynamic(heir, d, min=dim.min, max=dim.max)
+
+
 def is_marked(tensors: Sequence[TensorBase]) -> bool:
     """Whether some of these have marks."""
     return bool(_marks) and any(id(t) in _marks for t in tensors)

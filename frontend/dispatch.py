@@ -98,19 +98,21 @@ def build(
     name: str = "",
     stages: bool = False,
     passes: bool = True,
+    donated: Sequence[int] = (),
 ) -> Program:
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
-    `stages` are made anew."""
+    `stages` are made anew. `donated`: inputs whose memory outputs may take over."""
     target = host_target()
 
     def compiled() -> Program:
         from kiln.codegen.pipeline import compile_graph  # a warm process may never need codegen
 
-        return compile_graph(graph, target, input_strides, name=name, stages=stages, passes=passes)
+        return compile_graph(graph, target, input_strides, name=name, stages=stages, passes=passes, donated=donated)
 
     if stages:
         return compiled()
-    return fetch_program(graph, input_strides, target, f"{name}|{passes}", _SOURCES, compiled)
+    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
+    return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
 
 
 def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:

@@ -137,13 +137,13 @@ class Form:
             graph = given_values(graph, [values[k] for k in carried])
         return _lifted(graph, [*self.strides, *[None] * len(carried)])
 
-    def forward(self, carried: Sequence[int], name: str) -> Code:
-        """The code of a warm call."""
-        key = (tuple(carried), host_target())
+    def forward(self, carried: Sequence[int], name: str, donated: Sequence[int] = ()) -> Code:
+        """The code of a warm call. `donated`: inputs whose memory outputs may take over."""
+        key = (tuple(carried), tuple(donated), host_target())
         found = self._forward.get(key)
         if found is None:
             graph, strides, fills = self.program(carried)
-            found = self._forward[key] = Code(graph, strides, name, fills)
+            found = self._forward[key] = Code(graph, strides, name, fills, donated)
         return found
 
     def backward(self, given: Given, name: str) -> tuple[Differentiated, Code]:

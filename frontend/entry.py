@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ class Manner(NamedTuple):
     """The captures that may share code with this one."""
     check_nan: bool
     """The call raises NanError if its results hold a NaN that it made."""
+    donated: Container[int] = ()
+    """Ids of tensor arguments that the caller has given up."""
 
 
 class Entry:

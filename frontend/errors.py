@@ -16,6 +16,7 @@ written for it keeps catching what it caught:
     ├── NanError              (RuntimeError)               a compiled call made a NaN, and was asked to look for them
     ├── TransformError        (RuntimeError)               vmap or jvp can't go through what the function does
     ├── CaptureError          (RuntimeError)               a capture would not be faithful
+    ├── SpentError            (RuntimeError)               a tensor was used after it was donated to a compiled call
     ├── WorkerError           (RuntimeError)               a worker process of a data loader failed
     ├── NotYetError           (NotImplementedError)        what this version does not do yet
     ├── SaveError             (OSError)                    a file that could not be written
@@ -145,6 +146,10 @@ class CaptureError(KilnError, RuntimeError):
     """What a captured function did could not be replayed faithfully."""
 
     _marks = True
+
+
+class SpentError(KilnError, RuntimeError):
+    """A tensor was used that had been donated to a compiled call (`kiln.compile(f, donate=...)`)."""
 
 
 class CaptureWarning(UserWarning):

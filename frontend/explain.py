@@ -54,10 +54,12 @@ class Explanation:
 def explain(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     """Capture `function` on these arguments and print every stage of its compilation.
 
-    The function runs once, eagerly, as any first call does.
+    The function runs once, eagerly, as any first call does; one that was compiled with `donate` spends what it is
+    given.
     """
-    inner = function._function if isinstance(function, CompiledFunction) else function
-    compiled = CompiledFunction(inner, fullgraph=True)
+    compiled = CompiledFunction(function, fullgraph=True)
+    if isinstance(function, CompiledFunction):
+        compiled = CompiledFunction(function._function, fullgraph=True, donate=function._donate)
     compiled(*args, **kwargs)
     (region,) = compiled.regions()
     return Explanation(region.name, tuple(compiled.log), stages_of(region), region)

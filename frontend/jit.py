@@ -14,6 +14,7 @@ from kiln.dims import Dynamic
 from kiln.errors import ArgumentError, InvalidValueError
 
 if TYPE_CHECKING:
+    from kiln.donation import Donate
     from kiln.doors import *  # noqa: F403
 
 
@@ -26,6 +27,7 @@ def compile(
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
     check_nan: bool = False,
+    donate: Donate = (),
 ) -> CompiledFunction: ...
 
 
@@ -38,6 +40,7 @@ def compile(
     disable: bool = False,
     dynamic: Dynamic = None,
     check_nan: bool = False,
+    donate: Donate = (),
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
@@ -49,6 +52,7 @@ def compile(
     on_recompile: OnRecompile = "ignore",
     disable: bool = False,
     check_nan: bool = False,
+    donate: Donate = (),
 ) -> Any:
     """Compile a function or a module; also a decorator, with or without arguments.
 
@@ -68,6 +72,10 @@ def compile(
     if a call repeats it first. False: every size has code of its own. Or a mapping from arguments' names to
     {dimension: `Dim` or None}, as True, with ranges: a size out of its range is a ShapeError.
 
+    `donate`: arguments whose tensors the caller gives up, by name or position, or a sequence of these; in a container,
+    all of them. Results may take over their memory, and using such a tensor after the call is a SpentError. What others
+    share the memory of, or what requires gradients, is refused (ArgumentError). See docs/doors.md.
+
     >>> import kiln
     >>> @kiln.compile
     ... def f(x):
@@ -77,7 +85,7 @@ def compile(
     """
     if function is None:
         given = {"fullgraph": fullgraph, "on_recompile": on_recompile, "disable": disable}
-        return functools.partial(compile, **given, dynamic=dynamic, check_nan=check_nan)
+        return functools.partial(compile, **given, dynamic=dynamic, check_nan=check_nan, donate=donate)
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
     if not isinstance(dynamic, bool | Mapping | None):
@@ -85,7 +93,13 @@ def compile(
     if disable:
         return function
     made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
-    return made(function, fullgraph=fullgraph, on_recompile=on_recompile, dynamic=dynamic, check_nan=check_nan)
+    how: dict[str, Any] = {
+        "fullgraph": fullgraph,
+        "on_recompile": on_recompile,
+        "check_nan": check_nan,
+        "donate": donate,
+    }
+    return made(function, **how, dynamic=dynamic)
 
 
 _DOORS: Final = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 
 from kiln.ir.graph import SourceLoc
 
@@ -21,6 +21,16 @@ def user_location() -> SourceLoc | None:
     while frame is not None:
         if not is_kiln(frame.f_globals.get("__name__", "")):
             return SourceLoc(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        frame = frame.f_back
+    return None
+
+
+def user_line() -> tuple[CodeType, int] | None:
+    """The same, for messages that are seldom written: the code, and the line."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if not is_kiln(frame.f_globals.get("__name__", "")):
+            return frame.f_code, frame.f_lineno
         frame = frame.f_back
     return None
 

@@ -186,6 +186,8 @@ class Region:
         self.problem = Problem(
             self.graph, self.strides, self.seeds, self.wanted, self.taped, self.written, self.at_hand
         )
+        self.donated: tuple[int, ...] = ()
+        """Inputs that the callers have given up, so that results may take over their memory."""
         self.idle = False
         """Whether it has no code, as there is nothing to compute: calls run eagerly until others make code for it."""
         self._family = family
@@ -392,12 +394,32 @@ class Region:
         if self.forward is None or self.forward.target is not host_target():
             self._join()
             if self.shared is None:
-                self.forward = Compiled(Code(*self.program(), self.name))
+                self.forward = Compiled(Code(*self.program(), self.name, donated=self._free()))
             else:
-                code = self.shared.form.forward(self._carried(), self.name)
+                code = self.shared.form.forward(self._carried(), self.name, self._free())
                 self.forward = Compiled(code, self.shared.numbers)
             dump(self)
         return self.forward
+
+    def give_up(self, capture: Capture, donated: Container[int]) -> None:
+        """Callers have given up those arguments whose ids in the capture are `donated`. What is returned, or may be
+        written to, stays where it is."""
+        there = {*self.written, *[r.input for r in self.results]}
+        self.donated = tuple(
+            k
+            for k, (kind, t) in enumerate(capture.inputs)
+            if kind == "argument" and id(t) in donated and k not in there and self.strides[k] is None
+        )
+
+    def _free(self) -> tuple[int, ...]:
+        """Inputs whose memory results may take over: none where gradients may go back through the call, or where what
+        it was given is looked at afterwards."""
+        return () if self.plan is not None or self.check_nan else self.donated
+
+    @property
+    def reused(self) -> int:
+        """How many results of a call take over the memory of a donated argument."""
+        return 0 if self.forward is None else len(self.forward.code.reused)
 
     def _join(self) -> None:
         """Take code that was made since the capture for others; or have code of its own."""
@@ -568,7 +590,7 @@ def _check_keys(tree: Tree, owned: Container[int]) -> None:
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
     """All stages of a region's forward program; before them, what it stores for its backward program."""
-    stages = dispatch.build(*region.program(), name=region.name, stages=True).stages
+    stages = dispatch.build(*region.program(), name=region.name, stages=True, donated=region._free()).stages
     return stages if region.plan is None else (("partition", str(region.plan)), *stages)
 
 

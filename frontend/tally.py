@@ -11,7 +11,8 @@ class Tally:
     the function has Python's control flow; of a script also one of its ways, which are all known from the first call
     on), `decided` (they went through decisions on tensor data, as these came up, to a program),
     `captured` (run for real, and recorded), and `eager`; for how many graphs code was `generated` (that of gradients
-    not counted); and why the captures, the eager calls, and code for one size."""
+    not counted); how many results can have been put into the memory of donated arguments (`reused`); and why the
+    captures, the eager calls, and code for one size."""
 
     compiled: int = 0
     staged: int = 0
@@ -19,6 +20,7 @@ class Tally:
     captured: int = 0
     eager: int = 0
     generated: int = 0
+    reused: int = 0
     captures: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
 
@@ -27,4 +29,5 @@ class Tally:
             f"{self.compiled} compiled, {self.staged} staged, {self.decided} decided, {self.captured} captured, "
             f"{self.eager} eager"
         )
-        return "\n".join([counts, *(f"captured: {why}" for why in self.captures), *self.refusals])
+        reused = [f"{self.reused} results on the memory of donated arguments"] if self.reused else []
+        return "\n".join([counts, *reused, *(f"captured: {why}" for why in self.captures), *self.refusals])
