@@ -53,8 +53,9 @@ class LenientCapture(Capture):
         self._left()
 
     def give_up(self, refusal: CaptureError) -> None:
-        if self._strict and not isinstance(refusal, Entangled):
-            raise refusal
+        if self._strict and (self.forced is not None or not isinstance(refusal, Entangled)):
+            self.refused = self.refused or refusal
+            raise refusal  # a way that is looked into does not go on unwatched, either
         self.leave(refusal)
 
     def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Hashable]) -> Hashable:

@@ -22,6 +22,7 @@ import numpy as np
 
 import kiln
 from kiln.base import TensorBase
+from kiln.convert.sites import HOOKS
 from kiln.location import is_kiln
 from kiln.reach import is_library
 
@@ -117,7 +118,9 @@ class Shots:
     def _function(self, f: types.FunctionType) -> Iterator[Any]:
         if is_library(f.__module__):
             return
-        for cell in f.__closure__ or ():
+        for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+            if name == HOOKS:
+                continue  # of a function that converted code made
             try:
                 yield self._one(cell.cell_contents)
             except ValueError:
