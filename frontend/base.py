@@ -152,6 +152,12 @@ class Recorder(Protocol):
     def hook(self, tensor: Tensor, what: str) -> None:
         """`what` (like "register_hook") is about to hang something on the gradient of `tensor`."""
 
+    def settle(self) -> None:
+        """A result of the latest op is about to be put on the tape by other means than the op's own."""
+
+    def bridge(self, node: Any, arguments: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """`outputs` are results of `node`, whose derivative the user wrote, of `arguments`."""
+
     def change(self, tensor: Tensor, what: str) -> None:
         """`what` (like "detach_") is about to change more of `tensor` than its data."""
 

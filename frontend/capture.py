@@ -14,7 +14,7 @@ holds for that answer, and a compiled call asks again (`tree.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import numpy as np
 
@@ -82,6 +82,11 @@ class Capture(History):
         """What was printed, in order: the effects of a region, told where tensors are among its results."""
         self.twins: dict[int, Twin] = {}
         """Tensors, by id, that are another one, depending on data."""
+        self.bridging: Callable[..., None] | None = None
+        self.bridges: Any = None
+        """The functions with a derivative of the user's that gradients can pass (`function_capture.Bridges`)."""
+        self.rows: dict[int, tuple[Any, int]] = {}
+        """Tensors, by id, that are rows of what a staged loop gave (`staging_grown.Rows`), and which ones."""
         self.failed: KilnError | None = None  # what a check on data raised, last
         self.differentiated = False  # whether a gradient was taken
         self.before: dict[int, TensorBase] | None = None
@@ -269,6 +274,15 @@ class Capture(History):
                 fix="take the gradient outside the compiled function, or pass the tensor detached",
             )
 
+    def settle(self) -> None:
+        """A result of the latest operation is about to be put on the tape by other means than its own."""
+        self._settle()
+
+    def bridge(self, node: Node, arguments: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """A function with a derivative of the user's was called: `outputs` are results of `node`."""
+        if self.bridging is not None:
+            self.bridging(node, arguments, outputs)
+
     def depend(self, path: str, read: Callable[[], Any]) -> None:
         """Python state was read that the guards did not find beforehand."""
         self.reads.append((path, read))
@@ -308,6 +322,9 @@ class Capture(History):
 
     def _lift(self, t: TensorBase) -> Entry:
         """A tensor from outside becomes an input."""
+        rows, k = self.rows.get(id(t), (None, 0))
+        if rows is not None:
+            return cast("Entry", rows.enter(self, k))
         owners = [slot for slot in self.grads.values() if slot.before is t]
         if len(owners) > 1:
             self.refuse("two tensors share one gradient", operands=[t.ttype], fix="clone() one of them")

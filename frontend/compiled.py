@@ -34,7 +34,8 @@ class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
     __slots__ = (
-        "_aliases", "_allocators", "_fills", "_numbers", "_sizes", "code", "executable", "layouts", "program", "target"
+        "_aliases", "_allocators", "_fills", "_numbers", "_only", "_sizes", "code", "executable", "layouts", "program",
+        "target",
     )  # fmt: skip
 
     def __init__(self, code: Code, numbers: Mapping[str, Any] | None = None) -> None:
@@ -51,6 +52,10 @@ class Compiled:
         self._sizes = [numbers[name] for name in code.sizes]
         self._fills = [_holding(numbers[name], t.at(numbers)) for name, t in code.fills]
 
+        # The allocator of the only output, where the pointers to the inputs and to it are all that the program takes.
+        single = len(self._allocators) == 1 and not (self._aliases or self._sizes or self._fills)
+        self._only = self._allocators[0] if single else None
+
     def concrete(self, graph: Graph) -> Graph:
         """The graph that this is the program of, for these numbers."""
         return instance(graph, self._numbers) if self._numbers else graph
@@ -59,6 +64,10 @@ class Compiled:
         self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
     ) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
+        if self._only is not None:
+            buffer = self._only()
+            execute(self.executable, [*[t._ptr for t in inputs], buffer.ptr])
+            return [buffer]
         buffers = [None if allocate is None else allocate() for allocate in self._allocators]
         values = [t._ptr for t in inputs]
         if self._fills:

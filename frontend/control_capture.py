@@ -38,7 +38,7 @@ class _Start(Node):
         """Nothing is saved."""
 
 
-def _placeholders(types: Sequence[TensorType], flags: int = 0) -> list[Any]:
+def placeholders(types: Sequence[TensorType], flags: int = 0) -> list[Any]:
     """Tensors without data, through which gradients flow if any are wanted."""
     node = _Start((), types)
     made = []
@@ -173,6 +173,9 @@ class Inner(Sketch):
             self.parent.depend(path, read)
 
     def _lift(self, t: TensorBase) -> Any:
+        rows, k = self.rows.get(id(t), (None, 0))
+        if rows is not None:
+            return rows.enter(self, k)
         if self.parent is not None:
             self.parent.value_of(t)  # refuses what it can't know
         return self._input("object", t)
@@ -353,11 +356,11 @@ def captured_while(
 ) -> Any:
     """`kiln.while_loop` as one operation."""
     types = [t.ttype for t in state]
-    test = Inner(capture, "cond_fn", _placeholders(types))
+    test = Inner(capture, "cond_fn", placeholders(types))
     answer = test.run(cond_fn, _answer, cond_fn, form, test.given)
     if test.states:
         test.refuse("cond_fn draws random numbers", fix="draw them in body_fn, and carry them")
-    body = Inner(capture, "body_fn", _placeholders(types))
+    body = Inner(capture, "body_fn", placeholders(types))
     made = form_of(body.run(body_fn, call, body_fn, form, body.given))
     results = agreeing("while_loop", "body_fn returns", *made, types, form)
     states = list(body.states.values())
@@ -388,8 +391,8 @@ def captured_scan(
     """`kiln.scan` as one operation."""
     (state, form), (sliced, shape) = init, xs
     types = [t.ttype for t in state]
-    given = _placeholders(types)
-    parts = _placeholders([TensorType(x.dtype, x.shape[1:]) for x in sliced], READONLY)
+    given = placeholders(types)
+    parts = placeholders([TensorType(x.dtype, x.shape[1:]) for x in sliced], READONLY)
     body = Inner(capture, "the function of a scan", [*given, *parts])
 
     def turn() -> Any:
@@ -424,5 +427,5 @@ def captured_scan(
 
 def foreseen(function: Callable[..., Any], *types: Sequence[TensorType]) -> Any:
     """What `function` returns for lists of tensors of these types, without data."""
-    given = [_placeholders(each) for each in types]
+    given = [placeholders(each) for each in types]
     return Inner(None, "the function of a scan", [t for each in given for t in each]).run(function, function, *given)

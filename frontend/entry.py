@@ -78,7 +78,7 @@ class Entry:
 
     def fits(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
         """What a call with these tensor arguments is given, if it goes one of these ways."""
-        given = self.given(tensors)
+        given = self.given(tensors) if self._slots else tensors
         if given is None:
             return None
         reached = self.reached.guards.tensors

@@ -35,6 +35,7 @@ class Inputs:
             for slot in capture.grads.values()
             if slot.read and not capture.made(slot.tensor)
         ]
+        self._quick = not (self._guarded or self._gradients)  # no gradient matters
         self._reachable = capture.reachable
 
     def source(self, k: int) -> tuple[int | None, Any]:
@@ -47,6 +48,11 @@ class Inputs:
 
     def gather(self, arguments: Sequence[TensorBase]) -> list[Any] | None:
         """The input tensors; None when gradients are not there (or are) as they were in the capture."""
+        if self._quick:
+            inputs = self.objects.copy()
+            for n, position in self._arguments:
+                inputs[n] = arguments[position]
+            return inputs
         for tensor, k, present, argument, kept in self._guarded:
             grad = (tensor if k is None else arguments[k])._grad
             if (grad is not None) is not present:

@@ -55,10 +55,10 @@ def compile(
     The result gives the same numbers, bit for bit, as the function itself, for any arguments: tensors (of a new shape:
     captured anew), Python numbers and strings (compiled in), containers of these, and objects. Branches and loops on
     tensor *data* (`if x.sum() > 0`) become part of the program where they can; otherwise each answer that comes up
-    has compiled code of its own. What a compiled call could not repeat (changes of Python state, `print`, clocks) makes
-    calls of that kind run eagerly, with one CaptureWarning that says why; with `fullgraph` it raises CaptureError
-    instead. `on_recompile`: what to do when the function must be captured again (a new shape, another answer):
-    "ignore", or "warn" or "raise" with what differs. With `disable` the function itself is returned.
+    has compiled code of its own. What a compiled call could not repeat (clocks, files, prints to elsewhere than
+    `sys.stdout`) makes calls of that kind run eagerly, with one CaptureWarning that says why; with `fullgraph` it
+    raises CaptureError instead. `on_recompile`: what to do when the function must be captured again (a new shape,
+    another answer): "ignore", or "warn" or "raise" with what differs. With `disable` the function itself is returned.
 
     With `check_nan`, a compiled call whose results or gradients hold a NaN that it was not given raises NanError, which
     names the op that made the first one, its line, and the turns of the loops around it; what the call wrote to is then

@@ -244,7 +244,7 @@ class Draft:
 
     def key(self, key: Any, path: str) -> Any:
         """A key of a dict, which must be the same at each call."""
-        if not _is_constant(key) and not (id(key) in self._owned and type(key).__hash__ in _BY_IDENTITY):
+        if not is_constant(key) and not (id(key) in self._owned and type(key).__hash__ in _BY_IDENTITY):
             raise unrepeatable(path, f"a {type(key).__qualname__} as a key")
         return key
 
@@ -281,8 +281,9 @@ def _is_value(x: Any) -> bool:
 _NUMPY: Final = frozenset(np.sctypeDict.values()) - {np.void, np.object_}
 
 
-def _is_constant(x: Any) -> bool:
-    return all(map(_is_constant, x)) if type(x) is tuple else _is_value(x)
+def is_constant(x: Any) -> bool:
+    """Whether that is so of an object, or of all that a tuple holds."""
+    return all(map(is_constant, x)) if type(x) is tuple else _is_value(x)
 
 
 class Journal:
@@ -305,9 +306,9 @@ class Journal:
             spot.before = spot.held()
         self.changed: list[tuple[Spot, Recipe]] = []
 
-    def held(self) -> Iterator[tuple[Kind, Any, Any, Any]]:
-        """The places: of which kind, the container, and what it held before the call and holds now."""
-        return ((spot.kind, spot.container, spot.before, spot.held()) for spot in self._spots)
+    def places(self) -> Sequence[Spot]:
+        """The places, with what they held before the call."""
+        return self._spots
 
     def entangled(self, owned: Container[int]) -> bool:
         """Whether a container among the arguments is one that the function reaches by itself, too."""
@@ -339,7 +340,7 @@ class Journal:
                 before, now = dict(enumerate(before)), dict(enumerate(now))
             for key, x in before.items():
                 y = now.get(key)
-                if x is not y and may_move(x) and may_move(y) and _is_constant(key):
+                if x is not y and may_move(x) and may_move(y) and is_constant(key):
                     yield spot.container, key
 
     def effects(self, draft: Draft) -> list[Effect]:

@@ -172,5 +172,5 @@ class Moving:
         return self._known[id(container)][1] if id(container) in self._known else _NONE
 
 
-_MAX_MOVING: Final = 4096
+_MAX_MOVING: Final = 256
 _NONE: Final[frozenset[Any]] = frozenset()

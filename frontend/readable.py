@@ -26,13 +26,34 @@ class Readable:
 
     @property
     def graph(self) -> Graph:
-        """The captured graph; `str` gives its text. CaptureError when nothing was captured yet."""
+        """The captured graph; `str` gives its text. Where data decide between several, the one that was captured last:
+        `graph_for` and `ways` show others. CaptureError when nothing was captured yet."""
         return self._captured().region.graph
 
     @property
     def inlined_graph(self) -> Graph:
         """The same: functions that are called are part of the graph as it is."""
         return self.graph
+
+    @property
+    def ways(self) -> str:
+        """The ways that calls of the latest signature can go, as text: questions about tensor data, what they may be
+        answered with, and the graph at each end. One graph where there are no questions.
+
+        >>> import kiln
+        >>> f = kiln.jit.script(lambda x: x if x.sum() > 0 else None)
+        >>> f(kiln.ones(2)) is None
+        False
+        >>> print(f.ways)  # doctest: +ELLIPSIS
+        bool() of ...
+        is True:
+            ...
+        is False:
+            ...
+        """
+        if self._latest is None:
+            raise CaptureError(f"{self._name} was not captured yet", fix="call it first")
+        return str(self._latest[1].tree)
 
     def graph_for(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments would run. CaptureError when no such call was captured."""

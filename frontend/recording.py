@@ -63,6 +63,7 @@ class Recording:
             self.capture.before = {}
         self.capture.frozen = how.frozen
         self.capture.staging = self._stage
+        self.capture.bridging = self._bridge
         if how.door != "trace" and STAGES.enabled and converts(reached.code):
             self.capture.hooks = self._stage()
 
@@ -75,6 +76,14 @@ class Recording:
         from kiln.staging import StagingHooks  # few functions need it
 
         return StagingHooks(self.capture, self._audit, self._reached.code, self._how.avoid)
+
+    def _bridge(self, node: Any, arguments: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """A user's function with a derivative of its own was called."""
+        from kiln.function_capture import Bridges  # few calls have such
+
+        if self.capture.bridges is None:
+            self.capture.bridges = Bridges(self.capture, self._audit, self.journal)
+        self.capture.bridges.add(node, arguments, outputs)
 
     @contextlib.contextmanager
     def _through_door(self) -> Iterator[None]:

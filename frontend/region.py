@@ -171,6 +171,10 @@ class Region:
         self._behind: dict[int, frozenset[int]] = {}
         self.passes_for: tuple[str, str] | None = None
         """What its nodes on the tape and the op are called, where it passes for an op."""
+        alone = self.tree is LEAF and self.leaves == [(0, None)] and len(self.results) == 1
+        more = self.written or self.grads or self.effects or self.recipe is not None
+        self._only = None if more or not alone else self.results[0]
+        """What a call returns, where that is one tensor and, but for gradients, there is nothing else to be done."""
         self.places: list[tuple[int, int]] = []
         self.carried: list[Value] = []
         """Values of the graph that a warm call is given, since decisions before it computed them."""
@@ -418,10 +422,14 @@ class Region:
     ) -> Any:
         """One warm call on gathered inputs, and what decisions before it computed already. `containers`: the lists,
         dicts and records among the arguments."""
+        compiled = self.compile()  # which may change what is known of the region
+        if self._only is not None and self.plan is None and not self.check_nan:
+            buffers = compiled.run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
+            return self._only.build(inputs, buffers, ())
         if self.written:
             check_separate(inputs, self.written)
         given = nans.before(self, inputs) if self.check_nan else inputs
-        buffers = self.compile().run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
+        buffers = compiled.run([*inputs, *carried] if carried else inputs, dispatch.execute_region)
         for k in self.written:
             inputs[k]._buffer.version += 1
         origins = nans.look(self, given, inputs, buffers) if self.check_nan else {}
@@ -510,7 +518,8 @@ def _class_of(t: Any) -> type[Any]:
 def _check_nodes(capture: Capture, nodes: Sequence[Node]) -> None:
     """Refuse what a program made from the ops alone would pass over on the way back: user's code on the tape."""
     for node in nodes:
-        what = node.operation if node.runs_user_code else capture.hooked.get(id(node))
+        passes = capture.bridges is not None and capture.bridges.passes(node)
+        what = node.operation if node.runs_user_code and not passes else capture.hooked.get(id(node))
         if what is not None:
             raise CaptureError(
                 f"a gradient taken outside the compiled function would have to go back through {what}, "

@@ -127,6 +127,12 @@ class RegionNode(Node):
         kept = region.plan.preserved
         inputs = [_as_it_was(self.stored[kept[k]], t) if k in kept else t for k, t in enumerate(self.inputs)]
         needed = [k for k in needed if k not in kept]
+        if any(op.op.name == "through" and op.attrs["once"] for op in operations):
+            raise GradError(
+                "a backward in this compiled function is marked once_differentiable: it has no derivative",
+                op=self.operation,
+                fix="write it with differentiable ops and take the mark away",
+            )
         if set(needed) & set(region.written):
             raise GradError(
                 "derivatives of gradients through a compiled function that overwrites what it reads",

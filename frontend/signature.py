@@ -4,6 +4,7 @@ the arguments, Python values among them, which of them are the same, and modes o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from types import MethodType
 from typing import Any, Final
 
@@ -75,9 +76,12 @@ def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...]
             key += (kind, repr(x) if kind is float else x)
         elif x is not args[0] or not keep or isinstance(x, _NOT_BRIEF):
             return None
-    if len(tensors) > 1 and len({id(t._buffer) for t in tensors}) < len(tensors):
+    if len(tensors) > 1 and len(set(map(_buffer_of, tensors))) < len(tensors):
         return None
     return tuple(key), tensors
+
+
+_buffer_of = attrgetter("_buffer")
 
 
 def beside(tensors: Sequence[Any], others: Sequence[Any]) -> tuple[tuple[Any, ...], list[Any]] | None:

@@ -15,12 +15,15 @@ is `f` converted. `Recording` does both for every function that branches or loop
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence, Set, Sized
 from operator import is_
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType
 from typing import Any, Final, NoReturn
 
+from kiln import functional as F
+from kiln import movement
 from kiln.base import MODES, TensorBase
 from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner
@@ -31,6 +34,7 @@ from kiln.journal import Journal
 from kiln.pytree import flatten, unflatten
 from kiln.staging_calls import among, standing, taking, with_numbers
 from kiln.staging_choice import Branch, Choice
+from kiln.staging_grown import joined
 from kiln.staging_loads import NAMES, Loads, Stores
 from kiln.staging_loops import Loop
 from kiln.staging_merge import in_plain_python
@@ -38,6 +42,7 @@ from kiln.staging_names import Originals
 from kiln.staging_numbers import KNOWN, NOW, Lazy, Number, keyed, known, mapped, scalar, with_numbers_of_now
 from kiln.staging_prints import TextHooks
 from kiln.staging_ranges import StagedRange, loop_over, staged_range
+from kiln.staging_rolls import counted, is_rolled, roll, zipped
 from kiln.staging_spelling import lazy_in
 from kiln.staging_text import Text
 from kiln.staging_trial import Noted, Snapshot, Trial, Unstaged, harmless, locals_of, roots
@@ -88,14 +93,18 @@ class StagingHooks(TextHooks):
         self._loads: Loads | None = None
         self._stores = Stores(avoid)
         self._sites: list[Site] = []
+        self.rolling: list[Any] = []
+        """The loops of known length that are being tried, the innermost last."""
+        self.drifted: set[Site] = set()
+        """Loops that had a variable of another kind before a turn than after it."""
         self._failure: CaptureError | None = None
         self._why: dict[Hashable, str] = {}
         self._numbers = makes(known) or makes(audit.dormant)
         """Whether there may be numbers or text that tensors decide. An expression has its hooks before it makes one."""
-        self.asked: tuple[Site, str] | None = None
-        """What asked last for the truth of a tensor, since it could not be staged, and why."""
         self.quiet = 0
         """Whether code runs that knows nothing of them: functions of libraries, which may call the user's."""
+        self.asked: tuple[Site, str] | None = None
+        """What asked last for the truth of a tensor, since it could not be staged, and why."""
         audit.made = made
 
     # ------------------------------------------------------------------------------------- converting
@@ -152,6 +161,8 @@ class StagingHooks(TextHooks):
         if MODES.recorder is not None:
             if function is range:
                 return staged_range
+            if id(function) in _STAND_INS:
+                return _STAND_INS[id(function)]
             stand_in = taking(function) or (standing(function) if self._numbers else None)
             if stand_in is not None:
                 return stand_in
@@ -341,11 +352,14 @@ class StagingHooks(TextHooks):
                 body()
                 test = again()
 
-    def stages(self, slot: list[Any]) -> bool:
-        return isinstance(slot[0], StagedRange) and MODES.recorder is not None
+    def stages(self, slot: list[Any], site: Site, /) -> bool:
+        return (isinstance(slot[0], StagedRange) and MODES.recorder is not None) or is_rolled(self, slot[0], site)
 
     def for_(self, iterable: Any, body: Callable[[Any], None], state: State, site: Site, /) -> None:
-        loop_over(self, iterable, body, state, site)
+        if isinstance(iterable, StagedRange):
+            loop_over(self, iterable, body, state, site)
+        else:
+            roll(self, iterable, body, state, site)
 
     def turns(self) -> int:
         """How many turns of a loop are run for real: where answers are given, data may be such that it never ends."""
@@ -367,8 +381,9 @@ class StagingHooks(TextHooks):
     # ----------------------------------------------------------------------------------------- trials
 
     @contextlib.contextmanager
-    def attempt(self, site: Site) -> Iterator[list[Any]]:
-        """Try something out. The list that is given is empty afterwards if it failed, and all is as it was before."""
+    def attempt(self, site: Site, optional: bool = False) -> Iterator[list[Any]]:
+        """Try something out. The list that is given is empty afterwards if it failed, and all is as it was before. If
+        that is `optional`, a trial around it goes on."""
         capture = MODES.recorder
         assert isinstance(capture, Capture)
         outermost = self._noted is None
@@ -376,12 +391,12 @@ class StagingHooks(TextHooks):
         result: list[Any] = []
         if outermost:
             self._noted = Noted()
-            self._loads = Loads(self._noted, self.avoid)
-            self._audit.object = self._object
+            self._loads = Loads(self._noted, self.avoid, self.rolling)
+            self._audit.object = self.fail
             self._switch(self._loads)
             self._failure = None
         self._sites.append(site)
-        noted = self._noted
+        noted, failure = self._noted, self._failure
         try:
             yield result
         except KeyboardInterrupt:
@@ -401,6 +416,8 @@ class StagingHooks(TextHooks):
                 self._noted = self._loads = self._audit.object = self._failure = None
                 self._switch(self._source())
                 self._audit.resume()
+            elif optional:
+                self._failure = failure
         if not result:
             snapshot.restore()
             if outermost:
@@ -413,10 +430,23 @@ class StagingHooks(TextHooks):
     def refuse_call(self, what: str, why: str) -> None:
         """A call that can't be repeated, nor tried out: "what() why"."""
         if self._noted is not None:
-            self._object(why)
+            self.fail(why)
         self._audit.refuse(what)
 
-    def _object(self, why: str) -> NoReturn:
+    @contextlib.contextmanager
+    def retrying(self, again: Sized) -> Iterator[None]:
+        """What fails inside is as if it had not been tried, if `again` holds something then."""
+        assert isinstance(MODES.recorder, Capture)
+        snapshot, failure = Snapshot(MODES.recorder), self._failure
+        try:
+            yield
+        except Exception:  # whatever came of it
+            if not len(again):
+                raise
+            snapshot.restore()
+            self._failure = failure
+
+    def fail(self, why: str) -> NoReturn:
         self._failure = self._failure or Unstaged(why)
         raise self._failure
 
@@ -437,7 +467,7 @@ class StagingHooks(TextHooks):
     def _try_call(self, function: Any) -> None:
         """A call is about to be made in a trial."""
         if not harmless(function, made):
-            self._object(f"a branch that calls {getattr(function, '__qualname__', type(function).__qualname__)}")
+            self.fail(f"a branch that calls {getattr(function, '__qualname__', type(function).__qualname__)}")
         assert self._noted is not None
         for x in roots(function):
             self._noted.note(x)
@@ -463,9 +493,9 @@ class StagingHooks(TextHooks):
                     raise Unstaged(f"a branch that sets {name}, a variable of a function around it")
         finally:
             state.set(kept)
-            changed = self._noted.restore()  # before another branch may undo it
+            changed = self._noted.restore(forget=False)  # before another branch may undo it
         if changed:
-            self._object("it changes a container from outside")
+            self.fail("it changes a container from outside")
         if self._failure is not None:  # and the user's code caught it
             raise self._failure
         return trial, returned, after
@@ -487,6 +517,26 @@ def _unwrapped(function: Any) -> Any:
     while issubclass(type(function), CompiledFunction):
         function = function._function
     return function
+
+
+def _stand_in(function: Any, special: Any) -> Any:
+    """A function that does what `special` does, and where that gives None what `function` does."""
+
+    def instead(*args: Any, **kwargs: Any) -> Any:
+        made = special(*args, **kwargs)
+        return function(*args, **kwargs) if made is None else made
+
+    return instead
+
+
+_STAND_INS: Final = {
+    id(f): _stand_in(f, special)
+    for f, special in (
+        (enumerate, counted),
+        (zip, zipped),
+        *((f, functools.partial(joined, f)) for f in (F.stack, F.cat, movement.concat)),
+    )
+}
 
 
 def _set(runtime: Any, source: Any) -> None:

@@ -88,9 +88,8 @@ def _joined(plain: Call, op: str, /, *args: Any, **kwargs: Any) -> Any:
 def among(container: Any, item: Any) -> Any:
     """`item in container`, if that can be staged; None if not."""
     if isinstance(item, Number) and type(container) is range and container.step == 1 and item.kind is not float:
-        start: Any = container.start
-        stop: Any = container.stop
-        return _joined(all, "logical_and", [start <= item, item < stop])
+        number: Any = item
+        return _joined(all, "logical_and", [number >= container.start, number < container.stop])
     if type(container) not in (tuple, list) or not any(isinstance(x, Number) for x in (item, *container)):
         return None
     if not all(kind_of(x) in EXAMPLES or isinstance(x, (str, type(None))) for x in (item, *container)):
@@ -209,11 +208,12 @@ def leaves_numbers(function: Any) -> bool:
 
 def _is_plain(kind: type) -> bool:
     """A named tuple, or a data class, whose instances are made of their fields and nothing else."""
+    init: Any = type.__getattribute__(kind, "__init__")
     if hasattr(kind, "__dataclass_fields__"):
-        made_by_python = getattr(getattr(kind, "__init__"), "__code__", None)  # noqa: B009
+        made_by_python = getattr(init, "__code__", None)
         more = hasattr(kind, "__post_init__") or hasattr(kind, "__slots__") or type(kind) is not type
         return not more and made_by_python is not None and made_by_python.co_filename == "<string>"
-    return issubclass(kind, tuple) and hasattr(kind, "_fields") and kind.__init__ is object.__init__
+    return issubclass(kind, tuple) and hasattr(kind, "_fields") and init is object.__init__
 
 
 def asked(function: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Hashable
+from collections.abc import Container, Hashable, Sequence
 from typing import Any, Final
 
 from kiln.base import TensorBase
 from kiln.convert import PythonHooks
-from kiln.staging_numbers import known, with_python_numbers
+from kiln.staging_numbers import Number, known, with_python_numbers
 from kiln.staging_places import opened, read, write
 from kiln.staging_trial import Noted, Unstaged
 
@@ -15,9 +15,10 @@ from kiln.staging_trial import Noted, Unstaged
 class Loads:
     """Python's own operations; what is read is noted, and what would last is refused."""
 
-    def __init__(self, noted: Noted, avoid: Container[Hashable]) -> None:
+    def __init__(self, noted: Noted, avoid: Container[Hashable], rolling: Sequence[Any]) -> None:
         self._noted = noted
         self._avoid = avoid
+        self._rolling = rolling
 
     def load_attr(self, x: Any, name: str) -> Any:
         found = getattr(known(x), name)
@@ -27,6 +28,9 @@ class Loads:
 
     def load_item(self, x: Any, key: Any) -> Any:
         if isinstance(x, TensorBase):
+            for loop in reversed(self._rolling) if isinstance(key, Number) else ():
+                if (row := loop.row(x, key.tensor)) is not None:
+                    return row
             return read(x, key, self._avoid)
         found = x[with_python_numbers(key)]
         if not isinstance(x, TensorBase) and id(x) in self._noted:

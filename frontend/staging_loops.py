@@ -44,7 +44,7 @@ _MAX_ROUNDS = 12
 """Trials until it is known what is carried."""
 
 
-def _empty(t: Any) -> Any:
+def empty(t: Any) -> Any:
     """A tensor without data, like `t`."""
     layout = layout_of(t.dtype, t._layout.shape)
     made = dispatch.empty(layout)
@@ -54,19 +54,21 @@ def _empty(t: Any) -> Any:
 class Loop:
     """A loop that can be staged. Made inside an attempt; `commit` does it. `hidden` are numbers that the loop itself
     carries before the variables: `test(*hidden)` and `turn(*hidden)` get them, and `turn` returns the new ones.
-    `real` is the loop in plain Python, and returns the last hidden numbers."""
+    `real` is the loop in plain Python, and returns the last hidden numbers. `sure`: it takes a turn at least."""
 
     def __init__(
         self,
         hooks: StagingHooks,
         hidden: Sequence[Any],
-        test: Callable[..., Any],
+        test: Callable[..., Any] | None,
         turn: Callable[..., Sequence[Any]],
         real: Callable[[], Sequence[Any]],
         state: State,
         site: Site,
+        sure: bool = False,
     ) -> None:
         self._hooks, self._test, self._turn, self._real, self._state, self._site = hooks, test, turn, real, state, site
+        self._sure = sure
         capture = MODES.recorder
         assert isinstance(capture, Capture)
         self._capture = capture
@@ -75,7 +77,7 @@ class Loop:
         self._hidden = len(hidden)
         self._names = [*(f"a number of the loop {k}" for k in range(len(hidden))), *state.names]
         self._fresh: set[int] = set()  # variables that every turn sets anew, and nobody reads afterwards
-        self._carried: set[tuple[int, int]] = set()  # (variable, leaf)
+        self._carried = {(k, 0) for k in range(self._hidden) if sure}  # (variable, leaf)
         self._assigns = False  # whether the test does
         self._settle()
         self._build()
@@ -88,12 +90,16 @@ class Loop:
             self._begin()
             self._body, after = self._try_turn()
             changed = self._changes(after)
-            if not changed:
+            if not changed and not self._unsettled():
                 self._after = after
                 return
             for k, leaf in changed:
                 self._carry(k, leaf, after[k])
         raise Unstaged("a loop whose variables never settle")
+
+    def _unsettled(self) -> bool:
+        """Whether another trial would know more."""
+        return False
 
     def _begin(self) -> None:
         """The variables as a turn finds them, carried leaves as tensors without data."""
@@ -111,7 +117,7 @@ class Loop:
             leaves, tree = flatten(x)
             for leaf in mine:
                 old = leaves[leaf]
-                made = _empty(old if isinstance(old, TensorBase) else self._typed(old))
+                made = empty(old if isinstance(old, TensorBase) else self._typed(old))
                 leaves[leaf] = made if isinstance(old, TensorBase) else like(old, made)
                 self._given.append(made)
                 self._places.append((k, leaf))
@@ -125,6 +131,7 @@ class Loop:
 
         def run() -> Any:
             if self._test_assigns():
+                assert self._test is not None
                 self._test(*hidden)
             return self._turn(*hidden)
 
@@ -135,8 +142,9 @@ class Loop:
     def _test_assigns(self) -> bool:
         """Whether the test changes variables. Then each turn begins with it."""
         hidden, first = self._start[: self._hidden], self._start[self._hidden :]
-        run = self._hooks.run_trial
-        trial, answer, after = run("a test", lambda: self._test(*hidden), self._state, first, self._given)
+        run, test = self._hooks.run_trial, self._test
+        assert test is not None
+        trial, answer, after = run("a test", lambda: test(*hidden), self._state, first, self._given)
         self._tested = trial, answer
         self._assigns = any(a is not b for a, b in zip(first, after, strict=True))
         return self._assigns
@@ -147,7 +155,7 @@ class Loop:
         for k, (old, new) in enumerate(zip(self._start, after, strict=True)):
             if new is old or k in self._fresh:
                 continue
-            if self._names[k] == VALUE and old is UNBOUND:
+            if old is UNBOUND and new is not UNBOUND and (self._names[k] == VALUE or self._binds(k)):
                 self._before[k] = unset_like(new)
                 found.append((k, -1))
                 continue
@@ -171,8 +179,13 @@ class Loop:
             ]
         return found
 
+    def _binds(self, k: int) -> bool:
+        """Whether the first turn binds a variable that is read after the loop."""
+        return self._sure and self._names[k] in self._live
+
     def _reset(self, k: int, why: str) -> None:
         """A variable that can't be carried: perhaps no turn reads what the one before it left there."""
+        self._hooks.drifted.add(self._site)
         if k < self._hidden or self._names[k] in self._live or k in self._fresh:
             raise Unstaged(f"{self._names[k]} {why}")
         self._carried = {(n, leaf) for n, leaf in self._carried if n != k}
@@ -194,13 +207,15 @@ class Loop:
 
     # ------------------------------------------------------------------------------------ the operation
 
-    def _build(self) -> None:
+    def _join(self) -> list[Any]:
+        """What the turn leaves of what is carried."""
         self._joined = Joined(self._hooks.noted())
         leaves: list[Any] = []
         numbers: dict[tuple[int, int], int] = {place: n for n, place in enumerate(self._places)}
         for k, x in enumerate(self._after):
             mine = [(k, n) for n in range(len(flatten(x)[0]))] if any(p[0] == k for p in self._places) else []
             if not mine:
+                self._check_same(k, x)
                 self._joined.slots.append(Slot(None, [], UNBOUND if k in self._fresh else self._before[k]))
                 continue
             found, tree = flatten(x)
@@ -210,6 +225,21 @@ class Loop:
         for start, leaf, t in zip(self._places, leaves, self._given, strict=True):
             self._check(start, leaf, t)
         self._joined.results = [(leaf,) for leaf in leaves]
+        return leaves
+
+    def _check_same(self, k: int, x: Any) -> None:
+        """A variable that is not carried: it is the same object after a turn, or nobody looks."""
+        made: list[Any] = []
+        flatten(x, made)
+        if made and x is not self._start[k] and self._names[k] in self._live:
+            raise Unstaged(f"{self._names[k]} is a new {type(made[0]).__name__} after a turn of the loop")
+
+    def _look(self, body: Trial, leaves: Sequence[Any]) -> None:
+        self._aliases = Aliases()
+        self._aliases.look(body, leaves, self._given)
+
+    def _build(self) -> None:
+        leaves = self._join()
         body, (test, answer) = self._body, self._tested
         if test.states:
             raise Unstaged("a test that draws random numbers")
@@ -219,8 +249,7 @@ class Loop:
         known = {id(t) for t in self._states}
         self._constants = [t for t in _union(test.lifted(), body.lifted()) if id(t) not in known]
         order = [*self._given, *self._states, *self._constants]
-        self._aliases = Aliases()
-        self._aliases.look(body, leaves, self._given)
+        self._look(body, leaves)
         self._attrs: dict[str, AttrValue] = {"test": test.graph(tested, order), "body": body.graph(outputs, order)}
 
     def _check(self, place: tuple[int, int], leaf: Any, t: Any) -> None:
@@ -241,11 +270,15 @@ class Loop:
         finally:
             MODES.recorder = outer
 
+    def _starts(self) -> tuple[list[Any], list[Any]]:
+        """What is carried into the first turn, and as tensors."""
+        carried = [flatten(self._before[k])[0][leaf] for k, leaf in self._places]
+        return carried, [as_tensor(x) for x in carried]
+
     def commit(self, first: Test | None = None) -> None:
         """Record the operation, run the loop, and enter what it gives. `first`: the test that says whether there is a
         turn at all, if it is known."""
-        carried = [flatten(self._before[k])[0][leaf] for k, leaf in self._places]
-        starts = [as_tensor(x) for x in carried]
+        carried, starts = self._starts()
         if isinstance(self._capture, Inner):
             self._inside(starts)
         else:
@@ -253,6 +286,7 @@ class Loop:
         if any(not isinstance(x, TensorBase) for x in carried):
             self._hooks.numbers()
         if self._assigns:  # what the last evaluation of the test assigned
+            assert self._test is not None
             self._test()
 
     def _inside(self, starts: Sequence[Any]) -> None:
@@ -288,7 +322,8 @@ class Loop:
         before = [(n, flatten(self._before[k])[0][leaf]) for n, (k, leaf) in enumerate(self._places)]
         firsts = {b: a for a, b in enumerate(range(len(starts)))}
         self._aliases.outside += [(a, starts[b]) for a, b in self._aliases.pairs if b in firsts]
-        old = [(n, t) for n, t in before if isinstance(t, TensorBase)]
+        sure = self._sure
+        old = [(n, t) for n, t in before if isinstance(t, TensorBase) and (not sure or n in self._aliases.kept)]
         self._aliases.tell(self._capture, tensors, self._site, old, twins)
 
 

@@ -224,6 +224,7 @@ class Aliases:
         self.outside: list[tuple[int, Any]] = []  # result, a tensor from outside that may share its memory
         self.pairs: list[tuple[int, int]] = []
         self.parts: set[int] = set()  # results that may be a part of larger memory
+        self.kept: set[int] = set()  # results that may be their own starts
 
     def look(self, inner: Inner, leaves: Sequence[Any], given: Sequence[Any] = ()) -> None:
         """The leaves that one branch gives, numbered as the results. `given` tensors are the starts of results, of
@@ -235,10 +236,11 @@ class Aliases:
             entry = inner.entries.get(id(x)) or inner._lift(x)
             if is_part(inner, x):
                 self.parts.add(k)
-            for storage in _sharing(inner, entry.storage):
+            for storage in sharing(inner, entry.storage):
                 starts = [j for j, g in enumerate(given) if storage.root is g]
                 if starts:
                     self.pairs += [(k, j) for j in starts if j != k]
+                    self.kept.update(j for j in starts if j == k)
                 elif storage.input is not None:
                     self.outside.append((k, storage.root))
                 if roots.setdefault(id(storage), k) != k:
@@ -278,7 +280,7 @@ def is_part(capture: Capture, t: Any) -> bool:
     return id(storage) in capture.parts or storage.root._layout.nbytes != t._layout.nbytes
 
 
-def _sharing(capture: Capture, storage: Storage) -> list[Storage]:
+def sharing(capture: Capture, storage: Storage) -> list[Storage]:
     """A storage, and those that it may share its memory with."""
     found = [storage]
     for each in found:

@@ -56,7 +56,8 @@ class Originals:
         for slot in gradients:
             if slot.written and slot.final is not None and slot.tensor._grad is slot.final:
                 slot.tensor._grad = self._real(slot.final)
-        for kind, container, before, now in () if journal is None else journal.held():
+        for spot in () if journal is None else journal.places():
+            kind, container, before, now = spot.kind, spot.container, spot.before, spot.held()
             if isinstance(now, set):
                 continue
             if kind in SEQUENCES:

@@ -42,6 +42,16 @@ def read(x: Any, key: Any, avoid: Container[Hashable] = frozenset()) -> Any:
     return made
 
 
+def part_of(x: Any, place: tuple[Any, ...]) -> Any:
+    """x[place] of a trial, which Python makes a view: here it is a copy, so neither may be written from here on."""
+    made = x[place]
+    capture = MODES.recorder
+    assert isinstance(capture, Capture)
+    capture.value_of(x)
+    entangle(capture, capture.entries[id(made)].storage, capture.entries[id(x)].storage, VIEW)
+    return made
+
+
 def opened(x: Any, key: Any) -> Any:
     """x[key] of a tensor that is about to be written there again, changed: a copy, if there are staged numbers."""
     parts = _parts(x, key) if _has_numbers(key) and staging() else None

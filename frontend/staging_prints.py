@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import builtins
 import functools
+import re
 import sys
 from collections.abc import Callable, Sequence, Set
-from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, WrapperDescriptorType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType, WrapperDescriptorType
 from typing import Any, Final
 
 from kiln.base import MODES, TensorBase
@@ -128,7 +129,7 @@ class TextHooks(PythonHooks):
         """See `Hooks`."""
         return with_python_numbers(value)
 
-    def result_of_lambda(self, value: Any) -> Any:
+    def handed_out(self, value: Any) -> Any:
         """See `Hooks`. Who calls a lambda may be code in C, which takes nothing for a string but strings."""
         return value.known() if isinstance(value, Text) else value
 
@@ -145,8 +146,12 @@ class TextHooks(PythonHooks):
                 return self._print
             if owner is builtins and name in ("repr", "format", "ascii"):
                 return functools.partial(self._builtin, function)
+            if type(owner) is re.Pattern and name in ("sub", "subn"):
+                return functools.partial(_substituted, function, 0)
         elif function is str:
             return self._make_string
+        elif function is re.sub or function is re.subn:
+            return functools.partial(_substituted, function, 1)
         elif kind is type and _is_plain_error(function):
             return functools.partial(self._make_error, function)
         return None
@@ -228,6 +233,17 @@ def _is_plain_error(kind: type) -> bool:
 
 
 _PRINT_TAKES: Final = frozenset({"sep", "end", "file", "flush"})
+
+
+def _substituted(function: Callable[..., Any], place: int, /, *args: Any, **kwargs: Any) -> Any:
+    """A call of `re.sub`, whose function, at a place among the arguments, must give strings."""
+
+    def wrapped(x: Any) -> Any:
+        return (lambda match: known(x(match))) if isinstance(x, (FunctionType, MethodType)) else x
+
+    args = tuple([wrapped(x) if k == place else x for k, x in enumerate(with_python_numbers(args))])
+    kwargs = {name: wrapped(x) if name == "repl" else x for name, x in with_python_numbers(kwargs).items()}
+    return function(*args, **kwargs)
 
 
 class _Method:

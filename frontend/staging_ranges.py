@@ -71,22 +71,30 @@ class StagedRange:
         return reversed(self.known())
 
 
+def left(state: State, site: Site) -> Any:
+    """The flag that says that the loop was left."""
+    return False if site.exit is None else state.get()[state.names.index(site.exit)]
+
+
+def going(state: State, site: Site) -> None:
+    """A turn begins: the flag is not set."""
+    if site.exit is not None:
+        state.cells[state.names.index(site.exit)].cell_contents = False
+
+
 def loop_over(hooks: StagingHooks, span: StagedRange, body: Callable[[Any], None], state: State, site: Site) -> None:
     """A `for` loop: staged, or left to Python and its questions."""
     up = span.step > 0
 
-    def left() -> Any:
-        """The flag that says that the loop was left."""
-        return False if site.exit is None else state.get()[state.names.index(site.exit)]
-
     def test(i: Any) -> Any:
         inside = hooks.as_bool(i < span.stop if up else i > span.stop)
-        out = left()
+        out = left(state, site)
         if out is False:
             return inside
         return inside and not out if isinstance(inside, bool) else hooks.both_of(inside, hooks.not_(out))
 
     def turn(i: Any) -> Sequence[Any]:
+        going(state, site)
         body(i)
         return (i + span.step,)
 
@@ -94,7 +102,7 @@ def loop_over(hooks: StagingHooks, span: StagedRange, body: Callable[[Any], None
         i = start
         for i in itertools.islice(span.now(), hooks.turns()):
             body(i)
-            if left() is True:
+            if left(state, site) is True:
                 break
         return (span.stop.now() if isinstance(span.stop, Number) else span.stop,)
 
@@ -108,6 +116,6 @@ def loop_over(hooks: StagingHooks, span: StagedRange, body: Callable[[Any], None
             return
     for i in span.known():
         body(i)
-        out = left()
+        out = left(state, site)
         if out is True or (out is not False and bool(out)):
             break

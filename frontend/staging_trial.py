@@ -21,6 +21,7 @@ from kiln.convert import State
 from kiln.errors import CaptureError
 from kiln.kept import MUTABLE, held, put_back
 from kiln.location import is_kiln
+from kiln.staging_grown import Growing
 
 _MAX_NOTED: Final = 4096
 """Containers that are looked at for changes in one trial."""
@@ -31,7 +32,7 @@ _PURE_FILES: Final = frozenset(
     | {"polynomials", "pooling", "promotion", "random_methods", "ranges", "reductions", "resampling", "segments"}
     | {"selection", "shape_methods"}
     | {"sorting", "special", "spectral", "statistics", "systems", "tensor", "unpooling", "volumes", "windows", "layers"}
-    | {"control", "free", "legacy", "batched", "convert", "staging"}
+    | {"control", "free", "legacy", "batched", "convert", "staging", "staging_grown"}
 )
 """Files of kiln's whose functions change nothing but tensors."""
 _PURE_RANDOM: Final = frozenset(
@@ -105,7 +106,9 @@ class Noted:
         todo = [x]
         while todo:
             x = todo.pop()
-            if isinstance(x, (TensorBase, str, bytes, int, float, complex, type(None), type)) or id(x) in self._known:
+            if isinstance(x, (TensorBase, str, bytes, int, float, complex, type(None), type, Growing)):
+                continue
+            if id(x) in self._known:
                 continue
             if isinstance(x, (*MUTABLE, tuple, frozenset)):
                 inside = held(x)
@@ -116,12 +119,18 @@ class Noted:
             elif isinstance(x, np.ndarray) or hasattr(type(x), "__next__"):
                 raise Unstaged(f"a branch that sees a {type(x).__qualname__}")
 
-    def restore(self) -> bool:
-        """Put back what was changed; whether anything was."""
+    def forget(self, x: Any) -> None:
+        """A container that was noted was made in the trial."""
+        self._known.pop(id(x), None)
+
+    def restore(self, forget: bool = True) -> bool:
+        """Put back what was changed, and forget it all; whether anything was."""
         changed = False
         for x, before in self._known.values():
             if not isinstance(x, (tuple, frozenset)):
                 changed |= put_back(x, before)
+        if forget:
+            self._known.clear()  # who knows a list may be asked (`staging_grown.py`)
         return changed
 
 

@@ -23,6 +23,7 @@ from kiln.errors import CaptureError
 from kiln.inputs import Inputs, strides_of
 from kiln.ir.graph import Constant, Graph, Operation, Value
 from kiln.ir.passes.cut import needed, part
+from kiln.location import source_line
 from kiln.region import Region
 from kiln.runtime.targets import host_target
 from kiln.traced import Query
@@ -159,6 +160,9 @@ class Tree:
                 elif isinstance(each, Decision):
                     todo += each.answers.values()
 
+    def __str__(self) -> str:
+        return "\n".join(_lines(self.root))
+
     # ---------------------------------------------------------------------------------------- growth
 
     def grow(self, queries: Sequence[Query], end: Region | Eager) -> None:
@@ -187,6 +191,22 @@ class Tree:
 def _enter(position: Position, each: Decision | Region | Eager) -> None:
     position.insert(0, each)
     del position[_MAX_ALTERNATIVES:]
+
+
+def _lines(position: Position, indent: str = "") -> Iterator[str]:
+    """What comes next, as text: questions with their answers, and the graphs at the ends."""
+    for each in position:
+        if isinstance(each, Region):
+            yield from (indent + line for line in str(each.graph).splitlines())
+        elif isinstance(each, Eager):
+            yield f"{indent}Python"
+        else:
+            loc = each.query.loc
+            yield f"{indent}{each.query.what}" + (f" of {source_line(loc)}  # line {loc.line}" if loc else "")
+            for answer, after in each.answers.items():
+                known = answer[0] if isinstance(answer, tuple) else answer
+                yield f"{indent}is {known if isinstance(known, (bool, int, str, type(None))) else 'this'}:"
+                yield from _lines(after, indent + "    ")
 
 
 def _too_many(query: Query, what: str) -> CaptureError:

@@ -95,6 +95,10 @@ class Audit:
         """Whether code is the user's, converted."""
         self.object: Callable[[str], NoReturn] | None = None
         """While something is tried out: told of what must not be done then."""
+        self.aside: Callable[[CaptureError], NoReturn] | None = None
+        """In the meantime, told of what is refused in place of all others."""
+        self.entered: Callable[[FrameType], None] | None = None
+        """Told of the user's own functions that are entered."""
         self._leave = leave
         """Told of the first refusal, in place of the user's code; nothing is watched after that."""
         self._before: Any = None
@@ -141,6 +145,8 @@ class Audit:
         if code in self.known:
             if self.object is not None:
                 self.object(f"{code.co_qualname}() runs as it is")
+            if self.entered is not None:
+                self.entered(frame)
             return
         wake = self.dormant.pop(code, None)
         if wake is not None:
@@ -225,6 +231,8 @@ class Audit:
         self._report(CaptureError(f"{what}() {reason}", fix=fix))
 
     def _report(self, error: CaptureError) -> None:
+        if self.aside is not None:
+            self.aside(error)
         if self.object is not None:
             self.object(error.message)
         if self.refused is None:

@@ -14,8 +14,9 @@
     y = Cube.apply(x)
 
 `forward` runs without a tape. `backward` runs when gradients flow back, on the tape if these are to be differentiated
-again. Inside a compiled function both are captured if the gradient is taken inside, too; a function that lets gradients
-of such an op be taken outside is refused with a CaptureError.
+again. Inside a compiled function both are captured, also for gradients that are taken outside of it
+(`function_capture.py`): there a `backward` that does more than compute, of gradients and of what `ctx` holds, is a
+CaptureError.
 """
 
 from __future__ import annotations
@@ -137,6 +138,11 @@ class FunctionNode(Node):
     @property
     def operation(self) -> str:
         return self.cls.__name__
+
+    @property
+    def versions(self) -> Sequence[Saved]:
+        """What is saved, its memory, and the version of that."""
+        return () if self.ctx is None else self.ctx._versions
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -300,6 +306,9 @@ def _attach(
         seen.add(id(outputs[k]))
     node.results = tuple([t.ttype if isinstance(t, TensorBase) else None for t in outputs])  # type: ignore[misc]
     ctx._save(outputs, name)
+    recorder = MODES.recorder
+    if recorder is not None:
+        recorder.settle()
     for k, t in enumerate(outputs):
         if not isinstance(t, TensorBase) or id(t) in fixed or not t.dtype.is_inexact:
             continue
@@ -310,6 +319,8 @@ def _attach(
             rebase(t, name, new)
         else:
             attach_one(t, node, k)
+    if recorder is not None and not dirty:
+        recorder.bridge(node, arguments, outputs)
     ctx._dirty = ctx._not_differentiable = ()
     return outputs
 

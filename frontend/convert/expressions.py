@@ -35,6 +35,24 @@ PartCompiler = Callable[[str], Callable[[Part, Sequence[str]], CodeType]]
 _T = TypeVar("_T", bound=ast.AST)
 
 
+class HandedOut(ast.expr):
+    """What a function returns to callers that take nothing but what Python makes."""
+
+    _fields = ("value",)
+    value: ast.expr
+
+
+def hand_out(body: Sequence[ast.stmt]) -> None:
+    """Mark what the statements of a function return."""
+    todo: list[ast.AST] = list(body)
+    for s in todo:
+        if isinstance(s, ast.Return) and s.value is not None:
+            marked = ast.copy_location(HandedOut(), s.value)
+            marked.value, s.value = s.value, marked
+        elif not isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.expr)):
+            todo += ast.iter_child_nodes(s)
+
+
 class Expressions:
     """The part of the converter that rewrites expressions."""
 
@@ -75,6 +93,7 @@ class Expressions:
             ast.DictComp: self._comprehension,
             ast.GeneratorExp: self._comprehension,
             ast.FormattedValue: self._field,
+            HandedOut: lambda n: self.hook("handed_out", n, self.value(n.value)),
             ast.JoinedStr: self._joined_text,
             ast.BinOp: self._binary,
             ast.Yield: self._suspension,
@@ -440,7 +459,7 @@ class Expressions:
         suspensions = self.suspensions
         self.scope = function_scope(n, before, before.owner)
         self.sure = set()
-        n.body = self.hook("result_of_lambda", n.body, self.value(n.body))
+        n.body = self.hook("handed_out", n.body, self.value(n.body))
         self.scope, self.names_ok, self.sure, self.suspensions = before, names_ok, sure, suspensions
         return n
 

@@ -91,7 +91,7 @@ class Hooks(Protocol):
     def staged(self, value: Any) -> bool:
         """Whether `value and ...`, `value or ...` are to be staged. True for all that `test` hands on."""
 
-    def stages(self, slot: list[Any]) -> bool:
+    def stages(self, slot: list[Any], site: Site, /) -> bool:
         """Whether a `for` loop over `slot[0]` is to be staged. May replace what the slot holds."""
 
     def iterate(self, iterable: Any) -> Any:
@@ -179,8 +179,8 @@ class Hooks(Protocol):
     def subject(self, value: Any, /) -> Any:
         """What `match` looks at."""
 
-    def result_of_lambda(self, value: Any, /) -> Any:
-        """What a lambda expression gives, to whoever calls it."""
+    def handed_out(self, value: Any, /) -> Any:
+        """What a lambda expression, or a method that Python calls for text, gives to whoever calls it."""
 
     def format_(self, value: Any, spec: str, /) -> str:
         """A replacement field of an f-string."""
@@ -225,7 +225,7 @@ class PythonHooks:
     def staged(self, value: Any) -> bool:
         return False
 
-    def stages(self, slot: list[Any]) -> bool:
+    def stages(self, slot: list[Any], site: Site, /) -> bool:
         return False
 
     def iterate(self, iterable: Any) -> Any:
@@ -234,7 +234,7 @@ class PythonHooks:
     def subject(self, value: Any) -> Any:
         return value
 
-    def result_of_lambda(self, value: Any) -> Any:
+    def handed_out(self, value: Any) -> Any:
         return value
 
     def callee(self, function: Any) -> Any:

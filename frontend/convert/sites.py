@@ -88,6 +88,9 @@ class Runtime:
         (again, body), state, site = self._at(k, scope)
         self.hooks.while_(test, again, body, state, site)
 
+    def stages(self, slot: list[Any], k: int) -> bool:
+        return bool(self.hooks.stages(slot, self._plans[k].site))
+
     def for_(self, iterable: Any, k: int, scope: FunctionType) -> None:
         (body,), state, site = self._at(k, scope)
         self.hooks.for_(iterable, body, state, site)
@@ -143,4 +146,4 @@ class Runtime:
         return branches, state, plan.site
 
 
-_DIRECT: Final = tuple(name for name in vars(PythonHooks) if not name.startswith("_"))
+_DIRECT: Final = tuple(name for name in vars(PythonHooks) if not name.startswith("_") and name != "stages")

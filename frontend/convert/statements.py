@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from kiln.convert.expressions import TEST, Expressions, attribute_place
-from kiln.convert.find import Refused
+from kiln.convert.expressions import TEST, Expressions, attribute_place, hand_out
+from kiln.convert.find import Refused, copied
 from kiln.convert.jumps import VALUE, Lowering, leaves, needs_lowering, place
 from kiln.convert.scopes import Scope, class_scope, function_scope, mangled
 from kiln.convert.sites import HOOKS, Part
@@ -24,6 +24,10 @@ _OPERATORS: Final = {
     ast.FloorDiv: "ifloordiv", ast.Mod: "imod", ast.Pow: "ipow", ast.LShift: "ilshift", ast.RShift: "irshift",
     ast.BitOr: "ior", ast.BitXor: "ixor", ast.BitAnd: "iand",
 }  # fmt: skip
+
+
+_FOR_TEXT: Final = frozenset({"__str__", "__repr__", "__format__"})
+"""Methods that Python calls, and of which it takes nothing but strings."""
 
 
 class Statements(Expressions):
@@ -88,6 +92,8 @@ class Statements(Expressions):
         scope = function_scope(s, self.scope, self.scope.owner)
         before = self.function
         self.function = f"{before}.{s.name}" if self.scope.kind == "class" else f"{before}.<locals>.{s.name}"
+        if self.scope.kind == "class" and s.name in _FOR_TEXT:
+            hand_out(s.body)
         s.body = self.function_body(s.body, scope)
         self.function = before
         return [s]
@@ -357,7 +363,7 @@ class Statements(Expressions):
         slot = ast.NamedExpr(self._temporary(_SLOT, s.iter, ast.Store()), ast.List([iterable], ast.Load(), **at), **at)
         loop = ast.For(target, self._take(s.iter, last=True), own, [], **place(s))
         staged = self._say("for_", s.iter, self._take(s.iter, last=True), *site)
-        choice = ast.If(self.hook("stages", s.iter, slot), [staged], [loop], **place(s))
+        choice = ast.If(self.hook("stages", s.iter, slot, copied(site[0])), [staged], [loop], **place(s))
         return [choice, *self.apart(s.orelse)]
 
     def _iteration(self, s: ast.For, flag: str | None) -> tuple[ast.expr, list[ast.stmt], Part]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from kiln.ir.graph import Attrs, Graph, Value
 from kiln.ir.loops import Expr
-from kiln.ir.ops.base import OPS, Call, Control, Dense, ElementContext, OpDef, OpTypeError, Vjp, register
+from kiln.ir.ops.base import OPS, Call, Control, Dense, ElementContext, OpDef, OpTypeError, Vjp, ints_attr, register
 from kiln.ir.types import Dim, TensorType, bool_
 
 TRUTH: Final = TensorType(bool_, ())
@@ -210,6 +210,34 @@ def _detach_element(ctx: ElementContext, index: tuple[Expr, ...]) -> Expr:
 def _no_gradient(call: Call, g: Any) -> tuple[None]:
     return (None,)
 
+
+def _given_back(call: Call, g: Any) -> list[Any]:
+    from kiln.ir.interpreter import run  # which needs the ops
+
+    found, saved = ints_attr(call.attrs, "found"), ints_attr(call.attrs, "saved")
+    given = [call.results[0] if k < 0 else call.operands[k] for k in saved]
+    made = run(nested(call.attrs, "backward"), [g, *given], g)
+    rest = [None] * (len(call.operands) - 1 - len(found))
+    return [None, *(None if k < 0 else made[k] for k in found), *rest]
+
+
+through: Final[OpDef] = register(
+    OpDef(
+        "through",
+        "through(y, *inputs, *saved; backward, found, saved, once): y itself. Its gradient goes to `inputs`: those are "
+        "the outputs of `backward` that `found` names (-1: there is none), of the gradient and of what `saved` names: "
+        "operands and y (-1). `once`: they have no derivatives. Only captured graphs have such operations: they are "
+        "gone once gradients were taken.",
+        lambda operands, attrs: (operands[0],),
+        lambda xp, x, *_, **attrs: xp.asarray(x),
+        Dense(_detach_element, pointwise=True),
+        vjp=_given_back,
+        view=lambda shape, strides, offset, attrs: (shape, strides, offset),
+        traits=frozenset({"view"}),
+        saved_operands=tuple(range(256)),
+        saved_results=(0,),
+    )
+)
 
 detach: Final[OpDef] = register(
     OpDef(

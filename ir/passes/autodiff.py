@@ -62,7 +62,10 @@ def differentiate(
     """
     builder, mapped = rebuild(graph)
     for op in graph.operations:
-        mapped.update(zip(op.results, builder.clone(op, [mapped[v] for v in op.operands]), strict=True))
+        operands = [mapped[v] for v in op.operands]
+        plain = op.op.name == "through"
+        made = builder.add(OPS["detach"], operands[:1], {}) if plain else builder.clone(op, operands)
+        mapped.update(zip(op.results, made, strict=True))
     totals: dict[Value, Value] = {}
     requires = _requiring(graph, wanted, taped)
     grads = [(v, builder.input(v.type, "grad")) for v, has in zip(seeds, given, strict=True) if has]

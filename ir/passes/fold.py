@@ -44,7 +44,7 @@ def _simplified(op: Operation, operands: Sequence[Value], builder: GraphBuilder)
     name, first = op.op.name, operands[0]
     if name in _VIEWS:
         return _view(op, first, builder)
-    if name == "detach":  # gradients were taken before
+    if name in ("detach", "through"):  # gradients were taken before
         return first
     if name == "cast" and op.result.type.dtype is first.type.dtype:
         return first

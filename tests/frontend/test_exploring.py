@@ -47,6 +47,24 @@ def vector(*values: float) -> Any:
     return kiln.tensor([float(v) for v in values])
 
 
+def test_ways_are_printed() -> None:
+    def f(x: Any) -> Any:
+        if x.sum() > 0:
+            if x[0] > 1:
+                raise ValueError("large")
+            return x
+        return None
+
+    scripted = kiln.jit.script(f)
+    scripted(vector(-1))
+    lines = [line.strip() for line in scripted.ways.splitlines()]
+    questions = [line.partition("  #")[0] for line in lines if line.startswith("bool()")]
+    assert questions == ["bool() of if x.sum() > 0:", "bool() of if x[0] > 1:"]
+    assert sorted(line for line in lines if line.startswith("is")) == ["is False:"] * 2 + ["is True:"] * 2
+    assert lines.count("Python") == 1
+    assert sum(line.startswith("graph f(") for line in lines) == 2
+
+
 def test_results_of_other_kinds() -> None:
     def f(x: Any) -> Any:
         if x.sum() > 10:

@@ -225,7 +225,12 @@ def test_where_the_string_itself_is_needed_it_is_asked_for() -> None:
         name = f"a{x[0]:.0f}"
         table = {"a1": x * 2}
         table[name] = x
-        return table, re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), sorted("abc", key=lambda c: f"{x[0]}{c}")
+
+        def other(m: Any) -> str:
+            return f"{x[1]:.0f}"
+
+        replaced = re.sub("a", lambda m: f"{x[1]:.0f}", "bab"), re.sub("a", other, "bab")
+        return table, replaced, sorted("abc", key=lambda c: f"{x[0]}{c}")
 
     calls = [lambda k=k: (vector(k, 2),) for k in (1, 2, 1, 2, 1)]
     for each in (f, g, h):
@@ -318,10 +323,15 @@ def test_texts_kept_outside_or_in_objects() -> None:
                 self.a = a
 
             def __str__(self) -> str:
-                return f"<{self.a}>"
+                if len(self.a) > 2:
+                    return f"<{self.a} {x}>"
+                return f"{x}"
+
+            def __format__(self, spec: str) -> str:
+                return f"{x[0]}" + spec
 
         pair = Pair(f"{x.sum()}")
-        return pair.a, str(pair), f"{pair}"
+        return pair.a, str(pair), f"{pair}", f"{pair:>3}", "%s" % pair
 
     check(local, [lambda k=k: (vector(k),) for k in (1, 2, 1)], captured=None)
 

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 SIZE = 3
 FEW = 10
 """Samples of one op that are tried, spread over its table."""
-OF_GRAPHS = {"fusion", "cond", "while_loop", "scan"}
+OF_GRAPHS = {"fusion", "cond", "while_loop", "scan", "through"}
 """Ops that no transform meets (`test_control_layers.py`)."""
 OPERATORS = [name for name, op in OPS.items() if name not in OF_GRAPHS and "constant" not in op.traits]
 LOOPED = {"uniform", "normal"}

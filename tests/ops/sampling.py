@@ -21,7 +21,7 @@ from kiln.ir.types import DTYPES, TensorType
 
 Array = np.ndarray[Any, Any]
 
-APART = frozenset({"fusion", "cond", "while_loop", "scan", "detach"})
+APART = frozenset({"fusion", "cond", "while_loop", "scan", "detach", "through"})
 """Ops without samples: those that hold graphs of the others, which have tests of their own, and `detach`, whose
 derivative is not that of the function that it computes."""
 

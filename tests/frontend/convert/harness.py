@@ -53,7 +53,7 @@ class Staging(PythonHooks):
         return True
 
     @staticmethod
-    def stages(slot: list[Any]) -> bool:
+    def stages(slot: list[Any], site: Any) -> bool:
         return not isinstance(slot[0], types.GeneratorType)  # a traceback would keep it open
 
     def _at(self, state: State, site: Any) -> None:
