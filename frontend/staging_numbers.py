@@ -130,8 +130,10 @@ class Number(Lazy):
 
     def extent(self, what: str) -> Any:
         """Its value, asked for since `what` is so large as it says."""
-        if self.kind is not int or self.place is not None:
+        if self.kind is not int:
             return self.known()
+        if self.place is not None:
+            return Number(int, self.tensor, self.bound).extent(what)  # the others are of no interest
         if not self.settled():
             capture = MODES.recorder
             assert isinstance(capture, Capture)

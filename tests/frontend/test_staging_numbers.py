@@ -514,6 +514,18 @@ def test_a_length_that_data_decides_is_asked_for() -> None:
     assert "a slice" in str(compiled._entries) or compiled.report().captured == 4
 
 
+def test_one_of_many_numbers_is_asked_for_as_a_size() -> None:
+    def f(x: Any, t: Any) -> Any:
+        return [row[:n].sum() for row, n in zip(x, t.tolist(), strict=True)], t.tolist()
+
+    for door in DOORS:
+        compiled = door(f)
+        for sizes in ([1, 3, 2], [2, 2, 1], [1, 3, 2]):
+            args = TABLE, kiln.tensor(sizes)
+            assert outcome(compiled, args) == outcome(f, args)
+        assert compiled.report().captured == 2
+
+
 def test_a_view_that_is_returned_or_written_is_a_view() -> None:
     def returned(x: Any, t: Any) -> Any:
         return x[t.item()]
