@@ -21,7 +21,7 @@ from kiln.errors import CaptureError, KilnError
 from kiln.kept import Kept
 from kiln.recording import Recording
 from kiln.region import Region
-from kiln.traced import Query, because
+from kiln.traced import Entangled, Query, because
 from kiln.tree import Eager
 
 MAX_WAYS: Final = 128
@@ -115,6 +115,8 @@ class Explorer:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 recording.run()
+        except Entangled:
+            return None  # and a place is known not to be stageable
         except (CaptureError, KeyboardInterrupt):
             raise
         except KilnError:

@@ -55,6 +55,9 @@ class LenientCapture(Capture):
     def give_up(self, refusal: CaptureError) -> None:
         if self._strict and not isinstance(refusal, Entangled):
             raise refusal
+        if self.forced is not None:  # a call that nobody waits for: what it would still write could not be put back
+            self.refused = self.refused or refusal
+            raise refusal
         self.leave(refusal)
 
     def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Hashable]) -> Hashable:
