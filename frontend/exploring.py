@@ -116,7 +116,7 @@ class Explorer:
                 warnings.simplefilter("ignore")
                 recording.run()
         except Entangled:
-            return None  # the recording has noted what to avoid
+            return None  # and a place is known not to be stageable
         except (CaptureError, KeyboardInterrupt):
             raise
         except KilnError:

@@ -53,9 +53,11 @@ class LenientCapture(Capture):
         self._left()
 
     def give_up(self, refusal: CaptureError) -> None:
-        if self._strict and (self.forced is not None or not isinstance(refusal, Entangled)):
+        if self._strict and not isinstance(refusal, Entangled):
+            raise refusal
+        if self.forced is not None:  # a call that nobody waits for: what it would still write could not be put back
             self.refused = self.refused or refusal
-            raise refusal  # a way that is looked into does not go on unwatched, either
+            raise refusal
         self.leave(refusal)
 
     def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Hashable]) -> Hashable:

@@ -187,3 +187,27 @@ def test_a_gradient_that_is_also_reached_otherwise() -> None:
         return seen
 
     assert run(kiln.compile) == run(lambda f: f) == [[11, 22], [71, 72], [11, 22], [31, 32], [11, 22], [51, 52]]
+
+
+def test_a_tried_way_that_is_not_what_was_staged_leaves_no_trace() -> None:
+    def run(door: Any) -> list[Any]:
+        kept, w = [kiln.zeros(3), kiln.ones(3)], kiln.ones(3)
+
+        def f(x: Any, y: Any) -> Any:
+            z, n = x + y, 0
+            while n < 2 and w[1] > 0:
+                n += 1
+                if x[1] > -0.25:
+                    x, y = y, x
+                w.requires_grad_(False)
+            for u in kept:
+                u.add_(1)
+            return z * 1
+
+        f, seen = door(f), []
+        for k in range(4):
+            f(kept[0] if k % 2 else kiln.ones(3), kiln.zeros(3))
+            seen.append([u.tolist() for u in kept])
+        return seen
+
+    assert run(kiln.jit.script) == run(lambda f: f)
