@@ -50,8 +50,8 @@ class Inputs:
         """The input tensors; None when gradients are not there (or are) as they were in the capture."""
         if self._quick:
             inputs = self.objects.copy()
-            for n, k in self._arguments:
-                inputs[n] = arguments[k]
+            for n, place in self._arguments:
+                inputs[n] = arguments[place]
             return inputs
         for tensor, k, present, argument, kept in self._guarded:
             grad = (tensor if k is None else arguments[k])._grad

@@ -41,8 +41,8 @@ def inner_changed(graph: Graph, change: Callable[[Operation, str, Graph], Graph]
     for op in graph.operations:
         operands = [mapped[v] for v in op.operands]
         attrs = changed.get(op)  # of the others, types are known that rules can't find for sizes without numbers
-        made = builder.clone(op, operands) if attrs is None else builder.add(op.op, operands, attrs, op.loc)
-        mapped.update(zip(op.results, made, strict=True))
+        results = builder.clone(op, operands) if attrs is None else builder.add(op.op, operands, attrs, op.loc)
+        mapped.update(zip(op.results, results, strict=True))
     return builder.build([mapped[v] for v in graph.outputs], graph.aliases)
 
 
