@@ -286,7 +286,7 @@ def function_inside_with_gradients_inside(c: Any, see: Any) -> None:
         see(f(vector(n, 1, grad=True)))
 
 
-@refused()
+@right()
 def function_inside_with_gradients_outside(c: Any, see: Any) -> None:
     f = c(lambda x: Cube.apply(x).sum())
     for n in range(3):
