@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kiln.base import MODES, TensorBase
-from kiln.capture import Capture
+from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner, _union, _written
 from kiln.convert import Site, State
 from kiln.ir.graph import AttrValue, Graph
 from kiln.ir.ops.base import OPS
+from kiln.pytree import flatten
 from kiln.staging_merge import Aliases, Joined, in_plain_python, registered, symbolic, values_in
 from kiln.staging_numbers import NOW, mapped
 
@@ -86,6 +87,9 @@ class Choice:
             self._joined.taken = self._test.now()
             returned = in_plain_python(self._branches[0] if self._joined.taken else self._branches[1])
             after = self._state.get()
+        if any(type(x) is int and abs(x) >= 1 << 63 for x in flatten([*after, returned])[0]):
+            capture.give_up(Entangled("a number of a staged branch is beyond 64 bits", frozenset({self._site})))
+            return returned
         hooks.staged_here += bool(results)
         count = len(self._joined.results)
         slots, tensors = registered(capture, self._joined, [*after, returned], results[:count], self._site)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kiln import dispatch
 from kiln.base import MODES, TensorBase, layout_of
-from kiln.capture import Capture
+from kiln.capture import Capture, Entangled
 from kiln.control_capture import Inner, _union, _written
 from kiln.convert import UNBOUND, Site, State
 from kiln.ir.graph import AttrValue
@@ -307,6 +307,9 @@ class Loop:
             hidden = in_plain_python(self._real)
             after = self._state.get()
         count = len(starts)
+        if any(type(x) is int and abs(x) >= 1 << 63 for x in flatten([*hidden, *after])[0]):
+            capture.give_up(Entangled("a number of a staged loop is beyond 64 bits", frozenset({self._site})))
+            return
         slots, tensors = registered(capture, self._joined, [*hidden, *after], made[:count], self._site)
         self._tell(tensors, starts, twins=flag is not None)
         for (k, leaf), t in zip(self._places, tensors, strict=True):

@@ -509,8 +509,9 @@ class Roll(Loop):
             after = self._state.get()
         count = len(starts)
         rows = [self._real_rows(size, grown) for size, grown in zip(sizes, self._grown, strict=True)]
-        if any(found is None for found in rows):
-            told = "a list holds something else after a staged loop than when it was tried"
+        large = any(type(x) is int and abs(x) >= 1 << 63 for x in flatten([*hidden, *after])[0])
+        if large or any(found is None for found in rows):
+            told = "what a staged loop left in a list or a number is not what its trial was of"
             capture.give_up(Entangled(told, frozenset({self._site})))
             return
         slots, tensors = registered(capture, self._joined, [*hidden, *after], made[:count], self._site)
