@@ -74,6 +74,8 @@ class _Text:
     def code(self) -> Code:
         if self.region.effects:
             raise NotYetError("what a call does besides computing, as Python", op="code")
+        if self.region.recipe is not None:
+            raise NotYetError("a result that is an object from outside, as Python", op="code")
         writer, graph, region = self.writer, self.graph, self.region
         written = {graph.inputs[a.input]: graph.outputs[a.output] for a in graph.aliases}
         returned = [v for r, v in zip(region.results, region.values, strict=True) if not r.same]

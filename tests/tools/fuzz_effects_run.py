@@ -34,7 +34,16 @@ from kiln.runtime.targets import host_target
 class Uncompiled:
     """In place of `kiln.compiled.Code`: the graph itself."""
 
-    def __init__(self, graph: Graph, strides: Sequence[Any], name: str, fills: Sequence[Any] = ()) -> None:
+    reused = ()
+
+    def __init__(
+        self,
+        graph: Graph,
+        strides: Sequence[Any],
+        name: str,
+        fills: Sequence[Any] = (),
+        donated: Sequence[int] = (),
+    ) -> None:
         self.graph = graph
         self.fills = tuple(fills)
         self.seconds = 0.0
