@@ -14,6 +14,7 @@ from kiln.base import REQUIRES_GRAD, TensorBase
 from kiln.errors import CaptureError
 from kiln.ir.graph import Attrs, SourceLoc, Value
 from kiln.ir.ops.base import OpDef
+from kiln.location import user_location
 
 Chain = tuple[tuple[OpDef, Attrs], ...]
 
@@ -76,12 +77,14 @@ _MAX_QUESTIONS: Final = 128
 
 
 class Given:
-    """Answers to what is asked for its truth, in place of the data's. After the last of them, the data's again."""
+    """Answers to what is asked for its truth, in place of the data's. The last of them is given as long as the same
+    line asks again (a loop that data would end soon is seen to its end, if it has one); then the data's."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_repeats", "_rest")
 
     def __init__(self, answers: Sequence[bool]) -> None:
         self._rest = list(answers)
+        self._repeats = bool(answers)
 
     def answer(self, capture: Any, now: bool) -> bool:
         """The next one. `now`: what the data say. Refused after very many questions."""
@@ -93,7 +96,9 @@ class Given:
                 + because(capture),
                 fix="let turns of loops do the same kind of thing to tensors, and nothing else",
             )
-        return now
+        last = capture.queries[-1] if self._repeats else None
+        self._repeats = last is not None and isinstance(last.answer, bool) and last.loc == user_location()
+        return last.answer if last is not None and self._repeats else now
 
 
 def because(capture: Any) -> str:
