@@ -44,18 +44,22 @@ def signature(keep: tuple[int, ...], args: Any, kwargs: Any) -> tuple[tuple[Any,
                     attributes = attributes_of(x)
                     key.append((x.__class__, tuple(attributes)))
                     leaves += attributes.values()
-            shared = buffers.setdefault(id(x._buffer), position)
-            tied = False
-            if x._view is not None:
-                refresh(x)
-                tied = bool(x._view.base._flags & REQUIRES_GRAD)
-            key.append((x._layout, x._flags, x._node is None, tied, position, shared, x.__class__))
+            key.append(_tensor(x, position, buffers.setdefault(id(x._buffer), position)))
         elif x.__class__ in _BY_VALUE:
             key.append((x.__class__, repr(x) if isinstance(x, float | complex | np.generic) else x))
         else:
             key.append(_known_by(x))
             objects.append(x)
     return tuple(key), tensors, objects
+
+
+def _tensor(x: Any, position: int, shared: int) -> tuple[Any, ...]:
+    """What is told of a tensor. `position`: its own among all; `shared`: that of the first one on its memory."""
+    tied = False
+    if x._view is not None:
+        refresh(x)
+        tied = bool(x._view.base._flags & REQUIRES_GRAD)
+    return x._layout, x._flags, x._node is None, tied, position, shared, x.__class__
 
 
 def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[Any]] | None:
@@ -100,12 +104,7 @@ def beside(tensors: Sequence[Any], others: Sequence[Any]) -> tuple[tuple[Any, ..
         position = known.setdefault(id(x), len(found))
         if position == len(found):
             found.append(x)
-        shared = buffers.setdefault(id(x._buffer), position)
-        tied = False
-        if x._view is not None:
-            refresh(x)
-            tied = bool(x._view.base._flags & REQUIRES_GRAD)
-        key.append((x._layout, x._flags, x._node is None, tied, position, shared, x.__class__))
+        key.append(_tensor(x, position, buffers.setdefault(id(x._buffer), position)))
     return tuple(key), found
 
 

@@ -60,7 +60,7 @@ class Source:
         return Source(self.length - 1, counters, [x[1:] for x in self.rows], self.item)
 
 
-class Lazy:
+class Deferred:
     """A tensor whose rows are taken when the first one is asked for."""
 
     def __init__(self, x: Any) -> None:
@@ -113,7 +113,7 @@ def counted(*args: Any, **kwargs: Any) -> Any:
     source = source_of(given.get("iterable"))
     if source is None or set(given) - {"iterable", "start"} or type(start) is not int or abs(start) >= _END:
         return None
-    made = Counted(_lazy(given["iterable"]), start)
+    made = Counted(_deferred(given["iterable"]), start)
     made.source = replace(
         source,
         counters=[(start, 1), *source.counters],
@@ -131,7 +131,7 @@ def zipped(*args: Any, strict: bool = False, **unknown: Any) -> Any:
     length = min(s.length for s in known)
     if any((s.rows or strict) and s.length != length for s in known):
         return None
-    made = Zipped(*map(_lazy, args))
+    made = Zipped(*map(_deferred, args))
 
     def item(numbers: Sequence[Any], rows: Sequence[Any]) -> Any:
         found: list[Any] = []
@@ -145,8 +145,8 @@ def zipped(*args: Any, strict: bool = False, **unknown: Any) -> Any:
     return made
 
 
-def _lazy(x: Any) -> Any:
-    return Lazy(x) if isinstance(x, TensorBase) else x
+def _deferred(x: Any) -> Any:
+    return Deferred(x) if isinstance(x, TensorBase) else x
 
 
 def roll(hooks: StagingHooks, iterable: Any, body: Callable[[Any], None], state: State, site: Site) -> None:

@@ -228,27 +228,6 @@ PROGRAMS: dict[str, tuple[Make, Make]] = {
 }
 
 
-def _candidates(name: str, arrays: Arrays) -> dict[str, Callable[[], Any]]:
-    import kiln
-
-    write, write_for_jax = PROGRAMS[name]
-    arrays = [a.astype(F32) if a.dtype == np.float64 else a for a in arrays]
-    mine = [kiln.from_numpy(a) for a in arrays]
-    eager, compiled = write(kiln), kiln.compile(write(kiln))
-    made: dict[str, Callable[[], Any]] = {"kiln compiled": lambda: compiled(*mine), "kiln eager": lambda: eager(*mine)}
-    if (torch := harness.torch()) is not None:
-        theirs = [torch.from_numpy(a) for a in arrays]
-        as_is = write(torch)
-        made["torch eager"] = lambda: as_is(*theirs)
-        if harness.torch_compiles():
-            compiled_too = torch.compile(write(torch))
-            made["torch.compile"] = lambda: compiled_too(*theirs)
-    if (jax := harness.jax()) is not None:
-        jitted, placed = jax.jit(write_for_jax(jax)), [jax.numpy.asarray(a) for a in arrays]
-        made["jax while_loop"] = lambda: jax.block_until_ready(jitted(*placed))
-    return made
-
-
 def _flat(result: Any) -> np.ndarray[Any, Any]:
     parts = result if isinstance(result, tuple) else (result,)
     return np.concatenate([np.asarray(p, np.float64).ravel() for p in parts])
@@ -264,7 +243,12 @@ def main() -> None:
     for name, arrays in inputs(np.random.default_rng(0)).items():
         if options.only in name:
             of = _mean if name == "mandelbrot" else _flat
-            case = harness.Case(name, _candidates(name, arrays), result=of, tolerance=1e-2)
+            case = harness.Case(
+                name,
+                harness.candidates(*PROGRAMS[name], [a.astype(F32) if a.dtype == np.float64 else a for a in arrays]),
+                result=of,
+                tolerance=1e-2,
+            )
             harness.report(case, options.rounds)
 
 

@@ -99,26 +99,6 @@ PROGRAMS: dict[str, tuple[Make, Make]] = {
 }
 
 
-def _candidates(name: str, arrays: list[np.ndarray[Any, Any]], unrolled: bool) -> dict[str, Callable[[], Any]]:
-    import kiln
-
-    write, write_for_jax = PROGRAMS[name]
-    mine = [kiln.from_numpy(a) for a in arrays]
-    eager, compiled = write(kiln), kiln.compile(write(kiln))
-    made: dict[str, Callable[[], Any]] = {"kiln compiled": lambda: compiled(*mine), "kiln eager": lambda: eager(*mine)}
-    if (torch := harness.torch()) is not None:
-        theirs = [torch.from_numpy(a) for a in arrays]
-        as_is = write(torch)
-        made["torch eager"] = lambda: as_is(*theirs)
-        if unrolled and harness.torch_compiles():
-            compiled_too = torch.compile(write(torch))
-            made["torch.compile"] = lambda: compiled_too(*theirs)
-    if (jax := harness.jax()) is not None:
-        jitted, placed = jax.jit(write_for_jax(jax)), [jax.numpy.asarray(a) for a in arrays]
-        made["jax loop"] = lambda: jax.block_until_ready(jitted(*placed))
-    return made
-
-
 def main() -> None:
     if "--unrolled" in sys.argv:
         sys.argv.remove("--unrolled")
@@ -128,7 +108,7 @@ def main() -> None:
     for name, arrays in inputs(np.random.default_rng(0)).items():
         if options.only not in name:
             continue
-        candidates = _candidates(name, arrays, unrolled)
+        candidates = harness.candidates(*PROGRAMS[name], arrays, compiled_by_torch=unrolled)
         for each, run in candidates.items():
             started = time.perf_counter()
             run()

@@ -19,7 +19,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,3 +212,29 @@ def _multiply_adds(threads: int) -> float:
 
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         return statistics.median(pool.map(run, range(threads)))
+
+
+def candidates(
+    write: Callable[[Any], Callable[..., Any]],
+    write_for_jax: Callable[[Any], Callable[..., Any]],
+    arrays: Sequence[np.ndarray[Any, Any]],
+    compiled_by_torch: bool = True,
+) -> dict[str, Callable[[], Any]]:
+    """Ways to run one function of `arrays`: `write(kiln)` and `write(torch)` give its text for these, eager and
+    compiled, `write_for_jax(jax)` what JAX compiles. Peers that are not there are left out."""
+    import kiln
+
+    mine = [kiln.from_numpy(a) for a in arrays]
+    eager, compiled = write(kiln), kiln.compile(write(kiln))
+    made: dict[str, Callable[[], Any]] = {"kiln compiled": lambda: compiled(*mine), "kiln eager": lambda: eager(*mine)}
+    if (library := torch()) is not None:
+        theirs = [library.from_numpy(a) for a in arrays]
+        as_is = write(library)
+        made["torch eager"] = lambda: as_is(*theirs)
+        if compiled_by_torch and torch_compiles():
+            compiled_too = library.compile(write(library))
+            made["torch.compile"] = lambda: compiled_too(*theirs)
+    if (peer := jax()) is not None:
+        jitted, placed = peer.jit(write_for_jax(peer)), [peer.numpy.asarray(a) for a in arrays]
+        made["jax loop"] = lambda: peer.block_until_ready(jitted(*placed))
+    return made
