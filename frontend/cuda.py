@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kiln.errors import NotYetError
 
 if TYPE_CHECKING:
-    from kiln.codegen.cuda.program import CudaProgram
+    from kiln.ir.gpu_program import CudaProgram
     from kiln.ir.graph import Graph
     from kiln.ir.types import Dim
 

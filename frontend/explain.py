@@ -13,7 +13,7 @@ from kiln.jit import CompiledFunction
 from kiln.region import Region, stages_of
 
 if TYPE_CHECKING:
-    from kiln.codegen.cuda.program import CudaProgram
+    from kiln.ir.gpu_program import CudaProgram
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Final
 
 from kiln.codegen import halves
 from kiln.codegen.cuda.prelude import HELPERS
-from kiln.codegen.cuda.program import CudaText
 from kiln.codegen.cuda.schedule import Scheduled, schedule
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir import types as T
+from kiln.ir.gpu_program import CudaText
 from kiln.ir.halves import bits_of
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var

@@ -8,7 +8,6 @@ from typing import Final, cast
 
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
-from kiln.codegen.cuda.program import CudaProgram, CudaText, Launch, Memory, Workspace
 from kiln.codegen.cuda.reasons import NoCudaText, reason
 from kiln.codegen.cuda.schedule import launches
 from kiln.codegen.cuda.sort import lower_sort
@@ -22,6 +21,7 @@ from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.sort import SORTS
 from kiln.codegen.steps import Note, Strides, digest
 from kiln.ir import loops as L
+from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, Workspace
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.ops.base import Scatter
 from kiln.ir.ops.fusion import body_of

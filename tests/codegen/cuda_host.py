@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from kiln.codegen.cuda.program import MOST_BLOCKS, OPTIONS, CudaProgram, CudaText, Memory, number
+from kiln.ir.gpu_program import MOST_BLOCKS, OPTIONS, CudaProgram, CudaText, Memory, number
 
 Array = np.ndarray[Any, Any]
 COMPILER: Final = shutil.which("g++") or shutil.which("clang++")

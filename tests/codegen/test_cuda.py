@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kiln.codegen.cuda.emit import emit_kernel
-from kiln.codegen.cuda.program import CudaText
 from kiln.codegen.cuda.schedule import ROW_THREADS, Unsupported
 from kiln.codegen.lower import lower
 from kiln.ir import loops as L
+from kiln.ir.gpu_program import CudaText
 from kiln.ir.loops import INDEX, Buffer, For, Kernel, Store, Var
 from kiln.ir.parser import parse_graph
 from kiln.ir.types import float32, int64, uint64

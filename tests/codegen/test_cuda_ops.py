@@ -13,9 +13,9 @@ import pytest
 import kiln
 from kiln import nn
 from kiln.codegen.cuda.pipeline import compile_cuda
-from kiln.codegen.cuda.program import CudaProgram
 from kiln.codegen.cuda.reasons import REASONS, NoCudaText, reason
 from kiln.demo import make_cnn
+from kiln.ir.gpu_program import CudaProgram
 from kiln.ir.graph import Graph, GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.types import Sym, TensorType, float32, int64
