@@ -100,7 +100,7 @@ class _Emitter:
         if self._checks:
             params.append("long long *error")
         helpers = tuple(HELPERS[name] for name in HELPERS if name in self._helpers)
-        head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads})\n{kernel.name}('
+        head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads}, 1)\n{kernel.name}('
         text = "\n".join([head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
         return CudaText(kernel.name, text, helpers, self._scheduled.threads, self._scheduled.blocks, self._checks)
 
@@ -292,6 +292,8 @@ class _Emitter:
         if fn in ("add", "sub", "mul") and dtype in UNSIGNED:  # signed overflow is undefined in C
             u = UNSIGNED[dtype]
             return f"({C_TYPES[dtype]})(({u}){a[0]} {INFIX[fn]} ({u}){a[1]})"
+        if fn in ("lt", "ge") and dtype.kind == "uint" and _is_zero(e.args[1]):
+            return "false" if fn == "lt" else "true"  # compilers warn of such comparisons
         if fn in INFIX:
             op = {"add": "|", "mul": "&"}.get(fn, INFIX[fn]) if is_bool else INFIX[fn]
             return f"{a[0]} {op} {a[1]}"
@@ -348,6 +350,10 @@ class _Emitter:
             self._helpers.add(helper)
             return f"{helper}({a})"
         return f"({C_TYPES[to]}){a}"
+
+
+def _is_zero(e: Expr) -> bool:
+    return isinstance(e, Const) and e.value == 0
 
 
 def literal(c: Const) -> str:

@@ -1,4 +1,4 @@
-"""CUDA programs without a GPU: NVRTC compiles their text where it is installed, and a C++ compiler runs it on the CPU.
+"""CUDA programs without a GPU: a C++ compiler makes their text run on the CPU.
 
 The shim runs block after block. The threads of a block are fibers: each runs until it meets the others at a barrier or
 a warp exchange; threads that meet at different ones are an error.
@@ -7,11 +7,8 @@ a warp exchange; threads that meet at different ones are an error.
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import hashlib
-import importlib.util
 import itertools
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +20,6 @@ import numpy as np
 from kiln.ir.arena import place
 from kiln.ir.gpu_program import (
     MOST_BLOCKS,
-    OPTIONS,
     Branch,
     CudaProgram,
     CudaStep,
@@ -51,7 +47,7 @@ SHIM: Final = r"""
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __shared__ static
 struct float2 { float x, y; };
 struct double2 { double x, y; };
@@ -137,34 +133,6 @@ static double __ddiv_rn(double a, double b) { return a / b; }
 static float __fsqrt_rn(float a) { return std::sqrt(a); }
 static double __dsqrt_rn(double a) { return std::sqrt(a); }
 """
-
-
-def nvrtc() -> Any:
-    """The NVRTC library, from KILN_NVRTC, the system, or NVIDIA's wheels; None where there is none."""
-    candidates: list[str] = [p for p in (os.environ.get("KILN_NVRTC"), ctypes.util.find_library("nvrtc")) if p]
-    spec = importlib.util.find_spec("nvidia")
-    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
-        candidates += [str(p) for p in sorted(Path(root).glob("*/lib/libnvrtc.so.*"))]
-    if not candidates:
-        return None
-    for builtins in sorted(Path(candidates[0]).parent.glob("libnvrtc-builtins.so.*")):
-        if "alt" not in builtins.name:
-            ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # which the library would look for elsewhere
-    return ctypes.CDLL(candidates[0])
-
-
-def compile_with_nvrtc(library: Any, source: str) -> None:
-    """Compile for a current GPU, to machine code; AssertionError with the log when it fails."""
-    program = ctypes.c_void_p()
-    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kiln.cu", 0, None, None)
-    options = [o.encode() for o in (*OPTIONS, "-arch=sm_80")]
-    status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcDestroyProgram(ctypes.byref(program))
-    assert status == 0, log.value.decode() + "\n" + source
 
 
 class Host:

@@ -1,6 +1,6 @@
 __device__ __forceinline__ long long k_mod_i64(long long a, long long b)
 { return b == 0 || b == -1 ? 0 : a % b; }
-extern "C" __global__ void __launch_bounds__(64)
+extern "C" __global__ void __launch_bounds__(64, 1)
 k_argmax(const float *in0, long long *out0)
 {
     const long long thread2 = threadIdx.x;

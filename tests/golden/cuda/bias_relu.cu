@@ -2,7 +2,7 @@ __device__ __forceinline__ long long k_div_i64(long long a, long long b)
 { return b == 0 ? 0 : b == -1 ? (long long)(0ull - (unsigned long long)a) : a / b; }
 __device__ __forceinline__ long long k_mod_i64(long long a, long long b)
 { return b == 0 || b == -1 ? 0 : a % b; }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 k_bias_relu(const float *in0, const float *in1, float *out0)
 {
     for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 640ll; point1 += (long long)gridDim.x * 256) {

@@ -1,6 +1,6 @@
 __device__ __forceinline__ int k_f32_to_i32(float a)
 { return a >= -0x1p31f && a < 0x1p31f ? (int)a : (int)0x80000000u; }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 k_gelu(const float *in0, float *out0)
 {
     for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 1000ll; point1 += (long long)gridDim.x * 256) {

@@ -2,7 +2,7 @@ __device__ __forceinline__ long long k_mod_i64(long long a, long long b)
 { return b == 0 || b == -1 ? 0 : a % b; }
 __device__ __forceinline__ int k_f32_to_i32(float a)
 { return a >= -0x1p31f && a < 0x1p31f ? (int)a : (int)0x80000000u; }
-extern "C" __global__ void __launch_bounds__(64)
+extern "C" __global__ void __launch_bounds__(64, 1)
 k_softmax(const float *in0, float *out0)
 {
     const long long thread2 = threadIdx.x;
