@@ -1,7 +1,7 @@
 """NVRTC without a GPU: CUDA text to machine code, and what ptxas says of it.
 
-The library comes from NVIDIA's wheel (`pip install "nvidia-cuda-nvrtc==13.0.*"`), the system, or KILN_NVRTC, the path of
-the library. Without it tests are skipped, unless KILN_REQUIRE_GPU_TESTS is 1: then they fail.
+The library comes from NVIDIA's wheel (`pip install "nvidia-cuda-nvrtc==13.0.*"`), the system, or KILN_NVRTC, its path.
+Without it tests are skipped, unless KILN_REQUIRE_GPU_TESTS is 1: then they fail.
 """
 
 from __future__ import annotations

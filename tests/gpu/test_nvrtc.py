@@ -1,4 +1,4 @@
-"""NVRTC compiles every op's kernels for sm_80 and sm_90 without a warning and without spilling a register, and what they
+"""NVRTC compiles every op's kernels for sm_80 and sm_90 without a warning and without spilling a register. What they
 need of a GPU is what the tables say (`tests/gpu/golden`, rewritten by --update-golden)."""
 
 from __future__ import annotations
