@@ -86,6 +86,19 @@ def compiled(source: str, architecture: str = "sm_80") -> tuple[bytes, str]:
     return code.raw, log.value.decode()
 
 
+def assembly(source: str, architecture: str = "sm_80") -> str:
+    """The PTX of a text."""
+    nvrtc, program, size = need(), ctypes.c_void_p(), ctypes.c_size_t()
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kiln.cu", 0, None, None)
+    options = [o.encode() for o in (*OPTIONS, f"-arch={architecture}")]
+    assert nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options)) == 0
+    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+    ptx = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetPTX(program, ptx)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return ptx.value.decode()
+
+
 def usage(log: str) -> dict[str, Usage]:
     """What the log says of each kernel."""
     found = {}
