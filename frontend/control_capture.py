@@ -216,7 +216,7 @@ class Inner(Sketch):
         known = {id(t): v for (_, t), v in zip(self.inputs, self.builder.inputs(), strict=True)}
         wanting: set[Value] = set()
         for t in order:
-            made = builder.input(t.ttype)
+            made = builder.input(t._layout.gtype)
             v = known.get(id(t))
             if v is not None:
                 mapped[v] = made
