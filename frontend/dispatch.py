@@ -132,6 +132,17 @@ def build(
     return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
 
 
+def stages(
+    graph: Graph, input_strides: Sequence[Strides], name: str, donated: Sequence[int], device: Device
+) -> tuple[tuple[str, str], ...]:
+    """All stages of making a program, by name, as text."""
+    if device is not CPU:
+        return there.stages(graph, input_strides, name)
+    program = build(graph, input_strides, name=name, stages=True, donated=donated)
+    assert isinstance(program, Program)
+    return program.stages
+
+
 def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:
     """Cut a joint graph into a forward and a backward one (`ir/passes/partition.py`); which values are stored between
     them comes from the cache if it knows."""

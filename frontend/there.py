@@ -6,6 +6,7 @@ Nothing here is imported before a tensor is put on a GPU but this file itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kiln import errors
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from kiln.base import Layout
     from kiln.ir.gpu_program import CudaProgram
     from kiln.ir.graph import Graph
-    from kiln.ir.types import Dim
+    from kiln.ir.program import Slot
+    from kiln.ir.types import Dim, TensorType
     from kiln.runtime.cuda import CudaExecutable, DeviceBuffer
     from kiln.runtime.memory import Buffer
 
@@ -37,17 +39,49 @@ def check(device: Device, op: str) -> None:
     _checked.add(device)
 
 
-def build(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram:
+@dataclass(frozen=True)
+class Walked:
+    """In place of a program: a graph some of whose ops have no kernels, so that all of them are run one by one."""
+
+    name: str
+    graph: Graph
+    input_types: tuple[TensorType, ...]
+    output_types: tuple[TensorType, ...]
+    aliases: tuple[tuple[int, int], ...]
+    slots: tuple[Slot, ...] = ()
+
+
+def build(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram | Walked:
     """The program of a graph for a GPU."""
     from kiln.codegen.cuda.pipeline import compile_cuda
+    from kiln.codegen.cuda.reasons import NoCudaText
 
-    return compile_cuda(graph, strides, name=name)
+    try:
+        return compile_cuda(graph, strides, name=name)
+    except NoCudaText:
+        types = [tuple([v.type for v in values]) for values in (graph.inputs, graph.outputs)]
+        return Walked(name, graph, *types, tuple([(a.output, a.input) for a in graph.aliases]))
 
 
-def load(program: CudaProgram, device: Device) -> CudaExecutable:
+def stages(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> tuple[tuple[str, str], ...]:
+    """The stages of making it, as text."""
+    from kiln.codegen.cuda.pipeline import compile_cuda
+    from kiln.codegen.cuda.reasons import NoCudaText
+
+    found: list[tuple[str, str]] = []
+    try:
+        compile_cuda(graph, strides, name=name, note=lambda stage, what: found.append((stage, str(what))))
+    except NoCudaText as why:
+        found.append(("cuda", f"{why}; so the ops are run one by one"))
+    return tuple(found)
+
+
+def load(program: CudaProgram | Walked, device: Device) -> CudaExecutable | None:
     """A program on a device."""
     from kiln.runtime import cuda
 
+    if isinstance(program, Walked):
+        return None
     try:
         return cuda.load(program, device.slot)
     except cuda.CudaError as error:
