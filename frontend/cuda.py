@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from kiln.errors import NotYetError
-
 if TYPE_CHECKING:
     from kiln.ir.gpu_program import CudaProgram
     from kiln.ir.graph import Graph
@@ -29,11 +27,7 @@ def device_count() -> int:
 
 
 def program_of(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram:
-    """The CUDA program of a captured graph on inputs of these strides; NotYetError for an op without CUDA text."""
+    """The CUDA program of a captured graph on inputs of these strides."""
     from kiln.codegen.cuda.pipeline import compile_cuda
-    from kiln.codegen.cuda.reasons import NoCudaText
 
-    try:
-        return compile_cuda(graph, strides, name=name)
-    except NoCudaText as missing:
-        raise NotYetError(f"no CUDA text: {missing.reason}", op=missing.op) from None
+    return compile_cuda(graph, strides, name=name)

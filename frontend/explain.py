@@ -37,8 +37,8 @@ class Explanation:
         raise KeyError(f"no stage {stage!r}; there are {', '.join(name for name, _ in self.stages)}")
 
     def cuda(self) -> CudaProgram:
-        """The same graph for a GPU: `source()` is CUDA C for NVRTC, `plan()` what the host launches, in order. This is
-        text: no GPU is needed. NotYetError for ops that have none (docs/cuda.md lists them)."""
+        """The same graph for a GPU: `source()` is CUDA C for NVRTC, `plan()` what the host does, in order. This is
+        text: no GPU is needed."""
         return program_of(*self.region.program(), self.name)
 
     def svg(self, stage: str = "fused") -> str:

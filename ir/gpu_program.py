@@ -1,18 +1,20 @@
-"""`CudaProgram`: a graph as CUDA C texts and the plan of their launches. Plain data, for whoever has a GPU.
+"""`CudaProgram`: a graph as CUDA C texts and the plan of what a host does with them. Plain data, for the runtime.
 
-A run takes the memory of the inputs, allocates the outputs, one arena and the workspaces, and issues the launches in
-order on one stream; each sees what those before it have stored. A launch of zero blocks is left out. Kernels compiled
-with other options than `OPTIONS` do not have the bits that are promised.
+A run takes the memory of the inputs, allocates the outputs, one arena and the workspaces, and carries out the steps in
+order. Launches go to one stream; each sees what those before it have stored. A launch of zero blocks is left out.
+What a library computes (`HostCall`), and what is decided by data (`Branch`, `Loop`), the host does between launches.
+Kernels compiled with other options than `OPTIONS` do not have the bits that are promised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from kiln.ir import loops as L
-from kiln.ir.graph import Constant
+from kiln.ir.arena import Local
+from kiln.ir.graph import AttrValue, Constant
 from kiln.ir.loops import Expr
 from kiln.ir.program import CheckSite, Slot
 from kiln.ir.types import Dim, DType, Sym, TensorType
@@ -45,7 +47,8 @@ class CudaText:
 @dataclass(frozen=True, slots=True)
 class Memory:
     """A pointer argument: `offset` bytes into what `kind` and `index` name. kind: "input", "output", "constant",
-    "arena", or "workspace" (`CudaProgram.workspaces`)."""
+    "arena", "local" (one value in the arena, where sizes are symbolic: `CudaProgram.locals`), "workspace"
+    (`CudaProgram.workspaces`), or "pointer" (which a `Loop` moves)."""
 
     kind: str
     index: int = 0
@@ -81,38 +84,133 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """The host waits for the launches so far and reads the error record. When a check has failed, the run ends here:
+    what follows overwrites an input, is decided by data, or is the end."""
+
+    def __str__(self) -> str:
+        return "check error"
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A whole value in memory: its type, whose sizes are known, and its strides in elements."""
+
+    memory: Memory
+    type: TensorType
+    strides: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.memory}: {self.type}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostCall:
+    """A step that a library carries out on the host (`ir.ops.base.Library`, by name): the operands are copied to the
+    host, the results, which are row-major, from there. `check` is the position in `CudaProgram.checks` of what it means
+    when the library refuses (`LibraryError`, whose message is then the check's); nothing has been written then."""
+
+    op: str
+    attrs: tuple[tuple[str, AttrValue], ...]
+    operands: tuple[Array, ...]
+    results: tuple[Array, ...]
+    check: int
+
+    def __str__(self) -> str:
+        return f"host {self.op}({', '.join(map(str, self.operands))}) -> {', '.join(map(str, self.results))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One of two runs of steps, by the bool (a byte, not 0) at `pred`, which the host reads."""
+
+    pred: Memory
+    then: tuple[CudaStep, ...]
+    other: tuple[CudaStep, ...]
+
+    def __str__(self) -> str:
+        return f"if {self.pred}"
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A value of `nbytes` that a loop carries. Pointer `read` is where a turn reads it: at `source` in the first turn,
+    then where the turn before has written. Pointer `written` is where a turn writes it: `first`, `second`, `first`, and
+    so on. After the last turn the value is copied to `first` if it is not there (as after no turn at all)."""
+
+    read: int
+    written: int
+    source: Memory
+    first: Memory
+    second: Memory
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sliced:
+    """What a loop walks along: in the turn of slice k, pointer `pointer` is `start` plus `pace` * k bytes."""
+
+    pointer: int
+    start: Memory
+    pace: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Turns of `body`. With `pred`: `test` before each turn, and where the bool at `pred` is then false, the loop has
+    ended. Without: `length` turns, of slices 0 to length - 1, or from the last one with `reverse`. The pointers are set
+    before `test`, and hold for it too."""
+
+    test: tuple[CudaStep, ...]
+    pred: Memory | None
+    body: tuple[CudaStep, ...]
+    carried: tuple[Carried, ...]
+    sliced: tuple[Sliced, ...]
+    length: int
+    reverse: bool
+
+    def __str__(self) -> str:
+        parts = [f"pointer{c.read}/{c.written} = {c.source} then {c.first}, {c.second}" for c in self.carried]
+        parts += [f"pointer{s.pointer} = {s.start} by {s.pace}" for s in self.sliced]
+        turns = f"while {self.pred}" if self.pred else f"{self.length} times" + " backwards" * self.reverse
+        return f"loop {turns} ({', '.join(parts)})"
+
+
+CudaStep: TypeAlias = "Launch | Look | HostCall | Branch | Loop"
+
+
+@dataclass(frozen=True, slots=True)
 class CudaProgram:
-    """A compiled program: kernels by name, launches in order, and what memory they need."""
+    """A compiled program: kernels by name, steps in order, and what memory they need."""
 
     name: str
     kernels: tuple[CudaText, ...]
-    launches: tuple[Launch, ...]
+    steps: tuple[CudaStep, ...]
     slots: tuple[Slot, ...]
     input_types: tuple[TensorType, ...]
     output_types: tuple[TensorType, ...]
     aliases: tuple[tuple[int, int], ...]  # (output, input): that output is written to that input's memory
     arena_bytes: int
+    locals: tuple[Local, ...]
+    """What lies in the arena where sizes are symbolic: `ir.arena.place` finds the places and the bytes of all."""
     workspaces: tuple[Workspace, ...]
     constants: tuple[Constant, ...]
     checks: tuple[CheckSite, ...]
+    pointers: int = 0
+    """How many pointers loops move."""
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """All launches, once each, those in branches and loops among them."""
+        return tuple(step for step in every(self.steps) if isinstance(step, Launch))
 
     def plan(self) -> str:
-        """The host's part: memory, then the launches. `check error` stands where the host must look at the error
-        record before it goes on, since what follows overwrites an input."""
+        """The host's part: memory, then the steps."""
         lines = [f"arena: {self.arena_bytes:,} bytes"]
+        lines += [f"local{k}: {v.nbytes} bytes in steps {v.born} to {v.dies}" for k, v in enumerate(self.locals)]
         for k, w in enumerate(self.workspaces):
             lines.append(f"workspace{k}: {w.dtype}[{formula(w.size)}]")
-        written = {Memory("input", i) for _, i in self.aliases} | {Memory("output", o) for o, _ in self.aliases}
-        unchecked = False
-        for k, launch in enumerate(self.launches):
-            if unchecked and written & {Memory(a.kind, a.index) for a in launch.args if isinstance(a, Memory)}:
-                lines.append("     check error")
-                unchecked = False
-            lines.append(f"{k:4} {launch}")
-            unchecked = unchecked or launch.error
-        if unchecked:
-            lines.append("     check error")
-        return "\n".join(lines)
+        return "\n".join(lines + _lines(self.steps, ""))
 
     def source(self) -> str:
         """The text of all kernels."""
@@ -121,6 +219,32 @@ class CudaProgram:
 
     def __str__(self) -> str:
         return f"// nvrtc {' '.join(OPTIONS)}\n\n{self.source()}\n/* launches\n{self.plan()}\n*/\n"
+
+
+def parts(step: CudaStep) -> tuple[tuple[str, tuple[CudaStep, ...]], ...]:
+    """The runs of steps that a step holds, by name."""
+    if isinstance(step, Branch):
+        return (("then", step.then), ("else", step.other))
+    if isinstance(step, Loop):
+        return ((("test", step.test),) if step.pred else ()) + (("body", step.body),)
+    return ()
+
+
+def every(steps: Sequence[CudaStep]) -> Iterator[CudaStep]:
+    """All steps, those inside others after them."""
+    for step in steps:
+        yield step
+        for _, inner in parts(step):
+            yield from every(inner)
+
+
+def _lines(steps: Sequence[CudaStep], indent: str) -> list[str]:
+    lines = []
+    for k, step in enumerate(steps):
+        lines.append(f"{indent}{k:4} {step}")
+        for name, inner in parts(step):
+            lines += [f"{indent}     {name}", *_lines(inner, indent + "    ")]
+    return lines
 
 
 _SIGNS: Final = {"add": "+", "sub": "-", "mul": "*", "div": "/", "mod": "%"}

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, cast
 
+from kiln.codegen import plan as plans
+from kiln.codegen.control import Flow, flow_step, inner_of
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
-from kiln.codegen.cuda.reasons import NoCudaText, reason
+from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
 from kiln.codegen.cuda.schedule import launches
 from kiln.codegen.cuda.sort import lower_sort
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.library import library_step
 from kiln.codegen.lower import Lowered, Style, lower
 from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
 from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
@@ -21,11 +24,11 @@ from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.sort import SORTS
 from kiln.codegen.steps import Note, Strides, digest
 from kiln.ir import loops as L
-from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, Workspace
+from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
 from kiln.ir.graph import Graph, Operation, Value
-from kiln.ir.ops.base import Scatter
+from kiln.ir.ops.base import Control, Library, Scatter
 from kiln.ir.ops.fusion import body_of
-from kiln.ir.program import CheckSite, Slot
+from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, Sym
 
 STYLE: Final = Style(nested="parallel", stack_bytes=1 << 14)
@@ -38,12 +41,13 @@ def compile_cuda(
     *,
     name: str = "",
     note: Note = lambda stage, what: None,
+    passes: bool = True,
+    donated: Sequence[int] = (),
 ) -> CudaProgram:
-    """Compile a graph to CUDA text and a launch plan; `NoCudaText` names an op that has none. `input_strides` as for
-    `codegen.pipeline.compile_graph`."""
+    """Compile a graph to CUDA text and a plan. The arguments are those of `codegen.pipeline.compile_graph`."""
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
-    graph = prepare(graph, strides, note)
-    return _Pipeline(note).run(graph, strides, name or graph.name)
+    graph = prepare(graph, strides, note, passes)
+    return _Pipeline(note).run(graph, strides, name or graph.name, donated)
 
 
 class _Pipeline:
@@ -56,30 +60,39 @@ class _Pipeline:
         self.made: dict[str, tuple[list[CudaText], list[Workspace]]] = {}
         self.symbols = 0
 
-    def run(self, graph: Graph, strides: list[Strides | None], name: str) -> CudaProgram:
+    def run(self, graph: Graph, strides: list[Strides | None], name: str, donated: Sequence[int]) -> CudaProgram:
         layouts = assign(graph, strides)
-        plan = Plan([s for op in graph.operations if (s := self._step(op, layouts)) is not None])
+        plan = Plan(self._steps(graph, layouts))
+        reused = plans.take_over(graph, donated, plan.steps, layouts, strides)
         graph = write_back(graph, plan, layouts, strides, self._fusion)
         slots = place_values(graph, plan)
+        aliases = tuple((a.output, a.input) for a in (*graph.aliases, *reused))
         workspaces: list[Workspace] = []
-        launches = [launch for step in plan.steps for launch in self._launches(step, plan, workspaces)]
+        steps = with_looks(self._run(plan.steps, plan, workspaces), aliases)
         program = CudaProgram(
             name=name,
-            kernels=tuple(self.texts[n] for n in dict.fromkeys(launch.kernel for launch in launches)),
-            launches=tuple(launches),
-            slots=tuple(s for s in slots if s.kind != "arena") + (Slot("arena"),) * bool(plan.arena_bytes),
+            kernels=(),
+            steps=steps,
+            slots=tuple(s for s in slots if s.kind != "pointer"),
             input_types=tuple(v.type for v in graph.inputs),
             output_types=tuple(v.type for v in graph.outputs),
-            aliases=tuple((a.output, a.input) for a in graph.aliases),
+            aliases=aliases,
             arena_bytes=plan.arena_bytes,
+            locals=tuple(plan.locals),
             workspaces=tuple(workspaces),
             constants=tuple(plan.constants),
             checks=tuple(self.sites),
+            pointers=plan.pointers,
         )
+        names = dict.fromkeys(launch.kernel for launch in program.launches)
+        program = replace(program, kernels=tuple(self.texts[n] for n in names))
         self.note("cuda", program)
         return program
 
     # --------------------------------------------------------------------------------------- steps
+
+    def _steps(self, graph: Graph, layouts: Layouts) -> list[Step]:
+        return [s for op in graph.operations if (s := self._step(op, layouts)) is not None]
 
     def _step(self, op: Operation, layouts: Layouts) -> Step | None:
         """The step of a computing operation; None for one that only looks at memory."""
@@ -98,12 +111,13 @@ class _Pipeline:
             return self._kernel(op, layouts, lower_scan(op, strides, STYLE), name)
         if isinstance(lower_as, Scatter):
             return self._scatter(op, layouts, strides)
+        if isinstance(lower_as, Library):
+            return library_step(op, layouts, self.sites)
+        if isinstance(lower_as, Control):
+            return flow_step(op, layouts, lambda inner, strides: self._steps(inner, assign(inner, strides)))
         if name in ("constant", "full") or (is_view(op) and layouts[op.result] is not None):
             return None
-        why = reason(definition(op))
-        if why is None:
-            raise TypeError(f"no step for {name} in a fused graph")
-        raise NoCudaText(name, why)
+        raise TypeError(f"no step for {name} in a fused graph")
 
     def _fusion(self, op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
         body = body_of(op.attrs)
@@ -111,12 +125,13 @@ class _Pipeline:
         return self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
 
     def _scatter(self, op: Operation, layouts: Layouts, strides: Sequence[Strides | None]) -> Step:
-        """A table that is one number everywhere is part of the kernel."""
+        """A table that is one number everywhere is part of the kernel; with `in_place` the result's memory is it."""
         table = op.operands[0].producer
         full = table is not None and table.op.name == "full"
         fill = cast("bool | int | float | complex", table.attrs["value"]) if full and table is not None else None
         lowered = lower_scatter(op, fill, strides, self.sites, STYLE)
-        return self._kernel(op, layouts, lowered, op.op.name, 1 if full else 0)
+        known = full or bool(op.attrs.get("in_place", False))
+        return self._kernel(op, layouts, lowered, op.op.name, 1 if known else 0)
 
     def _kernel(self, op: Operation, layouts: Layouts, lowered: Lowered, stem: str, skipped: int = 0) -> Step:
         self.note(f"loops {stem}", lowered.kernel)
@@ -138,11 +153,23 @@ class _Pipeline:
 
     # ------------------------------------------------------------------------------------ launches
 
+    def _run(self, steps: Sequence[Step], plan: Plan, workspaces: list[Workspace]) -> tuple[CudaStep, ...]:
+        """What is done for these steps, in order."""
+        out: list[CudaStep] = []
+        for step in steps:
+            if isinstance(step, Flow):
+                out.append(flow(step, plan, [self._run(i.steps, plan, workspaces) for i in inner_of(step)]))
+            elif step.site is not None:
+                out.append(host_call(step, plan))
+            else:
+                out += self._launches(step, plan, workspaces)
+        return tuple(out)
+
     def _launches(self, step: Step, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
         texts, scratch = self.made[step.symbol]
         first = len(workspaces)
         workspaces += scratch
-        pointers = [_memory(a, plan) for a in step.args if isinstance(a, Pointer)]
+        pointers = [memory(a, plan) for a in step.args if isinstance(a, Pointer)]
         pointers += [Memory("workspace", first + k) for k in range(len(scratch))]
         sizes = [a for a in step.args if not isinstance(a, Pointer)]
         return [Launch(t.name, t.threads, t.blocks, (*pointers, *sizes), t.has_checks) for t in texts]
@@ -160,10 +187,3 @@ def _arguments(op: Operation, layouts: dict[Value, Layout | None], symbols: Sequ
     pointers = [pointer(v, layouts[v]) for v in op.operands]
     sizes: list[Dim] = [Sym(s) for s in symbols]
     return (*pointers, *(Pointer(r) for r in op.results), *sizes)
-
-
-def _memory(a: Pointer, plan: Plan) -> Memory:
-    if a.root in plan.arena:
-        return Memory("arena", 0, plan.arena[a.root] + a.nbytes)
-    kind, index = plan.targets[a.root]
-    return Memory(kind, index, a.nbytes)

@@ -10,6 +10,7 @@ import ctypes
 import ctypes.util
 import hashlib
 import importlib.util
+import itertools
 import os
 import shutil
 import subprocess
@@ -19,7 +20,23 @@ from typing import Any, Final
 
 import numpy as np
 
-from kiln.ir.gpu_program import MOST_BLOCKS, OPTIONS, CudaProgram, CudaText, Memory, number
+from kiln.ir.arena import place
+from kiln.ir.gpu_program import (
+    MOST_BLOCKS,
+    OPTIONS,
+    Branch,
+    CudaProgram,
+    CudaStep,
+    CudaText,
+    HostCall,
+    Launch,
+    Look,
+    Loop,
+    Memory,
+    number,
+)
+from kiln.ir.program import LibraryCall, Place
+from kiln.runtime.library import Performer
 
 Array = np.ndarray[Any, Any]
 COMPILER: Final = shutil.which("g++") or shutil.which("clang++")
@@ -182,21 +199,97 @@ class Host:
             outputs[o] = inputs[i]
         spare = [np.full(max(1, number(w.size, sizes)), 77).astype(w.dtype.numpy) for w in program.workspaces]
         constants = [np.ascontiguousarray(c.data) for c in program.constants]
-        memory = {"input": list(inputs), "output": outputs, "constant": constants, "workspace": spare}
-        memory["arena"] = [np.full(program.arena_bytes + 64, 0xA5, np.uint8)]
-        error = np.zeros(3, np.int64)
-        for launch in program.launches:
-            args = []
-            for a in launch.args:
-                if isinstance(a, Memory):
-                    args.append(memory[a.kind][a.index].ctypes.data + a.offset)
-                else:
-                    args.append(number(a, sizes))
-            args.append(error.ctypes.data)
-            blocks = min(number(launch.blocks, sizes), MOST_BLOCKS)
-            run = getattr(self.library, f"run_{launch.kernel}")
-            failed = run((ctypes.c_longlong * len(args))(*args), ctypes.c_longlong(blocks))
-            assert not failed, f"{launch.kernel}: the threads of a block met at different barriers"
-            if error[0]:
-                return outputs, (int(error[1]), int(error[2]))
+        offsets, total = place(program.locals, sizes)
+        arena = np.full(max(total, program.arena_bytes) + 64, 0xA5, np.uint8)
+        error, moving = np.zeros(3, np.int64), [0] * program.pointers
+        starts = {
+            "input": addresses(inputs),
+            "output": addresses(outputs),
+            "constant": addresses(constants),
+            "workspace": addresses(spare),
+            "arena": addresses([arena]),
+            "local": [arena.ctypes.data + offset for offset in offsets],
+            "pointer": moving,
+        }
+        try:
+            _Run(self, starts, moving, sizes, error).steps(program.steps)
+        except _CheckFailed:
+            return outputs, (int(error[1]), int(error[2]))
+        assert not error[0], "a check failed and nobody has looked"
         return outputs, None
+
+
+def addresses(arrays: Sequence[Array]) -> list[int]:
+    return [x.ctypes.data for x in arrays]
+
+
+class _CheckFailed(Exception):
+    """A look at the error record has found something."""
+
+
+class _Run:
+    """Carries out steps."""
+
+    def __init__(
+        self, host: Host, starts: Mapping[str, list[int]], moving: list[int], sizes: Mapping[str, int], error: Array
+    ) -> None:
+        self.host, self.starts, self.moving, self.sizes, self.error = host, starts, moving, sizes, error
+
+    def at(self, m: Memory) -> int:
+        return self.starts[m.kind][m.index] + m.offset
+
+    def true(self, m: Memory) -> bool:
+        assert not self.error[0], "data are used after a failed check"
+        return ctypes.c_uint8.from_address(self.at(m)).value != 0
+
+    def steps(self, steps: Sequence[CudaStep]) -> None:
+        for step in steps:
+            match step:
+                case Launch():
+                    self.launch(step)
+                case Look():
+                    if self.error[0]:
+                        raise _CheckFailed
+                case HostCall():
+                    self.call(step)
+                case Branch():
+                    self.steps(step.then if self.true(step.pred) else step.other)
+                case Loop():
+                    self.loop(step)
+
+    def launch(self, launch: Launch) -> None:
+        args = [self.at(a) if isinstance(a, Memory) else number(a, self.sizes) for a in launch.args]
+        args.append(self.error.ctypes.data)
+        blocks = min(number(launch.blocks, self.sizes), MOST_BLOCKS)
+        run = getattr(self.host.library, f"run_{launch.kernel}")
+        failed = run((ctypes.c_longlong * len(args))(*args), ctypes.c_longlong(blocks))
+        assert not failed, f"{launch.kernel}: the threads of a block met at different barriers"
+
+    def call(self, call: HostCall) -> None:
+        assert not self.error[0], "data are used after a failed check"
+        arrays = (*call.operands, *call.results)
+        places = tuple(Place(k, 0, a.type, a.strides) for k, a in enumerate(arrays))
+        count = len(call.operands)
+        Performer(LibraryCall(call.op, call.attrs, places[:count], places[count:]))([self.at(a.memory) for a in arrays])
+
+    def loop(self, loop: Loop) -> None:
+        places = [(self.at(c.first), self.at(c.second)) for c in loop.carried]
+        starts = [self.at(s.start) for s in loop.sliced]
+        for c, (first, _) in zip(loop.carried, places, strict=True):
+            self.moving[c.read], self.moving[c.written] = self.at(c.source), first
+        for turn in itertools.count():
+            if loop.pred is None and turn == loop.length:
+                break
+            at = loop.length - 1 - turn if loop.reverse else turn
+            for s, start in zip(loop.sliced, starts, strict=True):
+                self.moving[s.pointer] = start + at * s.pace
+            self.steps(loop.test)
+            if loop.pred is not None and not self.true(loop.pred):
+                break
+            self.steps(loop.body)
+            for c, (first, second) in zip(loop.carried, places, strict=True):
+                self.moving[c.read] = self.moving[c.written]
+                self.moving[c.written] = second if self.moving[c.read] == first else first
+        for c, (first, _) in zip(loop.carried, places, strict=True):
+            if self.moving[c.read] != first:
+                ctypes.memmove(first, self.moving[c.read], c.nbytes)

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.codegen.cuda.pipeline import compile_cuda
-from kiln.codegen.cuda.reasons import NoCudaText
 from kiln.codegen.pipeline import compile_graph
 from kiln.ir.graph import Graph
 from kiln.ir.interpreter import evaluate_ref
@@ -216,8 +214,3 @@ def test_a_signal_handler_stops_a_loop() -> None:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-def test_there_is_no_cuda_text_yet() -> None:
-    with pytest.raises(NoCudaText, match="while_loop has no CUDA text: branches and loops run on the CPU"):
-        compile_cuda(parse_graph(COUNT))
