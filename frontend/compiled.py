@@ -9,14 +9,11 @@ from typing import Any
 from kiln import dispatch
 from kiln.base import SPENT, Layout, TensorBase, layout_of
 from kiln.dispatch import Loaded
-from kiln.errors import KilnError
-from kiln.ir.graph import Constant, Graph, Operation
-from kiln.ir.interpreter import walk
-from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.graph import Constant, Graph
+from kiln.ir.ops.base import OPS
 from kiln.ir.passes.generalise import Fill, Strides, instance
-from kiln.ir.types import CPU, Device, TensorType, bool_
+from kiln.ir.types import CPU, Device, TensorType
 from kiln.runtime.targets import host_target
-from kiln.there import Walked
 
 
 class Code:
@@ -49,8 +46,8 @@ class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
     __slots__ = (
-        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "_walked", "code", "executable",
-        "layouts", "program", "target",
+        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "code", "executable", "layouts",
+        "program", "target",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +74,6 @@ class Compiled:
         # The allocator of the only output, where the pointers to the inputs and to it are all that the program takes.
         single = len(self._allocators) == 1 and not (self._aliases or self._sizes or self._fills)
         self._only = self._allocators[0] if single and device is CPU else None
-        self._walked = self.concrete(code.program.graph) if isinstance(code.program, Walked) else None
         self._leaving = () if places is None else self._outside(places)
 
     def _outside(self, places: Mapping[int, Device]) -> tuple[tuple[int, Layout, Layout], ...]:
@@ -116,10 +112,7 @@ class Compiled:
         device = self.code.device
         brought: Sequence[Any] = [t if t._layout.device is device else dispatch.moved(t, device) for t in inputs]
         buffers: list[Any] = [None if allocate is None else allocate() for allocate in self._allocators]
-        if self._walked is None:
-            self._execute(brought, buffers, execute)
-        else:
-            self._walk(self._walked, brought, buffers, execute)
+        self._execute(brought, buffers, execute)
         for _, i in self._aliases:
             if brought[i] is not inputs[i]:
                 target: Any = inputs[i]
@@ -129,34 +122,6 @@ class Compiled:
             made = dispatch.tensor_on(buffers[k], buffers[k].ptr, here)
             buffers[k] = dispatch.moved(made, there.device)._buffer
         return buffers
-
-    def _walk(
-        self,
-        graph: Graph,
-        inputs: Sequence[Any],
-        buffers: list[Any],
-        execute: Callable[[Loaded, Sequence[int]], None],
-    ) -> None:
-        """The ops one by one. Nothing is written before all are done."""
-        receiver = dispatch.constant((), bool_, False, self.code.device)
-
-        def apply(each: Operation, operands: Sequence[Any]) -> Sequence[Any]:
-            assert isinstance(each.op, OpDef)
-            return dispatch.run(each.op, operands, each.attrs, receiver)
-
-        try:
-            made = walk(graph, [*inputs, *self._fills], apply)
-        except KilnError as error:
-            if error.checked and execute is dispatch.execute_region:
-                raise dispatch.CheckFailed(str(error)) from None
-            raise
-        for o, i in self._aliases:
-            target = inputs[i]
-            dispatch.write(target, OPS["copy"], (made[o],), {})
-            target._buffer.version -= 1
-        for k, t in enumerate(made):
-            if buffers[k] is not None:
-                buffers[k] = dispatch.run(OPS["copy"], (t,), {})[0]._buffer
 
     def _take_over(
         self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None]

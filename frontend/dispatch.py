@@ -560,7 +560,7 @@ def _allocating_launch(
     the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
-    run, make = executable.runner(), _tensor
+    run, make = executable.runner() if isinstance(executable, Executable) else _runner(executable), _tensor
     if len(results) > 1:
 
         def many(operands: Sequence[Any]) -> Results:
@@ -582,6 +582,11 @@ def _allocating_launch(
         return (make(buffer, ptr, layout),)
 
     return launch
+
+
+def _runner(executable: CudaExecutable) -> Callable[..., None]:
+    run = executable.run
+    return lambda *values: run(values)
 
 
 def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:

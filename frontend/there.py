@@ -6,7 +6,6 @@ Nothing here is imported before a tensor is put on a GPU but this file itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from kiln import errors
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from kiln.base import Layout
     from kiln.ir.gpu_program import CudaProgram
     from kiln.ir.graph import Graph
-    from kiln.ir.program import Slot
-    from kiln.ir.types import Dim, TensorType
+    from kiln.ir.types import Dim
     from kiln.runtime.cuda import CudaExecutable, DeviceBuffer
     from kiln.runtime.memory import Buffer
 
@@ -39,49 +37,26 @@ def check(device: Device, op: str) -> None:
     _checked.add(device)
 
 
-@dataclass(frozen=True)
-class Walked:
-    """In place of a program: a graph some of whose ops have no kernels, so that all of them are run one by one."""
-
-    name: str
-    graph: Graph
-    input_types: tuple[TensorType, ...]
-    output_types: tuple[TensorType, ...]
-    aliases: tuple[tuple[int, int], ...]
-    slots: tuple[Slot, ...] = ()
-
-
-def build(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram | Walked:
+def build(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram:
     """The program of a graph for a GPU."""
     from kiln.codegen.cuda.pipeline import compile_cuda
-    from kiln.codegen.cuda.reasons import NoCudaText
 
-    try:
-        return compile_cuda(graph, strides, name=name)
-    except NoCudaText:
-        types = [tuple([v.type for v in values]) for values in (graph.inputs, graph.outputs)]
-        return Walked(name, graph, *types, tuple([(a.output, a.input) for a in graph.aliases]))
+    return compile_cuda(graph, strides, name=name)
 
 
 def stages(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> tuple[tuple[str, str], ...]:
     """The stages of making it, as text."""
     from kiln.codegen.cuda.pipeline import compile_cuda
-    from kiln.codegen.cuda.reasons import NoCudaText
 
     found: list[tuple[str, str]] = []
-    try:
-        compile_cuda(graph, strides, name=name, note=lambda stage, what: found.append((stage, str(what))))
-    except NoCudaText as why:
-        found.append(("cuda", f"{why}; so the ops are run one by one"))
+    compile_cuda(graph, strides, name=name, note=lambda stage, what: found.append((stage, str(what))))
     return tuple(found)
 
 
-def load(program: CudaProgram | Walked, device: Device) -> CudaExecutable | None:
+def load(program: CudaProgram, device: Device) -> CudaExecutable:
     """A program on a device."""
     from kiln.runtime import cuda
 
-    if isinstance(program, Walked):
-        return None
     try:
         return cuda.load(program, device.slot)
     except cuda.CudaError as error:
