@@ -1,4 +1,4 @@
-"""CuPy, and what kiln keeps per GPU: streams, memory pools, loaded kernels, and the fault that ended it.
+"""CuPy, and what kiln keeps per GPU: streams, memory, loaded kernels, and the fault that ended it.
 
 The only file that imports CuPy, when something first asks for a GPU. CuPy is used for its driver calls, its memory
 pools and NVRTC; none of its arrays or kernels.
@@ -22,6 +22,9 @@ TO_HOST: Final = 2
 WITHIN: Final = 3
 ANYWHERE: Final = 4
 """Kinds of copies, as cudaMemcpyAsync numbers them; the last finds out by itself."""
+
+STREAMS: Final = 32
+"""Streams per GPU besides the default stream."""
 
 _NO_MEMORY: Final = 2
 _NO_DRIVER: Final = (34, 35, 803, 804)  # stub library, too old or absent, does not fit, does not fit forward
@@ -106,7 +109,7 @@ def wait_mode() -> int:
 
 
 class Gpu:
-    """One GPU: its memory pools, by stream, its kernels, by text, and its fault."""
+    """One GPU: its memory, its streams, its kernels, by text, and its fault."""
 
     def __init__(self, session: Session, index: int) -> None:
         self.session = session
@@ -120,7 +123,9 @@ class Gpu:
         self.staged_bytes = 0
         self.staging = threading.Lock()
         self.lent: deque[tuple[list[Any], Any]] = deque()  # (events, memory that other streams may use until then)
-        self._pools: dict[int, Any] = {0: session.cupy.cuda.MemoryPool()}
+        self._pool = session.cupy.cuda.MemoryPool()
+        self._streams: list[Stream] = []
+        self._next_stream = 0
         found = session.runtime.getDeviceProperties(index)
         self.properties: dict[str, Any] = found
         self.arch = f"sm_{found['major']}{found['minor']}"
@@ -173,7 +178,7 @@ class Gpu:
     def failure(self, error: Any, what: str, op: str = "", loc: SourceLoc | None = None) -> CudaError:
         """What an error of CuPy's means."""
         if error.status == _NO_MEMORY:
-            return self.no_memory(0, what)
+            return self.no_memory(what)
         message = f"{what} failed: {error}"
         if error.status not in _STICKY:
             return CudaError("launch", message, op=op, loc=loc)
@@ -192,9 +197,15 @@ class Gpu:
         return local.streams.get(self.index) or self.default
 
     def new_stream(self) -> Stream:
-        """A stream that does not wait for the default stream."""
-        with self.guarded("making a stream"):
-            return Stream(self, self.session.cupy.cuda.Stream(non_blocking=True))
+        """A stream that does not wait for the default stream: one of `STREAMS` in turn, which are never given back, so
+        that memory that was freed for one of them stays in its order."""
+        with _lock:
+            k = self._next_stream % STREAMS
+            self._next_stream += 1
+            if k == len(self._streams):
+                with self.guarded("making a stream"):
+                    self._streams.append(Stream(self, self.session.cupy.cuda.Stream(non_blocking=True)))
+            return self._streams[k]
 
     def new_event(self, timing: bool = False) -> Any:
         """An event of CuPy's."""
@@ -202,41 +213,39 @@ class Gpu:
 
     # ------------------------------------------------------------------------------------------ memory
 
-    def pool(self, stream: Stream) -> Any:
-        """The pool of what is allocated for a stream: memory that is freed is reused in the order of that stream."""
-        found = self._pools.get(stream.ptr)
-        if found is None:
-            found = self._pools.setdefault(stream.ptr, self.session.cupy.cuda.MemoryPool())
-        return found
-
     def malloc(self, nbytes: int, stream: Stream) -> Any:
-        """Memory of CuPy's pool, while this is CUDA's current device. CudaError of kind "memory" when there is none,
-        even with all idle memory given back."""
+        """Memory for a stream, while this is CUDA's current device: what is freed is reused in the order of that stream.
+        CudaError of kind "memory" when there is none, even with all idle memory given back."""
         if self.lent:
             self._take_back()
-        pool = self.pool(stream)
         try:
-            memory = pool.malloc(nbytes or 1)
+            memory = self._taken(nbytes, stream)
         except (self.session.out_of_memory, *self.session.errors) as error:
             if getattr(error, "status", _NO_MEMORY) != _NO_MEMORY:
                 raise self.failure(error, f"allocating {nbytes:,} bytes") from None
-            memory = self._malloc_again(nbytes, pool)
-        used = pool.used_bytes() if len(self._pools) == 1 else self.used()
+            memory = self._malloc_again(nbytes, stream)
+        used = self._pool.used_bytes()
         if used > self.peak:
             self.peak = used
         return memory
 
-    def _malloc_again(self, nbytes: int, pool: Any) -> Any:
+    def _taken(self, nbytes: int, stream: Stream) -> Any:
+        if stream.ptr == 0:
+            return self._pool.malloc(nbytes or 1)
+        with stream.handle:  # CuPy's pool has its memory by CuPy's current stream
+            return self._pool.malloc(nbytes or 1)
+
+    def _malloc_again(self, nbytes: int, stream: Stream) -> Any:
         gc.collect()
         self.session.runtime.deviceSynchronize()
         self._take_back()
         self.release_idle()
         try:
-            return pool.malloc(nbytes or 1)
+            return self._taken(nbytes, stream)
         except (self.session.out_of_memory, *self.session.errors):
-            raise self.no_memory(nbytes, f"allocating {nbytes:,} bytes") from None
+            raise self.no_memory(f"allocating {nbytes:,} bytes") from None
 
-    def no_memory(self, nbytes: int, what: str) -> CudaError:
+    def no_memory(self, what: str) -> CudaError:
         """With all sizes."""
         free, total = self.session.runtime.memGetInfo()
         used, held = self.used(), self.reserved()
@@ -248,18 +257,17 @@ class Gpu:
         )
 
     def release_idle(self) -> None:
-        """Give what pools keep for reuse back to the GPU."""
+        """Give what the pool keeps for reuse back to the GPU, while this is CUDA's current device."""
         self.peak_reserved = max(self.peak_reserved, self.reserved())
-        for pool in list(self._pools.values()):
-            pool.free_all_blocks()
+        self._pool.free_all_blocks()
 
     def used(self) -> int:
         """Bytes in use, while this is CUDA's current device."""
-        return sum(int(pool.used_bytes()) for pool in list(self._pools.values()))
+        return int(self._pool.used_bytes())
 
     def reserved(self) -> int:
         """Bytes taken from the GPU, while this is CUDA's current device."""
-        return sum(int(pool.total_bytes()) for pool in list(self._pools.values()))
+        return int(self._pool.total_bytes())
 
     def lend(self, streams: Iterable[Stream], memory: Any) -> None:
         """Keep memory that was freed until what these streams have now is done."""

@@ -243,7 +243,9 @@ class CudaExecutable:
                     function, threads, address = calls[k]
                     launch(function, blocks, 1, 1, threads, 1, 1, 0, stream, address, 0)
         except session.errors as error:
-            raise self._place.failure(error, f"launch {k} of {self.program.name}", self._launches[k].kernel) from None
+            failed = self._launches[k]
+            what = f"launch {k} of {self.program.name}"
+            raise self._place.failure(error, what, failed.kernel, failed.loc) from None
 
     def _at(self, memory: Memory) -> Callable[[_Frame], int]:
         """Where something lies in a run."""
