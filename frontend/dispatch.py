@@ -118,7 +118,7 @@ def build(
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
     `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
     if device is not CPU:
-        return there.build(graph, input_strides, name)
+        return there.build(graph, input_strides, name, passes, donated)
     target = host_target()
 
     def compiled() -> Program:
