@@ -118,7 +118,7 @@ def build(
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
     `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
     if device is not CPU:
-        return there.build(graph, input_strides, name)
+        return there.build(graph, input_strides, name, passes, donated)
     target = host_target()
 
     def compiled() -> Program:
@@ -130,6 +130,17 @@ def build(
         return compiled()
     options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
+
+
+def stages(
+    graph: Graph, input_strides: Sequence[Strides], name: str, donated: Sequence[int], device: Device
+) -> tuple[tuple[str, str], ...]:
+    """All stages of making a program, by name, as text."""
+    if device is not CPU:
+        return there.stages(graph, input_strides, name)
+    program = build(graph, input_strides, name=name, stages=True, donated=donated)
+    assert isinstance(program, Program)
+    return program.stages
 
 
 def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:
@@ -549,7 +560,7 @@ def _allocating_launch(
     the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
-    run, make = executable.runner(), _tensor
+    run, make = executable.runner() if isinstance(executable, Executable) else _runner(executable), _tensor
     if len(results) > 1:
 
         def many(operands: Sequence[Any]) -> Results:
@@ -571,6 +582,11 @@ def _allocating_launch(
         return (make(buffer, ptr, layout),)
 
     return launch
+
+
+def _runner(executable: CudaExecutable) -> Callable[..., None]:
+    run = executable.run
+    return lambda *values: run(values)
 
 
 def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:

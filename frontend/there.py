@@ -37,11 +37,22 @@ def check(device: Device, op: str) -> None:
     _checked.add(device)
 
 
-def build(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> CudaProgram:
+def build(
+    graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str, passes: bool, donated: Sequence[int]
+) -> CudaProgram:
     """The program of a graph for a GPU."""
     from kiln.codegen.cuda.pipeline import compile_cuda
 
-    return compile_cuda(graph, strides, name=name)
+    return compile_cuda(graph, strides, name=name, passes=passes, donated=donated)
+
+
+def stages(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> tuple[tuple[str, str], ...]:
+    """The stages of making it, as text."""
+    from kiln.codegen.cuda.pipeline import compile_cuda
+
+    found: list[tuple[str, str]] = []
+    compile_cuda(graph, strides, name=name, note=lambda stage, what: found.append((stage, str(what))))
+    return tuple(found)
 
 
 def load(program: CudaProgram, device: Device) -> CudaExecutable:

@@ -1,0 +1,73 @@
+"""The fixture `gpu`: a CuPy for the test, a fake one unless pytest runs with `-m gpu` where there is a GPU."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import pytest
+
+from tests.gpu import fake_cupy, fake_device, shim
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m gpu` takes the tests that use the fixture."""
+    for item in items:
+        if "gpu" in getattr(item, "fixturenames", ()):
+            item.add_marker("gpu")
+
+
+@dataclass
+class Gpu:
+    """What a test may ask of its GPUs."""
+
+    real: bool
+
+    def deferred(self, on: bool = True) -> AbstractContextManager[None]:
+        """Work waits until somebody waits for it; a real GPU does as it likes."""
+        return nullcontext() if self.real else fake_device.deferred(on)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often there was each of "launch", "memcpy", "memset", "malloc", "synchronize", "compile", "load" (which
+        a real GPU does not count)."""
+        return fake_device.state.counts
+
+    def errors(self) -> list[str]:
+        """What went wrong on the devices since it was last asked; they work again. What no test asks for fails it."""
+        return [] if self.real else fake_device.clear()
+
+
+def _real_gpu() -> bool:
+    try:
+        return bool(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
+    except (ImportError, RuntimeError):
+        return False
+
+
+@pytest.fixture
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    if request.config.option.markexpr == "gpu" and _real_gpu():
+        yield Gpu(real=True)
+        return
+    why = shim.missing()
+    if why is not None:
+        if os.environ.get("KILN_REQUIRE_GPU_TESTS") == "1":
+            pytest.fail(why)
+        pytest.skip(why)
+    for name in [n for n in sys.modules if n == "cupy" or n.startswith("cupy.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name, module in fake_cupy.MODULES.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    made = Gpu(real=False)
+    made.errors()
+    made.counts.clear()
+    yield made
+    said = made.errors()
+    assert not said, said

@@ -1,0 +1,667 @@
+"""A CuPy without a GPU: the few names of CuPy 14 that kiln's runtime uses, over the devices of `fake_device`.
+
+`install()` puts the modules into `sys.modules`. What is compiled with `nvrtc` are libraries for the CPU: a "cubin" is
+such a library and a line about it, so that it can lie in a cache on disk like a real one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import operator
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.gpu import fake_device, shim
+from tests.gpu.fake_device import CUDADriverError, CUDARuntimeError, StreamState, Work, state
+
+VERSION: Final = "14.2.0"
+
+
+def _module(name: str, members: dict[str, Any]) -> types.ModuleType:
+    made = types.ModuleType(name)
+    made.__dict__.update(members)
+    return made
+
+
+def _unsigned(value: Any) -> int:
+    """As an argument of the C type unsigned int."""
+    number = operator.index(value)
+    if not 0 <= number < 1 << 32:
+        raise OverflowError("can't convert to unsigned int")
+    return number
+
+
+# ----------------------------------------------------------------------------------------------- cupy.cuda.runtime
+
+
+def getDeviceCount() -> int:
+    if not state.devices:
+        raise CUDARuntimeError(100)
+    return len(state.devices)
+
+
+def getDeviceProperties(device: int) -> dict[str, Any]:
+    if not 0 <= device < len(state.devices):
+        raise CUDARuntimeError(101)
+    return {
+        "name": b"Fake GPU",
+        "totalGlobalMem": state.devices[device].total,
+        "major": 9,
+        "minor": 0,
+        "multiProcessorCount": 4,
+        "warpSize": 32,
+        "maxThreadsPerBlock": 1024,
+        "sharedMemPerBlock": 48 << 10,
+        "sharedMemPerBlockOptin": 227 << 10,
+    }
+
+
+def memGetInfo() -> tuple[int, int]:
+    device = state.device()
+    return device.total - device.taken, device.total
+
+
+def driverGetVersion() -> int:
+    return 13000
+
+
+def runtimeGetVersion() -> int:
+    return 13020
+
+
+def setDevice(device: int) -> None:
+    if not 0 <= device < len(state.devices):
+        raise CUDARuntimeError(101 if state.devices else 100)
+    state.local.device = device
+
+
+def getDevice() -> int:
+    if not state.devices:
+        raise CUDARuntimeError(100)
+    return int(getattr(state.local, "device", 0))
+
+
+def deviceSynchronize() -> None:
+    state.counts["synchronize"] += 1
+    state.device().synchronize()
+
+
+def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
+    fake_device.copy(dst, src, size, kind, stream)
+
+
+def memsetAsync(ptr: int, value: int, size: int, stream: int) -> None:
+    fake_device.fill(ptr, value, size, stream)
+
+
+# -------------------------------------------------------------------------------------------- streams and events
+
+
+def _done(work: Work | None) -> bool:
+    """As a query tells; something more of it gets done for the next one."""
+    if work is None or work.done:
+        return True
+    fake_device.finish(work)
+    return False
+
+
+class Stream:
+    """Of the current device; the null stream is that of whatever device is current."""
+
+    null: Stream
+
+    def __init__(
+        self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
+    ) -> None:
+        assert not ptds and priority is None, "not in the subset"
+        self.ptr, self.device_id = 0, -1
+        if not null:
+            device = state.device()
+            self.ptr, self.device_id = state.handle(), device.index
+            made = StreamState(device, self.ptr, not non_blocking)
+            state.streams[self.ptr] = device.streams[self.ptr] = made
+
+    def __del__(self) -> None:
+        if getattr(self, "ptr", 0) and not sys.is_finalizing():
+            state.streams.pop(self.ptr, None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.ptr == other.ptr
+
+    def __hash__(self) -> int:
+        return self.ptr
+
+    def _here(self) -> int:
+        if self.device_id not in (-1, getDevice()):
+            raise RuntimeError(
+                f"The device that the stream is created on ({self.device_id}) does not match with the current device"
+                f" ({getDevice()})"
+            )
+        return getDevice()
+
+    def use(self) -> Stream:
+        _current_streams()[self._here()] = self
+        return self
+
+    def __enter__(self) -> Stream:
+        device = self._here()
+        _entered().append((device, _current_streams()[device]))
+        return self.use()
+
+    def __exit__(self, *args: object) -> None:
+        device, before = _entered().pop()
+        _current_streams()[device] = before
+
+    @property
+    def done(self) -> bool:
+        stream = state.stream(self.ptr)
+        done = _done(stream.last)
+        stream.device.check()
+        return done
+
+    def synchronize(self) -> None:
+        state.counts["synchronize"] += 1
+        stream = state.stream(self.ptr)
+        if stream is stream.device.null:
+            for other in stream.device.streams.values():
+                if other.blocking:
+                    fake_device.finish(other.last)
+        fake_device.finish(stream.last)
+        stream.device.check()
+
+    def record(self, event: Event | None = None) -> Event:
+        event = Event() if event is None else event
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        stream = state.stream(self.ptr)
+        work = stream.device.issue(stream, lambda: None) if event.work is not None and not event.work.done else None
+        if work is not None and event.work is not None:
+            work.after.append(event.work)
+
+
+Stream.null = Stream(null=True)
+
+
+def _current_streams() -> dict[int, Stream]:
+    if not hasattr(state.local, "streams"):
+        state.local.streams = dict.fromkeys(range(len(state.devices)), Stream.null)
+    made: dict[int, Stream] = state.local.streams
+    return made
+
+
+def _entered() -> list[tuple[int, Stream]]:
+    if not hasattr(state.local, "entered"):
+        state.local.entered = []
+    made: list[tuple[int, Stream]] = state.local.entered
+    return made
+
+
+def get_current_stream(device_id: int = -1) -> Stream:
+    return _current_streams()[getDevice() if device_id == -1 else device_id]
+
+
+class Event:
+    """Of the current device."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False) -> None:
+        if interprocess and not disable_timing:
+            raise ValueError("Timing must be disabled for interprocess events")
+        self.device = state.device()
+        self.ptr = state.handle()
+        self.timed = not disable_timing
+        self.work: Work | None = None
+
+    @property
+    def done(self) -> bool:
+        done = _done(self.work)
+        self.device.check()
+        return done
+
+    def record(self, stream: Stream | None = None) -> None:
+        queue = state.stream((get_current_stream() if stream is None else stream).ptr)
+        if queue.device is not self.device:
+            raise CUDARuntimeError(400, "the event and the stream are of different devices")
+        self.work = self.device.issue(queue, lambda: None)
+
+    def synchronize(self) -> None:
+        state.counts["synchronize"] += 1
+        fake_device.finish(self.work)
+        self.device.check()
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds."""
+    for event in (start_event, end_event):
+        if event.work is None or not event.timed:
+            raise CUDARuntimeError(400, "an event that was not recorded, or without a time")
+        if not event.work.done:
+            raise CUDARuntimeError(600)
+    assert start_event.work is not None and end_event.work is not None
+    return (end_event.work.time - start_event.work.time) * 1000
+
+
+class Device:
+    """A device by its number, current inside `with`."""
+
+    def __init__(self, device: int | Device | None = None) -> None:
+        self.id = getDevice() if device is None else int(device)
+        self._before: list[int] = []
+
+    def __int__(self) -> int:
+        return self.id
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return self.id
+
+    def use(self) -> None:
+        setDevice(self.id)
+
+    def __enter__(self) -> Device:
+        before = getDevice()
+        self.use()
+        self._before.append(before)
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        setDevice(self._before.pop())
+
+    def synchronize(self) -> None:
+        with self:
+            deviceSynchronize()
+
+    @property
+    def compute_capability(self) -> str:
+        made = getDeviceProperties(self.id)
+        return f"{made['major']}{made['minor']}"
+
+    @property
+    def mem_info(self) -> tuple[int, int]:
+        with self:
+            return memGetInfo()
+
+
+# ----------------------------------------------------------------------------------------------------- memory
+
+
+class OutOfMemoryError(MemoryError):
+    def __init__(self, size: int, total: int, limit: int = 0) -> None:
+        limited = f", limit set to: {limit:,} bytes" if limit else ""
+        super().__init__(f"Out of memory allocating {size:,} bytes (allocated so far: {total:,} bytes{limited}).")
+
+
+class PooledMemory:
+    """What goes back to its pool when nobody holds it."""
+
+    def __init__(self, pool: _DevicePool, nbytes: int, rounded: int) -> None:
+        self.device, self.size, self._pool = pool.device, rounded, pool
+        self.device_id = pool.device.index
+        current = get_current_stream()
+        self._stream = state.stream(current.ptr)
+        self.ptr = pool.device.allocate(nbytes) if nbytes else 0
+
+    def free(self) -> None:
+        ptr, self.ptr = self.ptr, 0
+        if ptr:
+            device = self._pool.device
+            self._pool.used -= self.size
+            self._pool.kept.append((self._stream.handle, self.size))
+            # Memory is used again in the order of the stream on which it was allocated.
+            device.issue(self._stream, lambda: device.free(ptr))
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self.free()
+
+
+class MemoryPointer:
+    def __init__(self, mem: PooledMemory, offset: int) -> None:
+        self.mem, self.ptr = mem, mem.ptr + offset
+        self.device_id = mem.device_id
+
+    def __int__(self) -> int:
+        return self.ptr
+
+
+class _DevicePool:
+    """Counts as CuPy's pool does, in units of 512 bytes; the memory itself is new each time."""
+
+    def __init__(self, device: fake_device.Device) -> None:
+        self.device, self.used, self.total, self.limit = device, 0, 0, 0
+        self.kept: list[tuple[int, int]] = []  # what was freed: by stream, and its size
+
+    def malloc(self, nbytes: int) -> MemoryPointer:
+        rounded = (nbytes + 511) // 512 * 512
+        stream = get_current_stream().ptr
+        fits = sorted(size for s, size in self.kept if s == stream and size >= rounded)
+        if not nbytes:
+            return MemoryPointer(PooledMemory(self, 0, 0), 0)
+        if fits:
+            self.kept.remove((stream, fits[0]))
+            if fits[0] > rounded:
+                self.kept.append((stream, fits[0] - rounded))
+        else:
+            self._grow(rounded)
+        self.used += rounded
+        state.counts["malloc"] += 1
+        return MemoryPointer(PooledMemory(self, nbytes, rounded), 0)
+
+    def _grow(self, rounded: int) -> None:
+        if self.limit and self.total + rounded > self.limit:
+            raise OutOfMemoryError(rounded, self.total, self.limit)
+        if self.device.taken + rounded > self.device.total:
+            self.free_all_blocks()
+        if self.device.taken + rounded > self.device.total:
+            raise OutOfMemoryError(rounded, self.total, self.limit)
+        self.total += rounded
+        self.device.taken += rounded
+
+    def free_all_blocks(self, stream: Stream | None = None) -> None:
+        gone = [kept for kept in self.kept if stream is None or kept[0] == stream.ptr]
+        self.kept = [kept for kept in self.kept if kept not in gone]
+        self.total -= sum(size for _, size in gone)
+        self.device.taken -= sum(size for _, size in gone)
+
+
+class MemoryPool:
+    """Memory of whatever device is current."""
+
+    def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
+        assert allocator is None, "not in the subset"
+        self._pools: dict[int, _DevicePool] = {}
+
+    def _pool(self) -> _DevicePool:
+        device = state.device()
+        return self._pools.setdefault(device.index, _DevicePool(device))
+
+    def malloc(self, size: int) -> MemoryPointer:
+        if size < 0:
+            raise OverflowError("can't convert negative value to size_t")
+        return self._pool().malloc(size)
+
+    def used_bytes(self) -> int:
+        return self._pool().used
+
+    def total_bytes(self) -> int:
+        return self._pool().total
+
+    def free_bytes(self) -> int:
+        pool = self._pool()
+        return pool.total - pool.used
+
+    def free_all_blocks(self, stream: Stream | None = None) -> None:
+        self._pool().free_all_blocks(stream)
+
+    def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
+        pool = self._pool()
+        pool.limit = int((fraction or 0) * pool.device.total) if size is None else size
+
+    def get_limit(self) -> int:
+        return self._pool().limit
+
+
+class PinnedMemoryPointer:
+    """Memory of the host that copies use while the program goes on. Freed memory is given out again at once."""
+
+    _free: Final[dict[int, list[Any]]] = {}
+
+    def __init__(self, nbytes: int) -> None:
+        self._rounded = max(512, 1 << (nbytes - 1).bit_length())
+        kept = self._free.setdefault(self._rounded, [])
+        self._block = kept.pop() if kept else ctypes.create_string_buffer(self._rounded)
+        self.ptr = ctypes.addressof(self._block)
+        self.mem = self
+        ctypes.memset(self.ptr, 0xA5, self._rounded)
+        state.pinned[self.ptr] = self._rounded
+
+    def size(self) -> int:
+        return self._rounded
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            ctypes.memset(self.ptr, 0xA5, self._rounded)
+            self._free[self._rounded].append(self._block)
+
+
+# ------------------------------------------------------------------------------------------------------- nvrtc
+
+
+class NVRTCError(RuntimeError):
+    def __init__(self, status: int) -> None:
+        self.status = status
+        names = {4: "INVALID_PROGRAM", 5: "INVALID_OPTION", 6: "COMPILATION"}
+        super().__init__(f"NVRTC_ERROR_{names[status]} ({status})")
+
+
+class _Program:
+    def __init__(self, source: str, name: str) -> None:
+        self.source, self.name, self.log = source, name, ""
+        self.cubin: bytes | None = None
+
+
+_programs: dict[int, _Program] = {}
+_KNOWN: Final = re.compile(
+    r"--?(gpu-architecture|arch|fmad|ftz|prec-div|prec-sqrt|std|ptxas-options|use_fast_math|default-device|device-as-default-"
+    r"execution-space|lineinfo|generate-line-info|extra-device-vectorization|[DIw].*)(=.*)?"
+)
+
+
+def _program(prog: int) -> _Program:
+    if prog not in _programs:
+        raise NVRTCError(4)
+    return _programs[prog]
+
+
+def getVersion() -> tuple[int, int]:
+    return 13, 0
+
+
+def createProgram(src: str, name: str, headers: Sequence[str], include_names: Sequence[str]) -> int:
+    if not isinstance(src, str) or not isinstance(name, str):
+        raise TypeError("Argument 'src' has incorrect type (expected str)")
+    assert not headers and not include_names, "not in the subset"
+    handle = state.handle()
+    _programs[handle] = _Program(src, name)
+    return handle
+
+
+def compileProgram(prog: int, options: Iterable[str]) -> None:
+    program = _program(prog)
+    given: dict[str, str] = {}
+    program.cubin, program.log = None, ""
+    for option in options:
+        text = option.encode().decode()
+        if not _KNOWN.fullmatch(text):
+            program.log = f"nvrtc: error: unrecognized option {text} found\n"
+            raise NVRTCError(5)
+        key, _, value = text.lstrip("-").partition("=")
+        given[key] = value
+    unlike = [k for k, v in (("ftz", "true"), ("prec-div", "false"), ("prec-sqrt", "false")) if given.get(k) == v]
+    assert not unlike and "use_fast_math" not in given, f"the CPU has no such arithmetic: {unlike}"
+    arch = given.get("arch", given.get("gpu-architecture", "sm_75"))
+    if not re.fullmatch(r"(sm|compute)_\d+[a-z]?", arch):
+        program.log = f"nvrtc: error: invalid value for --gpu-architecture (-arch): {arch}\n"
+        raise NVRTCError(5)
+    state.counts["compile"] += 1
+    try:
+        library = shim.compiled(program.source, contract=given.get("fmad", "true") != "false", name=program.name)
+    except shim.CompileError as error:
+        program.log = str(error)
+        raise NVRTCError(6) from None
+    if arch.startswith("sm_"):
+        content = library.read_bytes()
+        program.cubin = content + _mark(content, arch) + b"\0"
+
+
+def _mark(content: bytes, arch: str) -> bytes:
+    return f"\nfake cubin {arch} {hashlib.sha256(content).hexdigest()}\n".encode()
+
+
+def getCUBIN(prog: int) -> bytes:
+    program = _program(prog)
+    if program.cubin is None:
+        raise RuntimeError("cubin is requested, but the real arch (sm_XX) is not provided")
+    return program.cubin[:-1]  # as CuPy does
+
+
+def getProgramLog(prog: int) -> str:
+    return _program(prog).log
+
+
+def destroyProgram(prog: int) -> None:
+    _program(prog)
+    del _programs[prog]
+
+
+# ----------------------------------------------------------------------------------------------- modules, launches
+
+
+class Function:
+    """A kernel on one device: `ptr` is what launchKernel takes."""
+
+    def __init__(self, kernel: shim.Kernel, device: fake_device.Device) -> None:
+        self.ptr = state.handle()
+        self.name = kernel.name
+        fake_device.functions[self.ptr] = (kernel, device)
+
+
+_modules: dict[tuple[str, int], shim.Library] = {}
+"""By path and device, for ever, as CuPy keeps them: a file that changes under its name is not read again."""
+
+
+def _load(path: str) -> shim.Library:
+    device = state.device()
+    if (path, device.index) not in _modules:
+        if not Path(path).exists():
+            raise CUDADriverError(301, path)
+        content, found, tail = Path(path).read_bytes().removesuffix(b"\0").rpartition(b"\nfake cubin ")
+        arch = tail.decode(errors="replace").partition(" ")[0]
+        if not found or found + tail != _mark(content, arch):
+            raise CUDADriverError(200, f"{path} is cut or changed")
+        properties = getDeviceProperties(device.index)
+        if arch.rstrip("abcdefghijklmnopqrstuvwxyz") not in _runs_on(properties["major"], properties["minor"]):
+            raise CUDADriverError(209, f"{path} is for {arch}")
+        library = shim.folder() / f"{hashlib.sha256(content).hexdigest()[:32]}-loaded.so"
+        if not library.exists():
+            part = library.with_suffix(f".{os.getpid()}")
+            part.write_bytes(content)
+            os.replace(part, library)
+        state.counts["load"] += 1
+        _modules[path, device.index] = shim.loaded(library)
+    return _modules[path, device.index]
+
+
+def _runs_on(major: int, minor: int) -> set[str]:
+    """Machine code runs on devices of the same major number and no lower minor one."""
+    return {f"sm_{major}{m}" for m in range(minor + 1)}
+
+
+class RawKernel:
+    """A kernel of a module: loaded for each device when it is first asked for."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self.name, self._path = name, path
+        self._functions: dict[int, Function] = {}
+
+    @property
+    def kernel(self) -> Function:
+        index = getDevice()
+        if index not in self._functions:
+            library = _load(self._path)
+            try:
+                kernel = library[self.name]
+            except KeyError:
+                raise CUDADriverError(500, self.name) from None
+            self._functions[index] = Function(kernel, state.device())
+        return self._functions[index]
+
+
+class RawModule:
+    def __init__(self, code: str | None = None, *, path: str | None = None) -> None:
+        if (code is None) == (path is None):
+            raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
+        assert code is None, "not in the subset: CuPy would compile it with -ftz=true"
+        if not isinstance(path, str):
+            raise TypeError("Argument 'path' has incorrect type (expected str)")
+        self.file_path = path
+
+    def get_function(self, name: str) -> RawKernel:
+        return RawKernel(self.file_path, name)
+
+
+def launchKernel(
+    f: int,
+    grid_dim_x: int,
+    grid_dim_y: int,
+    grid_dim_z: int,
+    block_dim_x: int,
+    block_dim_y: int,
+    block_dim_z: int,
+    shared_mem_bytes: int,
+    stream: int,
+    kernel_params: int,
+    extra: int,
+) -> None:
+    grid = tuple(map(_unsigned, (grid_dim_x, grid_dim_y, grid_dim_z)))
+    block = tuple(map(_unsigned, (block_dim_x, block_dim_y, block_dim_z)))
+    assert not extra, "not in the subset"
+    fake_device.launch(f, grid, block, _unsigned(shared_mem_bytes), stream, kernel_params)
+
+
+# ----------------------------------------------------------------------------------------------------- the modules
+
+_COPIES: Final = {
+    f"memcpy{kind}": number
+    for number, kind in enumerate(("HostToHost", "HostToDevice", "DeviceToHost", "DeviceToDevice", "Default"))
+}
+_runtime = _module("cupy.cuda.runtime", {"CUDARuntimeError": CUDARuntimeError, "streamNonBlocking": 1, **_COPIES})
+for _function in (
+    getDeviceCount, getDeviceProperties, memGetInfo, driverGetVersion, runtimeGetVersion, setDevice, getDevice,
+    deviceSynchronize, memcpyAsync, memsetAsync,
+):  # fmt: skip
+    setattr(_runtime, _function.__name__, _function)
+_driver = _module("cupy.cuda.driver", {"CUDADriverError": CUDADriverError, "launchKernel": launchKernel})
+_nvrtc = _module("cupy.cuda.nvrtc", {"NVRTCError": NVRTCError})
+for _function in (getVersion, createProgram, compileProgram, getCUBIN, getProgramLog, destroyProgram):
+    setattr(_nvrtc, _function.__name__, _function)
+_memory = _module(
+    "cupy.cuda.memory",
+    {"OutOfMemoryError": OutOfMemoryError, "MemoryPool": MemoryPool, "MemoryPointer": MemoryPointer},
+)
+_cuda = _module(
+    "cupy.cuda",
+    {
+        "__path__": [],
+        "runtime": _runtime,
+        "driver": _driver,
+        "nvrtc": _nvrtc,
+        "memory": _memory,
+        "MemoryPool": MemoryPool,
+        "MemoryPointer": MemoryPointer,
+        "alloc_pinned_memory": PinnedMemoryPointer,
+        "PinnedMemoryPointer": PinnedMemoryPointer,
+        "Device": Device,
+        "Stream": Stream,
+        "Event": Event,
+        "get_elapsed_time": get_elapsed_time,
+        "get_current_stream": get_current_stream,
+        "is_available": lambda: bool(state.devices),
+    },
+)
+_cupy = _module("cupy", {"__path__": [], "__version__": VERSION, "cuda": _cuda, "RawModule": RawModule})
+MODULES: Final = {m.__name__: m for m in (_cupy, _cuda, _runtime, _driver, _nvrtc, _memory)}
+
+
+def install() -> None:
+    """From now on `import cupy` gives this one."""
+    sys.modules.update(MODULES)

@@ -1,0 +1,330 @@
+"""GPUs that are none: memory of their own, streams, events, launches, as CUDA's runtime has them.
+
+A device address is the address of guarded memory with bits set that no real address has: the host can't read what it
+forgot to copy, nor a kernel what is the host's or another device's. Work is done as it is issued; in deferred mode only
+when somebody waits for it, and then no more of it than was waited for, so that a missing wait shows.
+"""
+
+from __future__ import annotations
+
+import bisect
+import ctypes
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from tests.gpu import shim
+
+ERRORS: Final = {
+    1: ("InvalidValue", "INVALID_VALUE", "invalid argument"),
+    2: ("MemoryAllocation", "OUT_OF_MEMORY", "out of memory"),
+    21: ("InvalidMemcpyDirection", "UNKNOWN", "invalid copy direction for memcpy"),
+    100: ("NoDevice", "NO_DEVICE", "no CUDA-capable device is detected"),
+    101: ("InvalidDevice", "INVALID_DEVICE", "invalid device ordinal"),
+    200: ("InvalidKernelImage", "INVALID_IMAGE", "device kernel image is invalid"),
+    209: ("NoKernelImageForDevice", "NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"),
+    301: ("FileNotFound", "FILE_NOT_FOUND", "file not found"),
+    400: ("InvalidResourceHandle", "INVALID_HANDLE", "invalid resource handle"),
+    500: ("SymbolNotFound", "NOT_FOUND", "named symbol not found"),
+    600: ("NotReady", "NOT_READY", "device not ready"),
+    700: ("IllegalAddress", "ILLEGAL_ADDRESS", "an illegal memory access was encountered"),
+    719: ("LaunchFailure", "LAUNCH_FAILED", "unspecified launch failure"),
+}
+_TAG: Final = 1 << 52
+NULL_STREAMS: Final = (0, 1)
+
+
+class CUDARuntimeError(RuntimeError):
+    def __init__(self, status: int, detail: str = "") -> None:
+        self.status = status
+        super().__init__(f"cudaError{ERRORS[status][0]}: {ERRORS[status][2]}")
+        if detail:
+            self.add_note(detail)
+
+
+class CUDADriverError(RuntimeError):
+    def __init__(self, status: int, detail: str = "") -> None:
+        self.status = status
+        super().__init__(f"CUDA_ERROR_{ERRORS[status][1]}: {ERRORS[status][2]}")
+        if detail:
+            self.add_note(detail)
+
+
+class Work:
+    """Something that a device was told to do, and what must be done before."""
+
+    __slots__ = ("after", "device", "done", "run", "time")
+
+    def __init__(self, device: Device, run: Callable[[], None], after: list[Work]) -> None:
+        self.device, self.run, self.after = device, run, after
+        self.done = False
+        self.time = 0.0
+
+
+class StreamState:
+    def __init__(self, device: Device, handle: int, blocking: bool) -> None:
+        self.device, self.handle, self.blocking = device, handle, blocking
+        self.last: Work | None = None
+
+
+class Device:
+    """One device: what is allocated, its streams, and the error after which nothing works on it."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.tag = _TAG | index << 53
+        self.total = int(os.environ.get("KILN_FAKE_GPU_BYTES", 4 << 30))
+        self.taken = 0  # by pools
+        self.starts: list[int] = []
+        self.sizes: dict[int, int] = {}
+        self.told: set[int] = set()  # which of them are known to be damaged
+        self.null = StreamState(self, 0, True)
+        self.streams: dict[int, StreamState] = {}
+        self.error: tuple[int, str] | None = None
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise CUDARuntimeError(*self.error)
+
+    def fail(self, status: int, detail: str) -> None:
+        self.error = self.error or (status, f"device {self.index}: {detail}")
+
+    # ------------------------------------------------------------------------------------------ memory
+
+    def allocate(self, nbytes: int) -> int:
+        address = shim.allocate(nbytes) | self.tag
+        bisect.insort(self.starts, address)
+        self.sizes[address] = nbytes
+        return address
+
+    def free(self, address: int) -> None:
+        nbytes = self.sizes.pop(address)
+        self.starts.remove(address)
+        self._intact(address, nbytes, "found when it was freed")
+        self.told.discard(address)
+        shim.free(address ^ self.tag, nbytes)
+
+    def holds(self, address: int, nbytes: int) -> bool:
+        """These bytes lie in one allocation."""
+        k = bisect.bisect_right(self.starts, address) - 1
+        return k >= 0 and address + nbytes <= self.starts[k] + self.sizes[self.starts[k]]
+
+    def intact(self, address: int, who: str) -> None:
+        """Fail if something was written beside the allocation of this address."""
+        k = bisect.bisect_right(self.starts, address) - 1
+        if k >= 0:
+            self._intact(self.starts[k], self.sizes[self.starts[k]], who)
+
+    def _intact(self, start: int, nbytes: int, who: str) -> None:
+        side = shim.damaged(start ^ self.tag, nbytes)
+        if side and start not in self.told:
+            self.told.add(start)
+            self.fail(700, f"{who}: something was written {side} {start:#x}, which has {nbytes} bytes")
+
+    # ------------------------------------------------------------------------------------------ work
+
+    def issue(self, stream: StreamState, run: Callable[[], None]) -> Work:
+        after = [stream.last]
+        if stream is self.null:
+            after += [s.last for s in self.streams.values() if s.blocking]
+        elif stream.blocking:
+            after.append(self.null.last)
+        work = stream.last = Work(self, run, [w for w in after if w is not None and not w.done])
+        if not state.deferred:
+            finish(work)
+        return work
+
+    def synchronize(self) -> None:
+        for stream in [self.null, *self.streams.values()]:
+            finish(stream.last)
+        for handle in [h for h, s in self.streams.items() if h not in state.streams]:
+            del self.streams[handle]  # which the program has dropped
+        self.check()
+
+
+def finish(work: Work | None) -> None:
+    """Do this, and before it all that it depends on."""
+    todo = [work] if work is not None else []
+    while todo:
+        top = todo[-1]
+        before = [w for w in top.after if not w.done]
+        if top.done or before:
+            if top.done:
+                todo.pop()
+            todo += before
+            continue
+        todo.pop()
+        if top.device.error is None:
+            top.run()
+        top.done, top.after, top.time = True, [], time.perf_counter()
+
+
+class State:
+    """All devices, and what a thread has chosen."""
+
+    def __init__(self) -> None:
+        self.devices = [Device(k) for k in range(int(os.environ.get("KILN_FAKE_GPUS", "2")))]
+        self.streams: dict[int, StreamState] = {}
+        self.handles = 0x1000
+        self.deferred = os.environ.get("KILN_FAKE_DEFERRED", "0") == "1"
+        self.counts: Counter[str] = Counter()
+        self.pinned: dict[int, int] = {}
+        self.local = threading.local()
+
+    def device(self) -> Device:
+        """The current device, usable."""
+        if not self.devices:
+            raise CUDARuntimeError(100)
+        device = self.devices[getattr(self.local, "device", 0)]
+        device.check()
+        return device
+
+    def handle(self) -> int:
+        self.handles += 0x10
+        return self.handles
+
+    def stream(self, handle: int) -> StreamState:
+        if handle in NULL_STREAMS:
+            return self.device().null
+        if handle not in self.streams:
+            raise CUDARuntimeError(400, f"{handle:#x} is no stream")
+        stream = self.streams[handle]
+        stream.device.check()
+        return stream
+
+    def device_of(self, address: int) -> Device | None:
+        """Whose memory this address is; None: the host's."""
+        return next((d for d in self.devices if address >> 52 == d.tag >> 52), None)
+
+    def is_pinned(self, address: int, nbytes: int) -> bool:
+        return any(p <= address and address + nbytes <= p + n for p, n in self.pinned.items())
+
+
+state = State()
+
+
+@contextmanager
+def deferred(on: bool = True) -> Iterator[None]:
+    """Work waits until somebody waits for it."""
+    before, state.deferred = state.deferred, on
+    try:
+        yield
+    finally:
+        for device in state.devices:
+            for stream in [device.null, *device.streams.values()]:
+                finish(stream.last)
+        state.deferred = before
+
+
+def clear() -> list[str]:
+    """Do all work that is left, and take up again after errors: returns those."""
+    for device in state.devices:
+        for stream in [device.null, *device.streams.values()]:
+            finish(stream.last)
+    for device in state.devices:
+        for start in device.starts:
+            device.intact(start, "found at the end")
+    said = [d.error[1] for d in state.devices if d.error is not None]
+    for device in state.devices:
+        device.error = None
+    state.local.device = 0
+    return said
+
+
+# ------------------------------------------------------------------------------------------------------- copies
+
+
+def _real(address: int) -> int:
+    device = state.device_of(address)
+    return address if device is None else address ^ device.tag
+
+
+def copy(dst: int, src: int, nbytes: int, kind: int, handle: int) -> None:
+    """cudaMemcpyAsync. From memory that is not pinned it reads at once, and to such memory it waits."""
+    stream = state.stream(handle)
+    state.counts["memcpy"] += 1
+    if not 0 <= kind <= 4:
+        raise CUDARuntimeError(21)
+    to, source = state.device_of(dst), state.device_of(src)
+    wanted = (source is not None) * 2 + (to is not None)  # 0 HtoH, 1 HtoD, 2 DtoH, 3 DtoD
+    if kind not in (wanted, 4):
+        names = ("host to host", "host to device", "device to host", "device to device")
+        raise CUDARuntimeError(1, f"a copy {names[kind]} was asked for, the pointers are {names[wanted]}")
+    for device, address, name in ((to, dst, "dst"), (source, src, "src")):
+        if device is not None and nbytes and not device.holds(address, nbytes):
+            raise CUDARuntimeError(1, f"{name}: {nbytes} bytes at {address:#x} are not in one allocation")
+    if not nbytes:
+        return
+    staged = ctypes.string_at(src, nbytes) if source is None and not state.is_pinned(src, nbytes) else None
+
+    def run() -> None:
+        for device, address in ((to, dst), (source, src)):
+            if device is not None and not device.holds(address, nbytes):
+                return stream.device.fail(700, f"a copy of {nbytes} bytes uses {address:#x} after it was freed")
+        ctypes.memmove(_real(dst), _real(src) if staged is None else staged, nbytes)
+
+    work = stream.device.issue(stream, run)
+    if to is None and not state.is_pinned(dst, nbytes):
+        finish(work)
+        stream.device.check()
+
+
+def fill(address: int, value: int, nbytes: int, handle: int) -> None:
+    """cudaMemsetAsync."""
+    stream = state.stream(handle)
+    state.counts["memset"] += 1
+    device = state.device_of(address)
+    if device is None or not device.holds(address, nbytes):
+        raise CUDARuntimeError(1, f"{nbytes} bytes at {address:#x} are not in one allocation")
+
+    def run() -> None:
+        if not device.holds(address, nbytes):
+            return stream.device.fail(700, f"a memset of {nbytes} bytes uses {address:#x} after it was freed")
+        ctypes.memset(_real(address), value & 0xFF, nbytes)
+
+    stream.device.issue(stream, run)
+
+
+# ------------------------------------------------------------------------------------------------------ launches
+
+functions: dict[int, tuple[shim.Kernel, Device]] = {}
+"""Loaded functions, by handle."""
+
+
+def launch(function: int, grid: tuple[int, ...], block: tuple[int, ...], shared: int, handle: int, params: int) -> None:
+    """cuLaunchKernel: the arguments are read now, the kernel runs when its turn comes."""
+    if function not in functions:
+        raise CUDADriverError(400, f"{function:#x} is no function")
+    kernel, device = functions[function]
+    try:
+        stream = state.stream(handle)
+    except CUDARuntimeError as error:
+        raise CUDADriverError(error.status, "; ".join(getattr(error, "__notes__", ()))) from None
+    if stream.device is not device:
+        raise CUDADriverError(400, f"{kernel.name} is loaded on device {device.index}, not {stream.device.index}")
+    threads = block[0] * block[1] * block[2]
+    if not all(0 < n <= most for n, most in zip(grid + block, (2**31 - 1, 65535, 65535, 1024, 1024, 64), strict=True)):
+        raise CUDADriverError(1, f"{kernel.name}: grid {grid}, block {block}")
+    if threads > kernel.threads or shared + kernel.shared > 227 << 10:
+        raise CUDADriverError(1, f"{kernel.name}: {threads} threads, {shared} bytes of dynamic shared memory")
+    if kernel.sizes and not params:
+        raise CUDADriverError(1, f"{kernel.name}: no arguments")
+    state.counts["launch"] += 1
+    places = (ctypes.c_void_p * len(kernel.sizes)).from_address(params) if kernel.sizes else ()
+    values = [ctypes.create_string_buffer(ctypes.string_at(p, n), n) for p, n in zip(places, kernel.sizes, strict=True)]
+
+    def run() -> None:
+        pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
+        try:
+            kernel.launch(grid, block, ctypes.addressof(pointers), shared=shared, tag=device.tag)
+        except shim.KernelError as error:
+            return device.fail(error.status, str(error))
+        for value, is_pointer in zip(values, kernel.pointers, strict=True):
+            if is_pointer:
+                device.intact(int.from_bytes(value.raw, "little"), kernel.name)
+
+    device.issue(stream, run)

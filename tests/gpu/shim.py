@@ -1,0 +1,245 @@
+"""CUDA C on the CPU: a C++ compiler makes a library of its kernels, which run block after block as fibers.
+
+Threads of a block run one at a time, each until it meets the others; in which order is `ORDERS`. Shared memory is full
+of NaNs before each block, and memory of `allocate` lies between guard pages, so that a missing barrier or an overrun
+is a wrong result or an error of that launch in at least one order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+HERE: Final = Path(__file__).resolve().parent
+ORDERS: Final = {"natural": 0, "reverse": 1, "shuffled": 2}
+"""Of the threads within a block and of the blocks within a grid."""
+ILLEGAL_ADDRESS: Final = 700
+LAUNCH_FAILURE: Final = 719
+FLAGS: Final = ("-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fPIC", "-shared")
+_KERNEL: Final = re.compile(r"\b__global__\s+void\s+(?:__launch_bounds__\s*\(\s*(\d+)[^)]*\)\s*)?(\w+)\s*\(")
+_DYNAMIC: Final = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w ]+?)\s*(\w+)\s*\[\s*\]\s*;")
+
+
+class CompileError(Exception):
+    """The text is not C++; the message is the compiler's."""
+
+
+class KernelError(Exception):
+    """A launch that went wrong: `status` as CUDA numbers it."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@functools.cache
+def compiler() -> tuple[str, ...]:
+    """The command of the C++ compiler; () when there is none."""
+    if not sys.platform.startswith("linux"):
+        return ()
+    for name in ("g++", "clang++"):
+        if found := shutil.which(name):
+            return (found,)
+    if importlib.util.find_spec("ziglang") is not None:
+        target = f"{platform.machine()}-linux-gnu.2.36"
+        return (sys.executable, "-m", "ziglang", "c++", "-target", target, "-fno-sanitize=undefined", "-nostdlib++")
+    return ()
+
+
+def missing() -> str | None:
+    """Why kernels can't run here; None when they can."""
+    if compiler():
+        return None
+    if not sys.platform.startswith("linux"):
+        return "the CPU shim needs Linux"
+    return "no C++ compiler: install g++, clang++ or the wheel ziglang"
+
+
+def folder() -> Path:
+    """Where compiled libraries are kept, by their content."""
+    given = os.environ.get("KILN_SHIM_CACHE") or os.environ.get("KILN_CACHE_DIR") or tempfile.gettempdir()
+    place = Path(given) / "kiln-cpu-shim"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+@functools.cache
+def _machine_flags() -> tuple[str, ...]:
+    """Instructions for fma and rounding, where this CPU has them: else each is a call."""
+    if platform.machine() != "x86_64":
+        return ()
+    words = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text().partition("\n\n")[0]))
+    return ("-mfma", "-msse4.1") if {"fma", "sse4_1"} <= words else ()
+
+
+def _made(source: str, flags: Sequence[str]) -> Path:
+    """The library of a C++ text, compiled unless it is there already."""
+    command = [*compiler(), *FLAGS, *flags]
+    stem = hashlib.sha256("\n".join([*command, source]).encode()).hexdigest()[:32]
+    library = folder() / f"{stem}.so"
+    if not library.exists():
+        part = folder() / f"{stem}-{uuid.uuid4().hex}"
+        try:
+            part.with_suffix(".cpp").write_text(source)
+            output = ["-o", str(part.with_suffix(".so")), str(part.with_suffix(".cpp"))]
+            done = subprocess.run([*command, *output], capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise CompileError(done.stderr.replace(str(part.with_suffix(".cpp")), "kernel.cu"))
+            os.replace(part.with_suffix(".so"), library)
+        finally:
+            for suffix in (".cpp", ".so"):
+                part.with_suffix(suffix).unlink(missing_ok=True)
+    return library
+
+
+def kernel_names(source: str) -> list[str]:
+    return [name for _, name in _KERNEL.findall(source)]
+
+
+def compiled(source: str, *, contract: bool = False, name: str = "kernel.cu") -> Path:
+    """The library of CUDA C, with every kernel that it has; `contract`: a compiler may fuse `a * b + c`, as NVRTC does
+    without -fmad=false. CompileError."""
+    text = _DYNAMIC.sub(r"\1 *\2 = (\1 *)shim_dynamic;", source)
+    lines, entries = [f"{_prelude()}\n"], []
+    line, done = 1, 0
+    for found in _KERNEL.finditer(text):
+        start = text.rfind("\n", 0, found.start()) + 1
+        line += text.count("\n", done, start)
+        # The shared memory of each kernel has a section of its own.
+        lines += [text[done:start], f'#undef SHIM_NAME\n#define SHIM_NAME {found[2]}\n#line {line} "{name}"\n']
+        done = start
+        entries.append(f"SHIM_KERNEL({found[2]}, {found[1] or 1024})\n")
+    first = f'#line 1 "{name}"\n'
+    lines[1:2] = [first + lines[1]] if len(lines) > 1 else []
+    source = "".join([*lines, text[done:], "\n", *entries])
+    return _made(source, [*_machine_flags(), f"-ffp-contract={'fast' if contract else 'off'}", "-nostdlib"])
+
+
+@functools.cache
+def _prelude() -> str:
+    return (HERE / "shim_kernel.h").read_text()
+
+
+# ------------------------------------------------------------------------------------------------------------ running
+
+
+class _Entry(ctypes.Structure):
+    """`ShimKernel` of shim_kernel.h."""
+
+    _fields_ = (
+        ("body", ctypes.c_void_p),
+        ("sizes", ctypes.POINTER(ctypes.c_ubyte)),
+        ("pointers", ctypes.POINTER(ctypes.c_ubyte)),
+        ("shared_begin", ctypes.c_void_p),
+        ("shared_end", ctypes.c_void_p),
+        ("count", ctypes.c_uint),
+        ("threads", ctypes.c_uint),
+    )
+
+
+@functools.cache
+def runtime() -> ctypes.PyDLL:
+    """The fibers and the memory. A PyDLL, as one kernel runs at a time."""
+    source = (HERE / "shim_runtime.cpp").read_text().replace('#include "shim_kernel.h"', _prelude())
+    library = ctypes.PyDLL(str(_made(source, [])), mode=ctypes.RTLD_GLOBAL)
+    word, size = ctypes.c_void_p, ctypes.c_size_t
+    library.shim_launch.argtypes = [word, word, word, ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, word, size]
+    library.shim_allocate.argtypes, library.shim_allocate.restype = [size], word
+    library.shim_free.argtypes = library.shim_damaged.argtypes = [word, size]
+    return library
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that can be launched. `sizes` are those of its parameters in bytes, `pointers` says which are; `threads`
+    is the most that a block may have; `shared` the bytes of its shared memory."""
+
+    name: str
+    entry: int
+    sizes: tuple[int, ...]
+    pointers: tuple[bool, ...]
+    threads: int
+    shared: int
+
+    def launch(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        params: int,
+        *,
+        shared: int = 0,
+        order: str | None = None,
+        seed: int | None = None,
+        tag: int = 0,
+    ) -> None:
+        """Run all blocks; KernelError. `params` is the address of an array of pointers to the parameters; `order` one
+        of `ORDERS`, by default KILN_SHIM_ORDER or natural; the bits `tag` are taken away from pointers."""
+        how = ORDERS[order or os.environ.get("KILN_SHIM_ORDER", "natural")]
+        draw = int(os.environ.get("KILN_SHIM_SEED", "0")) if seed is None else seed
+        size = (ctypes.c_uint * 7)(*grid, *block, shared)
+        said = ctypes.create_string_buffer(512)
+        status = runtime().shim_launch(self.entry, size, params, how, draw, tag, said, len(said))
+        if status:
+            raise KernelError(status, f"{self.name}: {said.value.decode()}")
+
+    def __call__(self, blocks: int, threads: int, *args: int | float, **options: Any) -> None:
+        """Launch on plain addresses and 64-bit numbers."""
+        values = [ctypes.c_double(a) if isinstance(a, float) else ctypes.c_int64(a) for a in args]
+        assert [ctypes.sizeof(v) for v in values] == list(self.sizes), f"{self.name} takes {self.sizes}"
+        params = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(v) for v in values))
+        self.launch((blocks, 1, 1), (threads, 1, 1), ctypes.addressof(params), **options)
+
+
+class Library:
+    """A loaded library of kernels."""
+
+    def __init__(self, path: Path) -> None:
+        runtime()  # which it needs
+        self._library = ctypes.PyDLL(str(path))
+
+    def __getitem__(self, name: str) -> Kernel:
+        """KeyError when there is no such kernel."""
+        try:
+            entry = _Entry.in_dll(self._library, f"shim_kernel_{name}")
+        except ValueError:
+            raise KeyError(name) from None
+        shared = (entry.shared_end or 0) - (entry.shared_begin or 0)
+        sizes, pointers = tuple(entry.sizes[: entry.count]), tuple(map(bool, entry.pointers[: entry.count]))
+        return Kernel(name, ctypes.addressof(entry), sizes, pointers, entry.threads, shared)
+
+
+@functools.cache
+def loaded(path: Path) -> Library:
+    return Library(path)
+
+
+def allocate(nbytes: int) -> int:
+    """The address of memory between guard pages, full of 0xA5."""
+    address = runtime().shim_allocate(nbytes)
+    if not address:
+        raise MemoryError(f"{nbytes} bytes")
+    return int(address)
+
+
+def damaged(address: int, nbytes: int) -> str | None:
+    """What was written beside this memory, where no guard page is: "before" or "after"."""
+    return (None, "before", "after")[runtime().shim_damaged(address, nbytes)]
+
+
+def free(address: int, nbytes: int) -> None:
+    """Whoever still uses it will fault."""
+    runtime().shim_free(address, nbytes)
