@@ -291,9 +291,7 @@ def moved(t: Any, device: Device, non_blocking: bool = False) -> Any:
     return out
 
 
-def constant(
-    shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex, device: Device = CPU
-) -> Any:
+def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex, device: Device = CPU) -> Any:
     """A read-only tensor with `value` everywhere (strides 0, one element of memory), cached.
 
     `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.

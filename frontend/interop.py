@@ -201,10 +201,13 @@ class InteropMethods(TensorBase):
 
     def record_stream(self, stream: Any) -> None:
         """Let the memory, once this tensor is gone, be used again only when `stream` has done what it was told so far.
-        ArgumentError for a tensor on the CPU."""
+        ArgumentError for a tensor on the CPU, or what is no `kiln.cuda.Stream`."""
         if self._layout.device is CPU:
             raise ArgumentError("the tensor is on the CPU", op="record_stream", operands=[self.ttype])
-        cast("Any", self._buffer).record_stream(stream)
+        queue = getattr(stream, "queue", None)
+        if queue is None:
+            raise ArgumentError(f"expected a kiln.cuda.Stream, got a {type(stream).__name__}", op="record_stream")
+        cast("Any", self._buffer).record_stream(queue)
 
     def is_same_size(self, other: Tensor) -> bool:
         """Whether the shapes are equal."""
@@ -245,9 +248,7 @@ class InteropMethods(TensorBase):
         return self.new_zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def _target(
-    op: str, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[DType | None, Device | None, bool, bool]:
+def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DType | None, Device | None, bool, bool]:
     """The dtype and the device (None: as it is), whether not to wait and whether to copy, of the arguments of `to`."""
     known = ("device", "dtype", "other", "non_blocking", "copy", "memory_format")
     for name in kwargs:
