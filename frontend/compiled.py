@@ -46,8 +46,8 @@ class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
     __slots__ = (
-        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "code", "executable", "layouts",
-        "program", "target",
+        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "code", "executable",
+        "layouts", "program", "target",
     )  # fmt: skip
 
     def __init__(
@@ -123,9 +123,7 @@ class Compiled:
             buffers[k] = dispatch.moved(made, there.device)._buffer
         return buffers
 
-    def _take_over(
-        self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None]
-    ) -> list[Any]:
+    def _take_over(self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None]) -> list[Any]:
         """`run`, with outputs on the memory of donated inputs; these are marked as spent once they may be written."""
         buffers: list[Any] = [None] * len(self._allocators)
         taken: list[TensorBase] = []

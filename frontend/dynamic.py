@@ -76,7 +76,15 @@ class Problem:
         """What problems of one form have in common, whatever their sizes."""
         types = tuple((v.type.dtype, v.type.rank) for v in (*self.graph.inputs, *self.graph.outputs))
         hand = (self.at_hand.direct, self.at_hand.inputs, self.at_hand.outputs)
-        return self.device, len(self.graph.inputs), types, len(self.seeds), tuple(self.wanted), tuple(self.written), hand
+        return (
+            self.device,
+            len(self.graph.inputs),
+            types,
+            len(self.seeds),
+            tuple(self.wanted),
+            tuple(self.written),
+            hand,
+        )
 
 
 class Form:

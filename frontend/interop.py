@@ -245,9 +245,7 @@ class InteropMethods(TensorBase):
         return self.new_zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def _target(
-    op: str, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[DType | None, Device | None, bool, bool]:
+def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DType | None, Device | None, bool, bool]:
     """The dtype and the device (None: as it is), whether not to wait and whether to copy, of the arguments of `to`."""
     known = ("device", "dtype", "other", "non_blocking", "copy", "memory_format")
     for name in kwargs:

@@ -1,4 +1,4 @@
-"""Memory and programs that are not on the CPU: what `dispatch.py` needs of `kiln.runtime.cuda`, in the frontend's terms.
+"""Memory and programs off the CPU: what `dispatch.py` needs of `kiln.runtime.cuda`, in the frontend's terms.
 
 Nothing here is imported before a tensor is put on a GPU but this file itself.
 """
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from kiln.runtime.memory import Buffer
 
 _checked: Final[set[Device]] = set()
+
+
+def used() -> frozenset[Device]:
+    """The devices, besides the CPU, that tensors were put on."""
+    return frozenset(_checked)
 
 
 def check(device: Device, op: str) -> None:
