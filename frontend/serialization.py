@@ -61,8 +61,9 @@ def load(
     """What `save` wrote to a path or to an open binary file; for other safetensors files a dict of tensors by name.
 
     Tensors come without `requires_grad`, on the devices that they were saved from, or where `map_location` says: a
-    device for all, a mapping from names of devices to devices, or a function of a tensor on the CPU and the name of where it
-    was, which returns it where it is to be (None: as if there was no function). DeviceError for one that is not there.
+    device for all, a mapping from names of devices to devices, or a function of a tensor on the CPU and the name of the
+    place where it was, which returns it where it is to be (None: as if there was no function). DeviceError for a device
+    that is not there.
     LoadError for a file that is damaged, that is no safetensors file, or whose tensors have dtypes that kiln lacks;
     OSError (FileNotFoundError, ...) where it can't be read. Nothing is ever unpickled, whatever `weights_only` says: a
     LoadError tells pickles by their first bytes. `mmap` changes nothing.
