@@ -46,8 +46,8 @@ class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
     __slots__ = (
-        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "code", "executable", "layouts",
-        "program", "target",
+        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "code", "executable",
+        "layouts", "program", "target",
     )  # fmt: skip
 
     def __init__(

@@ -40,6 +40,26 @@ class device(metaclass=_DeviceClass):
         return device_at(kind, int(number) if colon else index or 0)
 
 
+def _enter(self: Device) -> Device:
+    """`with kiln.device("cuda"):` makes new tensors there that are not told where."""
+    _entered().append(MODES.device)
+    MODES.device = placed("device", self)
+    return MODES.device
+
+
+def _leave(self: Device, *_: object) -> None:
+    MODES.device = _entered().pop()
+
+
+def _entered() -> list[Device]:
+    found: list[Device] = MODES.__dict__.setdefault("entered", [])
+    return found
+
+
+setattr(Device, "__enter__", _enter)  # noqa: B010
+setattr(Device, "__exit__", _leave)  # noqa: B010
+
+
 def placed(op: str, wanted: Any, default: Device | None = None) -> Device:
     """The device that an argument names; None is `default`, by default the one of `set_default_device`. DeviceError for
     one that is not there."""

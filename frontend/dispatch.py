@@ -291,6 +291,17 @@ def moved(t: Any, device: Device, non_blocking: bool = False) -> Any:
     return out
 
 
+def restore(t: Any, data: np.ndarray[Any, Any]) -> None:
+    """Put elements back to the memory of `t`; this counts as no write."""
+    if t._layout.device is CPU:
+        t._array()[...] = data
+        return
+    version = t._buffer.version
+    held = host_array(np.ascontiguousarray(data), layout_of(t._layout.dtype, t._layout.shape))
+    write(t, OPS["copy"], (moved(held, t._layout.device),), {})
+    t._buffer.version = version
+
+
 def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex, device: Device = CPU) -> Any:
     """A read-only tensor with `value` everywhere (strides 0, one element of memory), cached.
 

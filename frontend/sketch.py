@@ -61,13 +61,15 @@ def generalised(graph: Graph, dim: Callable[[int], Dim]) -> Graph:
 
 
 class Update:
-    """The loaded program of a sketch that only wrote to its arguments (`made`, right after it): to run on others."""
+    """The loaded program of a sketch that only wrote to its arguments (`made`, right after it; all are on one device):
+    to run on others."""
 
     __slots__ = ("_bumps", "_executable", "_written")
 
     def __init__(self, graph: Graph, made: Sequence[TensorBase]) -> None:
-        program = dispatch.build(graph, [None] * len(made), name=graph.name)
-        self._executable = dispatch.load(program)
+        device = made[0]._layout.device
+        program = dispatch.build(graph, [None] * len(made), name=graph.name, device=device)
+        self._executable = dispatch.load(program, device)
         self._written = tuple([i for _, i in sorted(program.aliases)])
         self._bumps = tuple([(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version])
 

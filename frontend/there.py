@@ -1,4 +1,4 @@
-"""Memory and programs that are not on the CPU: what `dispatch.py` needs of `kiln.runtime.cuda`, in the frontend's terms.
+"""Memory and programs off the CPU: what `dispatch.py` needs of `kiln.runtime.cuda`, in the frontend's terms.
 
 Nothing here is imported before a tensor is put on a GPU but this file itself.
 """
@@ -27,6 +27,11 @@ def current() -> int:
     """The number of the GPU that "cuda" means on this thread."""
     driver = sys.modules.get("kiln.runtime.cuda_driver")  # else nobody has chosen one
     return 0 if driver is None else int(driver.current_device())
+
+
+def used() -> frozenset[Device]:
+    """The devices, besides the CPU, that tensors were put on."""
+    return frozenset(_checked)
 
 
 def check(device: Device, op: str) -> None:

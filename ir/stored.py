@@ -181,7 +181,9 @@ def _type_record(t: TensorType) -> _Json:
 
 def _type(record: _Json) -> TensorType:
     name, shape, kind, slot = record
-    return TensorType(dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), device_at(kind, slot))
+    return TensorType(
+        dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), device_at(kind, slot)
+    )
 
 
 def _dim(text: str) -> Dim:

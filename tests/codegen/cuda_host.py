@@ -1,22 +1,15 @@
-"""CUDA programs without a GPU: NVRTC compiles their text where it is installed, and a C++ compiler runs it on the CPU.
-
-The shim runs block after block. The threads of a block are fibers: each runs until it meets the others at a barrier or
-a warp exchange; threads that meet at different ones are an error.
-"""
+"""CUDA programs without a GPU: NVRTC compiles their text where it is installed, and the CPU shim runs it."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import hashlib
 import importlib.util
 import itertools
 import os
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +20,6 @@ from kiln.ir.gpu_program import (
     Branch,
     CudaProgram,
     CudaStep,
-    CudaText,
     HostCall,
     Launch,
     Look,
@@ -37,106 +29,9 @@ from kiln.ir.gpu_program import (
 )
 from kiln.ir.program import LibraryCall, Place
 from kiln.runtime.library import Performer
+from tests.gpu import shim
 
 Array = np.ndarray[Any, Any]
-COMPILER: Final = shutil.which("g++") or shutil.which("clang++")
-
-SHIM: Final = r"""
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <ucontext.h>
-#include <utility>
-#include <vector>
-#define __global__
-#define __device__
-#define __forceinline__ inline
-#define __launch_bounds__(n)
-#define __shared__ static
-struct float2 { float x, y; };
-struct double2 { double x, y; };
-static float2 make_float2(float x, float y) { return {x, y}; }
-static double2 make_double2(double x, double y) { return {x, y}; }
-struct Index { int x; };
-static Index threadIdx, blockIdx, gridDim;
-
-enum { RUNNING, BARRIER, EXCHANGE, DONE };
-struct Fiber { ucontext_t context; int state; std::vector<char> stack; };
-static std::vector<Fiber> fibers(1024);
-static ucontext_t scheduler;
-static int current, failed;
-static unsigned long long exchanged[1024];
-static void (*work)(long long *);
-static long long *work_args;
-
-static void meet(int state) {
-    int me = current;
-    fibers[me].state = state;
-    swapcontext(&fibers[me].context, &scheduler);
-    fibers[me].state = RUNNING;
-}
-#define __syncthreads() meet(BARRIER)
-template <class T> static T __shfl_xor_sync(unsigned, T value, int mask) {
-    std::memcpy(&exchanged[current], &value, sizeof(T));
-    meet(EXCHANGE);
-    T other;
-    std::memcpy(&other, &exchanged[current ^ mask], sizeof(T));
-    meet(EXCHANGE);
-    return other;
-}
-static void enter() { work(work_args); meet(DONE); }
-
-static void run_block(int threads) {
-    for (int t = 0; t < threads; t++) {
-        Fiber &f = fibers[t];
-        f.stack.resize(1 << 17);
-        f.state = RUNNING;
-        getcontext(&f.context);
-        f.context.uc_stack.ss_sp = f.stack.data();
-        f.context.uc_stack.ss_size = f.stack.size();
-        f.context.uc_link = nullptr;
-        makecontext(&f.context, enter, 0);
-    }
-    for (;;) {
-        for (int t = 0; t < threads; t++) {
-            current = t;
-            threadIdx.x = t;
-            swapcontext(&scheduler, &fibers[t].context);
-        }
-        for (int t = 1; t < threads; t++) if (fibers[t].state != fibers[0].state) { failed = 1; return; }
-        if (fibers[0].state == DONE) return;
-    }
-}
-static int launch(void (*kernel)(long long *), long long *args, long long blocks, int threads, int meets) {
-    work = kernel; work_args = args; gridDim.x = (int)blocks; failed = 0;
-    for (long long b = 0; b < blocks && !failed; b++) {
-        blockIdx.x = (int)b;
-        if (meets) run_block(threads);
-        else for (int t = 0; t < threads; t++) { threadIdx.x = t; kernel(args); }
-    }
-    return failed;
-}
-template <class... P, std::size_t... I>
-static void spread(void (*f)(P...), long long *a, std::index_sequence<I...>) { f((P)a[I]...); }
-template <class... P> static void call(void (*f)(P...), long long *a) { spread(f, a, std::index_sequence_for<P...>()); }
-
-static unsigned long long atomicCAS(unsigned long long *p, unsigned long long old, unsigned long long fresh) {
-    unsigned long long found = *p;
-    if (found == old) *p = fresh;
-    return found;
-}
-template <class To, class From> static To same_bits(From x) { To y; std::memcpy(&y, &x, sizeof(To)); return y; }
-static unsigned int __float_as_uint(float x) { return same_bits<unsigned int>(x); }
-static int __float_as_int(float x) { return same_bits<int>(x); }
-static float __uint_as_float(unsigned int x) { return same_bits<float>(x); }
-static float __int_as_float(int x) { return same_bits<float>(x); }
-static long long __double_as_longlong(double x) { return same_bits<long long>(x); }
-static double __longlong_as_double(long long x) { return same_bits<double>(x); }
-static float __fdiv_rn(float a, float b) { return a / b; }
-static double __ddiv_rn(double a, double b) { return a / b; }
-static float __fsqrt_rn(float a) { return std::sqrt(a); }
-static double __dsqrt_rn(double a) { return std::sqrt(a); }
-"""
 
 
 def nvrtc() -> Any:
@@ -167,60 +62,88 @@ def compile_with_nvrtc(library: Any, source: str) -> None:
     assert status == 0, log.value.decode() + "\n" + source
 
 
+class _Guarded:
+    """Copies of arrays in memory between guard pages."""
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[int, int]] = []
+
+    def new(self, nbytes: int) -> int:
+        """The address of new memory."""
+        self.blocks.append((shim.allocate(nbytes), nbytes))
+        return self.blocks[-1][0]
+
+    def put(self, x: Array) -> tuple[int, Array]:
+        """The address of a copy's first element, and the copy, which has the same strides."""
+        if not x.size:
+            return self.new(0), x
+        reach = [(n - 1) * s for n, s in zip(x.shape, x.strides, strict=True)]
+        low, high = sum(min(0, r) for r in reach), sum(max(0, r) for r in reach) + x.itemsize
+        start = self.new(high - low)
+        ctypes.memmove(start, x.ctypes.data + low, high - low)
+        memory = (ctypes.c_char * (high - low)).from_address(start)
+        return start - low, np.ndarray(x.shape, x.dtype, memory, -low, x.strides)
+
+    def free(self) -> list[str]:
+        """What was written beside the memory."""
+        damage = [f"{side} {n} bytes" for address, n in self.blocks if (side := shim.damaged(address, n))]
+        for block in self.blocks:
+            shim.free(*block)
+        return damage
+
+
 class Host:
     """Kernels of some programs, compiled for the CPU, and what runs the programs."""
 
-    def __init__(self, programs: Iterable[CudaProgram], folder: Path) -> None:
-        assert COMPILER is not None
-        self.kernels = {k.name: k for p in programs for k in p.kernels}
-        helpers = dict.fromkeys(h for k in self.kernels.values() for h in k.helpers)
-        texts = [SHIM, *helpers, *(self._wrapped(k) for k in self.kernels.values())]
-        source = "\n".join(texts)
-        stem = hashlib.sha256(source.encode()).hexdigest()[:16]
-        path, made = folder / f"{stem}.cpp", folder / f"{stem}.so"
-        path.write_text(source)
-        flags = ["-std=c++17", "-O1", "-w", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC"]
-        subprocess.run([COMPILER, *flags, "-o", str(made), str(path)], check=True)
-        self.library = ctypes.CDLL(str(made))
-
-    def _wrapped(self, k: CudaText) -> str:
-        meets = int("__syncthreads" in k.function or "__shfl" in k.function)
-        call = f"launch([](long long *a) {{ call({k.name}, a); }}, args, blocks, {k.threads}, {meets})"
-        return f'{k.function}extern "C" int run_{k.name}(long long *args, long long blocks) {{ return {call}; }}\n'
+    def __init__(self, programs: Iterable[CudaProgram]) -> None:
+        kernels = {k.name: k for p in programs for k in p.kernels}
+        helpers = dict.fromkeys(h for k in kernels.values() for h in k.helpers)
+        self.library = shim.loaded(shim.compiled("\n".join([*helpers, *(k.function for k in kernels.values())])))
 
     def run(
-        self, program: CudaProgram, inputs: Sequence[Array], sizes: Mapping[str, int] | None = None
+        self,
+        program: CudaProgram,
+        inputs: Sequence[Array],
+        sizes: Mapping[str, int] | None = None,
+        order: str = "natural",
     ) -> tuple[list[Array], tuple[int, int] | None]:
         """The outputs (of aliased ones the input) and the check that failed: its number and value. `inputs` lie as the
-        program was told."""
-        sizes = sizes or {}
+        program was told; threads run in this order of `shim.ORDERS`."""
+        sizes, memory = sizes or {}, _Guarded()
+        given = [memory.put(x) for x in inputs]
         outputs = [np.full([number(d, sizes) for d in t.shape], 77).astype(t.dtype.numpy) for t in program.output_types]
+        made = [memory.put(x) for x in outputs]
         for o, i in program.aliases:
-            outputs[o] = inputs[i]
-        spare = [np.full(max(1, number(w.size, sizes)), 77).astype(w.dtype.numpy) for w in program.workspaces]
-        constants = [np.ascontiguousarray(c.data) for c in program.constants]
+            made[o] = given[i]
         offsets, total = place(program.locals, sizes)
-        arena = np.full(max(total, program.arena_bytes) + 64, 0xA5, np.uint8)
-        error, moving = np.zeros(3, np.int64), [0] * program.pointers
+        arena, moving = memory.new(max(total, program.arena_bytes)), [0] * program.pointers
         starts = {
-            "input": addresses(inputs),
-            "output": addresses(outputs),
-            "constant": addresses(constants),
-            "workspace": addresses(spare),
-            "arena": addresses([arena]),
-            "local": [arena.ctypes.data + offset for offset in offsets],
+            "input": [address for address, _ in given],
+            "output": [address for address, _ in made],
+            "constant": [memory.put(np.ascontiguousarray(c.data))[0] for c in program.constants],
+            "workspace": [memory.new(number(w.size, sizes) * w.dtype.itemsize) for w in program.workspaces],
+            "arena": [arena],
+            "local": [arena + offset for offset in offsets],
             "pointer": moving,
         }
+        record, error = memory.put(np.zeros(3, np.int64))
+        failed = None
         try:
-            _Run(self, starts, moving, sizes, error).steps(program.steps)
+            _Run(self, starts, moving, sizes, (record, error), order).steps(program.steps)
         except _CheckFailed:
-            return outputs, (int(error[1]), int(error[2]))
-        assert not error[0], "a check failed and nobody has looked"
-        return outputs, None
-
-
-def addresses(arrays: Sequence[Array]) -> list[int]:
-    return [x.ctypes.data for x in arrays]
+            failed = int(error[1]), int(error[2])
+        assert failed or not error[0], "a check failed and nobody has looked"
+        written = {i for _, i in program.aliases}
+        for i, (x, (_, copy)) in enumerate(zip(inputs, given, strict=True)):
+            if i in written:
+                x[...] = copy
+            assert x.tobytes() == copy.tobytes(), f"input {i} was written"
+        results = [copy.copy() for _, copy in made]
+        for o, i in program.aliases:
+            results[o] = inputs[i]
+        damage = memory.free()
+        assert not damage, f"something was written {damage[0]}"
+        return results, failed
 
 
 class _CheckFailed(Exception):
@@ -231,9 +154,17 @@ class _Run:
     """Carries out steps."""
 
     def __init__(
-        self, host: Host, starts: Mapping[str, list[int]], moving: list[int], sizes: Mapping[str, int], error: Array
+        self,
+        host: Host,
+        starts: Mapping[str, list[int]],
+        moving: list[int],
+        sizes: Mapping[str, int],
+        error: tuple[int, Array],
+        order: str,
     ) -> None:
-        self.host, self.starts, self.moving, self.sizes, self.error = host, starts, moving, sizes, error
+        self.host, self.starts, self.moving, self.sizes = host, starts, moving, sizes
+        self.record, self.error = error
+        self.order = order
 
     def at(self, m: Memory) -> int:
         return self.starts[m.kind][m.index] + m.offset
@@ -259,11 +190,10 @@ class _Run:
 
     def launch(self, launch: Launch) -> None:
         args = [self.at(a) if isinstance(a, Memory) else number(a, self.sizes) for a in launch.args]
-        args.append(self.error.ctypes.data)
         blocks = min(number(launch.blocks, self.sizes), MOST_BLOCKS)
-        run = getattr(self.host.library, f"run_{launch.kernel}")
-        failed = run((ctypes.c_longlong * len(args))(*args), ctypes.c_longlong(blocks))
-        assert not failed, f"{launch.kernel}: the threads of a block met at different barriers"
+        if blocks:
+            record = [self.record] * launch.error
+            self.host.library[launch.kernel](blocks, launch.threads, *args, *record, order=self.order)
 
     def call(self, call: HostCall) -> None:
         assert not self.error[0], "data are used after a failed check"

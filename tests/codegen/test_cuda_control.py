@@ -12,13 +12,14 @@ import pytest
 from kiln.codegen.cuda.pipeline import compile_cuda
 from kiln.ir.gpu_program import Branch, CudaProgram, HostCall, Look, Loop, every
 from kiln.ir.parser import parse_graph
-from tests.codegen.cuda_host import COMPILER, Host
+from tests.codegen.cuda_host import Host
 from tests.codegen.graphs import execute, same_bits
 from tests.codegen.test_control import COUNT, LIBRARY, compiled
+from tests.gpu import shim
 from tests.ir.test_control import PROGRAM, operands
 
 Array = np.ndarray[Any, Any]
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
 
 CHECKED = """graph main(%0: bool[], %1: float32[3], %2: int64[]) {
   %3 = cond(%0, %1, %2) {then=graph a(%0: float32[3], %1: int64[]) {
@@ -53,7 +54,7 @@ def both(
 ) -> tuple[CudaProgram, list[Array], tuple[int, int] | None]:
     """The CUDA program and what it gives; it must be what the CPU's gives, unless a check fails."""
     made = compile_cuda(parse_graph(text), **options)
-    got, failed = Host([made], folder).run(made, arrays)
+    got, failed = Host([made]).run(made, arrays)
     if failed is None:
         assert all(map(same_bits, got, execute(compiled(text, **options), arrays)))
     return made, got, failed
@@ -125,7 +126,7 @@ def test_values_of_any_size_share_an_arena(tmp_path: Path) -> None:
     made = compile_cuda(parse_graph(text))
     assert len(made.locals) == 2
     a, b = (np.random.default_rng(0).normal(size=s).astype("f") for s in ((5, 7), (7, 5)))
-    (got,), failed = Host([made], tmp_path).run(made, [a, b], {"n": 5, "m": 7})
+    (got,), failed = Host([made]).run(made, [a, b], {"n": 5, "m": 7})
     assert failed is None
     static = (
         text.replace("n,", "5,").replace(" n]", " 5]").replace("m]", "7]").replace("[m,", "[7,").replace("[n,", "[5,")

@@ -20,8 +20,9 @@ from kiln.ir.graph import Graph, GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Library
 from kiln.ir.types import Sym, TensorType, float32, int64
-from tests.codegen.cuda_host import COMPILER, Host, compile_with_nvrtc, nvrtc
+from tests.codegen.cuda_host import Host, compile_with_nvrtc, nvrtc
 from tests.codegen.graphs import Maker, compiled, execute, floats
+from tests.gpu import shim
 from tests.ops.samples import Sample, samples
 from tests.ops.sampling import APART
 from tests.ops.test_declarations import same_bits
@@ -32,7 +33,7 @@ WRITTEN = [name for name in NAMES if not isinstance(OPS[name].lower, Library)]
 GROUPS = [WRITTEN[k::12] for k in range(12)]
 """Ops that are compiled together."""
 FEW = 3
-needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
 needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="no NVRTC")
 
 
@@ -80,7 +81,7 @@ def same_as_the_cpu(host: Host, name: str, sample: Sample, made: CudaProgram) ->
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
 def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
     calls = [(name, s, program(name, s)) for name in names for s in some(name, FEW)]
-    host = Host([made for *_, made in calls], tmp_path)
+    host = Host([made for *_, made in calls])
     for name, sample, made in calls:
         same_as_the_cpu(host, name, sample, made)
 
@@ -90,7 +91,7 @@ def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", WRITTEN)
 def test_the_bits_of_every_sample(name: str, tmp_path: Path) -> None:
     calls = [(s, program(name, s)) for s in samples(name)]
-    host = Host([made for _, made in calls], tmp_path)
+    host = Host([made for _, made in calls])
     for sample, made in calls:
         same_as_the_cpu(host, name, sample, made)
 
@@ -168,7 +169,7 @@ def test_a_training_step_has_the_bits_of_the_cpu(tmp_path: Path) -> None:
     native = compiled(region.graph)
     theirs = [x.copy() for x in inputs]
     wanted = execute(native, theirs)
-    got, failed = Host([made], tmp_path).run(made, inputs)
+    got, failed = Host([made]).run(made, inputs)
     assert failed is None
     assert all(map(same_bits, got, wanted))
     assert all(map(same_bits, inputs, theirs))
@@ -190,7 +191,7 @@ def test_symbolic_sizes(tmp_path: Path) -> None:
     ]
     graph = builder.build(outputs)
     made = compile_cuda(graph, [None, (Sym("s"), Sym("t"))])
-    host = Host([made], tmp_path)
+    host = Host([made])
     for shape in ((3, 5), (70, 130), (1, 300), (0, 4), (4, 3)):
         a = floats(0, *shape)
         sizes = {"n": shape[0], "m": shape[1], "s": 1, "t": shape[1]}
@@ -213,7 +214,7 @@ def test_a_failed_check_is_reported_and_nothing_is_written(tmp_path: Path) -> No
     made = compile_cuda(m.build(put, aliases=[(0, 0)]))
     a = floats(0, 4, 3)
     before = a.copy()
-    _, failed = Host([made], tmp_path).run(made, [a, np.array([1, 7])])
+    _, failed = Host([made]).run(made, [a, np.array([1, 7])])
     assert failed is not None and failed[1] == 7
     assert made.checks[failed[0]].kind == "index"
     assert same_bits(a, before)
