@@ -1,10 +1,9 @@
-"""Every op's CUDA text: made for each of its samples, compiled by NVRTC, and run on the CPU with the bits of the CPU's
-own kernels. What the host computes is listed."""
+"""Every op's CUDA text: made for each of its samples, and run on the CPU with the bits of the CPU's own kernels
+(tests/gpu/test_nvrtc.py compiles it for GPUs). What the host computes is listed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kiln.ir.graph import Graph, GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Library
 from kiln.ir.types import Sym, TensorType, float32, int64
-from tests.codegen.cuda_host import Host, compile_with_nvrtc, nvrtc
+from tests.codegen.cuda_host import Host
 from tests.codegen.graphs import Maker, compiled, execute, floats
 from tests.gpu import shim
 from tests.ops.samples import Sample, samples
@@ -34,7 +33,6 @@ GROUPS = [WRITTEN[k::12] for k in range(12)]
 """Ops that are compiled together."""
 FEW = 3
 needs_compiler = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
-needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="no NVRTC")
 
 
 def program(name: str, sample: Sample) -> CudaProgram:
@@ -98,23 +96,6 @@ def test_the_bits_of_every_sample(name: str) -> None:
         same_as_the_cpu(host, name, sample, made)
 
 
-def sources(programs: Iterator[CudaProgram]) -> Iterator[str]:
-    """Texts of some kernels each."""
-    kernels = list({k.name: k for made in programs for k in made.kernels}.values())
-    for start in range(0, len(kernels), 40):
-        part = kernels[start : start + 40]
-        helpers = dict.fromkeys(h for k in part for h in k.helpers)
-        yield "\n".join([*helpers, *(k.function for k in part)])
-
-
-@needs_nvrtc
-@pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
-def test_nvrtc_compiles(names: list[str]) -> None:
-    library = nvrtc()
-    for source in sources(program(name, s) for name in names for s in some(name, FEW)):
-        compile_with_nvrtc(library, source)
-
-
 # --------------------------------------------------------------------------------------- whole programs
 
 
@@ -157,11 +138,6 @@ def test_a_training_step_has_text() -> None:
     assert told["cuda"] == str(made)
     assert made.plan().count("<<<") == len(made.launches)
     assert "check error" in made.plan()  # of the labels, before a parameter is written
-
-
-@needs_nvrtc
-def test_nvrtc_compiles_a_training_step() -> None:
-    compile_with_nvrtc(nvrtc(), cnn_step()[1].cuda().source())
 
 
 @needs_compiler
