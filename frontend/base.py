@@ -16,7 +16,7 @@ from kiln.constants import Size
 from kiln.ir.graph import Attrs
 from kiln.ir.ops.affine import overlaps
 from kiln.ir.ops.base import OpDef
-from kiln.ir.types import CPU, DType, TensorType, contiguous_strides, float32
+from kiln.ir.types import CPU, Device, DType, TensorType, contiguous_strides, float32
 
 if TYPE_CHECKING:
     from kiln.autograd import Node
@@ -47,21 +47,27 @@ def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
 
 
 class Layout:
-    """dtype, shape and strides (in elements) of a tensor, interned by `layout_of`.
+    """dtype, shape, strides (in elements) and device of a tensor, interned by `layout_of`.
 
     Tensors of one layout share one object, so that dispatch and guards compare by identity. Two equal
     layouts may still be two objects after the table was emptied: identity is a fast path, never a proof of
     difference.
     """
 
-    __slots__ = ("contiguous", "dtype", "expanded", "nbytes", "numel", "shape", "size", "strides", "ttype", "untouched")
+    __slots__ = (
+        "contiguous", "device", "dtype", "expanded", "gtype", "nbytes", "numel", "shape", "size", "strides", "ttype",
+        "untouched",
+    )  # fmt: skip
 
-    def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    def __init__(self, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], device: Device = CPU) -> None:
         self.dtype = dtype
+        self.device = device
         self.shape = shape = tuple(shape)  # a plain one: internals are quicker with it
         self.size = Size(shape)
         self.strides = strides
-        self.ttype = TensorType(dtype, shape)
+        self.gtype = TensorType(dtype, shape)
+        """The type of a value in a graph that stands for such a tensor: it does not say where that is."""
+        self.ttype = self.gtype.on(device)
         numel = 1
         for d in shape:
             numel *= d
@@ -77,14 +83,22 @@ class Layout:
     def __repr__(self) -> str:
         return f"<Layout {self.ttype} strides {self.strides}>"
 
+    def on(self, device: Device) -> Layout:
+        """The same on another device."""
+        return self if device is self.device else layout_of(self.dtype, self.shape, self.strides, device)
 
-_LAYOUTS: dict[tuple[DType, tuple[int, ...], tuple[int, ...]], Layout] = {}
+
+_LAYOUTS: dict[tuple[Any, ...], Layout] = {}
 _MAX_LAYOUTS: Final = 16384
 
 
-def layout_of(dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | None = None) -> Layout:
+def layout_of(
+    dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...] | None = None, device: Device = CPU
+) -> Layout:
     """The interned layout; row-major strides when none are given."""
-    key = (dtype, shape, contiguous_strides(shape) if strides is None else strides)
+    key: Any = (dtype, shape, contiguous_strides(shape) if strides is None else strides)
+    if device is not CPU:
+        key = (*key, device)
     found = _LAYOUTS.get(key)
     if found is None:
         if len(_LAYOUTS) >= _MAX_LAYOUTS:
@@ -100,16 +114,17 @@ class LayeredLayout(Layout):
     __slots__ = ()
 
 
-_LAYERED: dict[tuple[DType, tuple[int, ...]], LayeredLayout] = {}
+_LAYERED: dict[tuple[DType, tuple[int, ...], Device], LayeredLayout] = {}
 
 
-def layered_layout(dtype: DType, shape: tuple[int, ...]) -> LayeredLayout:
+def layered_layout(dtype: DType, shape: tuple[int, ...], device: Device = CPU) -> LayeredLayout:
     """The interned layout of layered tensors."""
-    found = _LAYERED.get((dtype, shape))
+    key = (dtype, shape, device)
+    found = _LAYERED.get(key)
     if found is None:
         if len(_LAYERED) >= _MAX_LAYOUTS:
             _LAYERED.clear()
-        found = _LAYERED.setdefault((dtype, shape), LayeredLayout(dtype, shape, contiguous_strides(shape)))
+        found = _LAYERED.setdefault(key, LayeredLayout(dtype, shape, contiguous_strides(shape), device))
     return found
 
 
@@ -122,8 +137,8 @@ class Recorder(Protocol):
     def callee(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """What is called in place of a function of the user's that kiln is about to call."""
 
-    def execute(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs) -> tuple[Any, ...]:
-        """The results of `op` on `operands`, before `record` is told."""
+    def execute(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, receiver: Tensor) -> tuple[Any, ...]:
+        """The results of `op` on `operands` (without: where `receiver` is), before `record` is told."""
 
     def record(self, op: OpDef, operands: Sequence[Tensor], attrs: Attrs, results: Sequence[Tensor]) -> None:
         """`op` was executed; views (results sharing an operand's buffer) included."""
@@ -185,6 +200,8 @@ class Modes(threading.local):
     layers: tuple[Any, ...] = ()
     """The transforms whose functions run now, outermost first (`kiln.layers`)."""
     default_dtype: DType = float32
+    device: Device = CPU
+    """Where tensors are made that are not told where."""
 
 
 MODES: Final = Modes()
@@ -228,7 +245,7 @@ class TensorBase:
     """The record behind a tensor. Slots in this order, relied on by native code:
 
     _ptr     address of the first element
-    _layout  dtype, shape and strides: an interned `Layout`
+    _layout  dtype, shape, strides and device: an interned `Layout`
     _flags   REQUIRES_GRAD, READONLY, HOOKED, RETAINS, LAYERED, SPENT
     _node    the tape node that produced this tensor, None for leaves
     _index   which result of that node
@@ -264,7 +281,7 @@ class TensorBase:
         self._view = None
 
     def _array(self) -> np.ndarray[Any, Any]:
-        """The elements as a NumPy view."""
+        """The elements as a NumPy view; of another device than the CPU a read-only copy."""
         layout, itemsize = self._layout, self._layout.dtype.itemsize
         strides = tuple([s * itemsize for s in layout.strides])
         offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
@@ -272,7 +289,7 @@ class TensorBase:
 
     @property
     def ttype(self) -> TensorType:
-        """dtype and shape as the IR's type (the operand protocol)."""
+        """dtype, shape and device as the IR's type (the operand protocol)."""
         return self._layout.ttype
 
     @property
@@ -292,8 +309,8 @@ class TensorBase:
 
     @property
     def device(self) -> Any:
-        """Where the memory is: the CPU."""
-        return CPU
+        """Where the memory is."""
+        return self._layout.device
 
     @property
     def _offset(self) -> int:

@@ -113,13 +113,13 @@ class Capture(History):
 
     # ---------------------------------------------------------------------------- what tensors report
 
-    def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+    def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, receiver: Any) -> tuple[Any, ...]:
         """Values are live: ops run while they are recorded."""
         asked = self.caught and op.name in MAY_REFUSE and attrs.get("check", True)
         if asked:
             self.ask(operands[0], f"an error of {op.name}", Refusal(op.name, tuple(attrs.items())))
         try:
-            return dispatch.run(op, operands, attrs)
+            return dispatch.run(op, operands, attrs, receiver)
         except KilnError as error:
             self.failed = error if error.checked and not asked else self.failed
             raise
@@ -346,7 +346,7 @@ class Capture(History):
         return self.entries.setdefault(id(t), Entry(t, Storage(t, v, None), (), v))
 
     def _input(self, kind: str, t: TensorBase) -> Entry:
-        v = self.builder.input(t.ttype)
+        v = self.builder.input(t._layout.gtype)
         entry = Entry(t, Storage(t, v, len(self.inputs)), (), v)
         self.entries[id(t)] = entry
         self.inputs.append((kind, t))

@@ -22,9 +22,10 @@ from kiln.errors import NotYetError
 from kiln.graph_code import Writer, aliases_of, numbers, plain, row
 from kiln.ir.graph import Constant, Value
 from kiln.ir.passes.cut import needed
+from kiln.ir.types import CPU
 from kiln.journal import Instead
 from kiln.pytree import Tree
-from kiln.random import default_generator
+from kiln.random import default_generator, default_generators
 from kiln.reach import Reached
 from kiln.reasons import is_tensor, paths
 from kiln.region import Region
@@ -173,6 +174,10 @@ class _Text:
         elif _is_module(function):
             yield name, own, function
         yield "the default generator", "kiln.default_generator", default_generator
+        for device, generator in default_generators().items():
+            if device != CPU:
+                path = f"the default generator of {device}"
+                yield path, f"kiln.cuda.default_generators[{device.slot}]", generator
         for k, x in enumerate(x for x in self.captured.objects if not isinstance(x, np.ndarray)):
             for leaf, part in zip(self.leaves, self.captured.key[3:], strict=False):
                 if part == id(x):

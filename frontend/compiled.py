@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kiln import dispatch
-from kiln.base import SPENT, TensorBase, layout_of
+from kiln.base import SPENT, Layout, TensorBase, layout_of
+from kiln.dispatch import Loaded
 from kiln.ir.graph import Constant, Graph
+from kiln.ir.ops.base import OPS
 from kiln.ir.passes.generalise import Fill, Strides, instance
-from kiln.ir.program import Program
-from kiln.ir.types import TensorType
-from kiln.runtime.executable import Executable
-from kiln.runtime.memory import Buffer
+from kiln.ir.types import CPU, Device, TensorType
+from kiln.runtime.targets import host_target
 
 
 class Code:
     """A loaded program of a graph. `fills`: what its last inputs hold; `donated`: inputs whose memory outputs may take
-    over, as those of `reused` (output, input) do."""
+    over, as those of `reused` (output, input) do. `device`: where it runs, whatever its inputs and outputs are."""
 
-    __slots__ = ("aliases", "executable", "fills", "program", "reused", "seconds", "sizes")
+    __slots__ = ("aliases", "device", "executable", "fills", "program", "reused", "seconds", "sizes")
 
     def __init__(
         self,
@@ -29,13 +29,15 @@ class Code:
         name: str,
         fills: Sequence[Fill] = (),
         donated: Sequence[int] = (),
+        device: Device = CPU,
     ) -> None:
         started = time.perf_counter()
         self.fills = tuple(fills)
-        self.program: Program = dispatch.build(graph, strides, name=name, donated=donated)
+        self.device = device
+        self.program = dispatch.build(graph, strides, name=name, donated=donated, device=device)
         self.aliases = tuple(pair for pair in self.program.aliases if pair[1] not in donated)
         self.reused = tuple(pair for pair in self.program.aliases if pair[1] in donated)
-        self.executable = dispatch.load(self.program)
+        self.executable = dispatch.load(self.program, device)
         self.sizes = tuple(slot.name for slot in self.program.slots if slot.kind == "size")
         self.seconds = time.perf_counter() - started
 
@@ -44,37 +46,56 @@ class Compiled:
     """Code with the numbers for which it is run: sizes, and values of fills."""
 
     __slots__ = (
-        "_aliases", "_allocators", "_fills", "_numbers", "_only", "_reused", "_sizes", "code", "executable", "layouts",
-        "program", "target",
+        "_aliases", "_allocators", "_fills", "_leaving", "_numbers", "_only", "_reused", "_sizes", "code", "executable",
+        "layouts", "program", "target",
     )  # fmt: skip
 
-    def __init__(self, code: Code, numbers: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, code: Code, numbers: Mapping[str, Any] | None = None, places: Mapping[int, Device] | None = None
+    ) -> None:
+        """`places`: of those outputs that are not to be where the code runs."""
+        device = code.device
         self._numbers = numbers = {} if numbers is None else dict(numbers)
         self.code = code
         self.program = code.program
         self.executable = code.executable
         aliased = {o for o, _ in code.aliases}
         types = [t.at(numbers) for t in self.program.output_types]
-        self.layouts = [None if k in aliased else layout_of(t.dtype, t.static_shape()) for k, t in enumerate(types)]
-        self._allocators = [None if layout is None else Buffer.allocator(layout.nbytes) for layout in self.layouts]
+        self.layouts = [
+            None if k in aliased else layout_of(t.dtype, t.static_shape(), None, device) for k, t in enumerate(types)
+        ]
+        self._allocators = [None if layout is None else dispatch.allocator(layout) for layout in self.layouts]
         self._aliases = code.aliases
         self._reused = code.reused
-        self.target = self.program.target
+        self.target = host_target()
         self._sizes = [numbers[name] for name in code.sizes]
-        self._fills = [_holding(numbers[name], t.at(numbers)) for name, t in code.fills]
+        self._fills = [_holding(numbers[name], t.at(numbers), device) for name, t in code.fills]
 
         # The allocator of the only output, where the pointers to the inputs and to it are all that the program takes.
         single = len(self._allocators) == 1 and not (self._aliases or self._sizes or self._fills)
-        self._only = self._allocators[0] if single else None
+        self._only = self._allocators[0] if single and device is CPU else None
+        self._leaving = () if places is None else self._outside(places)
+
+    def _outside(self, places: Mapping[int, Device]) -> tuple[tuple[int, Layout, Layout], ...]:
+        """Which outputs go elsewhere, from which layout to which."""
+        leaving = []
+        for k, device in places.items():
+            layout = self.layouts[k]
+            if layout is not None and device is not self.code.device:
+                self.layouts[k] = layout.on(device)
+                leaving.append((k, layout, layout.on(device)))
+        return tuple(leaving)
 
     def concrete(self, graph: Graph) -> Graph:
         """The graph that this is the program of, for these numbers."""
         return instance(graph, self._numbers) if self._numbers else graph
 
     def run(
-        self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None] = dispatch.execute
+        self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None] = dispatch.execute
     ) -> list[Any]:
         """Run on input tensors of the compiled layouts; the buffers of the outputs (None where aliased)."""
+        if self._only is None and self.code.device is not CPU:
+            return self._run_there(inputs, execute)
         if self._reused:
             return self._take_over(inputs, execute)
         if self._only is not None:
@@ -85,9 +106,24 @@ class Compiled:
         self._execute(inputs, buffers, execute)
         return buffers
 
-    def _take_over(
-        self, inputs: Sequence[TensorBase], execute: Callable[[Executable, Sequence[int]], None]
-    ) -> list[Any]:
+    def _run_there(self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None]) -> list[Any]:
+        """`run` on another device than the CPU: what is elsewhere is brought there, and what belongs elsewhere is
+        brought back. Bits do not depend on where they are computed, so this is what the ops would give one by one."""
+        device = self.code.device
+        brought: Sequence[Any] = [t if t._layout.device is device else dispatch.moved(t, device) for t in inputs]
+        buffers: list[Any] = [None if allocate is None else allocate() for allocate in self._allocators]
+        self._execute(brought, buffers, execute)
+        for _, i in self._aliases:
+            if brought[i] is not inputs[i]:
+                target: Any = inputs[i]
+                dispatch.write(target, OPS["copy"], (dispatch.moved(brought[i], target._layout.device),), {})
+                target._buffer.version -= 1  # whoever called counts the write
+        for k, here, there in self._leaving:
+            made = dispatch.tensor_on(buffers[k], buffers[k].ptr, here)
+            buffers[k] = dispatch.moved(made, there.device)._buffer
+        return buffers
+
+    def _take_over(self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None]) -> list[Any]:
         """`run`, with outputs on the memory of donated inputs; these are marked as spent once they may be written."""
         buffers: list[Any] = [None] * len(self._allocators)
         taken: list[TensorBase] = []
@@ -118,7 +154,7 @@ class Compiled:
         self,
         inputs: Sequence[TensorBase],
         buffers: Sequence[Any],
-        execute: Callable[[Executable, Sequence[int]], None],
+        execute: Callable[[Loaded, Sequence[int]], None],
     ) -> None:
         values = [t._ptr for t in inputs]
         if self._fills:
@@ -131,8 +167,8 @@ class Compiled:
         execute(self.executable, values)
 
 
-def _holding(value: Any, t: TensorType) -> Any:
+def _holding(value: Any, t: TensorType, device: Device) -> Any:
     """A tensor of type `t` that holds a number, or literal data."""
     if isinstance(value, Constant):
-        return dispatch.host_array(value.data, layout_of(t.dtype, t.static_shape()))
-    return dispatch.constant((), t.dtype, value)
+        return dispatch.host_array(value.data, layout_of(t.dtype, t.static_shape(), None, device))
+    return dispatch.constant((), t.dtype, value, device)

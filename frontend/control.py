@@ -196,7 +196,7 @@ def _shape_of_y(
     def run(made: Sequence[Any], rows: Sequence[Any]) -> Any:
         return pair(name, f(form.build(made), shape.build(rows)))[1]
 
-    parts = [TensorType(x.dtype, x.shape[1:]) for x in sliced]
+    parts = [TensorType(x.dtype, x.shape[1:], x.device) for x in sliced]
     with no_grad():
         ys, found = form_of(foreseen(run, [t.ttype for t in state], parts))
     return found, [y.ttype for y in tensors(name, "y", ys, found)]

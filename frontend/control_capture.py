@@ -43,7 +43,7 @@ def placeholders(types: Sequence[TensorType], flags: int = 0) -> list[Any]:
     node = _Start((), types)
     made = []
     for k, t in enumerate(types):
-        layout = layout_of(t.dtype, t.static_shape())
+        layout = layout_of(t.dtype, t.static_shape(), None, t.device)
         empty = dispatch.empty(layout)
         tensor = dispatch.tensor_on(empty._buffer, empty._ptr, layout, flags)
         if MODES.grad_enabled and t.dtype.is_inexact:
@@ -216,7 +216,7 @@ class Inner(Sketch):
         known = {id(t): v for (_, t), v in zip(self.inputs, self.builder.inputs(), strict=True)}
         wanting: set[Value] = set()
         for t in order:
-            made = builder.input(t.ttype)
+            made = builder.input(t._layout.gtype)
             v = known.get(id(t))
             if v is not None:
                 mapped[v] = made
@@ -243,7 +243,7 @@ _MAX_DEPTH = 24
 
 
 def _modes() -> tuple[Any, ...]:
-    return MODES.grad_enabled, MODES.inference, MODES.default_dtype
+    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device
 
 
 def _held(function: Any, seen: frozenset[int] = frozenset()) -> list[int]:
@@ -392,7 +392,7 @@ def captured_scan(
     (state, form), (sliced, shape) = init, xs
     types = [t.ttype for t in state]
     given = placeholders(types)
-    parts = placeholders([TensorType(x.dtype, x.shape[1:]) for x in sliced], READONLY)
+    parts = placeholders([TensorType(x.dtype, x.shape[1:], x.device) for x in sliced], READONLY)
     body = Inner(capture, "the function of a scan", [*given, *parts])
 
     def turn() -> Any:

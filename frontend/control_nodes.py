@@ -64,7 +64,7 @@ class Slices(Node):
     __slots__ = ("whole",)
 
     def __init__(self, x: Any) -> None:
-        part = TensorType(x.dtype, x.shape[1:])
+        part = TensorType(x.dtype, x.shape[1:], x.device)
         super().__init__([edge_of(x)], [part] * x.shape[0])
         self.whole = x.ttype
 
@@ -157,7 +157,7 @@ def _attach(node: Node, made: Sequence[Any], sources: Sequence[Any], first: int)
 
 def slices(x: TensorBase) -> list[Any]:
     """Read-only views of the slices along the first dimension."""
-    layout = layout_of(x.dtype, x.shape[1:], x._layout.strides[1:])
+    layout = layout_of(x.dtype, x.shape[1:], x._layout.strides[1:], x._layout.device)
     step = x._layout.strides[0] * x.dtype.itemsize
     made = [dispatch.tensor_on(x._buffer, x._ptr + k * step, layout, READONLY) for k in range(x.shape[0])]
     if made and _wanted([x]):
@@ -175,7 +175,9 @@ def ended(parts: Sequence[Sequence[Any]], carried: Sequence[Any], types: Sequenc
         if len(rows) > 1:
             made.append(dispatch.run(OPS["cat"], rows, {"dim": 0})[0])
         else:
-            made.append(_copy(rows[0]) if rows else dispatch.empty(layout_of(t.dtype, (0, *t.static_shape()))))
+            made.append(
+                _copy(rows[0]) if rows else dispatch.empty(layout_of(t.dtype, (0, *t.static_shape()), None, t.device))
+            )
     made += map(_copy, carried)
     flat = [*(y for of_one in parts for y in of_one), *carried]
     if _wanted(flat):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -17,7 +18,7 @@ from kiln.ir import types as T
 from kiln.ir.graph import Attrs, Constant
 from kiln.ir.halves import converted
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import DType, dtype_of_numpy
+from kiln.ir.types import CPU, Device, DType, dtype_of_numpy
 from kiln.promotion import dtype_of_number
 from kiln.runtime.memory import Buffer
 from kiln.spelling import maker_names
@@ -30,24 +31,27 @@ __all__ = [
 
 
 class _Maker:
-    """Receives ops without operands (the operand protocol): executes them, tells a capture."""
+    """Receives ops without operands (the operand protocol) for a device: executes them, tells a capture."""
 
-    ttype = T.TensorType(T.bool_, ())
+    def __init__(self, device: Device) -> None:
+        self._layout = layout_of(T.bool_, (), None, device)
+        self.ttype = self._layout.ttype
 
     def __kiln_bind__(self, op: Any, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
-        results = dispatch.run(op, operands, attrs)
+        results = dispatch.run(op, operands, attrs, self)
         if MODES.recorder is not None:
             MODES.recorder.record(op, operands, attrs, results)
         return results
 
 
-MAKER = _Maker()
-"""The only one."""
+maker_on = functools.cache(_Maker)
+"""The one of a device."""
+MAKER = maker_on(CPU)
 
 
-def _made(op: str, attrs: Attrs, requires_grad: bool) -> Tensor:
+def _made(op: str, attrs: Attrs, requires_grad: bool, device: Device) -> Tensor:
     """The result of an op without operands, in memory of its own."""
-    (shared,) = OPS[op].bind((), attrs, receiver=MAKER)
+    (shared,) = OPS[op].bind((), attrs, receiver=maker_on(device))
     own = cast("Tensor", OPS["copy"](shared))
     return own.requires_grad_() if requires_grad else own
 
@@ -63,15 +67,17 @@ def _dtype(name: str, dtype: Any, default: DType) -> DType:
 
 
 def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A new tensor with a copy of `data`: numbers, nested sequences, NumPy arrays or tensors.
+    """A new tensor with a copy of `data`: numbers, nested sequences, NumPy arrays or tensors (by default on the device
+    of these).
 
     Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
     ArgumentError for other data, InvalidValueError for ragged nesting and numbers that do not fit `dtype`.
     """
-    placed("tensor", device)
     if isinstance(data, TensorBase):
-        copied = cast("Tensor", data).detach().to(_dtype("tensor", dtype, data.dtype), copy=True)
+        there = placed("tensor", device, data.device)
+        copied = cast("Tensor", data).detach().to(there, _dtype("tensor", dtype, data.dtype), copy=True)
         return copied.requires_grad_() if requires_grad else copied
+    there = placed("tensor", device)
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
         wanted = _dtype("tensor", dtype, _numpy_dtype(array.dtype))
@@ -80,7 +86,7 @@ def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, require
         wanted = _dtype("tensor", dtype, _default_dtype(array))
         _check_fits("tensor", array, wanted)
         _check_real("tensor", array, wanted)
-    return _constant(converted(array, wanted), wanted, requires_grad)
+    return _constant(converted(array, wanted), wanted, requires_grad, there)
 
 
 def _check_real(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
@@ -100,11 +106,11 @@ def _check_fits(name: str, array: np.ndarray[Any, Any], dtype: DType) -> None:
             raise InvalidValueError(f"a number does not fit {dtype}", op=name)
 
 
-def _constant(array: np.ndarray[Any, Any], dtype: DType, requires_grad: bool) -> Tensor:
-    """A tensor that owns a fresh array."""
+def _constant(array: np.ndarray[Any, Any], dtype: DType, requires_grad: bool, device: Device) -> Tensor:
+    """A tensor that owns a fresh array, or a copy on another device."""
     if MODES.recorder is not None:
-        return _made("constant", {"data": Constant(array)}, requires_grad)
-    result = from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+        return _made("constant", {"data": Constant(array)}, requires_grad, device)
+    result = cast("Tensor", dispatch.moved(from_numpy(np.ascontiguousarray(array).reshape(array.shape)), device))
     return result.requires_grad_() if requires_grad else result
 
 
@@ -177,12 +183,12 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tensor:
     """`data` as a tensor, sharing memory where possible (tensors, NumPy arrays of the right dtype)."""
-    placed("as_tensor", device)
     if isinstance(data, np.ndarray) and dtype_of_numpy(data.dtype) in T.TENSOR_DTYPES:
         data = from_numpy(data)
+        device = placed("as_tensor", device)
     if isinstance(data, Tensor):
-        return data if dtype is None else data.to(dtype)
-    return tensor(data, dtype=dtype)
+        return data.to(placed("as_tensor", device, data.device), data.dtype if dtype is None else dtype)
+    return tensor(data, dtype=dtype, device=device)
 
 
 @maker_names
@@ -195,7 +201,7 @@ def full(
     requires_grad: bool = False,
 ) -> Tensor:
     """Every element `fill_value`; the dtype defaults to that of the number."""
-    placed("full", device)
+    there = placed("full", device)
     shape = _shape("full", (size,) if isinstance(size, int) else size)
     kind = _dtype("full", dtype, dtype_of_number(fill_value))
     _check_fits("full", np.asarray(fill_value), kind)
@@ -203,7 +209,7 @@ def full(
     value = dispatch.PYTHON_TYPES[kind.kind](fill_value)
     if kind.is_integer:
         value = kind.wrapped(int(value))
-    return _made("full", {"shape": shape, "dtype": kind, "value": value}, requires_grad)
+    return _made("full", {"shape": shape, "dtype": kind, "value": value}, requires_grad, there)
 
 
 def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
@@ -216,17 +222,15 @@ def _shape(name: str, sizes: Sequence[Any]) -> tuple[int, ...]:
 @maker_names
 def zeros(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros, of the default dtype unless told; sizes as zeros(2, 3) or zeros((2, 3))."""
-    placed("zeros", device)
-    return full(
-        _shape("zeros", size), 0, dtype=_dtype("zeros", dtype, MODES.default_dtype), requires_grad=requires_grad
-    )
+    there, kind = placed("zeros", device), _dtype("zeros", dtype, MODES.default_dtype)
+    return full(_shape("zeros", size), 0, dtype=kind, device=there, requires_grad=requires_grad)
 
 
 @maker_names
 def ones(*size: Any, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones, of the default dtype unless told."""
-    placed("ones", device)
-    return full(_shape("ones", size), 1, dtype=_dtype("ones", dtype, MODES.default_dtype), requires_grad=requires_grad)
+    there, kind = placed("ones", device), _dtype("ones", dtype, MODES.default_dtype)
+    return full(_shape("ones", size), 1, dtype=kind, device=there, requires_grad=requires_grad)
 
 
 @maker_names
@@ -237,14 +241,16 @@ def empty(*size: Any, dtype: DType | None = None, device: Any = None, requires_g
 
 @maker_names
 def zeros_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Zeros of the shape and dtype of `input`."""
-    return like(input, zeros(input.shape, dtype=dtype or input.dtype, device=device), requires_grad)
+    """Zeros of the shape, dtype and device of `input`."""
+    there = placed("zeros_like", device, input.device)
+    return like(input, zeros(input.shape, dtype=dtype or input.dtype, device=there), requires_grad)
 
 
 @maker_names
 def ones_like(input: Tensor, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """Ones of the shape and dtype of `input`."""
-    return like(input, ones(input.shape, dtype=dtype or input.dtype, device=device), requires_grad)
+    """Ones of the shape, dtype and device of `input`."""
+    there = placed("ones_like", device, input.device)
+    return like(input, ones(input.shape, dtype=dtype or input.dtype, device=there), requires_grad)
 
 
 @maker_names
@@ -262,8 +268,9 @@ def full_like(
     device: Any = None,
     requires_grad: bool = False,
 ) -> Tensor:
-    """`fill_value` in the shape and dtype of `input`."""
-    return like(input, full(input.shape, fill_value, dtype=dtype or input.dtype, device=device), requires_grad)
+    """`fill_value` in the shape, dtype and device of `input`."""
+    there = placed("full_like", device, input.device)
+    return like(input, full(input.shape, fill_value, dtype=dtype or input.dtype, device=there), requires_grad)
 
 
 def like(input: TensorBase, made: Tensor, requires_grad: bool) -> Tensor:
@@ -289,7 +296,7 @@ def arange(
 
     Element i is start + i * step, computed in float64 for floats and then rounded.
     """
-    placed("arange", device)
+    there = placed("arange", device)
     if end is None:
         start, end = 0, start
     if step == 0 or (end - start) / step < 0:
@@ -300,7 +307,7 @@ def arange(
     kind = _dtype("arange", dtype, T.int64 if integral else MODES.default_dtype)
     count = -(-(int(end) - int(start)) // int(step)) if integral else math.ceil((end - start) / step)
     index: np.ndarray[Any, Any] = np.arange(count, dtype=np.int64 if integral else np.float64)
-    return _constant(converted(start + index * step, kind), kind, requires_grad)
+    return _constant(converted(start + index * step, kind), kind, requires_grad, there)
 
 
 @maker_names
@@ -308,6 +315,5 @@ def eye(
     n: int, m: int | None = None, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """The n x m matrix (square by default) with ones on the diagonal."""
-    placed("eye", device)
-    kind = _dtype("eye", dtype, MODES.default_dtype)
-    return _constant(converted(np.eye(n, m), kind), kind, requires_grad)
+    there, kind = placed("eye", device), _dtype("eye", dtype, MODES.default_dtype)
+    return _constant(converted(np.eye(n, m), kind), kind, requires_grad, there)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Any
 
-from kiln.errors import ArgumentError, DeviceError, InvalidValueError
-from kiln.ir.types import CPU, Device
+from kiln import there
+from kiln.base import MODES
+from kiln.errors import ArgumentError, InvalidValueError
+from kiln.ir.types import CPU, Device, device_at
 
 _KINDS = ("cpu", "cuda", "meta", "mps", "xpu")
 
@@ -24,7 +25,9 @@ class device(metaclass=_DeviceClass):
 
     def __new__(cls, type: Any, index: int | None = None) -> Any:
         if isinstance(type, Device):
-            return type
+            return device_at(type.kind, type.slot)
+        if isinstance(type, int) and not isinstance(type, bool):
+            return device_at("cuda", type)
         if not isinstance(type, str):
             raise ArgumentError(f"expected a name like 'cpu', got a {type.__class__.__name__}", op="device")
         kind, colon, number = type.partition(":")
@@ -32,20 +35,39 @@ class device(metaclass=_DeviceClass):
             raise InvalidValueError(f"unknown device {type!r}", op="device", fix='use "cpu"')
         if colon and (index is not None or not number.isdecimal()):
             raise InvalidValueError(f"{type!r} is no device", op="device", fix='for example "cuda:0"')
-        return Device(kind, int(number) if colon else index or 0)
+        if kind == "cuda" and not colon and index is None:
+            return device_at(kind, there.current())
+        return device_at(kind, int(number) if colon else index or 0)
 
 
-def placed(op: str, wanted: Any) -> Device:
-    """The device that an argument names: None and the CPU are the CPU. DeviceError for one that is not there."""
-    if wanted is None or wanted is CPU:
+def _enter(self: Device) -> Device:
+    """`with kiln.device("cuda"):` makes new tensors there that are not told where."""
+    _entered().append(MODES.device)
+    MODES.device = placed("device", self)
+    return MODES.device
+
+
+def _leave(self: Device, *_: object) -> None:
+    MODES.device = _entered().pop()
+
+
+def _entered() -> list[Device]:
+    found: list[Device] = MODES.__dict__.setdefault("entered", [])
+    return found
+
+
+setattr(Device, "__enter__", _enter)  # noqa: B010
+setattr(Device, "__exit__", _leave)  # noqa: B010
+
+
+def placed(op: str, wanted: Any, default: Device | None = None) -> Device:
+    """The device that an argument names; None is `default`, by default the one of `set_default_device`. DeviceError for
+    one that is not there."""
+    if wanted is None:
+        return MODES.device if default is None else default
+    if wanted is CPU:
         return CPU
     found: Device = device(wanted)
-    if found == CPU:
-        return CPU
-    if found.kind != "cuda":
-        raise DeviceError(f"there is no device {found}", op=op, fix='use "cpu"')
-    if find_spec("cupy") is None:
-        raise DeviceError(
-            f"device {found} needs CuPy, which is not installed", op=op, fix="pip install cupy-cuda12x, or use the CPU"
-        )
-    raise DeviceError(f"this version keeps tensors on the CPU; {found} can't hold one", op=op, fix="leave device= out")
+    if found is not CPU:
+        there.check(found, op)
+    return found

@@ -18,16 +18,27 @@ import numpy as np
 
 import kiln.codegen
 import kiln.ir
-from kiln import errors
+from kiln import errors, there
 from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of, maker
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
 from kiln.ir.interpreter import follow, walk
-from kiln.ir.ops.base import OPS, Control, Dense, Library, LibraryError, OpDef, OpTypeError, Scatter, ints_attr
+from kiln.ir.ops.base import (
+    OPS,
+    Control,
+    Dense,
+    Library,
+    LibraryError,
+    OpDef,
+    OpTypeError,
+    Scatter,
+    apart,
+    ints_attr,
+)
 from kiln.ir.ops.gather import dimension_names as gather_names
 from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
-from kiln.ir.types import Dim, DType, Sym, TensorType
+from kiln.ir.types import CPU, Device, Dim, DType, Sym, TensorType, bool_, device_named
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
 from kiln.runtime.library import Performer
@@ -37,9 +48,12 @@ from kiln.runtime.programs import fetch_choice
 from kiln.runtime.targets import host_target
 
 if TYPE_CHECKING:
+    from kiln.ir.gpu_program import CudaProgram
     from kiln.ir.passes.autodiff import Joint
     from kiln.ir.passes.partition import AtHand, Differentiated
+    from kiln.runtime.cuda import CudaExecutable
 
+Loaded: TypeAlias = "Executable | CudaExecutable"
 Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
 Strides: TypeAlias = "tuple[Dim, ...] | None"
@@ -99,9 +113,12 @@ def build(
     stages: bool = False,
     passes: bool = True,
     donated: Sequence[int] = (),
-) -> Program:
+    device: Device = CPU,
+) -> Program | CudaProgram:
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
-    `stages` are made anew. `donated`: inputs whose memory outputs may take over."""
+    `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
+    if device is not CPU:
+        return there.build(graph, input_strides, name, passes, donated)
     target = host_target()
 
     def compiled() -> Program:
@@ -113,6 +130,17 @@ def build(
         return compiled()
     options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
+
+
+def stages(
+    graph: Graph, input_strides: Sequence[Strides], name: str, donated: Sequence[int], device: Device
+) -> tuple[tuple[str, str], ...]:
+    """All stages of making a program, by name, as text."""
+    if device is not CPU:
+        return there.stages(graph, input_strides, name)
+    program = build(graph, input_strides, name=name, stages=True, donated=donated)
+    assert isinstance(program, Program)
+    return program.stages
 
 
 def partition(joint: Joint, at_hand: AtHand, preserve: Sequence[int]) -> Differentiated:
@@ -140,16 +168,16 @@ def target() -> Target:
     return host_target()
 
 
-def load(program: Program) -> Executable:
-    """Load a program into this process (`runtime.executable.load`)."""
-    return load_program(program)
+def load(program: Program | CudaProgram, device: Device = CPU) -> Loaded:
+    """Load a program into this process (`runtime.executable.load`), or onto a device."""
+    return load_program(program) if isinstance(program, Program) else there.load(program, device)
 
 
 class CheckFailed(Exception):
     """A check on data failed in a compiled region; no input was changed."""
 
 
-def execute_region(executable: Executable, values: Sequence[int]) -> None:
+def execute_region(executable: Loaded, values: Sequence[int]) -> None:
     """Run a loaded program of many ops. `CheckFailed` when a check fails: the user's exception, and what comes before
     it, is eager's affair."""
     try:
@@ -158,7 +186,7 @@ def execute_region(executable: Executable, values: Sequence[int]) -> None:
         raise CheckFailed(str(failure)) from None
 
 
-def execute(executable: Executable, values: Sequence[int]) -> None:
+def execute(executable: Loaded, values: Sequence[int]) -> None:
     """Run a loaded program; a failed check raises the user's exception."""
     try:
         executable.run(values)
@@ -169,10 +197,11 @@ def execute(executable: Executable, values: Sequence[int]) -> None:
 # ------------------------------------------------------------------------------------------ eager ops
 
 
-def run(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Results:
-    """Execute `op` now. View ops return records on the same memory where their rule allows it."""
+def run(op: OpDef, operands: Sequence[Any], attrs: Attrs, receiver: Any = None) -> Results:
+    """Execute `op` now. View ops return records on the same memory where their rule allows it. Results of ops without
+    operands are where tensor `receiver` is."""
     if not operands:
-        return _host_made(op, attrs)
+        return _host_made(op, attrs, CPU if receiver is None else receiver._layout.device)
     if host_target() is not _target:
         _retarget()
     key = (op, *[t._layout for t in operands], *attrs.items())
@@ -242,24 +271,51 @@ def _private(target: Any, operand: Any) -> Any:
 
 def empty(layout: Layout) -> Any:
     """A tensor of fresh, uninitialised memory; `layout` must be contiguous."""
-    buffer = Buffer.allocate(layout.nbytes)
+    buffer = Buffer.allocate(layout.nbytes) if layout.device is CPU else there.allocator(layout)()
     return _tensor(buffer, buffer.ptr, layout)
 
 
-def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex) -> Any:
+def allocator(layout: Layout) -> Callable[[], Buffer]:
+    """What makes memory for tensors of a contiguous layout."""
+    return Buffer.allocator(layout.nbytes) if layout.device is CPU else there.allocator(layout)
+
+
+def moved(t: Any, device: Device, non_blocking: bool = False) -> Any:
+    """The elements of `t` in contiguous memory on `device`, without history; `t` itself if that is where it is."""
+    if t._layout.device is device:
+        return t
+    if not t._layout.contiguous:
+        t = run(OPS["copy"], (t,), {})[0]
+    out = empty(t._layout.on(device))
+    there.copy(out, t, non_blocking)
+    return out
+
+
+def restore(t: Any, data: np.ndarray[Any, Any]) -> None:
+    """Put elements back to the memory of `t`; this counts as no write."""
+    if t._layout.device is CPU:
+        t._array()[...] = data
+        return
+    version = t._buffer.version
+    held = host_array(np.ascontiguousarray(data), layout_of(t._layout.dtype, t._layout.shape))
+    write(t, OPS["copy"], (moved(held, t._layout.device),), {})
+    t._buffer.version = version
+
+
+def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | complex, device: Device = CPU) -> Any:
     """A read-only tensor with `value` everywhere (strides 0, one element of memory), cached.
 
     `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.
     """
     if isinstance(value, complex):
-        key: tuple[object, ...] = (shape, dtype, repr(value))
+        key: tuple[object, ...] = (shape, dtype, repr(value), device)
     else:
         sign = math.copysign(1.0, value) if value == 0 else 0.0
-        key = (shape, dtype, value if value == value else "nan", sign)
+        key = (shape, dtype, value if value == value else "nan", sign, device)
     found = _constants.get(key)
     if found is None:
         data = converted(np.asarray(value), dtype)
-        found = host_array(data, layout_of(dtype, shape, (0,) * len(shape)))
+        found = host_array(data, layout_of(dtype, shape, (0,) * len(shape), device))
         _keep_constant(key, found)
     return found
 
@@ -272,12 +328,12 @@ def _keep_constant(key: tuple[object, ...], made: TensorBase) -> None:
     _constants[key] = made
 
 
-def _host_made(op: OpDef, attrs: Attrs) -> Results:
+def _host_made(op: OpDef, attrs: Attrs, device: Device) -> Results:
     """The result of an op without operands, as read-only memory of as few elements as will do."""
     if op.name == "full":  # the hot one: number constants and the seeds of gradients
         dtype = cast("DType", attrs["dtype"])
         value = PYTHON_TYPES[dtype.kind](attrs["value"])
-        return (constant(cast("tuple[int, ...]", attrs["shape"]), dtype, value),)
+        return (constant(cast("tuple[int, ...]", attrs["shape"]), dtype, value, device),)
     try:
         (result,) = op.infer_types((), attrs)
     except OpTypeError as error:
@@ -285,20 +341,24 @@ def _host_made(op: OpDef, attrs: Attrs) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        key = ("iota", dtype, shape, dim)
+        key = ("iota", dtype, shape, dim, device)
         found = _constants.get(key)
         if found is None:
             data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
-            found = host_array(data, layout_of(dtype, shape, tuple(int(d == dim) for d in range(len(shape)))))
+            strides = tuple(int(d == dim) for d in range(len(shape)))
+            found = host_array(data, layout_of(dtype, shape, strides, device))
             _keep_constant(key, found)
         return (found,)
     assert op.name == "constant", f"{op.name} has no operands and no host data"
-    return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape)),)
+    return (host_array(cast("Constant", attrs["data"]).data, layout_of(dtype, shape, None, device)),)
 
 
 def host_array(data: np.ndarray[Any, Any], layout: Layout) -> Any:
-    """A read-only tensor of `layout` over NumPy memory, which is kept alive."""
+    """A read-only tensor of `layout` over NumPy memory, which is kept alive; on another device over a copy."""
     ptr = data.__array_interface__["data"][0]
+    if layout.device is not CPU:
+        buffer = there.uploaded(ptr, data.nbytes, layout.device)
+        return _tensor(buffer, buffer.ptr, layout, READONLY)
     return _tensor(Buffer.wrap(ptr, data.nbytes, data), ptr, layout, READONLY)
 
 
@@ -319,14 +379,17 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
         types = op.infer_types([t.ttype for t in operands], attrs)
     except OpTypeError as error:
         raise errors.from_type_error(error, operands) from None
-    results = tuple(layout_of(t.dtype, t.static_shape()) for t in types)
+    if op.name == "transfer":
+        return _transfer_launch(attrs)
+    results = tuple(layout_of(t.dtype, t.static_shape(), None, t.device) for t in types)
     layouts = [t._layout for t in operands]
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
     if isinstance(op.lower, Library):
-        return _library_launch(op, layouts, attrs, results)
+        make = _library_launch if layouts[0].device is CPU else _hosted_launch
+        return make(op, layouts, attrs, results)
     if isinstance(op.lower, Control):
-        return _control_launch(op, attrs)
+        return _control_launch(op, attrs, layouts[0].device)
     special = _SPECIAL.get(op.name)
     if special is not None:
         return special(layouts, attrs, results[0])
@@ -334,6 +397,18 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
 
 
 # ------------------------------------------------------------------------------ views, constants, moves
+
+
+def _transfer_launch(attrs: Attrs) -> Launch:
+    """Fresh memory in any case, also where the elements are there already."""
+    device, waits_not = device_named(cast("str", attrs["target"])), bool(attrs.get("non_blocking", False))
+
+    def transfer(operands: Sequence[Any]) -> Results:
+        if operands[0]._layout.device is device:
+            return run(OPS["copy"], operands, {})
+        return (moved(operands[0], device, waits_not),)
+
+    return transfer
 
 
 def _view_launch(op: OpDef, layout: Layout, attrs: Attrs, result: Layout) -> Launch:
@@ -350,7 +425,7 @@ def _view_launch(op: OpDef, layout: Layout, attrs: Attrs, result: Layout) -> Lau
 
         return through_copy
     shape, strides, offset = placed
-    viewed = layout_of(result.dtype, shape, strides)
+    viewed = layout_of(result.dtype, shape, strides, layout.device)
     assert viewed.shape == result.shape, f"{op.name}: view rule and type rule disagree"
     delta = offset * result.dtype.itemsize
 
@@ -367,7 +442,7 @@ def _cat(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> Launch:
     offset, places = 0, []
     for layout in layouts:
         size = layout.shape[dim]
-        part = layout_of(result.dtype, layout.shape, result.strides)
+        part = layout_of(result.dtype, layout.shape, result.strides, result.device)
         places.append((part, offset * result.strides[dim] * result.dtype.itemsize))
         offset += size
 
@@ -388,7 +463,7 @@ def _slice_scatter(layouts: Sequence[Layout], attrs: Attrs, result: Layout) -> L
     starts, stops, steps = (ints_attr(attrs, k) for k in ("starts", "stops", "steps"))
     placed = region(result.shape, result.strides, 0, {"starts": starts, "stops": stops, "steps": steps})
     assert placed is not None
-    part = layout_of(result.dtype, placed[0], placed[1])
+    part = layout_of(result.dtype, placed[0], placed[1], result.device)
     delta = placed[2] * result.dtype.itemsize
 
     def slice_scatter(operands: Sequence[Any]) -> Results:
@@ -425,10 +500,10 @@ class Kernel:
 
     __slots__ = ("executable", "sizes")
 
-    def __init__(self, graph: Graph, strides: Sequence[Strides], name: str) -> None:
+    def __init__(self, graph: Graph, strides: Sequence[Strides], name: str, device: Device) -> None:
         with _unwatched():
-            program = build(graph, strides, name=name, passes=False)
-            self.executable = load(program)
+            program = build(graph, strides, name=name, passes=False, device=device)
+            self.executable = load(program, device)
         self.sizes = tuple(slot.name for slot in program.slots if slot.kind == "size")
         """Names of the size slots in order."""
 
@@ -452,7 +527,7 @@ def _kernel_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: 
 
 def _bound_kernel(
     op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]
-) -> tuple[Executable, tuple[int, ...], dict[str, int]]:
+) -> tuple[Loaded, tuple[int, ...], dict[str, int]]:
     """The kernel of an op for these layouts, the sizes to call it with, and their names."""
     pointwise = isinstance(op.lower, Dense) and op.lower.pointwise and bool(layouts)
     if pointwise:
@@ -466,13 +541,14 @@ def _bound_kernel(
     if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
         symbols.sizes["n"] = results[0].numel
         attrs = cast("Attrs", {**attrs, "shape": (Sym("n"),)})
-    key = (_target, op, symbols.key(), *attrs.items())
+    device = results[0].device
+    key = (_target if device is CPU else device, op, symbols.key(), *attrs.items())
     kernel = _kernels.get(key)
     if kernel is None:
         builder = GraphBuilder(op.name)
         inputs = [builder.input(t) for t in symbols.types]
         outputs = builder.add(op, inputs, attrs)
-        kernel = Kernel(builder.build(outputs), symbols.strides, op.name)
+        kernel = Kernel(builder.build(outputs), symbols.strides, op.name, device)
         _kernels[key] = kernel
     sizes = kernel.bind(symbols.sizes)
     return kernel.executable, sizes, dict(zip(kernel.sizes, sizes, strict=True))
@@ -487,13 +563,13 @@ def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[La
 
 
 def _allocating_launch(
-    executable: Executable, results: tuple[Layout, ...], sizes: tuple[int, ...], named: Mapping[str, int]
+    executable: Loaded, results: tuple[Layout, ...], sizes: tuple[int, ...], named: Mapping[str, int]
 ) -> Launch:
     """Allocate results, run. Empty results need no run: no op has a check on elements that do not exist. `named`:
     the sizes that the message of a failed check may name."""
     if all(layout.numel == 0 for layout in results):
         return lambda operands: tuple(map(empty, results))
-    run, make = executable.runner(), _tensor
+    run, make = executable.runner() if isinstance(executable, Executable) else _runner(executable), _tensor
     if len(results) > 1:
 
         def many(operands: Sequence[Any]) -> Results:
@@ -503,7 +579,7 @@ def _allocating_launch(
 
         return many
     layout = results[0]
-    allocate = Buffer.allocator(layout.nbytes)
+    allocate = allocator(layout)
 
     def launch(operands: Sequence[Any]) -> Results:
         buffer = allocate()
@@ -515,6 +591,11 @@ def _allocating_launch(
         return (make(buffer, ptr, layout),)
 
     return launch
+
+
+def _runner(executable: CudaExecutable) -> Callable[..., None]:
+    run = executable.run
+    return lambda *values: run(values)
 
 
 def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
@@ -534,11 +615,24 @@ def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results:
     return launch
 
 
-def _control_launch(op: OpDef, attrs: Attrs) -> Launch:
+def _hosted_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    """A library computes on the host, between two copies."""
+    host = [layout_of(layout.dtype, layout.shape) for layout in layouts]
+    perform = _library_launch(op, host, attrs, tuple([layout.on(CPU) for layout in results]))
+
+    def launch(operands: Sequence[Any]) -> Results:
+        made = perform([moved(t, CPU) for t in operands])
+        return tuple([moved(t, layout.device) for t, layout in zip(made, results, strict=True)])
+
+    return launch
+
+
+def _control_launch(op: OpDef, attrs: Attrs, device: Device) -> Launch:
     """The ops of the graphs, one by one. Results share memory with nothing."""
+    receiver = constant((), bool_, False, device)
 
     def inside(graph: Graph, operands: Sequence[Any]) -> list[Any]:
-        return walk(graph, operands, lambda each, given: run(cast("OpDef", each.op), given, each.attrs))
+        return walk(graph, operands, lambda each, given: run(cast("OpDef", each.op), given, each.attrs, receiver))
 
     def control(operands: Sequence[Any]) -> Results:
         made = follow(op, operands, attrs, inside, truth, slices, stack)
@@ -548,11 +642,11 @@ def _control_launch(op: OpDef, attrs: Attrs) -> Launch:
         return bool(t._buffer.as_numpy(np.dtype(bool), (), (), t._ptr - t._buffer.ptr))
 
     def slices(x: Any, k: int) -> Any:
-        layout = layout_of(x._layout.dtype, x._layout.shape[1:], x._layout.strides[1:])
+        layout = layout_of(x._layout.dtype, x._layout.shape[1:], x._layout.strides[1:], x._layout.device)
         return _tensor(x._buffer, x._ptr + k * x._layout.strides[0] * x._layout.dtype.itemsize, layout)
 
     def stack(parts: Sequence[Any], t: TensorType) -> Any:
-        out = empty(layout_of(t.dtype, t.static_shape()))
+        out = empty(layout_of(t.dtype, t.static_shape(), None, device))
         for k, part in enumerate(parts):
             write(slices(out, k), OPS["copy"], (part,), {})
         out._buffer.version = 0
@@ -570,6 +664,8 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         (result,) = op.infer_types([t.ttype for t in operands], attrs)
     except OpTypeError as error:
         raise errors.from_type_error(error, operands) from None
+    if result.device != target._layout.device:
+        raise errors.from_type_error(apart(op.name, target._layout.device, result.device), [target, *operands])
     assert result == target.ttype, f"{op.name}: result {result} written to {target.ttype}"
     assert isinstance(op.lower, Dense) and op.lower.pointwise
     if target._layout.numel == 0:
@@ -580,14 +676,15 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
     layouts = [t._layout for t in (target, *others)]
     shape, strides = collapse(target.shape, [layout.strides for layout in layouts])
     symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
-    key = ("write", _target, op, positions, symbols.key(), *attrs.items())
+    device = target._layout.device
+    key = ("write", _target if device is CPU else device, op, positions, symbols.key(), *attrs.items())
     kernel = _kernels.get(key)
     if kernel is None:
         builder = GraphBuilder(f"{op.name}_")
         inputs = [builder.input(t) for t in symbols.types]
         outputs = builder.add(op, [inputs[p] for p in positions], attrs)
         graph = builder.build(outputs, [Alias(0, 0)])
-        kernel = Kernel(graph, symbols.strides, f"{op.name}_")
+        kernel = Kernel(graph, symbols.strides, f"{op.name}_", device)
         _kernels[key] = kernel
     executable, sizes = kernel.executable, kernel.bind(symbols.sizes)
     keep = [0, *[1 + i for i, t in enumerate(operands) if t is not target]]

@@ -33,6 +33,7 @@ from kiln.ir.passes.generalise import (
     match_strides,
 )
 from kiln.ir.passes.partition import AtHand, Differentiated, another
+from kiln.ir.types import CPU, Device
 from kiln.runtime.targets import host_target
 
 _MAX_FORMS = 8
@@ -52,6 +53,8 @@ class Problem:
     taped: frozenset[Operation]
     written: Sequence[int]
     at_hand: AtHand
+    device: Device = CPU
+    """Where its code is to run."""
 
     def joint(self, given: Sequence[bool], running: Sequence[bool]) -> Joint:
         """The graph with its gradients. GradError when an op has none."""
@@ -73,7 +76,15 @@ class Problem:
         """What problems of one form have in common, whatever their sizes."""
         types = tuple((v.type.dtype, v.type.rank) for v in (*self.graph.inputs, *self.graph.outputs))
         hand = (self.at_hand.direct, self.at_hand.inputs, self.at_hand.outputs)
-        return len(self.graph.inputs), types, len(self.seeds), tuple(self.wanted), tuple(self.written), hand
+        return (
+            self.device,
+            len(self.graph.inputs),
+            types,
+            len(self.seeds),
+            tuple(self.wanted),
+            tuple(self.written),
+            hand,
+        )
 
 
 class Form:
@@ -143,7 +154,7 @@ class Form:
         found = self._forward.get(key)
         if found is None:
             graph, strides, fills = self.program(carried)
-            found = self._forward[key] = Code(graph, strides, name, fills, donated)
+            found = self._forward[key] = Code(graph, strides, name, fills, donated, self._problems[0].device)
         return found
 
     def backward(self, given: Given, name: str) -> tuple[Differentiated, Code]:
@@ -154,7 +165,7 @@ class Form:
             assert self.plan is not None
             plan = another(self._joint(given), self.plan)
             graph, strides, fills = _lifted(plan.backward, [None] * len(plan.backward.inputs))
-            found = self._backward[key] = plan, Code(graph, strides, name, fills)
+            found = self._backward[key] = plan, Code(graph, strides, name, fills, (), self._problems[0].device)
         return found
 
 
@@ -226,9 +237,9 @@ class Family:
         del single[:-_MAX_FORMS]
         return None
 
-    def plain(self, graph: Graph, strides: Sequence[Strides]) -> Shared | None:
+    def plain(self, graph: Graph, strides: Sequence[Strides], device: Device) -> Shared | None:
         """As `find`, for a graph that no gradients are taken of."""
-        problem = Problem(graph, strides, (), (), frozenset(), (), AtHand())
+        problem = Problem(graph, strides, (), (), frozenset(), (), AtHand(), device)
         found = self.find(problem, _no_gradients)
         return found if found is None or found.plain else None
 

@@ -9,7 +9,8 @@ written for it keeps catching what it caught:
     ├── ArgumentError         (TypeError)                  an argument of the wrong Python type
     ├── InvalidValueError     (ValueError, RuntimeError)   an argument of the right type, a wrong value
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
-    ├── DeviceError           (RuntimeError)               a device that is not there
+    ├── DeviceError           (RuntimeError)               a device that is not there, operands on different ones
+    │   └── OutOfMemoryError  (MemoryError)                a GPU has no room
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give
@@ -28,7 +29,7 @@ A message names the op, the operands' types, the user's line, and a fix where on
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -37,6 +38,9 @@ from kiln.ir.ops.base import OpTypeError
 from kiln.ir.program import CheckSite
 from kiln.ir.types import TensorType
 from kiln.location import marked, source_line, user_columns, user_location
+
+if TYPE_CHECKING:
+    from kiln.runtime.cuda import CudaError
 
 
 class KilnError(Exception):
@@ -105,7 +109,11 @@ class KilnIndexError(KilnError, IndexError):
 
 
 class DeviceError(KilnError, RuntimeError):
-    """A device that this machine, or this version, does not have."""
+    """A device that is not there or can't be used, or operands on different devices."""
+
+
+class OutOfMemoryError(DeviceError, MemoryError):
+    """A GPU has no room for a tensor."""
 
 
 class DivisionByZeroError(KilnError, RuntimeError, ZeroDivisionError):
@@ -183,6 +191,7 @@ _KINDS: dict[str, type[KilnError]] = {
     "value": InvalidValueError,
     "zero": DivisionByZeroError,
     "linalg": LinAlgError,
+    "device": DeviceError,
 }
 
 
@@ -190,6 +199,12 @@ def from_type_error(error: OpTypeError, operands: Sequence[Any] = ()) -> KilnErr
     """The user's exception for a broken type rule; `operands` are whatever the op was applied to."""
     types = [t.ttype for t in operands]
     return _KINDS[error.kind](error.message, op=error.op, operands=types, fix=error.fix)
+
+
+def from_cuda(error: CudaError, op: str) -> KilnError:
+    """The user's exception for what the GPU, or the way to it, refused to `op`."""
+    kind = OutOfMemoryError if error.kind == "memory" else DeviceError
+    return kind(error.message, op=error.op or op, loc=error.loc, fix=error.fix)
 
 
 def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = None) -> KilnError:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from kiln import dispatch
 from kiln.answers import left_open, truth
 from kiln.base import MODES, TensorBase
 from kiln.errors import CaptureError, KilnError
@@ -57,7 +58,7 @@ class Memory:
     def restore(self) -> None:
         """They hold it again."""
         for t, copy in self._saved:
-            t._array()[...] = copy._array()
+            dispatch.restore(t, copy._array())
 
 
 def _copied(t: Any) -> Any:

@@ -12,7 +12,17 @@ from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import DTypeError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import float32
-from kiln.promotion import CATEGORY, apply, broadcast_to, cast_to, full_like_number, keeps_number, number, together
+from kiln.promotion import (
+    CATEGORY,
+    apply,
+    broadcast_to,
+    cast_to,
+    full_like_number,
+    keeps_number,
+    number,
+    together,
+    transferred,
+)
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -116,7 +126,7 @@ def copy_(self: Self, src: Operand) -> Self:
     pairs = zip(reversed(shape), reversed(self.shape), strict=False)
     if len(shape) > self.ndim or any(n not in (1, m) for n, m in pairs):
         raise ShapeError(f"a {src.ttype} does not fit a {self.ttype}", op="copy_", fix="make the shapes broadcast")
-    value = cast_to(cast("Tensor", src), self.dtype)
+    value = cast_to(transferred(src, self._layout.device), self.dtype)
     if shape != src.shape:
         value = F.reshape(value, shape)
     overwrite(self, "copy_", broadcast_to(value, self.shape))

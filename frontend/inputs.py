@@ -7,6 +7,7 @@ from typing import Any
 
 from kiln.base import Layout, TensorBase
 from kiln.capture import Capture
+from kiln.ir.types import CPU, Device
 
 
 class Inputs:
@@ -78,6 +79,12 @@ class Inputs:
         return inputs
 
 
-def strides_of(capture: Capture) -> list[tuple[int, ...] | None]:
-    """Strides of the inputs of a capture; None for contiguous ones."""
-    return [None if t._layout.contiguous else t._layout.strides for _, t in capture.inputs]
+def strides_of(capture: Capture, device: Device) -> list[tuple[int, ...] | None]:
+    """Strides of the inputs of a capture; None for contiguous ones, as those become that are brought to `device`."""
+    tensors = [t for _, t in capture.inputs]
+    return [None if t._layout.contiguous or t._layout.device is not device else t._layout.strides for t in tensors]
+
+
+def device_of(tensors: Sequence[TensorBase]) -> Device:
+    """Where code on these tensors runs: on the first GPU that one of them is on."""
+    return next((t._layout.device for t in tensors if t._layout.device is not CPU), CPU)

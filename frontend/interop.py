@@ -18,10 +18,10 @@ from kiln import printing
 from kiln.answers import contents, truth
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.device import placed
-from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
+from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, InvalidValueError, ShapeError
 from kiln.ir.halves import widened
-from kiln.ir.types import Device, DType, dtype_named
-from kiln.promotion import cast_to
+from kiln.ir.types import CPU, Device, DType, device_named, dtype_named
+from kiln.promotion import cast_to, transferred
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -47,6 +47,11 @@ class InteropMethods(TensorBase):
             else:
                 MODES.recorder.ask(cast("Tensor", self), what, fold)
         return self._array()
+
+    def _hosted(self, what: str, fix: str = "use .cpu()") -> None:
+        """DeviceError unless the memory is the CPU's."""
+        if self._layout.device is not CPU:
+            raise DeviceError(f"the tensor is on {self._layout.device}", op=what, operands=[self.ttype], fix=fix)
 
     def item(self) -> bool | int | float:
         """The only element as a Python number; ShapeError when there are more or none."""
@@ -97,18 +102,22 @@ class InteropMethods(TensorBase):
         return made
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        """Pickled by value: dtype, shape and elements, contiguous, `requires_grad`; without history and gradient."""
+        """Pickled by value: dtype, shape, elements and device, contiguous, `requires_grad`; without history and
+        gradient."""
         array = np.ascontiguousarray(self._read("pickle")).reshape(self.shape)
         bits = array if array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
         state = (type(self), self.dtype.name, bits, bool(self._flags & REQUIRES_GRAD), attributes_of(self))
-        return _unpickled, state
+        return _unpickled, state if self._layout.device is CPU else (*state, str(self._layout.device))
 
     # -------------------------------------------------------------------------------------------- NumPy
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
-        """A NumPy array on the same memory. GradError when gradients are required: detach() first, or `force`."""
+        """A NumPy array on the same memory. GradError when gradients are required: detach() first, or `force`.
+        DeviceError for a tensor on another device than the CPU, of which `force` gives a copy."""
         if cast("Tensor", self).requires_grad and not force:
             raise GradError("numpy() on a tensor that requires a gradient", fix="use detach().numpy()")
+        if not force:
+            self._hosted("numpy")
         return self._read("numpy()", None)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
@@ -128,8 +137,9 @@ class InteropMethods(TensorBase):
     # ------------------------------------------------------------------------------------------- DLPack
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        """(1, 0): the CPU."""
-        return (1, 0)
+        """(1, 0): the CPU; (2, n): GPU number n."""
+        device = self._layout.device
+        return (1, 0) if device is CPU else (2, device.slot)
 
     def __dlpack__(
         self,
@@ -143,6 +153,7 @@ class InteropMethods(TensorBase):
         unless the taker knows of it (`max_version`)."""
         if cast("Tensor", self).requires_grad:
             raise GradError("a tensor that requires a gradient can't be exported", op="__dlpack__", fix="use detach()")
+        self._hosted("__dlpack__", "use .cpu(): tensors on a GPU are not handed on to other libraries")
         if stream is not None:
             raise DeviceError("there are no streams on the CPU", op="__dlpack__")
         given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
@@ -151,35 +162,52 @@ class InteropMethods(TensorBase):
     # ------------------------------------------------------------------------------- devices and dtypes
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """to(dtype), to(device), to(device, dtype), to(other), each with non_blocking and copy: with another dtype; the
-        very tensor if nothing changes and `copy` is False. DeviceError for a device that is not there."""
-        dtype, copy = _target("to", args, kwargs)
+        """to(dtype), to(device), to(device, dtype), to(other), each with non_blocking and copy: with another dtype, on
+        another device; the very tensor if nothing changes and `copy` is False. With `non_blocking`, memory that
+        `pin_memory` gave may still be read after the call returned. DeviceError for a device that is not there."""
+        dtype, device, non_blocking, copy = _target("to", args, kwargs)
         source = cast("Tensor", self)
         converted = source if dtype is None else cast_to(source, dtype)
+        if device is not None and device is not self._layout.device:
+            return transferred(converted, device, non_blocking)
         return F.clone(converted) if copy and converted is source else converted
 
-    def cpu(self) -> Tensor:
-        """This tensor: all are on the CPU."""
-        return cast("Tensor", self)
+    def cpu(self, memory_format: Any = None) -> Tensor:
+        """This tensor on the CPU; itself if it is there."""
+        del memory_format
+        return transferred(self, CPU)
 
-    def cuda(self, device: Any = None, non_blocking: bool = False) -> Tensor:
-        """DeviceError."""
-        placed("cuda", "cuda" if device is None else device)
-        return cast("Tensor", self)
+    def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
+        """This tensor on a GPU (the current one unless told); itself if it is there. DeviceError when there is none."""
+        del memory_format
+        wanted = placed("cuda", "cuda" if device is None else device)
+        if wanted.kind != "cuda":
+            raise InvalidValueError(f"{wanted} is no GPU", op="cuda", fix="use .to() or .cpu()")
+        return transferred(self, wanted, non_blocking)
 
     @property
     def is_cuda(self) -> bool:
-        """False."""
-        return False
+        """Whether the memory is a GPU's."""
+        return self._layout.device.kind == "cuda"
 
     @property
     def is_cpu(self) -> bool:
-        """True."""
-        return True
+        """Whether the memory is the CPU's."""
+        return self._layout.device is CPU
 
     def get_device(self) -> int:
-        """-1, as for every tensor on the CPU."""
-        return -1
+        """The number of the GPU that has the memory; -1 for the CPU."""
+        return -1 if self._layout.device is CPU else self._layout.device.slot
+
+    def record_stream(self, stream: Any) -> None:
+        """Let the memory, once this tensor is gone, be used again only when `stream` has done what it was told so far.
+        ArgumentError for a tensor on the CPU, or what is no `kiln.cuda.Stream`."""
+        if self._layout.device is CPU:
+            raise ArgumentError("the tensor is on the CPU", op="record_stream", operands=[self.ttype])
+        queue = getattr(stream, "queue", None)
+        if queue is None:
+            raise ArgumentError(f"expected a kiln.cuda.Stream, got a {type(stream).__name__}", op="record_stream")
+        cast("Any", self._buffer).record_stream(queue)
 
     def is_same_size(self, other: Tensor) -> bool:
         """Whether the shapes are equal."""
@@ -188,20 +216,22 @@ class InteropMethods(TensorBase):
     # ---------------------------------------------------------------------------------- tensors like it
 
     def new_tensor(self, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-        """A new tensor of `data`, by default of this one's dtype."""
+        """A new tensor of `data`, by default of this one's dtype, on its device."""
         from kiln import creation
 
         kind = self.dtype if dtype is None else dtype
-        return creation.tensor(data, dtype=kind, device=device, requires_grad=requires_grad)
+        there = self.device if device is None else device
+        return creation.tensor(data, dtype=kind, device=there, requires_grad=requires_grad)
 
     def new_full(
         self, size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
     ) -> Tensor:
-        """`fill_value` in a shape, by default of this one's dtype."""
+        """`fill_value` in a shape, by default of this one's dtype, on its device."""
         from kiln import creation
 
         kind = self.dtype if dtype is None else dtype
-        return creation.like(self, creation.full(size, fill_value, dtype=kind, device=device), requires_grad)
+        there = self.device if device is None else device
+        return creation.like(self, creation.full(size, fill_value, dtype=kind, device=there), requires_grad)
 
     def new_zeros(self, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         """Zeros of a shape, by default of this one's dtype."""
@@ -218,8 +248,8 @@ class InteropMethods(TensorBase):
         return self.new_zeros(*size, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DType | None, bool]:
-    """The dtype (None: as it is) and whether to copy, of the arguments of `to`; checks the device."""
+def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DType | None, Device | None, bool, bool]:
+    """The dtype and the device (None: as it is), whether not to wait and whether to copy, of the arguments of `to`."""
     known = ("device", "dtype", "other", "non_blocking", "copy", "memory_format")
     for name in kwargs:
         if name not in known:
@@ -229,18 +259,20 @@ def _target(op: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[DT
         kwargs[k] for k in ("device", "dtype", "other") if kwargs.get(k) is not None
     ]
     dtype: DType | None = None
+    device: Device | None = None
     for x in wanted:
         if isinstance(x, DType):
             dtype = x
         elif isinstance(x, TensorBase):
-            dtype = x.dtype
-        elif isinstance(x, (str, Device)):
-            placed(op, x)
+            dtype, device = x.dtype, x.device
+        elif isinstance(x, (str, int, Device)):
+            device = placed(op, x)
         elif x is not None:
             raise ArgumentError(f"takes dtypes, devices and tensors, not {type(x).__name__}", op=op)
     if not wanted and not flags and not kwargs:
         raise ArgumentError("takes a dtype, a device or a tensor", op=op)
-    return dtype, bool(flags[1] if len(flags) > 1 else kwargs.get("copy", False))
+    non_blocking = bool(flags[0] if flags else kwargs.get("non_blocking", False))
+    return dtype, device, non_blocking, bool(flags[1] if len(flags) > 1 else kwargs.get("copy", False))
 
 
 # -------------------------------------------------------------------------------------- copies and pickles
@@ -263,12 +295,14 @@ def _set_attributes(t: Any, attributes: Mapping[str, Any]) -> None:
         object.__setattr__(t, name, value)
 
 
-def _unpickled(cls: Any, dtype: str, bits: np.ndarray[Any, Any], requires_grad: bool, attributes: Any) -> Any:
+def _unpickled(
+    cls: Any, dtype: str, bits: np.ndarray[Any, Any], requires_grad: bool, attributes: Any, device: str = "cpu"
+) -> Any:
     """The other end of `__reduce_ex__`."""
-    from kiln import creation
+    from kiln import creation, dispatch
 
     array = np.array(bits).view(dtype_named(dtype).numpy)  # memory of its own, which may be written
-    made: Any = _on_memory(cls, creation.from_numpy(array))
+    made: Any = _on_memory(cls, dispatch.moved(creation.from_numpy(array), placed("unpickle", device_named(device))))
     made._flags = REQUIRES_GRAD if requires_grad else 0
     _set_attributes(made, attributes)
     return made
@@ -307,7 +341,7 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
     """
     from kiln import creation
 
-    placed("from_dlpack", device)
+    there = None if device is None else placed("from_dlpack", device)
     source = ext_tensor
     if type(source).__name__ == "PyCapsule":
         source = _Capsule(source)
@@ -319,7 +353,8 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
             f"the tensor is on a device of type {int(kind)}, number {number}", op="from_dlpack", fix="move it to a CPU"
         )
     made = creation.from_numpy(np.from_dlpack(source))
-    return made.clone() if copy else made
+    made = made.clone() if copy else made
+    return made if there is None else made.to(there)
 
 
 def truth_of(x: Tensor) -> bool:

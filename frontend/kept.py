@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from kiln import dispatch
 from kiln.base import TensorBase
 from kiln.location import is_kiln
 from kiln.random import Generator
@@ -130,7 +131,7 @@ class Kept:
         data = np.array(t._array())
 
         def back() -> None:
-            t._array()[...] = data
+            dispatch.restore(t, data)
 
         self._back.append(back)
 

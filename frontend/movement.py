@@ -565,5 +565,5 @@ def as_strided(
     if offset < 0 or (0 not in size and (last + 1) * x.element_size() > x._buffer.nbytes):
         raise InvalidValueError(f"elements {offset}..{last} lie outside the memory", op="as_strided")
     ptr = x._buffer.ptr + offset * x.element_size()
-    layout = layout_of(x.dtype, tuple(size), tuple(stride))
+    layout = layout_of(x.dtype, tuple(size), tuple(stride), x.device)
     return cast("Tensor", dispatch.tensor_on(x._buffer, ptr, layout, x._flags & ~REQUIRES_GRAD))

@@ -76,6 +76,7 @@ class Described:
     dtype: T.DType
     default: T.DType
     history: str
+    device: str = ""
 
     def text(self, data: Array) -> str:
         """The text, for elements `data`, as the options are now."""
@@ -93,6 +94,8 @@ class Described:
                 suffixes.append(f"size={self.shape}")
             else:
                 text = _text(data, len(prefix), shorten)
+        if self.device:
+            suffixes.append(f"device={self.device!r}")
         if self.dtype not in known:
             suffixes.append(f"dtype={self.dtype!r}")
         if self.history:
@@ -108,7 +111,8 @@ def described(t: Tensor) -> Described:
     if node is not None:
         history = f"grad_fn=<{node.name()}>"
     prefix = f"{type(t).__name__}(" if named else "tensor("
-    return Described(prefix, tuple(t.shape), t.dtype, MODES.default_dtype, history)
+    place = "" if t.device == T.CPU else str(t.device)
+    return Described(prefix, tuple(t.shape), t.dtype, MODES.default_dtype, history, place)
 
 
 def tensor_repr(t: Tensor, data: Array) -> str:

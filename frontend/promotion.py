@@ -6,19 +6,19 @@ Promotion is PyTorch's for all dtypes; every function of `functional.py` goes th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 
 from kiln import dispatch
 from kiln.base import MODES, Modes, TensorBase
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError, from_type_error
 from kiln.ir import types as T
 from kiln.ir.graph import AttrValue
 from kiln.ir.halves import round_number
-from kiln.ir.ops.base import OPS, OpDef
-from kiln.ir.types import DType
+from kiln.ir.ops.base import OPS, OpDef, apart
+from kiln.ir.types import CPU, Device, DType
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -147,7 +147,7 @@ def full_like_number(
             raise InvalidValueError(f"{value!r} does not fit {range_of}")
         exact = dtype.wrapped(int(exact))
     if MODES.recorder is None:
-        return cast("Tensor", dispatch.constant(shape, dtype, exact))
+        return cast("Tensor", dispatch.constant(shape, dtype, exact, like._layout.device))
     (made,) = OPS["full"].bind((), {"shape": shape, "dtype": dtype, "value": exact}, receiver=like)
     return cast("Tensor", made)
 
@@ -206,6 +206,28 @@ def _complex_cast(x: Any, dtype: DType) -> Tensor:
     return apply(OPS["complex"], re, cast_to(apply(OPS["imag"], x), dtype.part)) if dtype.is_complex else re
 
 
+def brought(name: str, operands: Sequence[Any]) -> list[Any]:
+    """Operands with the 0-d tensors of the CPU among them where the others are. DeviceError when there is no such
+    place."""
+    tensors = [x for x in operands if isinstance(x, TensorBase)]
+    if len({x._layout.device for x in tensors}) < 2:
+        return list(operands)
+    others = [x for x in tensors if x._layout.shape or x._layout.device is not CPU]
+    device = others[0]._layout.device
+    for x in others:
+        if x._layout.device is not device:
+            raise from_type_error(apart(name, device, x._layout.device), tensors)
+    return [transferred(x, device) if isinstance(x, TensorBase) else x for x in operands]
+
+
+def transferred(x: Any, device: Device, non_blocking: bool = False) -> Tensor:
+    """`x` on `device`; itself if it is there."""
+    if x._layout.device is device:
+        return cast("Tensor", x)
+    waits: dict[str, Any] = {"non_blocking": True} if non_blocking else {}
+    return apply(OPS["transfer"], x, source=str(x._layout.device), target=str(device), **waits)
+
+
 def together(name: str, *operands: Any, dtype: DType | None = None) -> tuple[Tensor, ...]:
     """Operands promoted (or cast to `dtype`), numbers made constants, all broadcast to one shape."""
     tensors = [x for x in operands if isinstance(x, TensorBase)]
@@ -217,6 +239,10 @@ def together(name: str, *operands: Any, dtype: DType | None = None) -> tuple[Ten
         raise ArgumentError("expected at least one tensor", op=name)
     if dtype is None:
         dtype = result_type(*operands)
+    device = tensors[0]._layout.device
+    for x in tensors:
+        if x._layout.device is not device:
+            return together(name, *brought(name, operands), dtype=dtype)
     shape = broadcast_shapes(name, *tensors)
     return tuple(
         [
@@ -237,6 +263,8 @@ def binary(op: OpDef, a: Any, b: Any) -> Tensor:
             if other is layout:
                 return apply(op, a, b)
             if other.dtype is layout.dtype:
+                if other.device is not layout.device:
+                    a, b = brought(op.name, (a, b))
                 shape = layout.shape if other.shape == layout.shape else broadcast_shapes(op.name, a, b)
                 return apply(op, broadcast_to(a, shape), broadcast_to(b, shape))
         elif keeps_number(op.name, layout.dtype, b):

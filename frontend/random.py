@@ -8,6 +8,7 @@ are made of uniform and normal numbers by ops, so a compiled function draws what
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,14 +16,14 @@ from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
-from kiln import batched
+from kiln import batched, dispatch, there
 from kiln import functional as F
 from kiln import pointwise as P
 from kiln.base import MODES, TensorBase
 from kiln.checks import holds
-from kiln.creation import _dtype, _shape, from_numpy
+from kiln.creation import _dtype, _shape, from_numpy, tensor
 from kiln.device import placed
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
+from kiln.errors import ArgumentError, DeviceError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
@@ -38,22 +39,24 @@ AnyTensor = TypeVar("AnyTensor", bound=Tensor)
 
 
 class Generator:
-    """A stream of random numbers on the CPU: `state` is the int64 tensor [seed, offset].
+    """A stream of random numbers for one device: `state` is the int64 tensor [seed, offset], which is there.
 
-    `Generator()`, `Generator("cpu")`, or `Generator(5)` for one that starts from the seed 5.
+    `Generator()`, `Generator("cuda")`, or `Generator(5)` for one that starts from the seed 5. From one seed all devices
+    draw the same numbers.
     """
 
     __slots__ = ("state",)
 
     def __init__(self, device: Any = "cpu") -> None:
         seed = device if isinstance(device, int) and not isinstance(device, bool) else 0
-        placed("Generator", None if seed is device else device)
-        self.state = from_numpy(np.array([_signed(seed), 0], np.int64))
+        place = CPU if seed is device else placed("Generator", device)
+        self.state = tensor([_signed(seed), 0], dtype=T.int64, device=place)
 
     @property
     def device(self) -> Device:
-        """The CPU."""
-        return CPU
+        """Where it draws."""
+        place: Device = self.state.device
+        return place
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`, in place."""
@@ -73,12 +76,12 @@ class Generator:
         return int(self.state._read("initial_seed()")[0]) % 2**64
 
     def get_state(self) -> Tensor:
-        """A copy of the state."""
-        return self.state.clone()
+        """A copy of the state, on the CPU."""
+        return self.state.to("cpu", copy=True)
 
     def set_state(self, state: Tensor) -> None:
         """Take over a state that `get_state` gave, in place."""
-        if not isinstance(state, TensorBase) or state.ttype != self.state.ttype:
+        if not isinstance(state, TensorBase) or state._layout.gtype != self.state._layout.gtype:
             got = state.ttype if isinstance(state, TensorBase) else type(state).__name__
             raise InvalidValueError(
                 f"a state is an int64[2], not {got}", op="set_state", fix="take it from get_state()"
@@ -105,20 +108,50 @@ def _signed(seed: int) -> int:
     return int(seed) - 2**64 if seed >= 2**63 else int(seed)
 
 
+@functools.lru_cache(maxsize=1024)
+def _pair_on(device: Device, a: int, b: int) -> Tensor:
+    return cast("Tensor", dispatch.moved(from_numpy(np.array([a, b], np.int64)), device))
+
+
 def _int64_pair(receiver: TensorBase, a: int, b: int) -> Tensor:
     pair = np.array([a, b], np.int64)
     if MODES.recorder is None:
-        return from_numpy(pair)
+        return from_numpy(pair) if receiver.device is CPU else _pair_on(receiver.device, a, b)
     return cast("Tensor", OPS["constant"].bind((), {"data": Constant(pair)}, receiver=receiver)[0])
 
 
 default_generator = Generator(0)
-"""The generator behind every function that is not given one."""
+"""The generator behind every function that is not given one, for tensors on the CPU."""
+_defaults: Final[dict[Device, Generator]] = {CPU: default_generator}
+
+
+def default_generators() -> dict[Device, Generator]:
+    """Those of all devices that were used so far."""
+    if len(_defaults) <= len(there.used()):
+        for device in there.used():
+            default_generator_of(device)
+    return _defaults
+
+
+def default_generator_of(device: Device) -> Generator:
+    """The generator behind every function that is not given one, for tensors on `device`. The first time, it starts
+    from the seed that the CPU's has."""
+    found = _defaults.get(device)
+    if found is None:
+        if MODES.recorder is not None:
+            MODES.recorder.reject(
+                f"the first random number on {device} is drawn", fix="draw one before the compiled function is called"
+            )
+        made = Generator(str(device)).manual_seed(default_generator.initial_seed())
+        found = _defaults.setdefault(device, made)
+    return found
 
 
 def manual_seed(seed: int) -> Generator:
-    """Seed the default generator; returns it."""
-    return default_generator.manual_seed(seed)
+    """Seed the default generators of all devices; returns the CPU's."""
+    for generator in list(default_generators().values()):
+        generator.manual_seed(seed)
+    return default_generator
 
 
 def seed() -> int:
@@ -155,16 +188,24 @@ def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
 # ---------------------------------------------------------------------------------- drawing numbers
 
 
-def _draw(name: str, distribution: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
+def _draw(
+    name: str, distribution: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None, device: Device
+) -> Tensor:
     """Numbers of any inexact dtype. A 16-bit uniform keeps below 1: it is a multiple of its precision. The parts of
     complex numbers are drawn in turn, normal ones with a variance of 1/2 each."""
     if dtype.is_complex:
-        drawn = _draw(name, distribution, (*shape, 2), dtype.part, generator)
+        drawn = _draw(name, distribution, (*shape, 2), dtype.part, generator, device)
         parts = drawn if distribution == "uniform" else drawn * math.sqrt(0.5)
         return F.pair(parts[..., 0], parts[..., 1])
-    source = default_generator if generator is None else generator
+    source = (default_generator if device is CPU else default_generator_of(device)) if generator is None else generator
     if not isinstance(source, Generator):
         raise ArgumentError(f"generator is a {type(source).__name__}", op=name, fix="pass a kiln.Generator")
+    if source.device is not device:
+        raise DeviceError(
+            f"the generator is on {source.device}, the numbers are to be on {device}",
+            op=name,
+            fix=f"kiln.Generator({str(device)!r})",
+        )
     if dtype.kind != "float":
         raise DTypeError(f"is not defined for {dtype}", op=name)
     if dtype.bits > 16:
@@ -179,8 +220,8 @@ def _draw(name: str, distribution: str, shape: tuple[int, ...], dtype: DType, ge
 def _random(
     name: str, distribution: str, size: Any, dtype: Any, device: Any, generator: Generator | None, grad: bool
 ) -> Tensor:
-    placed(name, device)
-    drawn = _draw(name, distribution, _shape(name, size), _dtype(name, dtype, MODES.default_dtype), generator)
+    kind = _dtype(name, dtype, MODES.default_dtype)
+    drawn = _draw(name, distribution, _shape(name, size), kind, generator, placed(name, device))
     return drawn.requires_grad_() if grad else drawn
 
 
@@ -219,7 +260,8 @@ def rand_like(
 ) -> Tensor:
     """`rand` in the shape and dtype of `input`."""
     kind = input.dtype if dtype is None else dtype
-    return _random("rand_like", "uniform", input.shape, kind, device, generator, requires_grad)
+    place = input.device if device is None else device
+    return _random("rand_like", "uniform", input.shape, kind, place, generator, requires_grad)
 
 
 @maker_names
@@ -233,10 +275,13 @@ def randn_like(
 ) -> Tensor:
     """`randn` in the shape and dtype of `input`."""
     kind = input.dtype if dtype is None else dtype
-    return _random("randn_like", "normal", input.shape, kind, device, generator, requires_grad)
+    place = input.device if device is None else device
+    return _random("randn_like", "normal", input.shape, kind, place, generator, requires_grad)
 
 
-def _integers(name: str, low: int, high: int, shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+def _integers(
+    name: str, low: int, high: int, shape: tuple[int, ...], generator: Generator | None, device: Device
+) -> Tensor:
     """int64 from [low, high), every one as likely as the others to within 2^-53: trunc((high - low) * u) + low.
     Rounding never reaches `high`, since u is at most 1 - 2^-53."""
     for x in (low, high):
@@ -248,7 +293,7 @@ def _integers(name: str, low: int, high: int, shape: tuple[int, ...], generator:
         )
     if high - low > 2**53 or low < -(2**63) or high > 2**63:
         raise InvalidValueError(f"the range from {low} to {high} is too wide", op=name, fix="at most 2**53 integers")
-    u = _draw(name, "uniform", shape, T.float64, generator)
+    u = _draw(name, "uniform", shape, T.float64, generator, device)
     return cast_to(u * float(high - low), T.int64) + int(low)
 
 
@@ -266,11 +311,11 @@ def randint(
     """randint(high, size) or randint(low, high, size): integers from low (0) to below high, int64 unless told."""
     if size is None:
         low, high, size = 0, low, high
-    placed("randint", device)
+    place = placed("randint", device)
     if size is None:
         raise ArgumentError("size is missing", op="randint", fix="randint(low, high, size)")
     kind = _dtype("randint", dtype, T.int64)
-    drawn = cast_to(_integers("randint", low, high, _shape("randint", (size,)), generator), kind)
+    drawn = cast_to(_integers("randint", low, high, _shape("randint", (size,)), generator, place), kind)
     return drawn.requires_grad_() if requires_grad else drawn
 
 
@@ -288,7 +333,8 @@ def randint_like(
     """`randint` in the shape and dtype of `input`."""
     low, high = (0, low) if high is None else (low, high)
     kind = input.dtype if dtype is None else dtype
-    return randint(low, high, input.shape, dtype=kind, device=device, generator=generator, requires_grad=requires_grad)
+    place = input.device if device is None else device
+    return randint(low, high, input.shape, dtype=kind, device=place, generator=generator, requires_grad=requires_grad)
 
 
 @maker_names
@@ -305,9 +351,9 @@ def randperm(
         raise ArgumentError(f"n is an int, not a {type(n).__name__}", op="randperm")
     if n < 0:
         raise InvalidValueError(f"n is negative: {n}", op="randperm")
-    placed("randperm", device)
+    place = placed("randperm", device)
     kind = _dtype("randperm", dtype, T.int64)
-    made = argsort(_draw("randperm", "uniform", (int(n),), T.float64, generator), stable=True)
+    made = argsort(_draw("randperm", "uniform", (int(n),), T.float64, generator, place), stable=True)
     made = cast_to(made, kind)
     return made.requires_grad_() if requires_grad else made
 
@@ -315,9 +361,11 @@ def randperm(
 # ---------------------------------------------------------------------------------- other distributions
 
 
-def _exponential(name: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None) -> Tensor:
+def _exponential(
+    name: str, shape: tuple[int, ...], dtype: DType, generator: Generator | None, device: Device
+) -> Tensor:
     """-log(1 - u), and never 0: at least half the spacing of u."""
-    u = _draw(name, "uniform", shape, dtype, generator)
+    u = _draw(name, "uniform", shape, dtype, generator, device)
     return F.maximum(-F.log(1.0 - u), _constant_like(u, 2.0**-25 if dtype.bits == 32 else 2.0**-54))
 
 
@@ -340,9 +388,9 @@ def bernoulli(input: Tensor, p: float | None = None, *, generator: Generator | N
     """1 where a uniform number is below the probability in `input` (or `p`), else 0; shape and dtype of `input`."""
     shape = tensor_arg("bernoulli", input).shape
     if p is not None:
-        u = _draw("bernoulli", "uniform", shape, T.float64, generator)
+        u = _draw("bernoulli", "uniform", shape, T.float64, generator, input.device)
         return cast_to(u < _probability("bernoulli", p), input.dtype)
-    u = _draw("bernoulli", "uniform", shape, _wide(input.dtype), generator)
+    u = _draw("bernoulli", "uniform", shape, _wide(input.dtype), generator, input.device)
     _check_data("bernoulli", input, lambda a: [(a >= 0) & (a <= 1)], "probabilities lie between 0 and 1")
     return cast_to(u < cast_to(input.detach(), u.dtype), input.dtype)
 
@@ -358,15 +406,15 @@ def normal(
     requires_grad: bool = False,
 ) -> Tensor:
     """normal(mean, std) with tensors (broadcast), or with numbers and a size: mean + std * standard normal numbers."""
-    placed("normal", device)
     tensors = [x for x in (mean, std) if isinstance(x, TensorBase)]
+    place = placed("normal", device, tensors[0].device if tensors else None)
     if bool(tensors) is (size is not None):
         raise ArgumentError("takes either a tensor or a size", op="normal", fix="normal(0.0, 1.0, (2, 3))")
     if not isinstance(std, TensorBase) and not std >= 0:
         raise InvalidValueError(f"the deviation is {std}", op="normal", fix="it is 0 or more")
     shape = broadcast_shapes("normal", *tensors) if tensors else _shape("normal", (size,))
     kind = tensors[0].dtype if tensors else _dtype("normal", dtype, MODES.default_dtype)
-    drawn: Tensor = _draw("normal", "normal", shape, kind, generator) * std + mean
+    drawn: Tensor = _draw("normal", "normal", shape, kind, generator, place) * std + mean
     return drawn.requires_grad_() if requires_grad else drawn
 
 
@@ -394,7 +442,7 @@ def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
 
 
 def _poisson_below_10(rate: Tensor, generator: Generator | None) -> Tensor:
-    u = _draw("poisson", "uniform", rate.shape, T.float64, generator)
+    u = _draw("poisson", "uniform", rate.shape, T.float64, generator, rate.device)
     term = F.exp(-rate)
     total, count = term, _constant_like(rate, 0.0)
     for k in range(1, _TERMS):
@@ -411,8 +459,8 @@ def _poisson_from_10(rate: Tensor, generator: Generator | None) -> Tensor:
     quick, log_rate = 0.9277 - 3.6224 / (b - 2.0), F.log(rate)
     result, open_ = P.floor(rate), _constant_like(rate, 1.0) > 0.0
     for _ in range(_ROUNDS):
-        u = _draw("poisson", "uniform", rate.shape, T.float64, generator) - 0.5
-        v = _draw("poisson", "uniform", rate.shape, T.float64, generator)
+        u = _draw("poisson", "uniform", rate.shape, T.float64, generator, rate.device) - 0.5
+        v = _draw("poisson", "uniform", rate.shape, T.float64, generator, rate.device)
         gap = 0.5 - F.abs(u)
         k = P.floor((2.0 * a / gap + b) * u + rate + 0.43)
         whole = F.clamp(k, min=0.0)
@@ -452,12 +500,12 @@ def multinomial(
         rounds = []
         while num_samples:
             count = min(most, num_samples)
-            e = _exponential("multinomial", (count, *weights.shape), weights.dtype, generator)
+            e = _exponential("multinomial", (count, *weights.shape), weights.dtype, generator, weights.device)
             rounds.append(F.argmax(weights / e, -1))
             num_samples -= count
         drawn = F.cat(rounds, 0)
         return F.contiguous(F.transpose(drawn, 0, 1)) if weights.ndim == 2 else drawn
-    scores = weights / _exponential("multinomial", weights.shape, weights.dtype, generator)
+    scores = weights / _exponential("multinomial", weights.shape, weights.dtype, generator, weights.device)
     return topk(scores, num_samples).indices
 
 
@@ -496,7 +544,7 @@ def uniform_(tensor: AnyTensor, low: float = 0.0, high: float = 1.0, generator: 
     _floating("uniform_", tensor)
     if not low <= high:
         raise InvalidValueError(f"from {low} to {high}", op="uniform_", fix="the first is not above the second")
-    drawn = _draw("uniform_", "uniform", tensor.shape, tensor.dtype, generator)
+    drawn = _draw("uniform_", "uniform", tensor.shape, tensor.dtype, generator, tensor.device)
     return tensor.copy_(drawn * float(high - low) + float(low))
 
 
@@ -506,7 +554,7 @@ def normal_(tensor: AnyTensor, mean: float = 0.0, std: float = 1.0, generator: G
         _floating("normal_", tensor)
     if not std >= 0:
         raise InvalidValueError(f"the deviation is {std}", op="normal_", fix="it is 0 or more")
-    drawn = _draw("normal_", "normal", tensor.shape, tensor.dtype, generator)
+    drawn = _draw("normal_", "normal", tensor.shape, tensor.dtype, generator, tensor.device)
     return tensor.copy_(drawn * float(std) + float(mean))
 
 
@@ -514,7 +562,7 @@ def bernoulli_(tensor: AnyTensor, p: Any = 0.5, *, generator: Generator | None =
     """1 with probability `p` (a number, or a tensor of them), else 0, in place."""
     if isinstance(p, TensorBase):
         return tensor.copy_(bernoulli(F.expand(cast("Tensor", p), tensor.shape), generator=generator))
-    u = _draw("bernoulli_", "uniform", tensor.shape, T.float64, generator)
+    u = _draw("bernoulli_", "uniform", tensor.shape, T.float64, generator, tensor.device)
     return tensor.copy_(cast_to(u < _probability("bernoulli_", p), tensor.dtype))
 
 
@@ -529,7 +577,7 @@ def random_(
         digits = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
         bits = digits.get(tensor.dtype.name, min(tensor.dtype.bits - (tensor.dtype.kind == "int"), 53))
         high = 2**bits + (tensor.dtype.kind == "float" and bits < 53)
-    drawn = _integers("random_", low, high, tensor.shape, generator)
+    drawn = _integers("random_", low, high, tensor.shape, generator, tensor.device)
     return tensor.copy_(cast_to(drawn, tensor.dtype))
 
 
@@ -538,7 +586,7 @@ def exponential_(tensor: AnyTensor, lambd: float = 1.0, *, generator: Generator 
     if not lambd > 0:
         raise InvalidValueError(f"the rate is {lambd}", op="exponential_", fix="it is above 0")
     kind = _floating("exponential_", tensor)
-    return tensor.copy_(_exponential("exponential_", tensor.shape, kind, generator) / float(lambd))
+    return tensor.copy_(_exponential("exponential_", tensor.shape, kind, generator, tensor.device) / float(lambd))
 
 
 def log_normal_(
@@ -547,7 +595,7 @@ def log_normal_(
     """exp of normal numbers, in place."""
     if not std > 0:
         raise InvalidValueError(f"the deviation is {std}", op="log_normal_", fix="it is above 0")
-    drawn = _draw("log_normal_", "normal", tensor.shape, _floating("log_normal_", tensor), generator)
+    drawn = _draw("log_normal_", "normal", tensor.shape, _floating("log_normal_", tensor), generator, tensor.device)
     return tensor.copy_(F.exp(drawn * float(std) + float(mean)))
 
 
@@ -557,7 +605,9 @@ def cauchy_(
     """median + sigma * tan(pi * (u - 1/2)), in place."""
     if not sigma > 0:
         raise InvalidValueError(f"the scale is {sigma}", op="cauchy_", fix="it is above 0")
-    angle = (_draw("cauchy_", "uniform", tensor.shape, _floating("cauchy_", tensor), generator) - 0.5) * math.pi
+    angle = (
+        _draw("cauchy_", "uniform", tensor.shape, _floating("cauchy_", tensor), generator, tensor.device) - 0.5
+    ) * math.pi
     return tensor.copy_(F.sin(angle) / F.cos(angle) * float(sigma) + float(median))
 
 
@@ -565,5 +615,5 @@ def geometric_(tensor: AnyTensor, p: float, *, generator: Generator | None = Non
     """How many trials of success `p` until the first success (1, 2, ...), in place."""
     if not 0 < p < 1:
         raise InvalidValueError(f"the probability is {p}", op="geometric_", fix="it lies between 0 and 1")
-    e = _exponential("geometric_", tensor_arg("geometric_", tensor).shape, T.float64, generator)
+    e = _exponential("geometric_", tensor_arg("geometric_", tensor).shape, T.float64, generator, tensor.device)
     return tensor.copy_(cast_to(cast_to(e / -math.log1p(-p), T.int64) + 1, tensor.dtype))

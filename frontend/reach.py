@@ -52,10 +52,10 @@ from kiln.errors import CaptureError
 from kiln.guards import ANY, MISSING, SCALARS, Guards
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OpDef
-from kiln.ir.types import Device, DType, Sym
+from kiln.ir.types import CPU, Device, DType, Sym
 from kiln.location import is_kiln
 from kiln.places import Moving, Slot
-from kiln.random import default_generator
+from kiln.random import default_generators
 
 _MAX_FACTS: Final = 20_000
 
@@ -150,7 +150,8 @@ def _reach(function: Callable[..., Any], objects: tuple[Any, ...], scripted: boo
     walk.visit(function, getattr(function, "__name__", type(function).__name__))
     for k, x in enumerate(objects):
         walk.visit(x, f"argument {k}")
-    walk.visit(default_generator, "the default generator")  # through kiln.rand and its like
+    for device, generator in default_generators().items():  # through kiln.rand and its like
+        walk.visit(generator, f"the default generator{'' if device == CPU else f' of {device}'}")
     walk.look_by_name()
     hooks = None
     if walk.hooks:

@@ -26,7 +26,7 @@ from kiln.dynamic import Family, Problem
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
 from kiln.history import python_on_the_way
-from kiln.inputs import Inputs, strides_of
+from kiln.inputs import Inputs, device_of, strides_of
 from kiln.interop import attributes_of
 from kiln.ir.graph import Graph, Operation, Value
 from kiln.ir.passes.autodiff import Joint
@@ -163,7 +163,10 @@ class Region:
         capture.check_history(self.seeds)
         self.graph = capture.finish(self._outputs)
         self.taped = capture.taped_operations()
-        self.strides = strides_of(capture)
+        self.device = device_of([*[t for _, t in capture.inputs], *self._kept])
+        """Where its code runs."""
+        self.strides = strides_of(capture, self.device)
+        self._places = [t._layout.device for _, t in capture.inputs]
         self.written = [a.input for a in self.graph.aliases]
         self.wanted = [k for k, (_, t) in enumerate(capture.inputs) if t._flags & REQUIRES_GRAD]
         self._find_paths(capture)
@@ -184,7 +187,7 @@ class Region:
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.problem = Problem(
-            self.graph, self.strides, self.seeds, self.wanted, self.taped, self.written, self.at_hand
+            self.graph, self.strides, self.seeds, self.wanted, self.taped, self.written, self.at_hand, self.device
         )
         self.donated: tuple[int, ...] = ()
         """Inputs that the callers have given up, so that results may take over their memory."""
@@ -288,7 +291,7 @@ class Region:
         if root._layout.contiguous:
             whole, delta, layout = storage.value, t._ptr - root._ptr, t._layout
         else:  # a shared constant: one element in memory, and read-only; a warm call makes it whole
-            whole, delta, layout = value, 0, layout_of(t._layout.dtype, t._layout.shape)
+            whole, delta, layout = value, 0, layout_of(t._layout.dtype, t._layout.shape, None, t._layout.device)
         if whole not in self._outputs:
             self._outputs.append(whole)
         chain = None if t._view is None else t._view.chain
@@ -394,10 +397,12 @@ class Region:
         if self.forward is None or self.forward.target is not host_target():
             self._join()
             if self.shared is None:
-                self.forward = Compiled(Code(*self.program(), self.name, donated=self._free()))
+                code, numbers = Code(*self.program(), self.name, donated=self._free(), device=self.device), None
             else:
                 code = self.shared.form.forward(self._carried(), self.name, self._free())
-                self.forward = Compiled(code, self.shared.numbers)
+                numbers = self.shared.numbers
+            places = {r.output: r.layout.device for r in self.results if r.input is None}
+            self.forward = Compiled(code, numbers, places)
             dump(self)
         return self.forward
 
@@ -504,12 +509,17 @@ class Region:
             name = f"{self.name}_backward"
             if self.shared is not None:
                 plan, code, numbers = self.shared.backward((given, running), name)
-                found = plan, Compiled(code, numbers)
+                found = plan, Compiled(code, numbers, self._homes(plan))
             else:
                 plan = another(self.problem.joint(given, running), self.plan)
-                found = plan, Compiled(Code(plan.backward, [None] * len(plan.backward.inputs), name))
+                code = Code(plan.backward, [None] * len(plan.backward.inputs), name, device=self.device)
+                found = plan, Compiled(code, None, self._homes(plan))
             self.backwards[key] = found
         return found
+
+    def _homes(self, plan: Differentiated) -> dict[int, Device]:
+        """Where the gradients of the inputs belong, by the output of the backward program."""
+        return {o: self._places[k] for k, o in zip(self.wanted, plan.found, strict=True) if o is not None}
 
     def rests(self) -> bool:
         """Whether an idle region still has no code."""
@@ -590,7 +600,8 @@ def _check_keys(tree: Tree, owned: Container[int]) -> None:
 
 def stages_of(region: Region) -> tuple[tuple[str, str], ...]:
     """All stages of a region's forward program; before them, what it stores for its backward program."""
-    stages = dispatch.build(*region.program(), name=region.name, stages=True, donated=region._free()).stages
+    graph, strides = region.program()
+    stages = dispatch.stages(graph, strides, region.name, region._free(), region.device)
     return stages if region.plan is None else (("partition", str(region.plan)), *stages)
 
 

@@ -217,12 +217,16 @@ class RegionNode(Node):
         inputs = [_as_it_was(self.stored[kept[k]], t) if k in kept else t for k, t in enumerate(self.inputs)]
         known: dict[Value, Any] = dict(zip(region.graph.inputs, inputs, strict=True))
         operations, _ = region.needed()
+        free: set[Value] = set()
+        receiver = next((t for t in self.inputs if t._layout.device is region.device), self.inputs[0])
         first = self.sequence - len(operations)
         for number, op in enumerate(operations):
             assert isinstance(op.op, OpDef)
-            operands = [known[v] for v in op.operands]
+            if free.issuperset(op.operands):
+                free.update(op.results)
+            operands = _together([(known[v], v in free) for v in op.operands])
             with enable_grad() if op in region.taped else no_grad():
-                results = op.op.bind(operands, op.attrs, None if operands else self.inputs[0])
+                results = op.op.bind(operands, op.attrs, None if operands else receiver)
             if results[0]._node is not None:
                 results[0]._node.sequence = first + number
                 results[0]._node.site = op.loc
@@ -239,6 +243,16 @@ class RegionNode(Node):
         if every and every <= self.used:
             self.region = None
             self.stored, self.inputs, self.buffers, self.versions = {}, [], [], []
+
+
+def _together(operands: Sequence[tuple[Any, bool]]) -> list[Any]:
+    """Operands, of which those that depend on no input (True) are brought to where the others are: a graph does not
+    say where they were made."""
+    tensors = [t for t, _ in operands]
+    if len({t._layout.device for t in tensors}) < 2:
+        return tensors
+    device = next(t._layout.device for t, free in operands if not free)
+    return [dispatch.moved(t, device) if free else t for t, free in operands]
 
 
 class _Overwritten(Node):

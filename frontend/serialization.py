@@ -44,11 +44,15 @@ def save(obj: Any, f: PathLike | IO[bytes]) -> None:
     writer = _Encoder()
     structure = json.dumps(writer.encode(obj, (), ""), ensure_ascii=False, allow_nan=False)
     parts = {name: Part(t.dtype, t._read("save()")) for name, t in writer.tensors.items()}
+    about = {"kiln": structure}
+    places = {name: str(t.device) for name, t in writer.tensors.items() if t.is_cuda}
+    if places:
+        about["kiln_devices"] = json.dumps(places)
     if hasattr(f, "write"):
-        tensorfile.write(cast("IO[bytes]", f), parts, {"kiln": structure})
+        tensorfile.write(cast("IO[bytes]", f), parts, about)
         return
     with replacing(Path(_checked_path("save", f))) as file:
-        tensorfile.write(file, parts, {"kiln": structure})
+        tensorfile.write(file, parts, about)
 
 
 def load(
@@ -56,14 +60,20 @@ def load(
 ) -> Any:
     """What `save` wrote to a path or to an open binary file; for other safetensors files a dict of tensors by name.
 
-    Tensors come without `requires_grad`, on the CPU (a `map_location` that names another device is a DeviceError).
+    Tensors come without `requires_grad`, on the devices that they were saved from, or where `map_location` says: a
+    device for all, a mapping from names of devices to devices, or a function of a tensor on the CPU and the name of the
+    place where it was, which returns it where it is to be (None: as if there was no function). DeviceError for a device
+    that is not there.
     LoadError for a file that is damaged, that is no safetensors file, or whose tensors have dtypes that kiln lacks;
     OSError (FileNotFoundError, ...) where it can't be read. Nothing is ever unpickled, whatever `weights_only` says: a
     LoadError tells pickles by their first bytes. `mmap` changes nothing.
     """
     del weights_only, mmap
-    for place in map_location.values() if isinstance(map_location, Mapping) else (map_location,):
-        placed("load", place)
+    if isinstance(map_location, Mapping):
+        for place in map_location.values():
+            placed("load", place)
+    elif map_location is not None and not callable(map_location):
+        map_location = placed("load", map_location)
     if hasattr(f, "read"):
         source = str(getattr(f, "name", "the file"))
         parts, metadata = tensorfile.read(cast("IO[bytes]", f), source)
@@ -71,7 +81,11 @@ def load(
         source = _checked_path("load", f)
         with open(source, "rb") as file:
             parts, metadata = tensorfile.read(file, source)
-    tensors = {name: from_numpy(part.array) for name, part in parts.items()}
+    places = json.loads(metadata.get("kiln_devices", "{}"))
+    tensors = {
+        name: _mapped(from_numpy(part.array), str(places.get(name, "cpu")), map_location)
+        for name, part in parts.items()
+    }
     if "kiln" not in metadata:
         return tensors
     left = dict(tensors)
@@ -82,6 +96,18 @@ def load(
     if left:
         raise LoadError(f"{source} is damaged: its structure does not name {', '.join(sorted(left))}", op="load")
     return loaded
+
+
+def _mapped(t: Tensor, saved_from: str, map_location: Any) -> Tensor:
+    """A tensor of a file, on the CPU, where it is to be."""
+    if callable(map_location):
+        made = map_location(t, saved_from)
+        if made is not None:
+            return cast("Tensor", made)
+        map_location = None
+    if isinstance(map_location, Mapping):
+        map_location = map_location.get(saved_from)
+    return t.to(placed("load", saved_from if map_location is None else map_location))
 
 
 def _checked_path(op: str, path: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kiln.base import MODES
 from kiln.device import placed
 from kiln.errors import InvalidValueError
 from kiln.ir.types import CPU, Device
@@ -86,10 +87,15 @@ def is_warn_always_enabled() -> bool:
 
 
 def set_default_device(device: Any) -> None:
-    """Where new tensors are made: the CPU. DeviceError for a device that is not there."""
-    placed("set_default_device", device)
+    """Where this thread makes new tensors that are not told where; None is the CPU. DeviceError for a device that is
+    not there."""
+    if MODES.recorder is not None:
+        MODES.recorder.reject(
+            "set_default_device() inside a captured function", fix="call it before the compiled function"
+        )
+    MODES.device = CPU if device is None else placed("set_default_device", device)
 
 
 def get_default_device() -> Device:
-    """The CPU."""
-    return CPU
+    """Where this thread makes new tensors that are not told where."""
+    return MODES.device

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from kiln import functional as F
 from kiln import movement as M
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
-from kiln.errors import GradError, InvalidValueError, ShapeError
-from kiln.ir.types import DType
+from kiln.errors import DeviceError, GradError, InvalidValueError, ShapeError
+from kiln.ir.types import CPU, DType
 from kiln.storage import StorageMethods, grown
 
 if TYPE_CHECKING:
@@ -147,13 +147,16 @@ class ShapeMethods(StorageMethods):
         return bool(self)
 
     def is_pinned(self, device: Any = None) -> bool:
-        """False."""
+        """False: memory is pinned while it is copied to a GPU."""
         del device
         return False
 
     def pin_memory(self: Self, device: Any = None) -> Self:
-        """Itself."""
+        """Itself: copies to a GPU go through memory that is pinned already, also with `non_blocking`. DeviceError for a
+        tensor on a GPU."""
         del device
+        if self._layout.device is not CPU:
+            raise DeviceError("only memory of the CPU can be pinned", op="pin_memory", operands=[self.ttype])
         return self
 
     def is_neg(self) -> bool:

@@ -66,7 +66,7 @@ def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...]
     """(key, tensor arguments) of the plainest calls: only tensors, each on memory of its own and no view, numbers and
     strings, after an object whose id is in `keep`. Calls that are alike in this are alike in `signature`. None for
     other calls."""
-    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype]
+    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device]
     tensors: list[Any] = []
     plain = plain_classes()
     for x in args:
@@ -115,7 +115,7 @@ _NOT_BRIEF: Final = (tuple, np.ndarray, MethodType, TensorBase)
 
 def modes() -> tuple[Any, ...]:
     """What holds for the thread and decides what a call does."""
-    return MODES.grad_enabled, MODES.inference, MODES.default_dtype
+    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device
 
 
 _BY_VALUE: Final = frozenset({*SCALARS, Size, range}) - {np.generic} | set(np.sctypeDict.values())

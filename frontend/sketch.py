@@ -25,15 +25,16 @@ class Sketch(Capture):
     def __init__(self, name: str, arguments: Sequence[TensorBase]) -> None:
         super().__init__(name, arguments, {}, None)
 
-    def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs) -> tuple[Any, ...]:
+    def execute(self, op: OpDef, operands: Sequence[Any], attrs: Attrs, receiver: Any) -> tuple[Any, ...]:
         """Results of the right types; views are views."""
-        if op.view is not None:
+        if op.view is not None or op.name == "transfer":
             return dispatch.run(op, operands, attrs)
         try:
             types = op.infer_types([t.ttype for t in operands], attrs)
         except OpTypeError as error:
             raise from_type_error(error, operands) from None
-        return tuple([dispatch.empty(layout_of(t.dtype, t.static_shape())) for t in types])
+        device = receiver._layout.device
+        return tuple([dispatch.empty(layout_of(t.dtype, t.static_shape(), None, device)) for t in types])
 
     def ask(self, tensor: TensorBase, what: str, fold: Callable[[Any], Any]) -> Any:
         """There is no data."""
@@ -60,13 +61,15 @@ def generalised(graph: Graph, dim: Callable[[int], Dim]) -> Graph:
 
 
 class Update:
-    """The loaded program of a sketch that only wrote to its arguments (`made`, right after it): to run on others."""
+    """The loaded program of a sketch that only wrote to its arguments (`made`, right after it; all are on one device):
+    to run on others."""
 
     __slots__ = ("_bumps", "_executable", "_written")
 
     def __init__(self, graph: Graph, made: Sequence[TensorBase]) -> None:
-        program = dispatch.build(graph, [None] * len(made), name=graph.name)
-        self._executable = dispatch.load(program)
+        device = made[0]._layout.device
+        program = dispatch.build(graph, [None] * len(made), name=graph.name, device=device)
+        self._executable = dispatch.load(program, device)
         self._written = tuple([i for _, i in sorted(program.aliases)])
         self._bumps = tuple([(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version])
 

@@ -46,7 +46,7 @@ _MAX_ROUNDS = 12
 
 def empty(t: Any) -> Any:
     """A tensor without data, like `t`."""
-    layout = layout_of(t.dtype, t._layout.shape)
+    layout = layout_of(t.dtype, t._layout.shape, None, t.device)
     made = dispatch.empty(layout)
     return dispatch.tensor_on(made._buffer, made._ptr, layout)
 

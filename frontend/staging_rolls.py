@@ -19,7 +19,6 @@ from kiln.control_capture import Inner, _written
 from kiln.convert import Site, State
 from kiln.guards import same
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import TensorType
 from kiln.pytree import flatten, unflatten
 from kiln.staging_choice import real_numbers, took
 from kiln.staging_grown import Grown, Rows, lists_of, replaced
@@ -556,8 +555,7 @@ def _flows(x: Any) -> bool:
 
 def _part(x: Any) -> Any:
     """A row of a tensor, without data; nothing may be written to it."""
-    part = TensorType(x.dtype, x.shape[1:])
-    layout = layout_of(part.dtype, part.static_shape())
+    layout = layout_of(x.dtype, x._layout.shape[1:], None, x.device)
     made = dispatch.empty(layout)
     return dispatch.tensor_on(made._buffer, made._ptr, layout, READONLY)
 

@@ -10,10 +10,20 @@ import numpy as np
 from kiln import dispatch
 from kiln import functional as F
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, Layout, TensorBase, layout_of
-from kiln.errors import ArgumentError, DTypeError, GradError, InvalidValueError, KilnIndexError, NotYetError, ShapeError
+from kiln.errors import (
+    ArgumentError,
+    DeviceError,
+    DTypeError,
+    GradError,
+    InvalidValueError,
+    KilnIndexError,
+    NotYetError,
+    ShapeError,
+)
 from kiln.ir import types as T
 from kiln.ir.halves import widened
-from kiln.ir.types import CPU, Device, DType, contiguous_strides
+from kiln.ir.ops.base import OPS
+from kiln.ir.types import CPU, Device, DType, contiguous_strides, device_at
 from kiln.promotion import broadcast_to, tensor_arg
 from kiln.runtime.memory import Buffer
 
@@ -72,10 +82,14 @@ class UntypedStorage:
 
     @property
     def device(self) -> Device:
-        """Where the memory is: the CPU."""
-        return CPU
+        """Where the memory is."""
+        slot = getattr(self._buffer, "device", None)  # which the CPU's memory does not have
+        return CPU if slot is None else device_at("cuda", slot)
 
-    is_cuda = False
+    @property
+    def is_cuda(self) -> bool:
+        """Whether the memory is a GPU's."""
+        return self.device is not CPU
 
     def is_shared(self) -> bool:
         """False: processes do not share memory."""
@@ -93,6 +107,8 @@ class UntypedStorage:
     def __setitem__(self, index: int | slice, value: Any) -> None:
         if self._readonly:
             raise GradError("would write to read-only memory", op="storage", fix="write to a clone()")
+        if self.device is not CPU:
+            raise DeviceError(f"the storage is on {self.device}", op="storage", fix="write to a tensor on it")
         if not isinstance(index, slice):
             self._at(index)
         self._elements()[index] = value
@@ -108,7 +124,8 @@ class UntypedStorage:
         """The same elements in memory of their own."""
         from kiln.creation import from_numpy
 
-        return type(self)._of(from_numpy(self._elements().copy()), self.dtype)
+        made = dispatch.moved(from_numpy(self._elements().copy()), self.device)
+        return type(self)._of(made, self.dtype)
 
     def untyped(self) -> UntypedStorage:
         """The bytes."""
@@ -184,7 +201,7 @@ class StorageMethods(TensorBase):
         if not isinstance(source, UntypedStorage):
             raise ArgumentError(f"takes a tensor or a storage, not {type(source).__name__}", op="set_")
         shape = (source.nbytes() // dtype.itemsize,) if size is None else F.size_tuple("set_", (size,))
-        layout = layout_of(dtype, shape, contiguous_strides(shape) if stride is None else tuple(stride))
+        layout = layout_of(dtype, shape, None if stride is None else tuple(stride), source.device)
         last = storage_offset + _span(layout.shape, layout.strides)
         if storage_offset < 0 or last * dtype.itemsize > source.nbytes():
             raise InvalidValueError(f"elements {storage_offset}..{last - 1} lie outside the memory", op="set_")
@@ -257,7 +274,7 @@ def empty_strided(
     if any(n < 0 for n in (*shape, *strides)):
         raise InvalidValueError(f"a size or a stride is negative: {shape}, {strides}", op="empty_strided")
     memory = zeros(_span(shape, strides), dtype=dtype, device=device)
-    made = dispatch.tensor_on(memory._buffer, memory._ptr, layout_of(memory.dtype, shape, strides))
+    made = dispatch.tensor_on(memory._buffer, memory._ptr, layout_of(memory.dtype, shape, strides, memory.device))
     _placed(made, "empty_strided()")
     return cast("Tensor", made.requires_grad_(requires_grad))
 
@@ -318,20 +335,20 @@ def seen_as(x: TensorBase, dtype: DType) -> Tensor:
         strides = [*[s * up // down for s in strides[:-1]], 1]
     if 0 in shape:
         strides = list(contiguous_strides(tuple(shape)))
-    layout = layout_of(dtype, tuple(shape), tuple(strides))
+    layout = layout_of(dtype, tuple(shape), tuple(strides), x.device)
     return cast("Tensor", dispatch.tensor_on(x._buffer, x._ptr, layout, x._flags & READONLY))
 
 
 def grown(x: TensorBase, shape: tuple[int, ...]) -> tuple[Buffer, int, Layout]:
     """What `resize_` makes of `x`: a row-major layout from its first element on, in its memory if there is room, else
     in new memory that begins with what was there and goes on with zeros."""
-    layout = layout_of(x._layout.dtype, shape)
+    layout = layout_of(x._layout.dtype, shape, None, x._layout.device)
     begin = x._ptr - x._buffer.ptr
     if begin + layout.nbytes <= x._buffer.nbytes:
         return x._buffer, x._ptr, layout
     made = np.zeros(layout.nbytes, np.uint8)
     there = x._buffer.as_numpy(np.dtype(np.uint8), (x._buffer.nbytes - begin,), (1,), begin)
     made[: len(there)] = there
-    buffer = Buffer.allocate(layout.nbytes)
-    buffer.as_numpy(np.dtype(np.uint8), (layout.nbytes,), (1,))[:] = made
-    return buffer, buffer.ptr, layout
+    host = dispatch.host_array(made, layout_of(T.uint8, made.shape))
+    new = dispatch.moved(host, layout.device) if layout.device is not CPU else dispatch.run(OPS["copy"], (host,), {})[0]
+    return new._buffer, new._ptr, layout

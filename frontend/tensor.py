@@ -105,9 +105,9 @@ class Tensor(_Casts, GradMethods, InteropMethods, RandomMethods, ShapeMethods, C
         """
         recorder = MODES.recorder
         if recorder is None:
-            results = dispatch.run(op, operands, attrs)
+            results = dispatch.run(op, operands, attrs, self)
         else:
-            results = recorder.execute(op, operands, attrs)
+            results = recorder.execute(op, operands, attrs, self)
             if results[0]._flags & LAYERED:  # what was done instead is recorded
                 return results
             if MODES.grad_enabled:

@@ -20,9 +20,10 @@ from kiln.capture import Capture
 from kiln.compiled import Code, Compiled
 from kiln.dynamic import Family
 from kiln.errors import CaptureError
-from kiln.inputs import Inputs, strides_of
+from kiln.inputs import Inputs, device_of, strides_of
 from kiln.ir.graph import Constant, Graph, Operation, Value
 from kiln.ir.passes.cut import needed, part
+from kiln.ir.types import Device
 from kiln.location import source_line
 from kiln.region import Region
 from kiln.runtime.targets import host_target
@@ -46,7 +47,7 @@ class Eager:
     def __init__(self, capture: Capture, arguments: Sequence[TensorBase]) -> None:
         self.graph = capture.builder.build(())
         self.inputs = Inputs(capture, {id(t): k for k, t in enumerate(arguments)})
-        self.strides = strides_of(capture)
+        self.strides = strides_of(capture, device_of([t for _, t in capture.inputs]))
 
 
 Position: TypeAlias = "list[Decision | Region | Eager]"
@@ -88,8 +89,8 @@ class Decision:
             about = inputs[self.source]
         else:
             if isinstance(self.source, Graph):
-                program = self.program(self.source)
                 operands = [*inputs, *[known[place] for place in self.operands]]
+                program = self.program(self.source, device_of(operands))
                 buffers = program.run(operands, dispatch.execute_region)
                 made = [
                     dispatch.tensor_on(b, b.ptr, layout)
@@ -100,12 +101,12 @@ class Decision:
             about = known[self.exports[0] if isinstance(self.source, Graph) else self.source]
         return (self.query.fold(about._array()),)
 
-    def program(self, graph: Graph) -> Compiled:
+    def program(self, graph: Graph, device: Device) -> Compiled:
         """The program for the current target, compiled on first use."""
-        if self._program is None or self._program.program.target is not host_target():
-            shared = None if self._family is None else self._family.plain(graph, self.strides)
+        if self._program is None or self._program.target is not host_target():
+            shared = None if self._family is None else self._family.plain(graph, self.strides, device)
             if shared is None:
-                self._program = Compiled(Code(graph, self.strides, graph.name))
+                self._program = Compiled(Code(graph, self.strides, graph.name, device=device))
             else:
                 self._program = Compiled(shared.form.forward((), graph.name), shared.numbers)
         return self._program

@@ -164,7 +164,7 @@ class Audit:
             if (not pure or code in _NEVER) and self._of_user(frame.f_back):
                 self.hopeless = self.hopeless or (code in _FRAMES and self.object is None)
                 self.refuse(f"{module}.{code.co_name}")
-        elif not _is_made(code, module) and (self._of_user(frame.f_back) or _in_kiln(frame.f_back)):
+        elif not _is_made(code, module) and (self._of_user(frame.f_back) or _may_be_users(frame.f_back)):
             self.refuse(f"{module}.{code.co_name}", unseen=True)
 
     def _notice(self, wake: Callable[[], None]) -> None:
@@ -334,6 +334,11 @@ def _is_made(code: CodeType, module: str) -> bool:
     """Code that the standard library made from text, for dataclasses and named tuples."""
     made = code.co_filename.startswith("<") and code.co_name.startswith("__")
     return made or (code.co_filename == "<string>" and module.startswith("namedtuple_"))
+
+
+def _may_be_users(caller: FrameType | None) -> bool:
+    """Whether code that is called from here may be the user's: kiln calls that in many places, its runtime never."""
+    return _in_kiln(caller) and not str(caller and caller.f_globals["__name__"]).startswith("kiln.runtime.")
 
 
 def _in_kiln(frame: FrameType | None) -> bool:

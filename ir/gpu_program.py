@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 from kiln.ir import loops as L
 from kiln.ir.arena import Local
-from kiln.ir.graph import AttrValue, Constant
+from kiln.ir.graph import AttrValue, Constant, SourceLoc
 from kiln.ir.loops import Expr
 from kiln.ir.program import CheckSite, Slot
 from kiln.ir.types import Dim, DType, Sym, TensorType
@@ -70,13 +70,14 @@ class Workspace:
 @dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel launch: arguments are pointers and int64 sizes (a `Sym` may be a product, "k*n"); `error` says that
-    the error record follows them."""
+    the error record follows them. `loc`: the user's line that it computes."""
 
     kernel: str
     threads: int
     blocks: Expr
     args: tuple[Memory | Dim, ...]
     error: bool
+    loc: SourceLoc | None = None
 
     def __str__(self) -> str:
         args = ", ".join([*map(str, self.args), *(["error"] if self.error else [])])

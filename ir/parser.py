@@ -10,7 +10,7 @@ import numpy as np
 
 from kiln.ir.graph import Alias, AttrValue, Constant, Graph, GraphBuilder, Value
 from kiln.ir.ops import OPS
-from kiln.ir.types import CPU, DTYPES, Device, Dim, Sym, TensorType
+from kiln.ir.types import CPU, DTYPES, Dim, Sym, TensorType, device_at
 
 _TOKEN = re.compile(
     r"""\s*(?:\#[^\n]*\s*)*
@@ -165,7 +165,7 @@ class _Parser:
         device = CPU
         if self.accept("@"):
             kind = self.take("word")
-            device = Device(kind, int(self.take("number")) if self.accept(":") else 0)
+            device = device_at(kind, int(self.take("number")) if self.accept(":") else 0)
         return TensorType(DTYPES[name], shape, device)
 
     def shape(self) -> tuple[Dim, ...]:

@@ -32,7 +32,7 @@ from kiln.ir.program import (
     Slot,
 )
 from kiln.ir.target import Target
-from kiln.ir.types import Device, Dim, DType, Sym, TensorType, dtype_named
+from kiln.ir.types import Dim, DType, Sym, TensorType, device_at, dtype_named
 
 _Json: TypeAlias = Any
 _LEVEL: Final = 1  # of compression: texts shrink to a sixth, in no time
@@ -181,7 +181,9 @@ def _type_record(t: TensorType) -> _Json:
 
 def _type(record: _Json) -> TensorType:
     name, shape, kind, slot = record
-    return TensorType(dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), Device(kind, slot))
+    return TensorType(
+        dtype_named(name), tuple(Sym(d) if isinstance(d, str) else d for d in shape), device_at(kind, slot)
+    )
 
 
 def _dim(text: str) -> Dim:

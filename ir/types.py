@@ -225,7 +225,7 @@ def size_of(d: Dim, sizes: Mapping[str, int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device slot, bound to a real device when a program is loaded."""
+    """Where a tensor lies: `kind` "cpu" or "cuda", and which one of these. Compared by content."""
 
     kind: str = "cpu"
     slot: int = 0
@@ -244,15 +244,28 @@ class Device:
         return f"device(type={self.kind!r})" if self.kind == "cpu" else f"device(type={self.kind!r}, index={self.slot})"
 
     def __str__(self) -> str:
-        return self.kind if self.slot == 0 else f"{self.kind}:{self.slot}"
+        return self.kind if self.kind == "cpu" else f"{self.kind}:{self.slot}"
 
 
 CPU: Final = Device()
+_DEVICES: Final[dict[tuple[str, int], Device]] = {("cpu", 0): CPU}
+
+
+def device_at(kind: str, slot: int = 0) -> Device:
+    """The one `Device` object of a place: layouts are told apart by it."""
+    return _DEVICES.setdefault((kind, slot), Device(kind, slot))
+
+
+def device_named(name: str) -> Device:
+    """The device that prints as `name`: "cpu", "cuda:0"."""
+    kind, _, slot = name.partition(":")
+    return device_at(kind, int(slot or 0))
 
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """dtype, logical shape and device slot of a value. Hashable, compared by content."""
+    """dtype, logical shape and device of a value. Hashable, compared by content. The values of graphs have no place of
+    their own, which is to say the CPU: where a graph is run decides."""
 
     dtype: DType
     shape: Shape
@@ -278,12 +291,16 @@ class TensorType:
         """The number of elements, with the hints of symbolic dimensions."""
         return math.prod(d if isinstance(d, int) else d.hint for d in self.shape)
 
+    def on(self, device: Device) -> TensorType:
+        """The type on another device."""
+        return self if device is self.device else TensorType(self.dtype, self.shape, device)
+
     def at(self, sizes: Mapping[str, int]) -> TensorType:
         """The type where the names of sizes have these."""
         return TensorType(self.dtype, tuple(size_of(d, sizes) for d in self.shape), self.device)
 
     def __str__(self) -> str:
-        """`float32[64, s0]`, with `@cuda` behind it off the CPU: what the printer writes and the parser reads."""
+        """`float32[64, s0]`, with `@cuda:0` behind it off the CPU: what the printer writes and the parser reads."""
         where = "" if self.device == CPU else f"@{self.device}"
         return f"{self.dtype.name}[{', '.join(str(d) for d in self.shape)}]{where}"
 

@@ -22,7 +22,7 @@ from kiln.ir.target import Target
 FORMAT: Final = 1  # raise when the same text must give another object
 LIMIT: Final = 512 << 20
 """Bytes that the files may take before those unused for longest are removed."""
-KINDS: Final = ("objects", "programs", "choices")
+KINDS: Final = ("objects", "programs", "choices", "cubins")
 
 _MAGIC: Final = b"kilnobj1"
 _USED_AGAIN: Final = 86400.0  # seconds after which a use is noted in a file's time: once a day is often enough

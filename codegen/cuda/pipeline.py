@@ -172,7 +172,8 @@ class _Pipeline:
         pointers = [memory(a, plan) for a in step.args if isinstance(a, Pointer)]
         pointers += [Memory("workspace", first + k) for k in range(len(scratch))]
         sizes = [a for a in step.args if not isinstance(a, Pointer)]
-        return [Launch(t.name, t.threads, t.blocks, (*pointers, *sizes), t.has_checks) for t in texts]
+        loc = step.operation.loc
+        return [Launch(t.name, t.threads, t.blocks, (*pointers, *sizes), t.has_checks, loc) for t in texts]
 
 
 def _elements(b: L.Buffer) -> L.Expr:

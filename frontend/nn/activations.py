@@ -12,7 +12,7 @@ from kiln.ir.types import DType
 from kiln.nn import fn_activation
 from kiln.nn.attention import MultiheadAttention as MultiheadAttention  # whose path this is in PyTorch
 from kiln.nn.init import constant_
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
@@ -290,9 +290,8 @@ class PReLU(Module):
     def __init__(
         self, num_parameters: int = 1, init: float = 0.25, device: Any = None, dtype: DType | None = None
     ) -> None:
-        on_cpu("PReLU", device)
         self.num_parameters, self.init = num_parameters, init
-        self.weight = Parameter(full((num_parameters,), float(init), dtype=dtype))
+        self.weight = Parameter(full((num_parameters,), float(init), device=device, dtype=dtype))
 
     def reset_parameters(self) -> None:
         """`init` everywhere."""

@@ -17,7 +17,7 @@ from kiln.nn.containers import ModuleList
 from kiln.nn.dropout import Dropout
 from kiln.nn.fn_attention import causal, multi_head_attention_forward
 from kiln.nn.linear import Linear, NonDynamicallyQuantizableLinear
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.normalization import LayerNorm
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
@@ -59,7 +59,6 @@ class MultiheadAttention(Module):
         device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        on_cpu("MultiheadAttention", device)
         if embed_dim <= 0 or num_heads <= 0 or embed_dim % num_heads:
             raise InvalidValueError(f"{embed_dim} can't be divided among {num_heads} heads", op="MultiheadAttention")
         self.embed_dim, self.num_heads, self.head_dim = embed_dim, num_heads, embed_dim // num_heads
@@ -69,7 +68,7 @@ class MultiheadAttention(Module):
         self.dropout, self.batch_first, self.add_zero_attn = dropout, batch_first, add_zero_attn
 
         def parameter(name: str, there: bool, *shape: int) -> None:
-            self.register_parameter(name, Parameter(empty(shape, dtype=dtype)) if there else None)
+            self.register_parameter(name, Parameter(empty(shape, device=device, dtype=dtype)) if there else None)
 
         same = self._qkv_same_embed_dim
         parameter("q_proj_weight", not same, embed_dim, embed_dim)
@@ -77,7 +76,7 @@ class MultiheadAttention(Module):
         parameter("v_proj_weight", not same, embed_dim, self.vdim)
         parameter("in_proj_weight", same, 3 * embed_dim, embed_dim)
         parameter("in_proj_bias", bias, 3 * embed_dim)
-        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, dtype=dtype)
+        self.out_proj = NonDynamicallyQuantizableLinear(embed_dim, embed_dim, bias=bias, device=device, dtype=dtype)
         parameter("bias_k", add_bias_kv, 1, 1, embed_dim)
         parameter("bias_v", add_bias_kv, 1, 1, embed_dim)
         self._reset_parameters()
@@ -149,17 +148,18 @@ class _TransformerLayer(Module):
         device: Any,
         dtype: DType | None,
     ) -> None:
-        on_cpu(type(self).__name__, device)
         self.norm_first = norm_first
         self.activation = _activation(type(self).__name__, activation)
         for name in ["self_attn", "multihead_attn"][: 2 if cross else 1]:
-            attention = MultiheadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, dtype=dtype)
+            attention = MultiheadAttention(
+                d_model, nhead, dropout, bias, batch_first=batch_first, device=device, dtype=dtype
+            )
             self.add_module(name, attention)
-        self.linear1 = Linear(d_model, dim_feedforward, bias, dtype=dtype)
+        self.linear1 = Linear(d_model, dim_feedforward, bias, device, dtype)
         self.dropout = Dropout(dropout)
-        self.linear2 = Linear(dim_feedforward, d_model, bias, dtype=dtype)
+        self.linear2 = Linear(dim_feedforward, d_model, bias, device, dtype)
         for k in range(3 if cross else 2):
-            self.add_module(f"norm{k + 1}", LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype))
+            self.add_module(f"norm{k + 1}", LayerNorm(d_model, layer_norm_eps, bias=bias, device=device, dtype=dtype))
         for k in range(3 if cross else 2):
             self.add_module(f"dropout{k + 1}", Dropout(dropout))
 
@@ -350,7 +350,7 @@ class Transformer(Module):
                    device, dtype)  # fmt: skip
 
         def norm() -> LayerNorm:
-            return LayerNorm(d_model, layer_norm_eps, bias=bias, dtype=dtype)
+            return LayerNorm(d_model, layer_norm_eps, bias=bias, device=device, dtype=dtype)
 
         self.encoder = custom_encoder or TransformerEncoder(
             TransformerEncoderLayer(*options), num_encoder_layers, norm()
@@ -369,8 +369,7 @@ class Transformer(Module):
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: DType | None = None) -> Tensor:
         """The causal mask [sz, sz]: -inf where the column is behind the row, else 0."""
-        on_cpu("generate_square_subsequent_mask", device)
-        return F.where(causal(sz, sz), zeros(sz, sz, dtype=dtype), -math.inf)
+        return F.where(causal(sz, sz), zeros(sz, sz, device=device, dtype=dtype), -math.inf)
 
     def forward(
         self,

@@ -12,7 +12,7 @@ from kiln.creation import empty
 from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.nn import init
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.padding import pad
 from kiln.tensor import Tensor
@@ -46,7 +46,6 @@ class _ConvNd(Module):
         dtype: DType | None,
     ) -> None:
         op, dims = type(self).__name__, self.dims
-        on_cpu(op, device)
         at_least(op, "groups", sizes(op, "groups", groups, 1), 1)
         for name, n in (("in_channels", in_channels), ("out_channels", out_channels)):
             at_least(op, name, sizes(op, name, n, 1), 0)
@@ -67,8 +66,8 @@ class _ConvNd(Module):
         self.output_padding = sizes(op, "output_padding", output_padding, dims)
         self.padding_mode = padding_mode
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
-        self.weight = Parameter(empty(first, second // groups, *self.kernel_size, dtype=dtype))
-        self.bias = Parameter(empty(out_channels, dtype=dtype)) if bias else None
+        self.weight = Parameter(empty(first, second // groups, *self.kernel_size, device=device, dtype=dtype))
+        self.bias = Parameter(empty(out_channels, device=device, dtype=dtype)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

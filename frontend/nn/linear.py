@@ -11,7 +11,7 @@ from kiln.creation import empty
 from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.nn import fn_linear, init
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
@@ -52,11 +52,10 @@ class Linear(Module):
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: DType | None = None
     ) -> None:
-        on_cpu("Linear", device)
         check_sizes("Linear", in_features=in_features, out_features=out_features)
         self.in_features, self.out_features = in_features, out_features
-        self.weight = Parameter(empty(out_features, in_features, dtype=dtype))
-        self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype)) if bias else None)
+        self.weight = Parameter(empty(out_features, in_features, device=device, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -98,13 +97,12 @@ class Bilinear(Module):
         device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        on_cpu("Bilinear", device)
         check_sizes("Bilinear", in1_features=in1_features, in2_features=in2_features, out_features=out_features)
         if not in1_features:
             raise InvalidValueError("in1_features must be positive", op="Bilinear")
         self.in1_features, self.in2_features, self.out_features = in1_features, in2_features, out_features
-        self.weight = Parameter(empty(out_features, in1_features, in2_features, dtype=dtype))
-        self.register_parameter("bias", Parameter(empty(out_features, dtype=dtype)) if bias else None)
+        self.weight = Parameter(empty(out_features, in1_features, in2_features, device=device, dtype=dtype))
+        self.register_parameter("bias", Parameter(empty(out_features, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -12,9 +12,10 @@ from typing import Any, Self, cast
 
 from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES
-from kiln.errors import ArgumentError, DTypeError, InvalidValueError, NotYetError
+from kiln.device import placed
+from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.ir import types as T
-from kiln.ir.types import Device, DType
+from kiln.ir.types import CPU, Device, DType
 from kiln.nn import hooks as H
 from kiln.nn import state as S
 from kiln.nn.hooks import Hook
@@ -400,12 +401,14 @@ class Module:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """to(dtype), to(device), to(device, dtype), to(tensor): convert floating point and complex parameters and
-        buffers (and gradients) to a dtype, keeping the tensor objects. The device is the CPU.
+        buffers (and gradients) to a dtype, and move all to a device, keeping the tensor objects.
 
         DTypeError for dtypes that are neither, and for a floating point one where there are complex parameters or
         buffers (`float()` and `double()` leave those alone); CaptureError while a function is captured.
         """
-        dtype = _target(args, kwargs)
+        dtype, device, non_blocking = _target(args, kwargs)
+        if device is not None:
+            self._transfer(device, non_blocking)
         if dtype is None:
             return self
         if not dtype.is_inexact:
@@ -429,13 +432,29 @@ class Module:
                 x.grad = None if grad is None else grad.to(dtype)
         return self
 
+    def _transfer(self, device: Device, non_blocking: bool = False) -> Self:
+        """Parameters, buffers and gradients on `device`."""
+        moving = [x for x in (*self.parameters(), *self.buffers()) if x.device is not device]
+        if moving and MODES.recorder is not None:
+            MODES.recorder.reject("Module.to() can't be captured", fix="move the module before")
+        for x in moving:
+            grad = x.grad
+            x.grad = None
+            _move(x, x.detach().to(device, non_blocking=non_blocking))
+            x.grad = None if grad is None else grad.to(device, non_blocking=non_blocking)
+        return self
+
     def type(self, dst_type: DType) -> Self:
         """`to(dst_type)`."""
         return self.to(dst_type)
 
     def cpu(self) -> Self:
-        """Itself: parameters are on the CPU."""
-        return self
+        """Parameters, buffers and gradients on the CPU."""
+        return self._transfer(CPU)
+
+    def cuda(self, device: Any = None) -> Self:
+        """Parameters, buffers and gradients on a GPU (the current one unless told). DeviceError when there is none."""
+        return self._transfer(placed("cuda", "cuda" if device is None else device))
 
     def float(self) -> Self:
         """Floating point parameters and buffers as float32; complex ones stay."""
@@ -483,26 +502,23 @@ def _no_attribute(module: Module, name: str) -> str:
     return f"{type(module).__name__!r} object has no attribute {name!r}{hint}"
 
 
-def _target(args: tuple[Any, ...], kwargs: dict[str, Any]) -> DType | None:
-    """The dtype that the arguments of `to` ask for. ArgumentError for what they can't be."""
+def _target(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[DType | None, Device | None, bool]:
+    """The dtype and the device that the arguments of `to` ask for, and whether not to wait. ArgumentError for what they
+    can't be."""
     known = {"device", "dtype", "tensor", "non_blocking", "copy", "memory_format"}
     if unknown := sorted(set(kwargs) - known):
         raise ArgumentError(f"unknown argument {unknown[0]!r}", op="to")
     found: DType | None = None
+    device: Device | None = None
     for x in [*args, *(kwargs[k] for k in ("device", "dtype", "tensor") if k in kwargs)]:
         if isinstance(x, (DType, Tensor)):
             found = x if isinstance(x, DType) else x.dtype
-        elif isinstance(x, (str, Device)):
-            on_cpu("to", x)
+            device = x.device if isinstance(x, Tensor) else device
+        elif isinstance(x, (str, Device)) or (isinstance(x, int) and not isinstance(x, bool)):
+            device = placed("to", x)
         elif x is not None and not isinstance(x, bool):
             raise ArgumentError(f"to() takes a kiln dtype, a device or a tensor, not {type(x).__name__}")
-    return found
-
-
-def on_cpu(op: str, device: Any) -> None:
-    """NotYetError unless `device` (None, a name or a device) is the CPU."""
-    if device is not None and str(device).split(":")[0] != "cpu":
-        raise NotYetError(f"modules can't be on {device}", op=op, fix="leave them on the CPU")
+    return found, device, any(x is True for x in args) or bool(kwargs.get("non_blocking"))
 
 
 def _move(x: Tensor, converted: Tensor) -> None:

@@ -11,7 +11,7 @@ from kiln.errors import ArgumentError, InvalidValueError, NotYetError, ShapeErro
 from kiln.ir import types as T
 from kiln.ir.types import DType
 from kiln.nn import fn_norm, init
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
@@ -51,15 +51,16 @@ class _NormBase(Module):
         dtype: DType | None,
         bias: bool,
     ) -> None:
-        on_cpu(type(self).__name__, device)
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.register_parameter("weight", Parameter(ones(num_features, dtype=dtype)) if affine else None)
-        self.register_parameter("bias", Parameter(zeros(num_features, dtype=dtype)) if affine and bias else None)
+        self.register_parameter("weight", Parameter(ones(num_features, device=device, dtype=dtype)) if affine else None)
+        self.register_parameter(
+            "bias", Parameter(zeros(num_features, device=device, dtype=dtype)) if affine and bias else None
+        )
         tracked = track_running_stats
-        self.register_buffer("running_mean", zeros(num_features, dtype=dtype) if tracked else None)
-        self.register_buffer("running_var", ones(num_features, dtype=dtype) if tracked else None)
-        self.register_buffer("num_batches_tracked", tensor(0, dtype=T.int64) if tracked else None)
+        self.register_buffer("running_mean", zeros(num_features, device=device, dtype=dtype) if tracked else None)
+        self.register_buffer("running_var", ones(num_features, device=device, dtype=dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", tensor(0, dtype=T.int64, device=device) if tracked else None)
 
     def reset_running_stats(self) -> None:
         """Forget what was tracked."""
@@ -260,12 +261,13 @@ class LayerNorm(Module):
         device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        on_cpu("LayerNorm", device)
         self.normalized_shape = _shape("LayerNorm", normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         affine = elementwise_affine
-        self.register_parameter("weight", Parameter(ones(self.normalized_shape, dtype=dtype)) if affine else None)
-        shift = Parameter(zeros(self.normalized_shape, dtype=dtype)) if affine and bias else None
+        self.register_parameter(
+            "weight", Parameter(ones(self.normalized_shape, device=device, dtype=dtype)) if affine else None
+        )
+        shift = Parameter(zeros(self.normalized_shape, device=device, dtype=dtype)) if affine and bias else None
         self.register_parameter("bias", shift)
 
     def reset_parameters(self) -> None:
@@ -295,10 +297,9 @@ class RMSNorm(Module):
         device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        on_cpu("RMSNorm", device)
         self.normalized_shape = _shape("RMSNorm", normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
-        scale = Parameter(ones(self.normalized_shape, dtype=dtype)) if elementwise_affine else None
+        scale = Parameter(ones(self.normalized_shape, device=device, dtype=dtype)) if elementwise_affine else None
         self.register_parameter("weight", scale)
 
     def reset_parameters(self) -> None:
@@ -329,12 +330,13 @@ class GroupNorm(Module):
         *,
         bias: bool = True,
     ) -> None:
-        on_cpu("GroupNorm", device)
         if num_groups < 1 or num_channels % num_groups:
             raise InvalidValueError(f"{num_channels} channels don't make {num_groups} groups", op="GroupNorm")
         self.num_groups, self.num_channels, self.eps, self.affine = num_groups, num_channels, eps, affine
-        self.register_parameter("weight", Parameter(ones(num_channels, dtype=dtype)) if affine else None)
-        self.register_parameter("bias", Parameter(zeros(num_channels, dtype=dtype)) if affine and bias else None)
+        self.register_parameter("weight", Parameter(ones(num_channels, device=device, dtype=dtype)) if affine else None)
+        self.register_parameter(
+            "bias", Parameter(zeros(num_channels, device=device, dtype=dtype)) if affine and bias else None
+        )
 
     def reset_parameters(self) -> None:
         """Weights 1, biases 0."""

@@ -19,7 +19,7 @@ from kiln.ir.types import DType
 from kiln.nn import init
 from kiln.nn.fn_dropout import check_p, dropout
 from kiln.nn.linear import check_sizes
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.nn.utils.rnn import PackedSequence
 from kiln.tensor import Tensor
@@ -136,7 +136,6 @@ class RNNBase(Module):
         dtype: DType | None = None,
     ) -> None:
         name = type(self).__name__
-        on_cpu(name, device)
         check_p(name, dropout)
         check_sizes(name, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers, proj_size=proj_size)
         if mode not in _GATES:
@@ -164,7 +163,7 @@ class RNNBase(Module):
             if proj_size:
                 shapes |= {f"weight_hr_{suffix}": (proj_size, hidden_size)}
             for key, shape in shapes.items():
-                setattr(self, key, Parameter(empty(shape, dtype=dtype)))
+                setattr(self, key, Parameter(empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
 
     def _suffixes(self) -> Iterable[tuple[str, int]]:
@@ -375,14 +374,13 @@ class RNNCellBase(Module):
         device: Any = None,
         dtype: DType | None = None,
     ) -> None:
-        on_cpu(type(self).__name__, device)
         check_sizes(type(self).__name__, input_size=input_size, hidden_size=hidden_size)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         rows = num_chunks * hidden_size
-        self.weight_ih = Parameter(empty(rows, input_size, dtype=dtype))
-        self.weight_hh = Parameter(empty(rows, hidden_size, dtype=dtype))
-        self.register_parameter("bias_ih", Parameter(empty(rows, dtype=dtype)) if bias else None)
-        self.register_parameter("bias_hh", Parameter(empty(rows, dtype=dtype)) if bias else None)
+        self.weight_ih = Parameter(empty(rows, input_size, device=device, dtype=dtype))
+        self.weight_hh = Parameter(empty(rows, hidden_size, device=device, dtype=dtype))
+        self.register_parameter("bias_ih", Parameter(empty(rows, device=device, dtype=dtype)) if bias else None)
+        self.register_parameter("bias_hh", Parameter(empty(rows, device=device, dtype=dtype)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

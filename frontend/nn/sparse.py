@@ -10,7 +10,7 @@ from kiln.errors import InvalidValueError, ShapeError
 from kiln.ir.types import DType
 from kiln.nn import fn_sparse, init
 from kiln.nn.linear import check_sizes
-from kiln.nn.module import Module, on_cpu
+from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.tensor import Tensor
 
@@ -37,7 +37,6 @@ class _Table(Module):
         dtype: DType | None,
     ) -> None:
         name = type(self).__name__
-        on_cpu(name, device)
         check_sizes(name, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
@@ -47,7 +46,9 @@ class _Table(Module):
         self.max_norm, self.norm_type = max_norm, norm_type
         self.scale_grad_by_freq, self.sparse = scale_grad_by_freq, sparse
         if weight is None:
-            self.weight = Parameter(empty(num_embeddings, embedding_dim, dtype=dtype), requires_grad=not freeze)
+            self.weight = Parameter(
+                empty(num_embeddings, embedding_dim, device=device, dtype=dtype), requires_grad=not freeze
+            )
             self.reset_parameters()
         elif weight.shape != (num_embeddings, embedding_dim):
             raise ShapeError(f"the table must be [{num_embeddings}, {embedding_dim}]", op=name, operands=[weight.ttype])

@@ -71,7 +71,7 @@ class RMSprop(Optimizer):
             check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        state = {"step": zeros(dtype=T.float64), "square_avg": zeros_like(p)}
+        state = {"step": zeros(dtype=T.float64, device=p.device), "square_avg": zeros_like(p)}
         if present(group["momentum"]):
             state["momentum_buffer"] = zeros_like(p)
         if group["centered"]:
@@ -132,7 +132,7 @@ class Adagrad(Optimizer):
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         start = float(group["initial_accumulator_value"])
         both = complex(start, start) if p.dtype.is_complex else start
-        return {"step": zeros(dtype=T.float64), "sum": full_like(p, both)}
+        return {"step": zeros(dtype=T.float64, device=p.device), "sum": full_like(p, both)}
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
@@ -170,7 +170,11 @@ class Adadelta(Optimizer):
             raise InvalidValueError(f"rho must be in [0, 1], got {group['rho']!r}", op="Adadelta")
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        return {"step": zeros(dtype=T.float64), "square_avg": zeros_like(p), "acc_delta": zeros_like(p)}
+        return {
+            "step": zeros(dtype=T.float64, device=p.device),
+            "square_avg": zeros_like(p),
+            "acc_delta": zeros_like(p),
+        }
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
@@ -208,7 +212,7 @@ class Adamax(Optimizer):
         _check_adam(type(self).__name__, group)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        return {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
+        return {"step": zeros(dtype=T.float64, device=p.device), "exp_avg": zeros_like(p), "exp_inf": zeros_like(p)}
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
@@ -261,8 +265,8 @@ class NAdam(Optimizer):
         check_number(type(self).__name__, "momentum_decay", group["momentum_decay"], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        one = tensor(1.0, dtype=T.float64)
-        step = zeros(dtype=T.float64)
+        one = tensor(1.0, dtype=T.float64, device=p.device)
+        step = zeros(dtype=T.float64, device=p.device)
         return {"step": step, "mu_product": one, "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
 
     @elementwise
@@ -320,7 +324,7 @@ class RAdam(Optimizer):
         _check_adam(type(self).__name__, group)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        return {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
+        return {"step": zeros(dtype=T.float64, device=p.device), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
@@ -366,7 +370,7 @@ class Rprop(Optimizer):
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         size = zeros_like(p)
         (view_as_real(size) if p.dtype.is_complex else size).fill_(group["lr"])
-        return {"step": zeros(dtype=T.float64), "prev": zeros_like(p), "step_size": size}
+        return {"step": zeros(dtype=T.float64, device=p.device), "prev": zeros_like(p), "step_size": size}
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
@@ -421,10 +425,10 @@ class ASGD(Optimizer):
             check_number(type(self).__name__, name, group[name], 0.0)
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        eta = zeros(dtype=T.float64)
+        eta = zeros(dtype=T.float64, device=p.device)
         eta.fill_(group["lr"])
-        one = tensor(1.0, dtype=T.float64)
-        return {"step": zeros(dtype=T.float64), "eta": eta, "mu": one, "ax": zeros_like(p)}
+        one = tensor(1.0, dtype=T.float64, device=p.device)
+        return {"step": zeros(dtype=T.float64, device=p.device), "eta": eta, "mu": one, "ax": zeros_like(p)}
 
     @elementwise
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:

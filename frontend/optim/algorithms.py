@@ -72,7 +72,7 @@ class SGD(Optimizer):
         if present(group["momentum"]):
             state["momentum_buffer"] = zeros_like(p)
             if present(group["dampening"]):
-                state["started"] = zeros(dtype=p.dtype.part)  # 0 before the first step, then 1
+                state["started"] = zeros(dtype=p.dtype.part, device=p.device)  # 0 before the first step, then 1
         return state
 
     @elementwise
@@ -134,7 +134,7 @@ class Adam(Optimizer):
         check_betas(type(self).__name__, group["betas"])
 
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
-        state = {"step": zeros(dtype=T.float64), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
+        state = {"step": zeros(dtype=T.float64, device=p.device), "exp_avg": zeros_like(p), "exp_avg_sq": zeros_like(p)}
         if group["amsgrad"]:
             state["max_exp_avg_sq"] = zeros_like(p)
         return state

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from kiln import dispatch
 from kiln.base import MODES, READONLY, TensorBase, layout_of
-from kiln.ir.types import Sym
+from kiln.ir.types import CPU, Device, Sym
 from kiln.optim.groups import Group
 from kiln.sketch import Sketch, Update, generalised
 
@@ -84,6 +84,9 @@ class Steps:
         if flags & READONLY or not _apart([t._buffer for t in tensors]):
             return False
         update, sizes = launch
+        device = p._layout.device
+        if device is not CPU and self.scalars:
+            tensors[-len(self.scalars) :] = [dispatch.moved(t, device) for t in self.scalars]
         update.run(tensors, sizes)
         return True
 
@@ -92,22 +95,25 @@ class Steps:
         if not all(map(_is_tensor, tensors)):
             return None
         shape, numel = p._layout.shape, p._layout.numel
+        device, own = p._layout.device, tensors[: len(tensors) - len(self.scalars)]
         fits = all(t._layout.contiguous and t._layout.shape in (shape, ()) for t in tensors)
+        fits = fits and all(t._layout.device is device for t in own)
+        fits = fits and all(t._layout.device in (device, CPU) for t in self.scalars)
         if not numel or not fits or any(t._layout.dtype.kind != "float" for t in tensors):
             return None
         kinds = tuple([(t._layout.dtype, t._layout.shape == ()) for t in tensors])
-        about = type(self.optimizer).update, names, kinds, MODES.default_dtype, dispatch.target()
+        about = type(self.optimizer).update, names, kinds, MODES.default_dtype, dispatch.target(), device
         variants = _programs.setdefault(about, {})
         update = variants.get(self.fixed)
         if update is None:
             if len(variants) >= _MAX_VARIANTS:
                 return None
-            update = variants[self.fixed] = self._sketch(kinds, names)
+            update = variants[self.fixed] = self._sketch(kinds, names, device)
         return update, () if shape == () else (numel,)
 
-    def _sketch(self, kinds: Sequence[tuple[Any, bool]], names: tuple[str, ...]) -> Update:
+    def _sketch(self, kinds: Sequence[tuple[Any, bool]], names: tuple[str, ...], device: Device) -> Update:
         """Sketch an update of tensors of these (dtype, whether a single number), and compile it."""
-        made = [dispatch.empty(layout_of(dtype, () if single else (_FEW,))) for dtype, single in kinds]
+        made = [dispatch.empty(layout_of(dtype, () if single else (_FEW,), None, device)) for dtype, single in kinds]
         p, grad, rest = made[0], made[1], iter(made[2:])
         state = dict(zip(names, rest, strict=False))
         stand_in = dict(zip(map(id, self.scalars), made[2 + len(names) :], strict=True))

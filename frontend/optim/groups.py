@@ -110,5 +110,5 @@ class _Mirror(Tensor):
         return object.__new__(cls)
 
     def __init__(self, value: float) -> None:
-        own = tensor(float(value), dtype=T.float64)
+        own = tensor(float(value), dtype=T.float64, device="cpu")
         self._place(own._buffer, own._ptr, own._layout)

@@ -150,7 +150,8 @@ class LBFGS(Optimizer):
         with enable_grad():
             loss = closure()
         flat = [
-            zeros(p.numel(), dtype=p.dtype) if p.grad is None else p.grad.detach().reshape(-1) for p in self._params
+            zeros(p.numel(), dtype=p.dtype, device=p.device) if p.grad is None else p.grad.detach().reshape(-1)
+            for p in self._params
         ]
         return loss, float(loss), F.cat(flat)
 

@@ -79,11 +79,15 @@ class Adafactor(Optimizer):
     def create_state(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
         if p.dtype.is_complex:
             raise DTypeError("is not defined for complex parameters", op="Adafactor", operands=[p.ttype])
-        step = zeros(dtype=T.float64)
+        step = zeros(dtype=T.float64, device=p.device)
         if p.ndim < 2:
             return {"step": step, "variance": zeros_like(p)}
         rows, columns = (*p.shape[:-1], 1), (*p.shape[:-2], 1, p.shape[-1])
-        return {"step": step, "row_var": zeros(rows, dtype=p.dtype), "col_var": zeros(columns, dtype=p.dtype)}
+        return {
+            "step": step,
+            "row_var": zeros(rows, dtype=p.dtype, device=p.device),
+            "col_var": zeros(columns, dtype=p.dtype, device=p.device),
+        }
 
     def update(self, p: Tensor, grad: Tensor, state: dict[str, Any], group: Mapping[str, Any]) -> None:
         step, lr, (low, floor) = state["step"], group["lr"], group["eps"]

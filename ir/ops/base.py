@@ -22,7 +22,7 @@ from kiln.ir.graph import Attrs, AttrValue
 from kiln.ir.halves import converted, is_half, round_number, widened
 from kiln.ir.loops import Apply, Const, Expr, Vec, apply, const, select
 from kiln.ir.loops import cast as cast_expr
-from kiln.ir.types import DType, Shape, TensorType, dtype_of_numpy, float32, int64
+from kiln.ir.types import CPU, Device, DType, Shape, TensorType, dtype_of_numpy, float32, int64
 
 
 class Operand(Protocol):
@@ -35,12 +35,18 @@ class Operand(Protocol):
 
 
 class OpTypeError(Exception):
-    """An op's type rule was broken. `kind` is "dtype", "shape", "dim" or "value"; the frontend turns it into
+    """An op's type rule was broken. `kind` is "dtype", "shape", "dim", "value" or "device"; the frontend turns it into
     its own exception tree, with operands and the user's line."""
 
     def __init__(self, op: str, message: str, kind: str = "shape", fix: str = "") -> None:
         super().__init__(f"{op}: {message}")
         self.op, self.message, self.kind, self.fix = op, message, kind, fix
+
+
+def apart(op: str, a: Device, b: Device) -> OpTypeError:
+    """The error of operands on different devices."""
+    there = b if a == CPU else a
+    return OpTypeError(op, f"operands are on {a} and on {b}", "device", f"bring them together: .to({str(there)!r})")
 
 
 class Read(Protocol):
@@ -293,7 +299,18 @@ class OpDef:
         """Result types by the op's own rule; OpTypeError when it is broken."""
         if self.arity is not None and len(operands) != self.arity:
             raise OpTypeError(self.name, f"takes {self.arity} operands, got {len(operands)}", "value")
+        for t in operands:
+            if t.device is not CPU:
+                return self._infer_there(operands, attrs)
         return self.infer(operands, attrs)
+
+    def _infer_there(self, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+        """The rules speak of dtypes and shapes alone; results are where all operands are."""
+        device = operands[0].device
+        for t in operands:
+            if t.device != device:
+                raise apart(self.name, device, t.device)
+        return tuple([t.on(device) for t in self.infer([t.on(CPU) for t in operands], attrs)])
 
     def bind(self, operands: Sequence[Any], attrs: Attrs, receiver: Any = None) -> tuple[Any, ...]:
         """Apply to operands; `receiver` decides where ops without operands go (default: operand 0)."""

@@ -533,7 +533,7 @@ pick: Final[OpDef] = register(
 )
 
 
-# ---------------------------------------------------------------------------------------------- copy
+# ------------------------------------------------------------------------------------ copy, transfer
 
 copy: Final[OpDef] = register(
     OpDef(
@@ -544,6 +544,37 @@ copy: Final[OpDef] = register(
         Dense(lambda ctx, index: ctx.read(0, index), pointwise=True),
         vjp=lambda call, g: (g,),
         jvp=lambda call, t: (t,),
+        traits=frozenset({"elementwise", "exact", "foldable"}),
+        arity=1,
+    )
+)
+
+
+def _transfer_types(operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
+    for key in ("source", "target"):
+        if not isinstance(attrs.get(key), str):
+            raise OpTypeError("transfer", f"{key} is {attrs.get(key)!r}, not the name of a device", "value")
+    return (operands[0],)
+
+
+def _transferred_back(call: Call, g: Any) -> Sequence[Any]:
+    return (transfer(g, source=call.attrs["target"], target=call.attrs["source"]),)
+
+
+def _transferred(call: Call, t: Any) -> Sequence[Any]:
+    return (None if t is None else transfer(t, **call.attrs),)
+
+
+transfer: Final[OpDef] = register(
+    OpDef(
+        "transfer",
+        "transfer(a; source, target): the same elements in fresh, contiguous memory, brought from device `source` to "
+        "device `target`. A graph runs in one place, where this is a copy; tensors are moved.",
+        _transfer_types,
+        lambda xp, x, source, target: xp.array(x, order="C"),
+        Dense(lambda ctx, index: ctx.read(0, index), pointwise=True),
+        vjp=_transferred_back,
+        jvp=_transferred,
         traits=frozenset({"elementwise", "exact", "foldable"}),
         arity=1,
     )

@@ -67,17 +67,19 @@ def test_what_the_host_computes_is_listed() -> None:
 
 
 def same_as_the_cpu(host: Host, name: str, sample: Sample, made: CudaProgram) -> None:
-    results, failed = host.run(made, [np.array(x) if not x.size else x for x in sample.operands])
-    assert failed is None, f"{name} {sample.label}"
+    """In every order of threads."""
     operands = [kiln.from_numpy(x) for x in sample.operands]
-    wanted = OPS[name].bind(operands, sample.attrs, receiver=kiln.zeros(1))
-    for got, tensor in zip(results, wanted, strict=True):
-        assert same_bits(got, tensor.numpy()), f"{name} {sample.label}"
+    wanted = [t.numpy() for t in OPS[name].bind(operands, sample.attrs, receiver=kiln.zeros(1))]
+    for order in shim.ORDERS:
+        results, failed = host.run(made, [np.array(x) if not x.size else x for x in sample.operands], order=order)
+        assert failed is None, f"{name} {sample.label}"
+        same = [same_bits(got, right) for got, right in zip(results, wanted, strict=True)]
+        assert all(same), f"{name} {sample.label}, {order} order"
 
 
 @needs_compiler
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
-def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
+def test_the_bits_are_the_cpus(names: list[str]) -> None:
     calls = [(name, s, program(name, s)) for name in names for s in some(name, FEW)]
     host = Host([made for *_, made in calls])
     for name, sample, made in calls:
@@ -87,7 +89,7 @@ def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", WRITTEN)
-def test_the_bits_of_every_sample(name: str, tmp_path: Path) -> None:
+def test_the_bits_of_every_sample(name: str) -> None:
     calls = [(s, program(name, s)) for s in samples(name)]
     host = Host([made for _, made in calls])
     for sample, made in calls:
@@ -139,20 +141,23 @@ def test_a_training_step_has_text() -> None:
 
 
 @needs_compiler
-def test_a_training_step_has_the_bits_of_the_cpu(tmp_path: Path) -> None:
+def test_a_training_step_has_the_bits_of_the_cpu() -> None:
     region, told = cnn_step()
     made, inputs = told.cuda(), random_inputs(region.graph)
     native = compiled(region.graph)
     theirs = [x.copy() for x in inputs]
     wanted = execute(native, theirs)
-    got, failed = Host([made]).run(made, inputs)
-    assert failed is None
-    assert all(map(same_bits, got, wanted))
-    assert all(map(same_bits, inputs, theirs))
+    host = Host([made])
+    for order in shim.ORDERS:
+        mine = [x.copy() for x in inputs]
+        got, failed = host.run(made, mine, order=order)
+        assert failed is None
+        assert all(map(same_bits, got, wanted))
+        assert all(map(same_bits, mine, theirs))
 
 
 @needs_compiler
-def test_symbolic_sizes(tmp_path: Path) -> None:
+def test_symbolic_sizes() -> None:
     """One text serves every size: a product, a row reduction, a sort with its workspaces, a scan."""
     builder = GraphBuilder("t")
     n, m = Sym("n"), Sym("m")
@@ -181,7 +186,7 @@ def test_symbolic_sizes(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_a_failed_check_is_reported_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_failed_check_is_reported_and_nothing_is_written() -> None:
     m = Maker()
     table, at = m.input(4, 3), m.input(2, dtype=int64)
     rows = {"at": (0,), "place": (-1, 1), "wrap": True}

@@ -500,7 +500,7 @@ def compileProgram(prog: int, options: Iterable[str]) -> None:
         raise NVRTCError(6) from None
     if arch.startswith("sm_"):
         content = library.read_bytes()
-        program.cubin = content + _mark(content, arch)
+        program.cubin = content + _mark(content, arch) + b"\0"
 
 
 def _mark(content: bytes, arch: str) -> bytes:
@@ -511,7 +511,7 @@ def getCUBIN(prog: int) -> bytes:
     program = _program(prog)
     if program.cubin is None:
         raise RuntimeError("cubin is requested, but the real arch (sm_XX) is not provided")
-    return program.cubin
+    return program.cubin[:-1]  # as CuPy does
 
 
 def getProgramLog(prog: int) -> str:
@@ -544,7 +544,7 @@ def _load(path: str) -> shim.Library:
     if (path, device.index) not in _modules:
         if not Path(path).exists():
             raise CUDADriverError(301, path)
-        content, found, tail = Path(path).read_bytes().rpartition(b"\nfake cubin ")
+        content, found, tail = Path(path).read_bytes().removesuffix(b"\0").rpartition(b"\nfake cubin ")
         arch = tail.decode(errors="replace").partition(" ")[0]
         if not found or found + tail != _mark(content, arch):
             raise CUDADriverError(200, f"{path} is cut or changed")
