@@ -82,4 +82,4 @@ def gumbel_softmax(logits: TensorBase, tau: float = 1, hard: bool = False, eps: 
 def _places(x: Tensor, dim: int) -> Tensor:
     """0, 1, ... along `dim`, shaped to be compared with `x`."""
     d = F.dim_index("gumbel_softmax", dim, x.ndim)
-    return F.reshape(arange(x.shape[d]), (-1, *[1] * (x.ndim - d - 1)))
+    return F.reshape(arange(x.shape[d], device=x.device), (-1, *[1] * (x.ndim - d - 1)))
