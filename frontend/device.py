@@ -35,6 +35,8 @@ class device(metaclass=_DeviceClass):
             raise InvalidValueError(f"unknown device {type!r}", op="device", fix='use "cpu"')
         if colon and (index is not None or not number.isdecimal()):
             raise InvalidValueError(f"{type!r} is no device", op="device", fix='for example "cuda:0"')
+        if kind == "cuda" and not colon and index is None:
+            return device_at(kind, there.current())
         return device_at(kind, int(number) if colon else index or 0)
 
 

@@ -204,7 +204,7 @@ def from_type_error(error: OpTypeError, operands: Sequence[Any] = ()) -> KilnErr
 def from_cuda(error: CudaError, op: str) -> KilnError:
     """The user's exception for what the GPU, or the way to it, refused to `op`."""
     kind = OutOfMemoryError if error.kind == "memory" else DeviceError
-    return kind(error.message, op=getattr(error, "op", "") or op, fix=error.fix)
+    return kind(error.message, op=error.op or op, loc=error.loc, fix=error.fix)
 
 
 def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = None) -> KilnError:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kiln.cuda import program_of
 from kiln.drawing import svg
 from kiln.ir.parser import parse_graph
 from kiln.jit import CompiledFunction
 from kiln.region import Region, stages_of
+from kiln.there import build as cuda_program
 
 if TYPE_CHECKING:
     from kiln.ir.gpu_program import CudaProgram
@@ -39,7 +39,7 @@ class Explanation:
     def cuda(self) -> CudaProgram:
         """The same graph for a GPU: `source()` is CUDA C for NVRTC, `plan()` what the host does, in order. This is
         text: no GPU is needed."""
-        return program_of(*self.region.program(), self.name)
+        return cuda_program(*self.region.program(), self.name)
 
     def svg(self, stage: str = "fused") -> str:
         """A stage that is a graph ("captured", "simplified", "fused") drawn, as the text of an SVG element."""

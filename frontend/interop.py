@@ -201,10 +201,13 @@ class InteropMethods(TensorBase):
 
     def record_stream(self, stream: Any) -> None:
         """Let the memory, once this tensor is gone, be used again only when `stream` has done what it was told so far.
-        ArgumentError for a tensor on the CPU."""
+        ArgumentError for a tensor on the CPU, or what is no `kiln.cuda.Stream`."""
         if self._layout.device is CPU:
             raise ArgumentError("the tensor is on the CPU", op="record_stream", operands=[self.ttype])
-        cast("Any", self._buffer).record_stream(stream)
+        queue = getattr(stream, "queue", None)
+        if queue is None:
+            raise ArgumentError(f"expected a kiln.cuda.Stream, got a {type(stream).__name__}", op="record_stream")
+        cast("Any", self._buffer).record_stream(queue)
 
     def is_same_size(self, other: Tensor) -> bool:
         """Whether the shapes are equal."""

@@ -5,6 +5,7 @@ Nothing here is imported before a tensor is put on a GPU but this file itself.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
     from kiln.runtime.memory import Buffer
 
 _checked: Final[set[Device]] = set()
+
+
+def current() -> int:
+    """The number of the GPU that "cuda" means on this thread."""
+    driver = sys.modules.get("kiln.runtime.cuda_driver")  # else nobody has chosen one
+    return 0 if driver is None else int(driver.current_device())
 
 
 def used() -> frozenset[Device]:
@@ -43,7 +50,11 @@ def check(device: Device, op: str) -> None:
 
 
 def build(
-    graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str, passes: bool, donated: Sequence[int]
+    graph: Graph,
+    strides: Sequence[tuple[Dim, ...] | None],
+    name: str,
+    passes: bool = True,
+    donated: Sequence[int] = (),
 ) -> CudaProgram:
     """The program of a graph for a GPU."""
     from kiln.codegen.cuda.pipeline import compile_cuda

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from kiln.runtime.cuda_driver import CudaError as CudaError
+from kiln.runtime.cuda_driver import Stream as Stream
 from kiln.runtime.cuda_driver import check as check
+from kiln.runtime.cuda_driver import current_device as current_device
 from kiln.runtime.cuda_driver import device_count as device_count
+from kiln.runtime.cuda_driver import gpu as gpu
+from kiln.runtime.cuda_driver import opened as opened
+from kiln.runtime.cuda_driver import set_wait_mode as set_wait_mode
 from kiln.runtime.cuda_driver import synchronize as synchronize
+from kiln.runtime.cuda_driver import wait_mode as wait_mode
 from kiln.runtime.cuda_memory import DeviceBuffer as DeviceBuffer
 from kiln.runtime.cuda_memory import copy_on_device as copy_on_device
 from kiln.runtime.cuda_memory import copy_to_device as copy_to_device

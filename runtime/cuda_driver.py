@@ -196,6 +196,27 @@ class Gpu:
         """This thread's current stream."""
         return local.streams.get(self.index) or self.default
 
+    def use(self, stream: Stream) -> None:
+        """Make it this thread's current stream."""
+        if stream is self.default:
+            local.streams.pop(self.index, None)
+        else:
+            local.streams[self.index] = stream
+
+    def choose(self) -> None:
+        """Make it this thread's current device, for kiln and for other libraries."""
+        with self.guarded("choosing a GPU"):
+            local.device = self.index
+        if self.session.count > 1:
+            self.session.runtime.setDevice(self.index)
+
+    def wait_for(self, event: Any) -> None:
+        """Until what an event marks is done; CudaError when some of it failed."""
+        if _waits.mode:
+            _waits.notice()
+        with self.guarded("waiting for an event"):
+            event.synchronize()
+
     def new_stream(self) -> Stream:
         """A stream that does not wait for the default stream: one of `STREAMS` in turn, which are never given back, so
         that memory that was freed for one of them stays in its order."""
@@ -214,7 +235,7 @@ class Gpu:
     # ------------------------------------------------------------------------------------------ memory
 
     def malloc(self, nbytes: int, stream: Stream) -> Any:
-        """Memory for a stream, while this is CUDA's current device: what is freed is reused in the order of that stream.
+        """Memory for a stream, while this is CUDA's current device: freed memory is reused in the order of that stream.
         CudaError of kind "memory" when there is none, even with all idle memory given back."""
         if self.lent:
             self._take_back()
@@ -356,6 +377,11 @@ def gpu(index: int = 0) -> Gpu:
         have = "no GPU" if not gpus else "one GPU, number 0" if len(gpus) == 1 else f"{len(gpus)} GPUs, from number 0"
         raise CudaError("device", f"there is no GPU {index}: this machine has {have}", 'device="cuda:0", or the CPU')
     return gpus[index]
+
+
+def current_device() -> int:
+    """The number of this thread's current GPU, whether or not there is one."""
+    return local.device
 
 
 def device_count() -> int:

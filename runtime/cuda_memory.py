@@ -1,7 +1,7 @@
 """Memory of GPUs: buffers from CuPy's pools, and copies between host and GPUs.
 
 All on the current stream: memory that Python dropped may be reused at once, since what uses it next comes later on the
-same stream. Who uses it on another stream says so (`DeviceBuffer.used_by`).
+same stream. Who uses it on another stream says so (`DeviceBuffer.record_stream`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class DeviceBuffer(Buffer):
 
         return take
 
-    def used_by(self, stream: Stream) -> None:
+    def record_stream(self, stream: Stream) -> None:
         """Work on `stream` uses this memory, which was allocated for another: when Python drops it, it is not reused
         before what that stream then has is done."""
         if self._users is None:
