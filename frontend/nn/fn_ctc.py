@@ -14,8 +14,9 @@ from kiln.cumulative import cumsum
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.gathering import gather, index_select
 from kiln.ir import types as T
+from kiln.ir.types import Device
 from kiln.nn.fn_loss import check_reduction, reduced
-from kiln.promotion import cast_to, in_float32, tensor_arg
+from kiln.promotion import cast_to, in_float32, tensor_arg, transferred
 from kiln.tensor import Tensor
 
 __all__ = ["ctc_loss"]
@@ -23,7 +24,7 @@ __all__ = ["ctc_loss"]
 _NAME = "ctc_loss"
 
 
-def _lengths(what: str, given: Any, count: int, most: int) -> Tensor:
+def _lengths(what: str, given: Any, count: int, most: int, device: Device) -> Tensor:
     """Lengths as int64 [count]; InvalidValueError for one above `most` or below 0."""
     if not isinstance(given, TensorBase):
         if isinstance(given, int):
@@ -31,12 +32,12 @@ def _lengths(what: str, given: Any, count: int, most: int) -> Tensor:
         if not isinstance(given, Sequence) or any(isinstance(n, bool) or not isinstance(n, int) for n in given):
             raise ArgumentError(f"{what} must be ints or a tensor of them", op=_NAME)
         _check_range(what, given, most)
-        lengths = tensor(list(given), dtype=T.int64)
+        lengths = tensor(list(given), dtype=T.int64, device=device)
     else:
         lengths = tensor_arg(_NAME, given)
         if not lengths.dtype.is_integer:
             raise DTypeError(f"{what} must be integers, not {lengths.dtype}", op=_NAME, operands=[lengths.ttype])
-        lengths = F.reshape(cast_to(lengths, T.int64), (-1,))
+        lengths = F.reshape(cast_to(transferred(lengths, device), T.int64), (-1,))
         if not holds(F.logical_and(F.ge(lengths, 0), F.le(lengths, most))):
             _check_range(what, lengths._array().tolist(), most)
     if lengths.shape != (count,):
@@ -139,6 +140,7 @@ def ctc_loss(
     """
     check_reduction(_NAME, reduction)
     x, y = tensor_arg(_NAME, log_probs), tensor_arg(_NAME, targets)
+    y = transferred(y, x.device)
     if x.dtype.kind != "float" or not y.dtype.is_integer:
         raise DTypeError("expects floats and integer targets", op=_NAME, operands=[x.ttype, y.ttype])
     single = x.ndim == 2
@@ -151,8 +153,8 @@ def ctc_loss(
     count = x.shape[1]
     if y.ndim == 2 and y.shape[0] != count:
         raise ShapeError(f"targets must be [{count}, S]", op=_NAME, operands=[x.ttype, y.ttype])
-    ends = _lengths("input_lengths", input_lengths, count, x.shape[0])
-    sizes = _lengths("target_lengths", target_lengths, count, y.shape[-1])
+    ends = _lengths("input_lengths", input_lengths, count, x.shape[0], x.device)
+    sizes = _lengths("target_lengths", target_lengths, count, y.shape[-1], x.device)
     loss = _negative_log_likelihood(x, y, ends, sizes, blank)
     if zero_infinity:
         loss = F.where(F.eq(loss, math.inf), 0.0, loss)

@@ -66,7 +66,9 @@ class _SpectralNorm(Module):
             with no_grad():
                 matrix = self._matrix(weight)
                 for name, size in zip(("_u", "_v"), matrix.shape, strict=True):
-                    self.register_buffer(name, normalize(randn(size, dtype=weight.dtype), dim=0, eps=eps))
+                    self.register_buffer(
+                        name, normalize(randn(size, dtype=weight.dtype, device=weight.device), dim=0, eps=eps)
+                    )
                 self._iterate(matrix, 15)
 
     def _matrix(self, weight: Tensor) -> Tensor:
