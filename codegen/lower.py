@@ -221,7 +221,8 @@ class _Lowering:
         outer = [d for d in moving if d not in domain.reduced]
         vector = outer.pop() if outer and not domain.by_rows() else None
         first = domain.full[outer[0]] if outer else 0
-        merged = self._merge_loops(outer) if len(outer) > 1 and (not isinstance(first, int) or first < FEW) else None
+        few = self.style.nested == "serial" and (not isinstance(first, int) or first < FEW)
+        merged = self._merge_loops(outer) if len(outer) > 1 and few else None
         self._keep_rows()
         for op in self.body.operations:  # in program order, so that the first pass over a row comes first
             if is_reduction(op):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -94,9 +95,9 @@ class Explorer:
     def _all(self, world: Kept, known: int) -> list[Way] | None:
         """None when a place turned out not to be stageable: ways that were found before know it as staged."""
         found: list[Way] = []
-        todo: list[list[bool]] = [[]]
+        todo: deque[list[bool]] = deque([[]])  # those that part early come first: they soon show how many there are
         while todo:
-            given = todo.pop()
+            given = todo.popleft()
             recording = self._make(given)
             way = self._one(recording, world)
             if len(self._avoid) != known:

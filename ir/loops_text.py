@@ -101,6 +101,10 @@ class _Printer:
                 self.line(f"{s.buffer.scope} {self.buffer(s.buffer)}")
             case L.Barrier():
                 self.line("barrier")
+            case L.Move():
+                memory, part = self.expr(L.load(s.memory, s.indices), shared), s.registers.name
+                text = f"{memory} <- {part}" if s.store else f"{part} <- {memory}"
+                self.line(f"move {text} of {self.expr(s.count, shared)}")
             case L.Invoke():
                 args = [
                     f"{a[0].name}+{self.expr(a[1], shared)}" if isinstance(a, tuple) else self.expr(a, shared)

@@ -13,6 +13,7 @@ from kiln.ir.loops import (
     Invoke,
     Let,
     Load,
+    Move,
     Ramp,
     Reduce,
     Shuffle,
@@ -105,6 +106,8 @@ def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
             return tuple(hi for _, hi in s.axes)
         case Verify():
             return (s.ok, s.value) if s.mask is None else (s.ok, s.value, s.mask)
+        case Move():
+            return (*s.indices, s.count)
         case Invoke():
             return tuple(a[1] if isinstance(a, tuple) else a for a in s.args)
         case _:

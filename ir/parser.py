@@ -46,7 +46,7 @@ def parse_graph(text: str) -> Graph:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.tokens: list[tuple[str, str, int]] = []
-        at = 0
+        at, line, counted = 0, 1, 0
         stripped = text.rstrip()
         while at < len(stripped):
             found = _TOKEN.match(stripped, at)
@@ -55,7 +55,9 @@ class _Parser:
                     break
                 raise ParseError(f"line {text.count(chr(10), 0, at) + 1}: unexpected {stripped[at : at + 20]!r}")
             kind = found.lastgroup or ""
-            self.tokens.append((kind, found.group(kind), text.count("\n", 0, found.start(kind)) + 1))
+            start = found.start(kind)
+            line, counted = line + text.count("\n", counted, start), start
+            self.tokens.append((kind, found.group(kind), line))
             at = found.end()
         self.tokens.append(("end", "", text.count("\n") + 1))
         self.position = 0

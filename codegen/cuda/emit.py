@@ -88,6 +88,7 @@ class _Emitter:
     def emit(self) -> CudaText:
         kernel = self._scheduled.kernel
         written = {s.buffer for s in walk(kernel.body) if isinstance(s, L.Store)}
+        written |= {s.memory for s in walk(kernel.body) if isinstance(s, L.Move) and s.store}
         params = []
         for p in kernel.params:
             if isinstance(p, Var):
@@ -100,7 +101,7 @@ class _Emitter:
         if self._checks:
             params.append("long long *error")
         helpers = tuple(HELPERS[name] for name in HELPERS if name in self._helpers)
-        head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads})\n{kernel.name}('
+        head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads}, 1)\n{kernel.name}('
         text = "\n".join([head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
         return CudaText(kernel.name, text, helpers, self._scheduled.threads, self._scheduled.blocks, self._checks)
 
@@ -148,10 +149,12 @@ class _Emitter:
                 self._verify(s)
             case L.Alloc():
                 size = math.prod(d for d in s.buffer.shape if isinstance(d, int))
-                shared = s.buffer.scope == "shared" or self._scheduled.rows
-                scope = "__shared__ " if shared else ""
+                shared = s.buffer.scope == "shared" or (self._scheduled.rows and s.buffer.scope != "register")
+                scope = "__align__(16) __shared__ " if shared else ""
                 self._buffers[s.buffer] = self._fresh(s.buffer.name)
                 self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {self._buffers[s.buffer]}[{size}];")
+            case L.Move():
+                self._move(s)
             case L.Barrier():
                 self._line("__syncthreads();")
                 self._forget_loads()
@@ -180,6 +183,8 @@ class _Emitter:
             stride = f"(long long)gridDim.x * {s.step}" if points else "gridDim.x"
             self._line(f"for (long long {name} = {first}; {name} < {hi}; {name} += {stride}) {{")
         else:
+            if s.kind == "unrolled":
+                self._line("#pragma unroll")
             self._line(f"for (long long {name} = {lo}; {name} < {hi}; {name} += {s.step}) {{")
         self._rounds(s.carried, s.body, None)
         self._names, self._taken = saved, taken
@@ -225,6 +230,12 @@ class _Emitter:
         """Memory may have changed: what was loaded, and what was computed from a carried C variable that is
         assigned in place, must be read anew."""
         self._names = {e: n for e, n in self._names.items() if isinstance(e, Var)}
+
+    def _move(self, s: L.Move) -> None:
+        self._helpers |= {"k_pack", "k_put" if s.store else "k_get"}
+        place = self._place(s.memory, s.indices)
+        call = f"{'k_put' if s.store else 'k_get'}({self._buffers[s.registers]}, &{place}, {self._expr(s.count)});"
+        self._line(call)
 
     def _verify(self, s: L.Verify) -> None:
         self._checks = True
@@ -292,6 +303,8 @@ class _Emitter:
         if fn in ("add", "sub", "mul") and dtype in UNSIGNED:  # signed overflow is undefined in C
             u = UNSIGNED[dtype]
             return f"({C_TYPES[dtype]})(({u}){a[0]} {INFIX[fn]} ({u}){a[1]})"
+        if fn in ("lt", "ge") and dtype.kind == "uint" and _is_zero(e.args[1]):
+            return "false" if fn == "lt" else "true"  # compilers warn of such comparisons
         if fn in INFIX:
             op = {"add": "|", "mul": "&"}.get(fn, INFIX[fn]) if is_bool else INFIX[fn]
             return f"{a[0]} {op} {a[1]}"
@@ -348,6 +361,10 @@ class _Emitter:
             self._helpers.add(helper)
             return f"{helper}({a})"
         return f"({C_TYPES[to]}){a}"
+
+
+def _is_zero(e: Expr) -> bool:
+    return isinstance(e, Const) and e.value == 0
 
 
 def literal(c: Const) -> str:

@@ -1,16 +1,18 @@
 """Logical kernel to GPU kernels: what is launched, which loop becomes the grid, which the threads of a block.
 
 A kernel's workspaces become parameters, and each of its loops, if it is made of several, a launch of its own: the next
-one starts when it has ended. Four shapes of launch exist.
+one starts when it has ended. Five shapes of launch exist.
 
 *Points* (no row reduction inside): every point of the outer parallel and vector loops is one thread; the loops
 become one flat index over a grid of blocks of `POINT_THREADS`. Serial reductions run inside the thread, in the
-order of the contract.
+order of the contract. Where memory is dense, a thread takes several neighbouring points (`vector.py`).
+
+*Tiles* (what is read lies across what is written): a block of threads per tile, through shared memory (`tile.py`).
 
 *Rows* (a "lanes" reduction inside): one block of `ROW_THREADS` = GROUPS x LANES threads per row, so that thread t
 carries exactly the accumulator t of the contract's lanes order: the groups meet in shared memory, the lanes by
 warp shuffles. A row reduction therefore gives the same bits as on a CPU. A row that a CPU keeps on its stack lies in
-shared memory.
+shared memory; so do rows that are read (`stage.py`).
 
 *Blocks* (independent loops inside what must run in order): one block of threads per point of the outer loops. All its
 threads walk the ordered loops together and share out each independent loop, and meet at its end.
@@ -25,6 +27,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from kiln.codegen.blocks import ceil_div
+from kiln.codegen.cuda.stage import staged
+from kiln.codegen.cuda.tile import SIDE, Crossed, crossed, tile
+from kiln.codegen.cuda.tile import THREADS as TILE_THREADS
+from kiln.codegen.cuda.vector import vectorised
 from kiln.codegen.schedule import combine_state
 from kiln.ir import loops as L
 from kiln.ir.loops import INDEX, Block, Buffer, Expr, For, If, Kernel, Let, Reduce, Stmt, Store, Var
@@ -75,6 +82,9 @@ def schedule(kernel: Kernel) -> Scheduled:
     loops, inside = _outer_loops(kernel.body, ("parallel", "vector"))
     if any(isinstance(s, For) and s.kind in ("parallel", "vector") for s in walk(inside)):
         return _blocks_of_threads(kernel, names)
+    across = crossed(loops, inside)
+    if across is not None:
+        return _tiles(kernel, names, across, inside)
     owned = None if loops else _owned(inside)
     return _points(kernel, names) if owned is None else _owners(kernel, names, owned)
 
@@ -128,13 +138,40 @@ def _product(loops: list[For]) -> Expr:
 def _points(kernel: Kernel, names: _Names) -> Scheduled:
     loops, inside = _outer_loops(kernel.body, ("parallel", "vector"))
     point = names.var("point")
+    many = vectorised(loops[-1], len(loops) == 1, inside, names.var) if loops else None
+    if many is None:
+        body = (*_flatten(loops, point, names), *_serial(inside, names))
+    else:
+        lanes, chunk_of = many
+        chunk, first = names.var("chunk"), names.var("first")
+        loops = [*loops[:-1], For("parallel", chunk, L.index(0), _parts(loops[-1].hi, lanes), ())]
+        start = Let(first, L.mul(chunk, L.index(lanes)))
+        body = (*_flatten(loops, point, names), start, *chunk_of(first))
     total = _product(loops)
-    body = (*_flatten(loops, point, names), *_serial(inside, names))
     grid = For("grid", point, L.index(0), total, body, step=POINT_THREADS)
-    blocks: Expr = L.apply("div", L.add(total, L.index(POINT_THREADS - 1)), L.index(POINT_THREADS))
-    if isinstance(total, L.Const):
-        blocks = L.index(-(-int(total.value) // POINT_THREADS))
-    return Scheduled(replace(kernel, body=(grid,)), POINT_THREADS, blocks)
+    return Scheduled(replace(kernel, body=(grid,)), POINT_THREADS, _parts(total, POINT_THREADS))
+
+
+def _tiles(kernel: Kernel, names: _Names, across: Crossed, inside: Block) -> Scheduled:
+    point, thread = names.var("point"), names.var("thread")
+    tiles = {k: names.var("tile") for k in (across.across, len(across.loops) - 1)}
+    loops = [
+        For("parallel", tiles[k], L.index(0), _parts(loop.hi, SIDE), ()) if k in tiles else loop
+        for k, loop in enumerate(across.loops)
+    ]
+    row, column = (L.mul(t, L.index(SIDE)) for t in tiles.values())
+    shared, body = tile(across, inside, (row, column), thread, names.var)
+    total = _product(loops)
+    grid = For("grid", point, L.index(0), total, (*_flatten(loops, point, names), *body))
+    block = For("block", thread, L.index(0), L.index(TILE_THREADS), (*shared, grid))
+    return Scheduled(replace(kernel, body=(block,)), TILE_THREADS, total)
+
+
+def _parts(count: Expr, size: int) -> Expr:
+    """How many parts of `size` cover `count`."""
+    if isinstance(count, L.Const):
+        return L.index(-(-int(count.value) // size))
+    return ceil_div(count, size)
 
 
 def _owned(block: Block) -> Store | None:
@@ -204,11 +241,14 @@ def _rows(kernel: Kernel, names: _Names) -> Scheduled:
     row, thread = names.var("row"), names.var("thread")
     total = _product(loops)
     rows = _Rows(thread, names)
-    body: Block = (*_flatten(loops, row, names), *rows.block(inside))
-    if any(isinstance(s, L.Alloc) for s in inside):
+    written = {s.buffer for s in walk(kernel.body) if isinstance(s, Store)}
+    known = {p for p in kernel.params if isinstance(p, Var)} | {loop.var for loop in loops}
+    kept, bring, inside = staged(inside, written, known, thread, ROW_THREADS, names.var)
+    body: Block = (*_flatten(loops, row, names), *bring, *rows.block(inside))
+    if bring or any(isinstance(s, L.Alloc) for s in inside):
         body = (*body, L.Barrier())  # nobody starts the next row while this one's is still read
     grid = For("grid", row, L.index(0), total, body)
-    block = For("block", thread, L.index(0), L.index(ROW_THREADS), (*rows.shared(), grid))
+    block = For("block", thread, L.index(0), L.index(ROW_THREADS), (*kept, *rows.shared(), grid))
     return Scheduled(replace(kernel, body=(block,)), ROW_THREADS, total, True)
 
 

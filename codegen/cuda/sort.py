@@ -76,8 +76,8 @@ class _Lowering(Lowering):
 
         i, low, middle, high = var("i"), var("low"), var("middle"), var("high")
         key, other = (Var(L.Vec(self.kind), f"{stem}_{tag}") for stem in ("key", "other"))
-        span = L.mul(width, L.index(2))
-        start = L.mul(L.apply("div", i, span), span)
+        span = L.mul(width, L.index(2))  # a power of two
+        start = L.sub(i, L.apply("and", i, L.sub(span, L.index(1))))
         on_right = Var(L.BOOL, f"on_right_{tag}")
         first, last, between, found = var("first"), var("last"), var("between"), var("found")
         ties = L.apply("and", on_right, L.apply("eq", other, key))
@@ -85,7 +85,7 @@ class _Lowering(Lowering):
         search = While(
             L.apply("lt", first, last),
             (
-                Let(between, L.apply("div", L.add(first, last), L.index(2))),
+                Let(between, L.apply("shr", L.add(first, last), L.index(1))),
                 Let(other, L.load(source[0], (*self.lead, between))),
                 Let(before, L.apply("or", L.apply("lt", other, key), ties)),
             ),

@@ -1,14 +1,10 @@
-"""CUDA programs without a GPU: NVRTC compiles their text where it is installed, and the CPU shim runs it."""
+"""CUDA programs without a GPU: the CPU shim runs them."""
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
-import importlib.util
 import itertools
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +12,6 @@ import numpy as np
 from kiln.ir.arena import place
 from kiln.ir.gpu_program import (
     MOST_BLOCKS,
-    OPTIONS,
     Branch,
     CudaProgram,
     CudaStep,
@@ -32,34 +27,6 @@ from kiln.runtime.library import Performer
 from tests.gpu import shim
 
 Array = np.ndarray[Any, Any]
-
-
-def nvrtc() -> Any:
-    """The NVRTC library, from KILN_NVRTC, the system, or NVIDIA's wheels; None where there is none."""
-    candidates: list[str] = [p for p in (os.environ.get("KILN_NVRTC"), ctypes.util.find_library("nvrtc")) if p]
-    spec = importlib.util.find_spec("nvidia")
-    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
-        candidates += [str(p) for p in sorted(Path(root).glob("*/lib/libnvrtc.so.*"))]
-    if not candidates:
-        return None
-    for builtins in sorted(Path(candidates[0]).parent.glob("libnvrtc-builtins.so.*")):
-        if "alt" not in builtins.name:
-            ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)  # which the library would look for elsewhere
-    return ctypes.CDLL(candidates[0])
-
-
-def compile_with_nvrtc(library: Any, source: str) -> None:
-    """Compile for a current GPU, to machine code; AssertionError with the log when it fails."""
-    program = ctypes.c_void_p()
-    library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kiln.cu", 0, None, None)
-    options = [o.encode() for o in (*OPTIONS, "-arch=sm_80")]
-    status = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
-    size = ctypes.c_size_t()
-    library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
-    log = ctypes.create_string_buffer(size.value)
-    library.nvrtcGetProgramLog(program, log)
-    library.nvrtcDestroyProgram(ctypes.byref(program))
-    assert status == 0, log.value.decode() + "\n" + source
 
 
 class _Guarded:

@@ -1,10 +1,9 @@
-"""Every op's CUDA text: made for each of its samples, compiled by NVRTC, and run on the CPU with the bits of the CPU's
-own kernels. What the host computes is listed."""
+"""Every op's CUDA text: made for each of its samples, and run on the CPU with the bits of the CPU's own kernels
+(tests/gpu/test_nvrtc.py compiles it for GPUs). What the host computes is listed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kiln.ir.graph import Graph, GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Library
 from kiln.ir.types import Sym, TensorType, float32, int64
-from tests.codegen.cuda_host import Host, compile_with_nvrtc, nvrtc
+from tests.codegen.cuda_host import Host
 from tests.codegen.graphs import Maker, compiled, execute, floats
 from tests.gpu import shim
 from tests.ops.samples import Sample, samples
@@ -34,7 +33,6 @@ GROUPS = [WRITTEN[k::12] for k in range(12)]
 """Ops that are compiled together."""
 FEW = 3
 needs_compiler = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
-needs_nvrtc = pytest.mark.skipif(nvrtc() is None, reason="no NVRTC")
 
 
 def program(name: str, sample: Sample) -> CudaProgram:
@@ -69,17 +67,19 @@ def test_what_the_host_computes_is_listed() -> None:
 
 
 def same_as_the_cpu(host: Host, name: str, sample: Sample, made: CudaProgram) -> None:
-    results, failed = host.run(made, [np.array(x) if not x.size else x for x in sample.operands])
-    assert failed is None, f"{name} {sample.label}"
+    """In every order of threads."""
     operands = [kiln.from_numpy(x) for x in sample.operands]
-    wanted = OPS[name].bind(operands, sample.attrs, receiver=kiln.zeros(1))
-    for got, tensor in zip(results, wanted, strict=True):
-        assert same_bits(got, tensor.numpy()), f"{name} {sample.label}"
+    wanted = [t.numpy() for t in OPS[name].bind(operands, sample.attrs, receiver=kiln.zeros(1))]
+    for order in shim.ORDERS:
+        results, failed = host.run(made, [np.array(x) if not x.size else x for x in sample.operands], order=order)
+        assert failed is None, f"{name} {sample.label}"
+        same = [same_bits(got, right) for got, right in zip(results, wanted, strict=True)]
+        assert all(same), f"{name} {sample.label}, {order} order"
 
 
 @needs_compiler
 @pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
-def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
+def test_the_bits_are_the_cpus(names: list[str]) -> None:
     calls = [(name, s, program(name, s)) for name in names for s in some(name, FEW)]
     host = Host([made for *_, made in calls])
     for name, sample, made in calls:
@@ -89,28 +89,11 @@ def test_the_bits_are_the_cpus(names: list[str], tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", WRITTEN)
-def test_the_bits_of_every_sample(name: str, tmp_path: Path) -> None:
+def test_the_bits_of_every_sample(name: str) -> None:
     calls = [(s, program(name, s)) for s in samples(name)]
     host = Host([made for _, made in calls])
     for sample, made in calls:
         same_as_the_cpu(host, name, sample, made)
-
-
-def sources(programs: Iterator[CudaProgram]) -> Iterator[str]:
-    """Texts of some kernels each."""
-    kernels = list({k.name: k for made in programs for k in made.kernels}.values())
-    for start in range(0, len(kernels), 40):
-        part = kernels[start : start + 40]
-        helpers = dict.fromkeys(h for k in part for h in k.helpers)
-        yield "\n".join([*helpers, *(k.function for k in part)])
-
-
-@needs_nvrtc
-@pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
-def test_nvrtc_compiles(names: list[str]) -> None:
-    library = nvrtc()
-    for source in sources(program(name, s) for name in names for s in some(name, FEW)):
-        compile_with_nvrtc(library, source)
 
 
 # --------------------------------------------------------------------------------------- whole programs
@@ -157,26 +140,24 @@ def test_a_training_step_has_text() -> None:
     assert "check error" in made.plan()  # of the labels, before a parameter is written
 
 
-@needs_nvrtc
-def test_nvrtc_compiles_a_training_step() -> None:
-    compile_with_nvrtc(nvrtc(), cnn_step()[1].cuda().source())
-
-
 @needs_compiler
-def test_a_training_step_has_the_bits_of_the_cpu(tmp_path: Path) -> None:
+def test_a_training_step_has_the_bits_of_the_cpu() -> None:
     region, told = cnn_step()
     made, inputs = told.cuda(), random_inputs(region.graph)
     native = compiled(region.graph)
     theirs = [x.copy() for x in inputs]
     wanted = execute(native, theirs)
-    got, failed = Host([made]).run(made, inputs)
-    assert failed is None
-    assert all(map(same_bits, got, wanted))
-    assert all(map(same_bits, inputs, theirs))
+    host = Host([made])
+    for order in shim.ORDERS:
+        mine = [x.copy() for x in inputs]
+        got, failed = host.run(made, mine, order=order)
+        assert failed is None
+        assert all(map(same_bits, got, wanted))
+        assert all(map(same_bits, mine, theirs))
 
 
 @needs_compiler
-def test_symbolic_sizes(tmp_path: Path) -> None:
+def test_symbolic_sizes() -> None:
     """One text serves every size: a product, a row reduction, a sort with its workspaces, a scan."""
     builder = GraphBuilder("t")
     n, m = Sym("n"), Sym("m")
@@ -205,7 +186,7 @@ def test_symbolic_sizes(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_a_failed_check_is_reported_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_failed_check_is_reported_and_nothing_is_written() -> None:
     m = Maker()
     table, at = m.input(4, 3), m.input(2, dtype=int64)
     rows = {"at": (0,), "place": (-1, 1), "wrap": True}

@@ -71,6 +71,7 @@ def test_every_statement_has_a_form() -> None:
         loop,
         Let(var("c"), L.mul(b, index(2))),
         L.While(L.apply("lt", a, n), (L.Barrier(),), (Carry(a, b, L.add(a, index(1)), b),)),
+        L.Move(x, (b,), room, n, store=False),
         Invoke("other", ((room, index(4)), b)),
     )
     text = print_kernel(Kernel("forms", (x, n), body))
@@ -86,6 +87,7 @@ def test_every_statement_has_a_form() -> None:
         "  while (a1 < n) carrying a1 = a:\n"
         "    barrier\n"
         "    a1 <- (a1 + 1)\n"
+        "  move room <- x[a1] of n\n"
         "  other(room+4, a1)\n"
     )
 

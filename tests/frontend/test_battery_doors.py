@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,8 +13,8 @@ import pytest
 
 from tests.frontend import test_battery
 from tests.frontend.battery import doors
-from tests.frontend.battery.doors import DOORS, KINDS, Door, Program, eagerly, summary, through
-from tests.frontend.battery.kit import behind, ran
+from tests.frontend.battery.doors import DOORS, KINDS, Door, Program, eagerly, through
+from tests.frontend.conftest import Notes
 
 Outcomes = Callable[[str, Door], tuple[str, str]]
 
@@ -36,21 +34,16 @@ STATE = family("state")
 
 
 @pytest.fixture(scope="session")
-def outcomes(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Outcomes:
-    """What became of a program behind a door, and why; processes that share the work tell each other."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base if not hasattr(request.config, "workerinput") else base.parent) / "outcomes"
-    folder.mkdir(exist_ok=True)
+def outcomes(notes: Notes) -> Outcomes:
+    """What became of a program behind a door, and why."""
+
+    def found(name: str, door: Door) -> tuple[str, str]:
+        seen = through((RESEARCH | STATE)[name], door)
+        return seen.kind, seen.why
 
     @functools.cache
     def outcome(name: str, door: Door) -> tuple[str, str]:
-        file = folder / f"{name} {door.name}.json"
-        if not file.exists():
-            seen = through((RESEARCH | STATE)[name], door)
-            part = file.with_suffix(f".{os.getpid()}")
-            part.write_text(json.dumps((seen.kind, seen.why)))
-            part.replace(file)
-        kind, why = json.loads(file.read_text())
+        kind, why = notes.find(f"{name} {door.name}", lambda: found(name, door))
         return kind, why
 
     return outcome
@@ -85,8 +78,8 @@ def test_enough_of_them_run_compiled(outcomes: Outcomes) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::kiln.errors.CaptureWarning")
-def test_the_page_is_current(request: pytest.FixtureRequest, outcomes: Outcomes) -> None:
-    text = page(outcomes)
+def test_the_page_is_current(request: pytest.FixtureRequest, outcomes: Outcomes, notes: Notes) -> None:
+    text = page(outcomes, notes)
     if request.config.getoption("--update-golden"):
         PAGE.write_text(text)
     assert PAGE.read_text() == text, "run pytest with --update-golden"
@@ -112,10 +105,10 @@ generators. What is counted for a program is the worst that happened to one of i
 """
 
 
-def page(outcomes: Outcomes) -> str:
+def page(outcomes: Outcomes, notes: Notes) -> str:
     """The text of the page."""
     batteries = {
-        f"Short programs ({len(test_battery.PROGRAMS)})": short_programs(),
+        f"Short programs ({len(test_battery.PROGRAMS)})": short_programs(notes),
         f"Programs of research ({len(RESEARCH)})": counted(RESEARCH, outcomes),
         f"Programs with hidden state ({len(STATE)})": counted(STATE, outcomes),
     }
@@ -137,15 +130,16 @@ def counted(programs: Iterable[str], outcomes: Outcomes) -> dict[str, Counter[st
     return {door.name: Counter(outcomes(name, door)[0] for name in programs) for door in DOORS}
 
 
-def short_programs() -> dict[str, Counter[str]]:
+def short_programs(notes: Notes) -> dict[str, Counter[str]]:
     """What became of the battery's short programs. Those that are not refused do the same where nothing is. (They are
     wrapped before there is an example.)"""
-    strict = [summary(ran(p.values[0], True, True)) for p in test_battery.PROGRAMS]
+    found = {
+        door: [test_battery.kind(p.values[0], door, notes) for p in test_battery.PROGRAMS]
+        for door in ("compile, fullgraph", "trace", "script")
+    }
+    strict = found["compile, fullgraph"]
     lenient = [
-        summary(ran(p.values[0], True, False)) if kind == "refused" else kind
+        test_battery.kind(p.values[0], "compile", notes) if kind == "refused" else kind
         for p, kind in zip(test_battery.PROGRAMS, strict, strict=True)
     ]
-    others = {
-        door: Counter(summary(behind(p.values[0], door)) for p in test_battery.PROGRAMS) for door in ("trace", "script")
-    }
-    return {"compile": Counter(lenient), "compile, fullgraph": Counter(strict), **others}
+    return {"compile": Counter(lenient), **{door: Counter(kinds) for door, kinds in found.items()}}

@@ -77,6 +77,13 @@ def folder() -> Path:
     return place
 
 
+def _checks() -> tuple[str, ...]:
+    """An index beyond an array whose length the text states is a trap."""
+    if compiler()[0].endswith("g++"):
+        return ("-fsanitize=bounds", "-fsanitize-undefined-trap-on-error")
+    return ("-fsanitize=array-bounds", "-fsanitize-trap=array-bounds")
+
+
 @functools.cache
 def _machine_flags() -> tuple[str, ...]:
     """Instructions for fma and rounding, where this CPU has them: else each is a call."""
@@ -106,27 +113,22 @@ def _made(source: str, flags: Sequence[str]) -> Path:
     return library
 
 
-def kernel_names(source: str) -> list[str]:
-    return [name for _, name in _KERNEL.findall(source)]
-
-
 def compiled(source: str, *, contract: bool = False, name: str = "kernel.cu") -> Path:
     """The library of CUDA C, with every kernel that it has; `contract`: a compiler may fuse `a * b + c`, as NVRTC does
     without -fmad=false. CompileError."""
     text = _DYNAMIC.sub(r"\1 *\2 = (\1 *)shim_dynamic;", source)
-    lines, entries = [f"{_prelude()}\n"], []
-    line, done = 1, 0
+    parts, line, done = [_prelude(), f'#line 1 "{name}"\n'], 1, 0
     for found in _KERNEL.finditer(text):
         start = text.rfind("\n", 0, found.start()) + 1
         line += text.count("\n", done, start)
         # The shared memory of each kernel has a section of its own.
-        lines += [text[done:start], f'#undef SHIM_NAME\n#define SHIM_NAME {found[2]}\n#line {line} "{name}"\n']
+        parts += [text[done:start], f"#undef SHIM_NAME\n#define SHIM_NAME {found[2]}\n#line {line}\n"]
         done = start
-        entries.append(f"SHIM_KERNEL({found[2]}, {found[1] or 1024})\n")
-    first = f'#line 1 "{name}"\n'
-    lines[1:2] = [first + lines[1]] if len(lines) > 1 else []
-    source = "".join([*lines, text[done:], "\n", *entries])
-    return _made(source, [*_machine_flags(), f"-ffp-contract={'fast' if contract else 'off'}", "-nostdlib"])
+    entries = [f"SHIM_KERNEL({found[2]}, {found[1] or 1024})\n" for found in _KERNEL.finditer(text)]
+    # Compilers fuse only with more optimisation than is worth its time.
+    how = ("-ffp-contract=fast", "-O2") if contract else ("-ffp-contract=off",)
+    whole = "".join([*parts, text[done:], "\n", *entries])
+    return _made(whole, [*_machine_flags(), *_checks(), *how, "-nostdlib"])
 
 
 @functools.cache

@@ -1,11 +1,14 @@
 __device__ __forceinline__ long long k_mod_i64(long long a, long long b)
-{ return b == 0 || b == -1 ? 0 : a % b; }
-extern "C" __global__ void __launch_bounds__(64)
+{
+    if (((unsigned long long)(a | b) >> 32) == 0 && b != 0) return (unsigned int)a % (unsigned int)b;
+    return b == 0 || b == -1 ? 0 : a % b;
+}
+extern "C" __global__ void __launch_bounds__(64, 1)
 k_argmax(const float *in0, long long *out0)
 {
     const long long thread2 = threadIdx.x;
-    __shared__ float meet0[64];
-    __shared__ long long meet1[64];
+    __align__(16) __shared__ float meet0[64];
+    __align__(16) __shared__ long long meet1[64];
     for (long long row1 = blockIdx.x; row1 < 5ll; row1 += gridDim.x) {
         float total30 = __int_as_float((int)0xff800000u);
         long long total31 = 9223372036854775807ll;

@@ -1,22 +1,63 @@
 __device__ __forceinline__ long long k_div_i64(long long a, long long b)
-{ return b == 0 ? 0 : b == -1 ? (long long)(0ull - (unsigned long long)a) : a / b; }
+{
+    if (((unsigned long long)(a | b) >> 32) == 0 && b != 0) return (unsigned int)a / (unsigned int)b;
+    return b == 0 ? 0 : b == -1 ? (long long)(0ull - (unsigned long long)a) : a / b;
+}
 __device__ __forceinline__ long long k_mod_i64(long long a, long long b)
-{ return b == 0 || b == -1 ? 0 : a % b; }
-extern "C" __global__ void __launch_bounds__(256)
+{
+    if (((unsigned long long)(a | b) >> 32) == 0 && b != 0) return (unsigned int)a % (unsigned int)b;
+    return b == 0 || b == -1 ? 0 : a % b;
+}
+template <class T, int N> struct __align__(sizeof(T) * N) k_pack { T at[N]; };
+template <class T, int N> __device__ __forceinline__ void k_get(T (&to)[N], const T *from, long long count)
+{
+    if (count >= N && (unsigned long long)from % (sizeof(T) * N) == 0) {
+        const k_pack<T, N> all = *(const k_pack<T, N> *)from;
+        #pragma unroll
+        for (int k = 0; k < N; k++) to[k] = all.at[k];
+    } else {
+        #pragma unroll
+        for (int k = 0; k < N; k++) to[k] = k < count ? from[k] : T();
+    }
+}
+template <class T, int N> __device__ __forceinline__ void k_put(const T (&from)[N], T *to, long long count)
+{
+    if (count >= N && (unsigned long long)to % (sizeof(T) * N) == 0) {
+        k_pack<T, N> all;
+        #pragma unroll
+        for (int k = 0; k < N; k++) all.at[k] = from[k];
+        *(k_pack<T, N> *)to = all;
+    } else {
+        #pragma unroll
+        for (int k = 0; k < N; k++) if (k < count) to[k] = from[k];
+    }
+}
+extern "C" __global__ void __launch_bounds__(256, 1)
 k_bias_relu(const float *in0, const float *in1, float *out0)
 {
-    for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 640ll; point1 += (long long)gridDim.x * 256) {
-        const long long t1 = (long long)k_mod_i64(point1, 20ll);
-        const long long t2 = (long long)k_div_i64(point1, 20ll);
-        const float t3 = in1[t1];
-        const long long t4 = (long long)((unsigned long long)t2 * (unsigned long long)20ll);
-        const long long t5 = (long long)((unsigned long long)t4 + (unsigned long long)t1);
-        const float t6 = in0[t5];
-        const float t7 = t6 + t3;
-        const bool t8 = t7 <= 0.0f;
-        const float t9 = t8 ? 0.0f : t7;
-        const long long t10 = (long long)((unsigned long long)t2 * (unsigned long long)20ll);
-        const long long t11 = (long long)((unsigned long long)t10 + (unsigned long long)t1);
-        out0[t11] = t9;
+    for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 160ll; point1 += (long long)gridDim.x * 256) {
+        const long long t1 = (long long)k_mod_i64(point1, 5ll);
+        const long long t2 = (long long)k_div_i64(point1, 5ll);
+        const long long t3 = (long long)((unsigned long long)t1 * (unsigned long long)4ll);
+        const long long t4 = (long long)((unsigned long long)20ll - (unsigned long long)t3);
+        float in1_part7[4];
+        k_get(in1_part7, &in1[t3], t4);
+        float in0_part8[4];
+        const long long t5 = (long long)((unsigned long long)t2 * (unsigned long long)20ll);
+        const long long t6 = (long long)((unsigned long long)t5 + (unsigned long long)t3);
+        k_get(in0_part8, &in0[t6], t4);
+        float out0_part9[4];
+        #pragma unroll
+        for (long long lane6 = 0ll; lane6 < 4ll; lane6 += 1) {
+            const float t7 = in0_part8[lane6];
+            const float t8 = in1_part7[lane6];
+            const float t9 = t7 + t8;
+            const bool t10 = t9 <= 0.0f;
+            const float t11 = t10 ? 0.0f : t9;
+            out0_part9[lane6] = t11;
+        }
+        const long long t12 = (long long)((unsigned long long)t2 * (unsigned long long)20ll);
+        const long long t13 = (long long)((unsigned long long)t12 + (unsigned long long)t3);
+        k_put(out0_part9, &out0[t13], t4);
     }
 }

@@ -1,4 +1,4 @@
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 k_columns(const double *in0, double *out0)
 {
     for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 40ll; point1 += (long long)gridDim.x * 256) {

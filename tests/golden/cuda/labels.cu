@@ -1,6 +1,6 @@
 __device__ __forceinline__ void k_fail(long long *error, long long site, long long value)
 { if (atomicCAS((unsigned long long *)error, 0ull, 1ull) == 0ull) { error[1] = site; error[2] = value; } }
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 1)
 k_labels(const float *in0, const long long *in1, float *out0, long long *error)
 {
     for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 9ll; point1 += (long long)gridDim.x * 256) {

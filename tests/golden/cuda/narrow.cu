@@ -1,16 +1,51 @@
 __device__ __forceinline__ int k_f32_to_i32(float a)
 { return a >= -0x1p31f && a < 0x1p31f ? (int)a : (int)0x80000000u; }
-extern "C" __global__ void __launch_bounds__(256)
+template <class T, int N> struct __align__(sizeof(T) * N) k_pack { T at[N]; };
+template <class T, int N> __device__ __forceinline__ void k_get(T (&to)[N], const T *from, long long count)
+{
+    if (count >= N && (unsigned long long)from % (sizeof(T) * N) == 0) {
+        const k_pack<T, N> all = *(const k_pack<T, N> *)from;
+        #pragma unroll
+        for (int k = 0; k < N; k++) to[k] = all.at[k];
+    } else {
+        #pragma unroll
+        for (int k = 0; k < N; k++) to[k] = k < count ? from[k] : T();
+    }
+}
+template <class T, int N> __device__ __forceinline__ void k_put(const T (&from)[N], T *to, long long count)
+{
+    if (count >= N && (unsigned long long)to % (sizeof(T) * N) == 0) {
+        k_pack<T, N> all;
+        #pragma unroll
+        for (int k = 0; k < N; k++) all.at[k] = from[k];
+        *(k_pack<T, N> *)to = all;
+    } else {
+        #pragma unroll
+        for (int k = 0; k < N; k++) if (k < count) to[k] = from[k];
+    }
+}
+extern "C" __global__ void __launch_bounds__(256, 1)
 k_narrow(const short *in0, const float *in1, unsigned char *out0)
 {
-    for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 50ll; point1 += (long long)gridDim.x * 256) {
-        const float t1 = in1[point1];
-        const int t2 = k_f32_to_i32(t1);
-        const unsigned char t3 = (unsigned char)t2;
-        const short t4 = in0[point1];
-        const short t5 = (short)((unsigned int)t4 * (unsigned int)t4);
-        const unsigned char t6 = (unsigned char)t5;
-        const unsigned char t7 = t3 > t6 ? t3 : t6;
-        out0[point1] = t7;
+    for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 13ll; point1 += (long long)gridDim.x * 256) {
+        const long long t1 = (long long)((unsigned long long)point1 * (unsigned long long)4ll);
+        const long long t2 = (long long)((unsigned long long)50ll - (unsigned long long)t1);
+        float in1_part6[4];
+        k_get(in1_part6, &in1[t1], t2);
+        short in0_part7[4];
+        k_get(in0_part7, &in0[t1], t2);
+        unsigned char out0_part8[4];
+        #pragma unroll
+        for (long long lane5 = 0ll; lane5 < 4ll; lane5 += 1) {
+            const float t3 = in1_part6[lane5];
+            const int t4 = k_f32_to_i32(t3);
+            const unsigned char t5 = (unsigned char)t4;
+            const short t6 = in0_part7[lane5];
+            const short t7 = (short)((unsigned int)t6 * (unsigned int)t6);
+            const unsigned char t8 = (unsigned char)t7;
+            const unsigned char t9 = t5 > t8 ? t5 : t8;
+            out0_part8[lane5] = t9;
+        }
+        k_put(out0_part8, &out0[t1], t2);
     }
 }

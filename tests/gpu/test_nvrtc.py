@@ -1,0 +1,98 @@
+"""NVRTC compiles every op's kernels for sm_80 and sm_90 without a warning and without spilling a register. What they
+need of a GPU is what the tables say (`tests/gpu/golden`, rewritten by --update-golden)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from kiln.ir.gpu_program import CudaText
+from tests.codegen.test_cuda_ops import GROUPS, WRITTEN, cnn_step, program, some
+from tests.gpu import nvrtc
+from tests.gpu.nvrtc import ARCHITECTURES, Usage
+from tests.ops.samples import Sample, samples
+
+GOLDEN = Path(__file__).parent / "golden"
+FEW = 6
+"""Samples per op that always run; `--slow` runs all, which takes some minutes."""
+TOGETHER = 100
+"""Kernels per compilation."""
+
+
+def kernels(name: str, calls: Iterable[Sample]) -> dict[str, CudaText]:
+    return {k.name: k for sample in calls for k in program(name, sample).kernels}
+
+
+def needs(texts: Iterable[CudaText], architecture: str) -> dict[str, Usage]:
+    """What each kernel needs; a warning or a spill fails."""
+    found: dict[str, Usage] = {}
+    for part in batches(list(texts)):
+        _, log = nvrtc.compiled(nvrtc.text(part), architecture)
+        assert not nvrtc.warnings(log)
+        found |= nvrtc.usage(log)
+    spilling = {name: usage for name, usage in found.items() if usage.spills}
+    assert not spilling
+    return found
+
+
+def batches(texts: Sequence[CudaText]) -> Iterator[Sequence[CudaText]]:
+    for start in range(0, len(texts), TOGETHER):
+        yield texts[start : start + TOGETHER]
+
+
+def table(made: dict[str, dict[str, CudaText]], found: dict[str, Usage]) -> str:
+    """One line per op: how many kernels, and the most that one of them needs."""
+    lines = [
+        f"NVRTC {'.'.join(map(str, nvrtc.version()))}",
+        f"{'op':24}{'kernels':>8}{'registers':>10}{'shared':>8}{'stack':>8}",
+    ]
+    for name, texts in made.items():
+        each = [found[k] for k in texts]
+        most = max(u.registers for u in each), max(u.shared for u in each), max(u.stack for u in each)
+        lines.append(f"{name:24}{len(each):8}{most[0]:10}{most[1]:8}{most[2]:8}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_kernels_compile_and_need_what_they_did(architecture: str, request: pytest.FixtureRequest) -> None:
+    """The tables are those of one version of NVRTC; with another one only warnings and spills count."""
+    nvrtc.need()
+    made = {name: kernels(name, some(name, FEW)) for name in WRITTEN}
+    every = {k.name: k for texts in made.values() for k in texts.values()}
+    text, path = table(made, needs(every.values(), architecture)), GOLDEN / f"{architecture}.txt"
+    if request.config.getoption("--update-golden"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    wanted = path.read_text()
+    if wanted.splitlines()[0] == text.splitlines()[0]:
+        assert text == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("names", GROUPS, ids=lambda names: f"{names[0]}-and-{len(names) - 1}-more")
+def test_every_sample_compiles(names: list[str], architecture: str) -> None:
+    nvrtc.need()
+    every: dict[str, CudaText] = {}
+    for name in names:
+        every |= kernels(name, samples(name))
+    needs(every.values(), architecture)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_training_step_compiles(architecture: str) -> None:
+    nvrtc.need()
+    needs(cnn_step()[1].cuda().kernels, architecture)
+
+
+def test_a_warning_and_a_spill_are_seen() -> None:
+    nvrtc.need()
+    _, log = nvrtc.compiled('extern "C" __global__ void f(int *a) { int unused; a[0] = 1; }')
+    assert any("unused" in line for line in nvrtc.warnings(log))
+    values = ", ".join(f"v{k} = a[{k}]" for k in range(200))
+    uses = " ".join(f"a[{k} * n] = v{k} * v{(k * 7) % 200};" for k in range(200))
+    greedy = f'extern "C" __global__ void __launch_bounds__(1024) f(float *a, int n) {{ float {values}; {uses} }}'
+    (found,) = nvrtc.usage(nvrtc.compiled(greedy)[1]).values()
+    assert found.spills > 0 and found.registers == 64
