@@ -254,6 +254,9 @@ def write_at(target: Any, value: Any, indices: Sequence[Any], attrs: Attrs) -> N
     launch = _launches.get(key)
     if launch is None:
         layouts = [t._layout for t in operands]
+        for layout in layouts:
+            if layout.device is not layouts[0].device:
+                raise errors.from_type_error(apart("index_put_", layouts[0].device, layout.device), operands)
         executable, sizes, _ = _bound_kernel(scatter, layouts, {**attrs, "in_place": True}, (target._layout,))
 
         def launch(operands: Sequence[Any]) -> Results:
@@ -389,6 +392,9 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
         return _transfer_launch(attrs)
     results = tuple(layout_of(t.dtype, t.static_shape(), None, t.device) for t in types)
     layouts = [t._layout for t in operands]
+    device = results[0].device if results else CPU
+    if any(layout.device is not device for layout in layouts):
+        return lambda tensors: run(op, [moved(t, device) for t in tensors], attrs)
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
     if isinstance(op.lower, Library):
@@ -676,6 +682,13 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         raise errors.from_type_error(apart(op.name, target._layout.device, result.device), [target, *operands])
     assert result == target.ttype, f"{op.name}: result {result} written to {target.ttype}"
     assert isinstance(op.lower, Dense) and op.lower.pointwise
+    if any(t._layout.device is not result.device for t in operands):
+
+        def brought(tensors: Sequence[Any]) -> Results:
+            near = [moved(t, tensors[0]._layout.device) for t in tensors]
+            return _prepare_write(near[0], op, near[1:], attrs)(near)
+
+        return brought
     if target._layout.numel == 0:
         return lambda tensors: ()
     others = [t for t in operands if t is not target]
