@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 
 import numpy as np
@@ -44,7 +45,7 @@ from kiln.runtime.executable import load as load_program
 from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
-from kiln.runtime.programs import fetch_choice
+from kiln.runtime.programs import fetch_choice, fetch_cuda
 from kiln.runtime.targets import host_target
 
 if TYPE_CHECKING:
@@ -117,8 +118,10 @@ def build(
 ) -> Program | CudaProgram:
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
     `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
+    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     if device is not CPU:
-        return there.build(graph, input_strides, name, passes, donated)
+        made = partial(there.build, graph, input_strides, name, passes, donated)
+        return fetch_cuda(graph, input_strides, options, _SOURCES, made)
     target = host_target()
 
     def compiled() -> Program:
@@ -128,7 +131,6 @@ def build(
 
     if stages:
         return compiled()
-    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
 
 
@@ -184,6 +186,8 @@ def execute_region(executable: Loaded, values: Sequence[int]) -> None:
         executable.run(values)
     except ProgramError as failure:
         raise CheckFailed(str(failure)) from None
+    except there.faults() as fault:
+        raise errors.from_cuda(fault, executable.program.name) from None
 
 
 def execute(executable: Loaded, values: Sequence[int]) -> None:
@@ -192,6 +196,8 @@ def execute(executable: Loaded, values: Sequence[int]) -> None:
         executable.run(values)
     except ProgramError as failure:
         raise errors.from_check(failure.site, failure.value) from None
+    except there.faults() as fault:
+        raise errors.from_cuda(fault, executable.program.name) from None
 
 
 # ------------------------------------------------------------------------------------------ eager ops
@@ -248,6 +254,9 @@ def write_at(target: Any, value: Any, indices: Sequence[Any], attrs: Attrs) -> N
     launch = _launches.get(key)
     if launch is None:
         layouts = [t._layout for t in operands]
+        for layout in layouts:
+            if layout.device is not layouts[0].device:
+                raise errors.from_type_error(apart("index_put_", layouts[0].device, layout.device), operands)
         executable, sizes, _ = _bound_kernel(scatter, layouts, {**attrs, "in_place": True}, (target._layout,))
 
         def launch(operands: Sequence[Any]) -> Results:
@@ -383,6 +392,9 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
         return _transfer_launch(attrs)
     results = tuple(layout_of(t.dtype, t.static_shape(), None, t.device) for t in types)
     layouts = [t._layout for t in operands]
+    device = results[0].device if results else CPU
+    if any(layout.device is not device for layout in layouts):
+        return lambda tensors: run(op, [moved(t, device) for t in tensors], attrs)
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
     if isinstance(op.lower, Library):
@@ -588,6 +600,8 @@ def _allocating_launch(
             run(*[t._ptr for t in operands], ptr, *sizes)
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
+        except there.faults() as fault:
+            raise errors.from_cuda(fault, executable.program.name) from None
         return (make(buffer, ptr, layout),)
 
     return launch
@@ -639,7 +653,7 @@ def _control_launch(op: OpDef, attrs: Attrs, device: Device) -> Launch:
         return tuple([run(OPS["copy"], (t,), {})[0] for t in made])
 
     def truth(t: Any) -> bool:
-        return bool(t._buffer.as_numpy(np.dtype(bool), (), (), t._ptr - t._buffer.ptr))
+        return bool(t._array())
 
     def slices(x: Any, k: int) -> Any:
         layout = layout_of(x._layout.dtype, x._layout.shape[1:], x._layout.strides[1:], x._layout.device)
@@ -668,6 +682,13 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         raise errors.from_type_error(apart(op.name, target._layout.device, result.device), [target, *operands])
     assert result == target.ttype, f"{op.name}: result {result} written to {target.ttype}"
     assert isinstance(op.lower, Dense) and op.lower.pointwise
+    if any(t._layout.device is not result.device for t in operands):
+
+        def brought(tensors: Sequence[Any]) -> Results:
+            near = [moved(t, tensors[0]._layout.device) for t in tensors]
+            return _prepare_write(near[0], op, near[1:], attrs)(near)
+
+        return brought
     if target._layout.numel == 0:
         return lambda tensors: ()
     others = [t for t in operands if t is not target]
