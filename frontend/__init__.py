@@ -127,6 +127,7 @@ if TYPE_CHECKING:
     from kiln.errors import LoadError as LoadError
     from kiln.errors import NanError as NanError
     from kiln.errors import NotYetError as NotYetError
+    from kiln.errors import OutOfMemoryError as OutOfMemoryError
     from kiln.errors import SaveError as SaveError
     from kiln.errors import ShapeError as ShapeError
     from kiln.errors import SpentError as SpentError
@@ -554,8 +555,8 @@ _NAMES = {
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
         "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
-        "KilnIndexError LinAlgError LoadError NanError NotYetError SaveError ShapeError SpentError TransformError "
-        "WorkerError"
+        "KilnIndexError LinAlgError LoadError NanError NotYetError OutOfMemoryError SaveError ShapeError SpentError "
+        "TransformError WorkerError"
     ),
     "kiln.explain": "explain",
     "kiln.factorizations": "cholesky=cholesky_ lu=lu_ lu_unpack orgqr=householder_product qr=qr_ svd=svd_",

@@ -17,6 +17,7 @@ from kiln.ir.graph import Attrs
 from kiln.ir.ops.affine import overlaps
 from kiln.ir.ops.base import OpDef
 from kiln.ir.types import CPU, Device, DType, TensorType, contiguous_strides, float32
+from kiln.there import as_numpy
 
 if TYPE_CHECKING:
     from kiln.autograd import Node
@@ -285,7 +286,7 @@ class TensorBase:
         layout, itemsize = self._layout, self._layout.dtype.itemsize
         strides = tuple([s * itemsize for s in layout.strides])
         offset, readonly = self._ptr - self._buffer.ptr, bool(self._flags & READONLY)
-        return self._buffer.as_numpy(layout.dtype.numpy, layout.shape, strides, offset, readonly)
+        return as_numpy(self._buffer, layout.dtype.numpy, layout.shape, strides, offset, readonly)
 
     @property
     def ttype(self) -> TensorType:

@@ -70,5 +70,5 @@ def walk(
     for k in reversed(range(count)) if reverse else range(count):
         state, made[k] = turn(state, [part[k] for part in parts])
     if not count:
-        return state, [creation.zeros((0, *t.static_shape()), dtype=t.dtype) for t in types()]
+        return state, [creation.zeros((0, *t.static_shape()), dtype=t.dtype, device=t.device) for t in types()]
     return state, [F.stack(list(column)) for column in zip(*made, strict=True)]

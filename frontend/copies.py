@@ -135,7 +135,7 @@ def nonzero_static(input: TensorBase, *, size: int, fill_value: int = -1) -> Ten
 def _places(x: Tensor) -> Tensor:
     from kiln.creation import arange
 
-    return arange(x._layout.numel)
+    return arange(x._layout.numel, device=x.device)
 
 
 @maker_names
@@ -157,9 +157,8 @@ def range(
     if step == 0 or (end - start) / step < 0:
         raise InvalidValueError(f"no steps of {step} lead from {start} to {end}", op="range", fix="change its sign")
     count = int((end - start) / step) + 1
-    index = arange(count, dtype=T.float64)
+    index = arange(count, dtype=T.float64, device=device)
     made = (index * float(step) + float(start)).to(MODES.default_dtype if dtype is None else dtype)
-    made = made if device is None else made.to(device)
     return made.requires_grad_() if requires_grad else made
 
 

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from kiln.runtime.cuda_driver import Gpu
 
 __all__ = [
-    "Event", "OutOfMemoryError", "Stream", "StreamContext", "current_device", "current_stream", "default_stream", "device",
-    "device_count", "device_of", "empty_cache", "get_device_capability", "get_device_name", "get_device_properties",
-    "get_sync_debug_mode", "init", "is_available", "is_bf16_supported", "is_initialized", "manual_seed",
-    "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated",
-    "memory_reserved", "memory_stats", "memory_summary", "reset_peak_memory_stats", "seed", "seed_all", "set_device",
-    "set_launch_blocking", "set_stream", "set_sync_debug_mode", "stream", "synchronize",
+    "Event", "OutOfMemoryError", "Stream", "StreamContext", "current_device", "current_stream", "default_stream",
+    "device", "device_count", "device_of", "empty_cache", "get_device_capability", "get_device_name",
+    "get_device_properties", "get_sync_debug_mode", "init", "is_available", "is_bf16_supported", "is_initialized",
+    "manual_seed", "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info",
+    "memory_allocated", "memory_reserved", "memory_stats", "memory_summary", "reset_peak_memory_stats", "seed",
+    "seed_all", "set_device", "set_launch_blocking", "set_stream", "set_sync_debug_mode", "stream", "synchronize",
 ]  # fmt: skip
 
 _Stream = TypeVar("_Stream", bound="Stream")
@@ -255,8 +255,8 @@ class Stream:
     """A queue of work of one GPU: what is in different queues may run at the same time.
 
     `Stream(device)` is one of 32 per GPU, in turn, which do not wait for the default stream. `priority` changes
-    nothing. As in PyTorch, who uses a tensor on another stream than it was made on sees to the order (`wait_stream`) and
-    tells the tensor's memory (`Tensor.record_stream`).
+    nothing. As in PyTorch, who uses a tensor on another stream than it was made on sees to the order (`wait_stream`)
+    and tells the tensor's memory (`Tensor.record_stream`).
     """
 
     __slots__ = ("_context", "queue")

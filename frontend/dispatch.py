@@ -1,4 +1,5 @@
-"""Eager execution: from an op and its operands to one native call. The only file that joins codegen and runtime.
+"""Eager execution: from an op and its operands to one native call. The only file, with `there.py` for GPUs, that
+joins codegen and runtime.
 
 An application is looked up by (op, layouts, attributes); what is found is a *launch*: a function that takes
 the operands, allocates the results and runs a kernel (or, for views, only makes new tensor records). A launch
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias, cast
 
 import numpy as np
@@ -19,7 +21,8 @@ import numpy as np
 import kiln.codegen
 import kiln.ir
 from kiln import errors, there
-from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of, maker
+from kiln.base import MODES, READONLY, Layout, TensorBase, layout_of, maker
+from kiln.generic import Strides, Symbols, collapse
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
 from kiln.ir.interpreter import follow, walk
@@ -31,20 +34,18 @@ from kiln.ir.ops.base import (
     LibraryError,
     OpDef,
     OpTypeError,
-    Scatter,
     apart,
     ints_attr,
 )
-from kiln.ir.ops.gather import dimension_names as gather_names
 from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
-from kiln.ir.types import CPU, Device, Dim, DType, Sym, TensorType, bool_, device_named
+from kiln.ir.types import CPU, Device, DType, Sym, TensorType, bool_, device_named
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
 from kiln.runtime.library import Performer
 from kiln.runtime.memory import Buffer
 from kiln.runtime.programs import fetch as fetch_program
-from kiln.runtime.programs import fetch_choice
+from kiln.runtime.programs import fetch_choice, fetch_cuda
 from kiln.runtime.targets import host_target
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ if TYPE_CHECKING:
 Loaded: TypeAlias = "Executable | CudaExecutable"
 Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
-Strides: TypeAlias = "tuple[Dim, ...] | None"
 
-_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
 _LARGE_CONSTANT: Final = 1 << 16
@@ -117,8 +116,10 @@ def build(
 ) -> Program | CudaProgram:
     """Compile a graph for this machine (`codegen.pipeline.compile_graph`), or take its program from the cache.
     `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
+    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     if device is not CPU:
-        return there.build(graph, input_strides, name, passes, donated)
+        made = partial(there.build, graph, input_strides, name, passes, donated)
+        return fetch_cuda(graph, input_strides, options, _SOURCES, made)
     target = host_target()
 
     def compiled() -> Program:
@@ -128,7 +129,6 @@ def build(
 
     if stages:
         return compiled()
-    options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     return fetch_program(graph, input_strides, target, options, _SOURCES, compiled)
 
 
@@ -184,6 +184,8 @@ def execute_region(executable: Loaded, values: Sequence[int]) -> None:
         executable.run(values)
     except ProgramError as failure:
         raise CheckFailed(str(failure)) from None
+    except there.faults() as fault:
+        raise errors.from_cuda(fault, executable.program.name) from None
 
 
 def execute(executable: Loaded, values: Sequence[int]) -> None:
@@ -192,6 +194,8 @@ def execute(executable: Loaded, values: Sequence[int]) -> None:
         executable.run(values)
     except ProgramError as failure:
         raise errors.from_check(failure.site, failure.value) from None
+    except there.faults() as fault:
+        raise errors.from_cuda(fault, executable.program.name) from None
 
 
 # ------------------------------------------------------------------------------------------ eager ops
@@ -248,6 +252,9 @@ def write_at(target: Any, value: Any, indices: Sequence[Any], attrs: Attrs) -> N
     launch = _launches.get(key)
     if launch is None:
         layouts = [t._layout for t in operands]
+        for layout in layouts:
+            if layout.device is not layouts[0].device:
+                raise errors.from_type_error(apart("index_put_", layouts[0].device, layout.device), operands)
         executable, sizes, _ = _bound_kernel(scatter, layouts, {**attrs, "in_place": True}, (target._layout,))
 
         def launch(operands: Sequence[Any]) -> Results:
@@ -307,11 +314,12 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | c
 
     `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.
     """
+    place = 0 if device is CPU else device.slot + 1  # devices take long to hash
     if isinstance(value, complex):
-        key: tuple[object, ...] = (shape, dtype, repr(value), device)
+        key: tuple[object, ...] = (shape, dtype, repr(value), place)
     else:
         sign = math.copysign(1.0, value) if value == 0 else 0.0
-        key = (shape, dtype, value if value == value else "nan", sign, device)
+        key = (shape, dtype, value if value == value else "nan", sign, place)
     found = _constants.get(key)
     if found is None:
         data = converted(np.asarray(value), dtype)
@@ -383,6 +391,9 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
         return _transfer_launch(attrs)
     results = tuple(layout_of(t.dtype, t.static_shape(), None, t.device) for t in types)
     layouts = [t._layout for t in operands]
+    device = results[0].device if results else CPU
+    if any(layout.device is not device for layout in layouts):
+        return lambda tensors: run(op, [moved(t, device) for t in tensors], attrs)
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
     if isinstance(op.lower, Library):
@@ -535,7 +546,7 @@ def _bound_kernel(
         operands = [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)]
     else:
         operands = [(layout.dtype, layout.shape, layout.strides) for layout in layouts]
-    symbols = _Symbols(op, operands, attrs)
+    symbols = Symbols(op, operands, attrs)
     if not pointwise:
         _derived_sizes(op, symbols, attrs, results)
     if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
@@ -554,7 +565,7 @@ def _bound_kernel(
     return kernel.executable, sizes, dict(zip(kernel.sizes, sizes, strict=True))
 
 
-def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
+def _derived_sizes(op: OpDef, symbols: Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
     """Sizes of results that are none of the operands' (a type rule names them after what they follow from)."""
     for t, layout in zip(op.infer_types(symbols.types, attrs), results, strict=True):
         for d, size in zip(t.shape, layout.shape, strict=True):
@@ -588,6 +599,8 @@ def _allocating_launch(
             run(*[t._ptr for t in operands], ptr, *sizes)
         except ProgramError as failure:
             raise errors.from_check(failure.site, failure.value, named) from None
+        except there.faults() as fault:
+            raise errors.from_cuda(fault, executable.program.name) from None
         return (make(buffer, ptr, layout),)
 
     return launch
@@ -639,7 +652,7 @@ def _control_launch(op: OpDef, attrs: Attrs, device: Device) -> Launch:
         return tuple([run(OPS["copy"], (t,), {})[0] for t in made])
 
     def truth(t: Any) -> bool:
-        return bool(t._buffer.as_numpy(np.dtype(bool), (), (), t._ptr - t._buffer.ptr))
+        return bool(t._array())
 
     def slices(x: Any, k: int) -> Any:
         layout = layout_of(x._layout.dtype, x._layout.shape[1:], x._layout.strides[1:], x._layout.device)
@@ -668,6 +681,13 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         raise errors.from_type_error(apart(op.name, target._layout.device, result.device), [target, *operands])
     assert result == target.ttype, f"{op.name}: result {result} written to {target.ttype}"
     assert isinstance(op.lower, Dense) and op.lower.pointwise
+    if any(t._layout.device is not result.device for t in operands):
+
+        def brought(tensors: Sequence[Any]) -> Results:
+            near = [moved(t, tensors[0]._layout.device) for t in tensors]
+            return _prepare_write(near[0], op, near[1:], attrs)(near)
+
+        return brought
     if target._layout.numel == 0:
         return lambda tensors: ()
     others = [t for t in operands if t is not target]
@@ -675,7 +695,7 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
     positions = tuple(0 if t is target else next(fresh) for t in operands)
     layouts = [t._layout for t in (target, *others)]
     shape, strides = collapse(target.shape, [layout.strides for layout in layouts])
-    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
+    symbols = Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
     device = target._layout.device
     key = ("write", _target if device is CPU else device, op, positions, symbols.key(), *attrs.items())
     kernel = _kernels.get(key)
@@ -695,94 +715,3 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         return ()
 
     return launch
-
-
-def collapse(
-    shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Fewest dimensions that visit the same elements in the same order: size-one dimensions go, neighbours
-    merge where every operand steps through them evenly. At least one dimension remains.
-
-    >>> collapse((2, 3, 4), [(12, 4, 1), (0, 4, 1)])
-    ((2, 12), [(12, 1), (0, 1)])
-    """
-    sizes: list[int] = []
-    steps: list[list[int]] = []  # per kept dimension the stride of each operand; outermost first
-    for d, size in enumerate(shape):
-        step = [s[d] for s in strides]
-        if size == 1:
-            continue
-        if sizes and all(outer == inner * size for outer, inner in zip(steps[-1], step, strict=True)):
-            sizes[-1] *= size
-            steps[-1] = step
-        else:
-            sizes.append(size)
-            steps.append(step)
-    if not sizes:
-        sizes, steps = [1], [[1] * len(strides)]
-    return tuple(sizes), [tuple(step[k] for step in steps) for k in range(len(strides))]
-
-
-class _Symbols:
-    """Symbolic types and strides for operands of given sizes: what one kernel serves.
-
-    A stride stays a number where code depends on it (0: broadcast, 1 in the last dimension: contiguous
-    runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
-    """
-
-    def __init__(
-        self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]], attrs: Attrs
-    ) -> None:
-        self.sizes: dict[str, int] = {}
-        self.types: list[TensorType] = []
-        self.strides: list[Strides] = []
-        names = _dimension_names(op, [len(shape) for _, shape, _ in operands], attrs)
-        for k, (dtype, shape, strides) in enumerate(operands):
-            self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
-            self.strides.append(self._strides(k, shape, strides))
-
-    def _dim(self, name: str, size: int) -> Dim:
-        if not name:
-            return size
-        known = self.sizes.setdefault(name, size)
-        assert known == size, f"dimension {name} is both {known} and {size}"
-        return Sym(name)
-
-    def _strides(self, k: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Strides:
-        if is_contiguous(shape, strides):
-            return None
-        symbolic: list[Dim] = []
-        for d, step in enumerate(strides):
-            if step == 0 or (step == 1 and d == len(strides) - 1):
-                symbolic.append(step)
-            else:
-                name = f"s{k}_{d}"
-                self.sizes[name] = step
-                symbolic.append(Sym(name))
-        return tuple(symbolic)
-
-    def key(self) -> tuple[object, ...]:
-        return (*self.types, *self.strides)
-
-
-def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list[str]]:
-    """Names of the operands' dimensions, "" for fixed ones; the op's type rule decides which must be equal."""
-    if "random" in op.traits:
-        return [[""] * rank for rank in ranks]
-    if op.name == "matmul":
-        batch = [f"n{d}" for d in range(ranks[0] - 2)]
-        return [[*batch, "m", "k"], [*batch, "k", "n"]]
-    if op.name == "searchsorted":
-        lead = [f"n{d}" for d in range(ranks[0] - 1)]
-        return [[*lead, "n"], [*lead, "m"]]
-    if isinstance(op.lower, Scatter) and "steps" in attrs:
-        return [[f"n{d}" for d in range(ranks[0])], [f"m{d}" for d in range(ranks[1])]]
-    if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
-        image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
-        roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
-        return roles[op.name.removesuffix("_direct")]
-    if op.name == "depthwise_weight":
-        return [["n", "h", "w", "c"], ["n", "oh", "ow", "c"]]
-    if "place" in attrs:
-        return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
-    return [[f"n{d}" for d in range(rank)] for rank in ranks]

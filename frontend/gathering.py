@@ -572,9 +572,9 @@ def unique(
     inverse = inverse.reshape(array.shape if axis is None else -1)
     return _unique_result(
         Unique(
-            host_tensor(values),
-            host_tensor(inverse) if return_inverse else None,
-            host_tensor(counts) if return_counts else None,
+            host_tensor(values, x),
+            host_tensor(inverse, x) if return_inverse else None,
+            host_tensor(counts, x) if return_counts else None,
         )
     )
 
@@ -620,8 +620,8 @@ def unique_consecutive(
         values = np.moveaxis(values, 0, axis)
     return _unique_result(
         Unique(
-            host_tensor(values),
-            host_tensor(inverse) if return_inverse else None,
-            host_tensor(counts) if return_counts else None,
+            host_tensor(values, x),
+            host_tensor(inverse, x) if return_inverse else None,
+            host_tensor(counts, x) if return_counts else None,
         )
     )

@@ -27,8 +27,9 @@ from kiln.inplace import copy_
 from kiln.ir import types as T
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
+from kiln.ir.types import CPU
 from kiln.positions import positions
-from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, number
+from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, number, transferred
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -110,7 +111,7 @@ def _in_range(table: Tensor, indices: Sequence[Tensor], place: Sequence[int]) ->
     """Whether all index tensors stay within the dimensions whose positions they say."""
     sizes = [n for n, p in zip(table.shape, place, strict=True) if p < 0]
     for n, t in zip(sizes, indices, strict=True):
-        numbers = t.numpy()
+        numbers = t._array()
         if numbers.size and not -n <= int(numbers.min()) <= int(numbers.max()) < n:
             return False
     return True
@@ -204,7 +205,8 @@ def _item(x: Tensor, item: Any) -> Any:
     if isinstance(item, (int, np.integer)):
         return item
     if isinstance(item, TensorBase):
-        return _index_tensor(cast("Tensor", item))
+        item = cast("Tensor", item)
+        return _index_tensor(transferred(item, x.device) if item.device is CPU else item)
     if isinstance(item, (list, tuple, range, np.ndarray)):
         if any(isinstance(n, TensorBase) for n in item):
             raise ArgumentError("a list of tensors is no index", fix="separate indices by commas, or use kiln.stack")

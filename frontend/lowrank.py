@@ -21,7 +21,7 @@ __all__ = ["pca_lowrank", "svd_lowrank"]
 
 def _basis(a: Tensor, q: int, niter: int) -> Tensor:
     """Orthonormal columns that nearly span what `a` maps to, from `niter` steps of the power method."""
-    found = qr(F.matmul(a, randn(a.shape[-1], q, dtype=a.dtype))).Q
+    found = qr(F.matmul(a, randn(a.shape[-1], q, dtype=a.dtype, device=a.device))).Q
     for _ in range(niter):
         found = qr(F.matmul(adjoint(a), found)).Q
         found = qr(F.matmul(a, found)).Q

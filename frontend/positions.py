@@ -5,10 +5,11 @@ Eagerly they are found on the host. A capture is asked only for the count, and f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from kiln import dispatch
 from kiln.answers import ones
 from kiln.base import MODES
 from kiln.ir import types as T
@@ -19,28 +20,28 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 
-def host_tensor(array: np.ndarray[Any, Any]) -> Tensor:
-    """A tensor that owns a host result."""
+def host_tensor(array: np.ndarray[Any, Any], like: Tensor) -> Tensor:
+    """A tensor that owns a host result, where `like` is."""
     from kiln.creation import from_numpy  # lies above `tensor`, which lies above this file
 
-    return from_numpy(np.array(array, order="C"))
+    return cast("Tensor", dispatch.moved(from_numpy(np.array(array, order="C")), like.device))
 
 
-def counters(n: int) -> Tensor:
-    """0, 1, ..., n - 1 as int64."""
+def counters(n: int, like: Tensor) -> Tensor:
+    """0, 1, ..., n - 1 as int64, where `like` is."""
     from kiln.creation import arange
 
-    return arange(n)
+    return arange(n, device=like.device)
 
 
 def flat_positions(flags: Tensor, what: str) -> Tensor:
     """Where a contiguous bool tensor holds, ascending, as int64 positions in row-major order. `what` asks for it."""
     data = flags._read(what, ones)
     if MODES.recorder is None:
-        return host_tensor(np.flatnonzero(data))
+        return host_tensor(np.flatnonzero(data), flags)
     count = ones(data)
     line = apply(OPS["reshape"], flags, shape=(flags.numel(),))
-    return compressed(line, counters(flags.numel()), count)
+    return compressed(line, counters(flags.numel(), flags), count)
 
 
 def compressed(flags: Tensor, values: Tensor, count: int) -> Tensor:
@@ -59,7 +60,7 @@ def positions(flags: Tensor, what: str) -> list[Tensor]:
     shape = flags.shape or (1,)
     if MODES.recorder is None:
         data = flags._read(what, ones)
-        return [host_tensor(p) for p in np.nonzero(np.atleast_1d(data))]
+        return [host_tensor(p, flags) for p in np.nonzero(np.atleast_1d(data))]
     rest = flat_positions(flags, what)
     found: list[Tensor] = []
     for n in reversed(shape):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from kiln.creation import tensor
@@ -29,28 +31,42 @@ def _line(
 
 
 def linspace(
-    start: float, end: float, steps: int, *, dtype: DType | None = None, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """`steps` evenly spaced numbers from start to end, both included; float32 unless told. They are counted in
     float64 from both ends towards the middle, then rounded (integers: cut)."""
     dtype = dtype or T.float32
-    return tensor(_line("linspace", start, end, steps, dtype), dtype=dtype, requires_grad=requires_grad)
+    line = _line("linspace", start, end, steps, dtype)
+    return tensor(line, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def logspace(
-    start: float, end: float, steps: int, base: float = 10.0, *, dtype: DType | None = None, requires_grad: bool = False
+    start: float,
+    end: float,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """base to the power of linspace(start, end, steps), computed in float64."""
     dtype = dtype or T.float32
     powers = np.power(float(base), _line("logspace", start, end, steps, dtype))
-    return tensor(powers, dtype=dtype, requires_grad=requires_grad)
+    return tensor(powers, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
-def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+def tril_indices(row: int, col: int, offset: int = 0, *, device: Any = None) -> Tensor:
     """The rows and columns of the elements on and below a diagonal of a [row, col] matrix, int64 [2, count]."""
-    return tensor(np.stack(np.tril_indices(row, offset, col)).astype(np.int64))
+    return tensor(np.stack(np.tril_indices(row, offset, col)).astype(np.int64), device=device)
 
 
-def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, device: Any = None) -> Tensor:
     """The rows and columns of the elements on and above a diagonal of a [row, col] matrix, int64 [2, count]."""
-    return tensor(np.stack(np.triu_indices(row, offset, col)).astype(np.int64))
+    return tensor(np.stack(np.triu_indices(row, offset, col)).astype(np.int64), device=device)

@@ -190,5 +190,5 @@ class ShapeMethods(StorageMethods):
         from kiln.creation import empty, tensor
 
         if len(args) == 1 and not isinstance(args[0], int):
-            return tensor(args[0], dtype=self.dtype)
-        return empty(*args if args else (0,), dtype=self.dtype)
+            return tensor(args[0], dtype=self.dtype, device=self.device)
+        return empty(*args if args else (0,), dtype=self.dtype, device=self.device)

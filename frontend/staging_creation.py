@@ -12,8 +12,7 @@ from kiln import functional as F
 from kiln.base import TensorBase
 from kiln.interop import InteropMethods
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import DType
-from kiln.promotion import dtype_of_number, result_type
+from kiln.promotion import dtype_of_number, result_type, transferred
 from kiln.staging_numbers import EXAMPLES, Number, as_scalar, constant
 
 _MAX_NUMBERS: Final = 256
@@ -23,31 +22,33 @@ def _example(x: Any) -> Any:
     return EXAMPLES[x.kind] if isinstance(x, Number) else x
 
 
-def _spread(n: Number, shape: tuple[int, ...], dtype: DType) -> Any:
+def _spread(n: Number, like: Any) -> Any:
     """A new tensor that is full of a number; None where that may raise, or round otherwise."""
-    one = as_scalar(n, dtype)
-    return None if one is None else OPS["copy"](OPS["broadcast"](one, shape=shape, dims=()))
+    one = as_scalar(n, like.dtype)
+    if one is None:
+        return None
+    return OPS["copy"](OPS["broadcast"](transferred(one, like.device), shape=like._layout.shape, dims=()))
 
 
 def _full(size: Any, fill_value: Any, *, dtype: Any = None) -> Any:
     if not isinstance(fill_value, Number):
         return None
     example = creation.full(size, _example(fill_value), dtype=dtype)
-    return _spread(fill_value, example._layout.shape, example._layout.dtype)
+    return _spread(fill_value, example)
 
 
 def _full_like(input: Any, fill_value: Any, *, dtype: Any = None) -> Any:
     if not isinstance(fill_value, Number):
         return None
     example = creation.full_like(input, _example(fill_value), dtype=dtype)
-    return _spread(fill_value, example._layout.shape, example._layout.dtype)
+    return _spread(fill_value, example)
 
 
 def _new_full(x: Any, size: Any, fill_value: Any, *, dtype: Any = None) -> Any:
     if not isinstance(fill_value, Number):
         return None
     example = x.new_full(size, _example(fill_value), dtype=dtype)
-    return _spread(fill_value, example._layout.shape, example._layout.dtype)
+    return _spread(fill_value, example)
 
 
 def _where(condition: Any, input: Any, other: Any) -> Any:

@@ -349,7 +349,7 @@ def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) 
         t = host(kind, x)
         enter(capture, t, value)
         return Number(kind, t)
-    if not isinstance(x, TensorBase) or x.ttype != value.type or x._flags & ~2:
+    if not isinstance(x, TensorBase) or x._layout.gtype != value.type or x._flags & ~2:
         raise Entangled("a staged branch gave something else than when it was tried", frozenset({site}))
     if not dense(x) or x._flags:  # a shared constant: what is compiled makes it whole
         x = dispatch.run(OPS["copy"], (x,), {})[0]

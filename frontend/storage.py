@@ -26,6 +26,7 @@ from kiln.ir.ops.base import OPS
 from kiln.ir.types import CPU, Device, DType, contiguous_strides, device_at
 from kiln.promotion import broadcast_to, tensor_arg
 from kiln.runtime.memory import Buffer
+from kiln.there import as_numpy
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -60,7 +61,7 @@ class UntypedStorage:
 
     def _elements(self) -> np.ndarray[Any, Any]:
         count = self.size()
-        return self._buffer.as_numpy(self.dtype.numpy, (count,), (self.dtype.itemsize,), 0, self._readonly)
+        return as_numpy(self._buffer, self.dtype.numpy, (count,), (self.dtype.itemsize,), 0, self._readonly)
 
     def nbytes(self) -> int:
         """Number of bytes."""
@@ -347,7 +348,7 @@ def grown(x: TensorBase, shape: tuple[int, ...]) -> tuple[Buffer, int, Layout]:
     if begin + layout.nbytes <= x._buffer.nbytes:
         return x._buffer, x._ptr, layout
     made = np.zeros(layout.nbytes, np.uint8)
-    there = x._buffer.as_numpy(np.dtype(np.uint8), (x._buffer.nbytes - begin,), (1,), begin)
+    there = as_numpy(x._buffer, np.dtype(np.uint8), (x._buffer.nbytes - begin,), (1,), begin)
     made[: len(there)] = there
     host = dispatch.host_array(made, layout_of(T.uint8, made.shape))
     new = dispatch.moved(host, layout.device) if layout.device is not CPU else dispatch.run(OPS["copy"], (host,), {})[0]

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from kiln import errors
 from kiln.ir.types import CPU, Device
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from kiln.ir.gpu_program import CudaProgram
     from kiln.ir.graph import Graph
     from kiln.ir.types import Dim
-    from kiln.runtime.cuda import CudaExecutable, DeviceBuffer
+    from kiln.runtime.cuda import CudaError, CudaExecutable, DeviceBuffer
     from kiln.runtime.memory import Buffer
 
 _checked: Final[set[Device]] = set()
@@ -32,6 +34,12 @@ def current() -> int:
 def used() -> frozenset[Device]:
     """The devices, besides the CPU, that tensors were put on."""
     return frozenset(_checked)
+
+
+def faults() -> tuple[type[CudaError], ...]:
+    """What calls of a GPU raise: for `except`, which asks only once something was raised."""
+    driver = sys.modules.get("kiln.runtime.cuda_driver")
+    return () if driver is None else (driver.CudaError,)
 
 
 def check(device: Device, op: str) -> None:
@@ -79,6 +87,14 @@ def load(program: CudaProgram, device: Device) -> CudaExecutable:
         return cuda.load(program, device.slot)
     except cuda.CudaError as error:
         raise errors.from_cuda(error, program.name) from None
+
+
+def as_numpy(buffer: Buffer, *view: Any) -> np.ndarray[Any, Any]:
+    """`Buffer.as_numpy`; of memory on a GPU it is a copy."""
+    try:
+        return buffer.as_numpy(*view)
+    except faults() as fault:
+        raise errors.from_cuda(fault, "copy to the host") from None
 
 
 def allocator(layout: Layout) -> Callable[[], Buffer]:

@@ -281,7 +281,7 @@ def _basis(leaves: Sequence[Any]) -> list[Tensor]:
     """For each leaf [total, *its shape]: row k is the k-th vector of the standard basis of all leaves together."""
     total, start, found = sum(t.numel() for t in leaves), 0, []
     for t in leaves:
-        rows = M.narrow(creation.eye(total, dtype=t.dtype), 1, start, t.numel())
+        rows = M.narrow(creation.eye(total, dtype=t.dtype, device=t.device), 1, start, t.numel())
         found.append(F.reshape(rows, (total, *t.shape)))
         start += t.numel()
     return found

@@ -166,7 +166,7 @@ def _fractional(
         if count + k - 1 > n:
             message = f"{count} windows of {k} need at least {count + k - 1} elements, there are {n}"
             raise ShapeError(message, op=op, operands=[x.ttype])
-    drawn = rand((*x.shape[:2], dims), dtype=x.dtype) if samples is None else tensor_arg(op, samples)
+    drawn = rand((*x.shape[:2], dims), dtype=x.dtype, device=x.device) if samples is None else tensor_arg(op, samples)
     if drawn.shape != (*x.shape[:2], dims):
         message = f"_random_samples must have shape {[*x.shape[:2], dims]}"
         raise ShapeError(message, op=op, operands=[x.ttype, drawn.ttype])

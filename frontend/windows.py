@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from kiln.creation import tensor
-from kiln.device import placed
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.ir.types import DType
 from kiln.promotion import get_default_dtype
@@ -49,8 +48,7 @@ def kaisers(n: int, steps: int, beta: float) -> Numbers:
 # ------------------------------------------------------------------------------------------- functions
 
 
-def _checked(name: str, n: int, dtype: DType | None, device: Any) -> DType:
-    placed(name, device)
+def _checked(name: str, n: int, dtype: DType | None) -> DType:
     if not isinstance(n, int) or isinstance(n, bool):
         raise ArgumentError(f"window_length must be an int, not {type(n).__name__}", op=name)
     if n < 0:
@@ -61,9 +59,9 @@ def _checked(name: str, n: int, dtype: DType | None, device: Any) -> DType:
     return kind
 
 
-def made(values: Numbers, dtype: DType, requires_grad: bool) -> Tensor:
+def made(values: Numbers, dtype: DType, device: Any, requires_grad: bool) -> Tensor:
     """The window as a tensor; one of a single element is a 1."""
-    return tensor(values if len(values) != 1 else np.ones(1), dtype=dtype, requires_grad=requires_grad)
+    return tensor(values if len(values) != 1 else np.ones(1), dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def _steps(n: int, periodic: bool) -> int:
@@ -74,8 +72,8 @@ def _steps(n: int, periodic: bool) -> int:
 def _cosine_window(
     name: str, n: int, periodic: bool, sums: Sequence[float], dtype: DType | None, device: Any, grad: bool
 ) -> Tensor:
-    kind = _checked(name, n, dtype, device)
-    return made(cosines(n, _steps(n, periodic), sums), kind, grad)
+    kind = _checked(name, n, dtype)
+    return made(cosines(n, _steps(n, periodic), sums), kind, device, grad)
 
 
 @maker_names
@@ -132,8 +130,8 @@ def bartlett_window(
     requires_grad: bool = False,
 ) -> Tensor:
     """1 - |2 k / n - 1|, n and errors as in `hann_window`."""
-    kind = _checked("bartlett_window", window_length, dtype, device)
-    return made(triangle(window_length, _steps(window_length, periodic)), kind, requires_grad)
+    kind = _checked("bartlett_window", window_length, dtype)
+    return made(triangle(window_length, _steps(window_length, periodic)), kind, device, requires_grad)
 
 
 @maker_names
@@ -147,5 +145,5 @@ def kaiser_window(
     requires_grad: bool = False,
 ) -> Tensor:
     """i0(beta * sqrt(1 - (2 k / n - 1)^2)) / i0(beta), n and errors as in `hann_window`."""
-    kind = _checked("kaiser_window", window_length, dtype, device)
-    return made(kaisers(window_length, _steps(window_length, periodic), beta), kind, requires_grad)
+    kind = _checked("kaiser_window", window_length, dtype)
+    return made(kaisers(window_length, _steps(window_length, periodic), beta), kind, device, requires_grad)

@@ -87,10 +87,12 @@ def _refused(log: str, source: str, kernels: Sequence[CudaText], error: Exceptio
     lines = [line for line in log.splitlines() if line.strip()]
     first = next((k for k, line in enumerate(lines) if "error" in line), 0)
     told = "\n    ".join(lines[first : first + _LOG_LINES])
-    where = re.search(r"\((\d+)\)", lines[first]) if lines else None
+    where = re.search(r"\.cu[(:](\d+)", lines[first]) if lines else None
     kernel = _kernel_at(int(where[1]), source, kernels) if where is not None else None
     op = kernel.name if kernel is not None else kernels[0].name if len(kernels) == 1 else ""
     fix = "this is a fault of kiln's: please report it with this text"
+    if "INVALID_OPTION" in str(error):
+        fix = "this NVRTC may be too old for the GPU: a newer one comes with pip install -U 'cupy-cuda13x[ctk]'"
     return CudaError("compile", f"NVRTC refused the kernel ({error}):\n    {told}", fix, op=op)
 
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,11 @@ from kiln.ir.stored import StoredError, decode, encode, graph_key
 from kiln.ir.target import Target
 from kiln.ir.types import Dim
 from kiln.runtime import cache
+
+if TYPE_CHECKING:
+    from kiln.ir.gpu_program import CudaProgram
+
+_Made = TypeVar("_Made")
 
 _KIND: Final = "programs"
 _CHOICES: Final = "choices"
@@ -37,6 +42,32 @@ def fetch(
     """The program of a graph, from the cache or from `build` (and then cached).
 
     `options`: what else decides it; `sources`: the folders whose files generate code."""
+    key = f"{target.key()}|{options}"
+    return _fetch(graph, strides, key, sources, build, encode, lambda found, graph: decode(found, graph, target))
+
+
+def fetch_cuda(
+    graph: Graph,
+    strides: Sequence[tuple[Dim, ...] | None],
+    options: str,
+    sources: tuple[str, ...],
+    build: Callable[[], CudaProgram],
+) -> CudaProgram:
+    """`fetch` of a program for GPUs."""
+    from kiln.ir import stored_gpu  # most processes never need it
+
+    return _fetch(graph, strides, f"cuda|{options}", sources, build, stored_gpu.encode, stored_gpu.decode)
+
+
+def _fetch(
+    graph: Graph,
+    strides: Sequence[tuple[Dim, ...] | None],
+    key: str,
+    sources: tuple[str, ...],
+    build: Callable[[], _Made],
+    encode: Callable[[_Made, Graph], bytes],
+    decode: Callable[[bytes, Graph], _Made],
+) -> _Made:
     if cache.folder() is None:
         return build()
     generator = source_digest(sources)
@@ -44,12 +75,12 @@ def fetch(
     if generator is None or text is None:
         return build()
     lying = [None if each is None else [str(s) for s in each] for each in strides]
-    whole = f"{cache.FORMAT}|{generator}|{target.key()}|{options}|{lying}|{text}"
+    whole = f"{cache.FORMAT}|{generator}|{key}|{lying}|{text}"
     name = hashlib.sha256(whole.encode()).hexdigest()
     found = cache.read(_KIND, name)
     if found is not None:
         try:
-            return decode(found, graph, target)
+            return decode(found, graph)
         except StoredError:
             cache.damaged()
     program = build()

@@ -128,7 +128,7 @@ def _rows(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[list[Arra
         for k in range(out.numel()):
             seed = np.zeros(out.shape, out.dtype.numpy)
             seed.reshape(-1)[k] = 1
-            grads = grad(out, inputs, creation.from_numpy(seed), retain_graph=True, allow_unused=True)
+            grads = grad(out, inputs, creation.from_numpy(seed).to(out.device), retain_graph=True, allow_unused=True)
             for row, g, x in zip(rows, grads, inputs, strict=True):
                 if g is None:
                     continue
@@ -136,7 +136,7 @@ def _rows(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[list[Arra
                     raise GradError(
                         "a gradient has another dtype or shape", op="gradcheck", operands=[x.ttype, g.ttype]
                     )
-                row[:, k] = g.detach().numpy().reshape(-1)
+                row[:, k] = g.detach().cpu().numpy().reshape(-1)
         found.append(rows)
     return found
 
@@ -145,13 +145,13 @@ def _differences(
     func: Callable[..., Any], inputs: tuple[Any, ...], place: int, eps: float, which: Sequence[int]
 ) -> list[Array]:
     """Central differences of the outputs by one input, [input elements, output elements]."""
-    base = np.array(inputs[place].detach().numpy())
+    base = np.array(inputs[place].detach().cpu().numpy())
 
     def values(data: Array) -> list[Array]:
-        given = creation.from_numpy(data)
+        given = creation.from_numpy(data).to(inputs[place].device)
         with no_grad():
             out = _tuple(func(*inputs[:place], given, *inputs[place + 1 :]))
-        return [np.array(out[n].detach().numpy()).reshape(-1) for n in which]
+        return [np.array(out[n].detach().cpu().numpy()).reshape(-1) for n in which]
 
     rows: list[list[Array]] = []
     for k in range(base.size):
@@ -171,8 +171,8 @@ def _check_undefined(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> Non
         zeros = [s if n == k else creation.zeros_like(s) for n, s in enumerate(seeds)]
         together = grad(outputs, inputs, zeros, retain_graph=True, allow_unused=True)
         for a, b in zip(alone, together, strict=True):
-            x = 0.0 if a is None else a.detach().numpy()
-            y = 0.0 if b is None else b.detach().numpy()
+            x = 0.0 if a is None else a.detach().cpu().numpy()
+            y = 0.0 if b is None else b.detach().cpu().numpy()
             if not np.allclose(x, y, equal_nan=True):
                 raise GradError("a missing gradient is not treated like zeros", op="gradcheck")
 
@@ -197,7 +197,9 @@ def gradgradcheck(
         raise GradError("no output requires a gradient", op="gradgradcheck")
     if grad_outputs is None:
         draw = np.random.default_rng(0).standard_normal
-        seeds = tuple([creation.tensor(draw(t.shape), dtype=t.dtype, requires_grad=True) for t in outputs])
+        seeds = tuple(
+            [creation.tensor(draw(t.shape), dtype=t.dtype, device=t.device, requires_grad=True) for t in outputs]
+        )
     else:
         seeds = _tuple(grad_outputs)
     count = len(given)

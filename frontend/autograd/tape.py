@@ -293,6 +293,7 @@ class OpNode(Node):
 _NAMES: Final = {
     "broadcast": "Expand",
     "cast": "ToCopy",
+    "transfer": "ToCopy",
     "conv2d": "Convolution",
     "copy": "Clone",
     "inv": "LinalgInvEx",

@@ -17,7 +17,7 @@ Number = TypeVar("Number", covariant=True)
 
 def uniform(count: int, generator: Generator | None) -> np.ndarray[Any, Any]:
     """Float64 numbers in [0, 1)."""
-    return rand(count, dtype=T.float64, generator=generator).numpy()
+    return rand(count, dtype=T.float64, device="cpu", generator=generator).numpy()
 
 
 def permutation(n: int, generator: Generator | None) -> list[int]:

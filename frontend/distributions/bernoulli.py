@@ -72,7 +72,7 @@ class Bernoulli(BinaryDistribution, ExponentialFamily):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """0 and 1."""
-        return enumerated(self, arange(2, dtype=self._param.dtype), expand)
+        return enumerated(self, arange(2, dtype=self._param.dtype, device=self._param.device), expand)
 
     @property
     def _natural_params(self) -> tuple[Tensor, ...]:

@@ -260,7 +260,7 @@ class CorrCholeskyTransform(Transform):
         eps = finfo(x.dtype).eps
         r = vec_to_tril_matrix(F.clamp(F.tanh(x), -1 + eps, 1 - eps), diag=-1)
         left = F.sqrt(1 - r * r).cumprod(-1)
-        return (r + eye(r.shape[-1], dtype=r.dtype)) * pad(left[..., :-1], [1, 0], value=1)
+        return (r + eye(r.shape[-1], dtype=r.dtype, device=r.device)) * pad(left[..., :-1], [1, 0], value=1)
 
     def _inverse(self, y: Tensor) -> Tensor:
         left = pad((1 - (y * y).cumsum(-1))[..., :-1], [1, 0], value=1)
@@ -319,7 +319,7 @@ class StickBreakingTransform(_Plain):
 
     def _shift(self, n: int, like: Tensor) -> Tensor:
         """log(n), log(n - 1), ..., log(1): zeros are taken to the middle of the simplex."""
-        return F.log(n - arange(n, dtype=like.dtype))
+        return F.log(n - arange(n, dtype=like.dtype, device=like.device))
 
     def _call(self, x: Tensor) -> Tensor:
         z = _clipped_sigmoid(x - self._shift(x.shape[-1], x))

@@ -89,4 +89,4 @@ class Binomial(BinaryDistribution):
         most = int(self.total_count.max())
         if int(self.total_count.min()) != most:
             raise NotImplementedError(f"Inhomogeneous total count not supported by `{op}`.")
-        return enumerated(self, arange(1 + most, dtype=self._param.dtype), expand)
+        return enumerated(self, arange(1 + most, dtype=self._param.dtype, device=self._param.device), expand)

@@ -74,7 +74,7 @@ class Categorical(Distribution):
     @property
     def mean(self) -> Tensor:
         """NaN: indices have none."""
-        return full(self._extended_shape(), math.nan, dtype=self._param.dtype)
+        return full(self._extended_shape(), math.nan, dtype=self._param.dtype, device=self._param.device)
 
     @property
     def mode(self) -> Tensor:
@@ -84,13 +84,13 @@ class Categorical(Distribution):
     @property
     def variance(self) -> Tensor:
         """NaN: indices have none."""
-        return full(self._extended_shape(), math.nan, dtype=self._param.dtype)
+        return full(self._extended_shape(), math.nan, dtype=self._param.dtype, device=self._param.device)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Indices, int64."""
         shape = self._extended_shape(sample_shape)
         if 0 in shape:
-            return full(shape, 0, dtype=int64)
+            return full(shape, 0, dtype=int64, device=self._param.device)
         with no_grad():
             rows = self.probs.reshape((-1, self._num_events))
             drawn = multinomial(rows, math.prod(sample_shape), True)
@@ -111,4 +111,4 @@ class Categorical(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """0 ... n - 1."""
-        return enumerated(self, arange(self._num_events, dtype=int64), expand)
+        return enumerated(self, arange(self._num_events, dtype=int64, device=self._param.device), expand)

@@ -49,7 +49,7 @@ class Cauchy(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """By inversion of the cdf."""
-        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self.loc.dtype))
+        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-log(pi scale) - log(1 + ((value - loc) / scale)^2)."""

@@ -89,7 +89,7 @@ class ContinuousBernoulli(BinaryDistribution, ExponentialFamily):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """By inversion of the cdf."""
-        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self._param.dtype))
+        return self.icdf(rand(self._extended_shape(sample_shape), dtype=self._param.dtype, device=self._param.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Of a Bernoulli distribution, and the normaliser."""

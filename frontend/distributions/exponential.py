@@ -53,7 +53,7 @@ class Exponential(ExponentialFamily):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Standard exponential numbers / rate."""
-        return sampling.exponential(self._extended_shape(sample_shape), self.rate.dtype) / self.rate
+        return sampling.exponential(self._extended_shape(sample_shape), self.rate.dtype, self.rate.device) / self.rate
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log(rate) - rate value."""

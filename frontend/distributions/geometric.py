@@ -58,7 +58,7 @@ class Geometric(BinaryDistribution):
         """Exponential numbers of the rate -log(1 - probs), rounded down."""
         shape = self._extended_shape(sample_shape)
         with no_grad():
-            return floor(sampling.exponential(shape, self.probs.dtype) / -log1p(-self.probs))
+            return floor(sampling.exponential(shape, self.probs.dtype, self.probs.device) / -log1p(-self.probs))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """value log(1 - probs) + log(probs)."""

@@ -55,7 +55,8 @@ class Laplace(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """By inversion of the cdf, from a uniform number in (-1, 1)."""
         eps = finfo(self.loc.dtype).eps
-        u = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype) * (2 - eps) + (eps - 1)
+        drawn = rand(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        u = drawn * (2 - eps) + (eps - 1)
         return self.loc - self.scale * sign(u) * log1p(-F.abs(u))
 
     def log_prob(self, value: Tensor) -> Tensor:

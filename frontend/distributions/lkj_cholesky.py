@@ -43,7 +43,7 @@ class LKJCholesky(Distribution):
         (self.concentration,) = broadcast_all(concentration)
         marginal = self.concentration + 0.5 * (dim - 2)
         offset = 0.5 * F.clamp(
-            arange(dim, dtype=self.concentration.dtype) - 1, 0.0
+            arange(dim, dtype=self.concentration.dtype, device=self.concentration.device) - 1, 0.0
         )  # nothing is drawn for the first row
         self._beta = Beta(offset + 0.5, marginal.unsqueeze(-1) - offset)
         super().__init__(self.concentration.shape, (dim, dim), validate_args)
@@ -52,7 +52,7 @@ class LKJCholesky(Distribution):
         """Factors, without a gradient: each row a point of a hypersphere whose radius is the root of a beta number."""
         with no_grad():
             y = self._beta.sample(sample_shape).unsqueeze(-1)
-            noise = randn(self._extended_shape(sample_shape), dtype=y.dtype).tril(-1)
+            noise = randn(self._extended_shape(sample_shape), dtype=y.dtype, device=y.device).tril(-1)
             length = F.sqrt((noise * noise).sum(-1, True))
             w = F.sqrt(y) * (noise / F.where(length > 0, length, 1.0))
             rest = F.clamp(1 - (w * w).sum(-1), finfo(y.dtype).tiny)
@@ -64,7 +64,7 @@ class LKJCholesky(Distribution):
             self._validate_sample(value)
         below = self.dim - 1
         diagonal = value.diagonal(dim1=-1, dim2=-2)[..., 1:]
-        rows = arange(2, self.dim + 1, dtype=self.concentration.dtype)
+        rows = arange(2, self.dim + 1, dtype=self.concentration.dtype, device=self.concentration.device)
         order = 2 * (self.concentration - 1).unsqueeze(-1) + self.dim - rows
         alpha = self.concentration + 0.5 * below
         norm = 0.5 * below * math.log(math.pi) + multigammaln(alpha - 0.5, below) - lgamma(alpha) * below

@@ -27,7 +27,7 @@ __all__ = ["LowRankMultivariateNormal"]
 def capacitance_tril(factor: Tensor, diagonal: Tensor) -> Tensor:
     """The Cholesky factor of I + factor^T inverse(diagonal) factor."""
     inner = (factor.mT / diagonal.unsqueeze(-2)) @ factor
-    return linalg.cholesky(inner + eye(factor.shape[-1], dtype=factor.dtype))
+    return linalg.cholesky(inner + eye(factor.shape[-1], dtype=factor.dtype, device=factor.device))
 
 
 def lowrank_logdet(diagonal: Tensor, tril: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class LowRankMultivariateNormal(Distribution):
         """The Cholesky factor of the covariance, by that of I + D^(-1/2) W W^T D^(-1/2)."""
         root = F.sqrt(self._unbroadcasted_cov_diag).unsqueeze(-1)
         scaled = self._unbroadcasted_cov_factor / root
-        inner = scaled @ scaled.mT + eye(self._event_shape[0], dtype=root.dtype)
+        inner = scaled @ scaled.mT + eye(self._event_shape[0], dtype=root.dtype, device=root.device)
         return self._expanded(root * linalg.cholesky(inner))
 
     @lazy_property
@@ -120,8 +120,8 @@ class LowRankMultivariateNormal(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """loc + cov_factor times normal vectors [m] + sqrt(cov_diag) times normal vectors [n]."""
         shape = self._extended_shape(sample_shape)
-        small = randn((*shape[:-1], self.cov_factor.shape[-1]), dtype=self.loc.dtype)
-        large = randn(shape, dtype=self.loc.dtype)
+        small = randn((*shape[:-1], self.cov_factor.shape[-1]), dtype=self.loc.dtype, device=self.loc.device)
+        large = randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + batch_mv(self._unbroadcasted_cov_factor, small) + F.sqrt(self._unbroadcasted_cov_diag) * large
 
     def _log_det(self) -> Tensor:

@@ -45,7 +45,7 @@ def precision_to_scale_tril(precision: Tensor) -> Tensor:
     turned by half a turn, turned back, is the inverse of what is sought, transposed."""
     turned = linalg.cholesky(precision.flip((-2, -1)))
     inverse = turned.flip((-2, -1)).mT
-    identity = eye(precision.shape[-1], dtype=precision.dtype).expand(precision.shape)
+    identity = eye(precision.shape[-1], dtype=precision.dtype, device=precision.device).expand(precision.shape)
     return linalg.solve_triangular(inverse, identity, upper=False)
 
 
@@ -140,7 +140,7 @@ class MultivariateNormal(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """loc + scale_tril times standard normal vectors."""
-        noise = randn(self._extended_shape(sample_shape), dtype=self.loc.dtype)
+        noise = randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
         return self.loc + batch_mv(self._unbroadcasted_scale_tril, noise)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -54,7 +54,8 @@ class Normal(ExponentialFamily):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """loc + scale * standard normal numbers."""
-        return self.loc + randn(self._extended_shape(sample_shape), dtype=self.loc.dtype) * self.scale
+        drawn = randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        return self.loc + drawn * self.scale
 
     def log_prob(self, value: Tensor) -> Tensor:
         """-(value - loc)^2 / (2 variance) - log(scale) - log(2 pi) / 2."""

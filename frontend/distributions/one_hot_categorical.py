@@ -82,7 +82,7 @@ class OneHotCategorical(Distribution):
 
     def enumerate_support(self, expand: bool = True) -> Tensor:
         """The n unit vectors."""
-        return enumerated(self, eye(self._event_shape[0], dtype=self._param.dtype), expand)
+        return enumerated(self, eye(self._event_shape[0], dtype=self._param.dtype, device=self._param.device), expand)
 
 
 class OneHotCategoricalStraightThrough(OneHotCategorical):

@@ -44,7 +44,7 @@ class LogitRelaxedBernoulli(BinaryDistribution):
         """(log-odds of a uniform number + logits) / temperature."""
         shape = self._extended_shape(sample_shape)
         probs = clamp_probs(self.probs.expand(shape))
-        u = clamp_probs(rand(shape, dtype=probs.dtype))
+        u = clamp_probs(rand(shape, dtype=probs.dtype, device=probs.device))
         return (F.log(u) - log1p(-u) + F.log(probs) - log1p(-probs)) / self.temperature
 
     def log_prob(self, value: Tensor) -> Tensor:

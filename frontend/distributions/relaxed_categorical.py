@@ -60,7 +60,7 @@ class ExpRelaxedCategorical(Distribution):
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """The logarithm of the softmax of (logits + Gumbel numbers) / temperature."""
         logits = self.logits
-        u = clamp_probs(rand(self._extended_shape(sample_shape), dtype=logits.dtype))
+        u = clamp_probs(rand(self._extended_shape(sample_shape), dtype=logits.dtype, device=logits.device))
         scores = F.div(logits - F.log(-F.log(u)), self.temperature)
         return scores - logsumexp(scores, -1, True)
 

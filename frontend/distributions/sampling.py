@@ -13,7 +13,7 @@ from kiln import functional as F
 from kiln.autograd.function import Function
 from kiln.creation import arange, full_like, tensor
 from kiln.dtypes import finfo
-from kiln.ir.types import DType, float64
+from kiln.ir.types import Device, DType, float64
 from kiln.maths import digamma, expm1, lgamma, log1p
 from kiln.pointwise import floor
 from kiln.random import _exponential, _wide, rand, randn
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["binomial", "dirichlet", "exponential", "gamma", "log_gamma"]
 
 
-def exponential(shape: tuple[int, ...], dtype: DType) -> Tensor:
+def exponential(shape: tuple[int, ...], dtype: DType, device: Device) -> Tensor:
     """Standard exponential numbers, above 0."""
-    return _exponential("exponential", shape, _wide(dtype), None).to(dtype)
+    return _exponential("exponential", shape, _wide(dtype), None, device).to(dtype)
 
 
 Propose = Callable[[tuple[int, ...]], tuple["Tensor", "Tensor"]]
@@ -37,7 +37,7 @@ def first_taken(rounds: tuple[int, int], otherwise: Tensor, propose: Propose) ->
     """Rejection in a fixed number of rounds, blocks times so many at once: of the proposals for each element the first
     one that is taken; where there is none, `otherwise`. `propose` makes whether each is taken, and what it is."""
     blocks, count = rounds
-    number = arange(count).reshape((count, *(1 for _ in otherwise.shape)))
+    number = arange(count, device=otherwise.device).reshape((count, *(1 for _ in otherwise.shape)))
     result, open_ = otherwise, otherwise == otherwise
     for _ in range(blocks):
         taken, value = propose((count, *otherwise.shape))
@@ -96,7 +96,7 @@ def _sample(a: Tensor) -> Tensor:
     c = F.rsqrt(9.0 * d)
 
     def propose(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        z, u = randn(shape, dtype=float64), rand(shape, dtype=float64)
+        z, u = randn(shape, dtype=float64, device=a.device), rand(shape, dtype=float64, device=a.device)
         t = 1.0 + c * z
         positive = t > 0.0
         log_cube = 3.0 * F.log(F.where(positive, t, 1.0))
@@ -104,7 +104,7 @@ def _sample(a: Tensor) -> Tensor:
         return positive & (F.log(1.0 - u) < score), log_cube
 
     log_v = first_taken(_ROUNDS, full_like(a, 0.0), propose)
-    power = exponential(a.shape, float64) / F.where(low, a, 1.0)
+    power = exponential(a.shape, float64, a.device) / F.where(low, a, 1.0)
     return F.log(d) + log_v - F.where(low, power, 0.0)
 
 
@@ -166,10 +166,10 @@ def _slope_far(a: Tensor, y: Tensor) -> Tensor:
     up = distance >= 0.0
     s = F.where(up, 1.0, full_like(a, -1.0))
     end = _end(a.detach(), x.detach(), up)
-    t = end.unsqueeze(-1) * tensor(_NODES, dtype=float64)
+    t = end.unsqueeze(-1) * tensor(_NODES, dtype=float64, device=end.device)
     a, x, s, gap = (v.unsqueeze(-1) for v in (a, x, s, s * distance))
     values = F.exp(s * a * t - x * expm1(s * t)) * (gap + t)
-    return end * (values * tensor(_WEIGHTS, dtype=float64)).sum(-1)
+    return end * (values * tensor(_WEIGHTS, dtype=float64, device=end.device)).sum(-1)
 
 
 def _end(a: Tensor, x: Tensor, up: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def binomial(count: Tensor, probs: Tensor, generator: Generator | None = None) -
 
 
 def _few(n: Tensor, p: Tensor, generator: Generator | None) -> Tensor:
-    u = rand(n.shape, dtype=float64, generator=generator)
+    u = rand(n.shape, dtype=float64, device=n.device, generator=generator)
     odds, term = p / (1.0 - p), F.exp(n * log1p(-p))
     total, count = term, full_like(n, 0.0)
     for k in range(_FEW):
@@ -226,8 +226,8 @@ def _many(n: Tensor, p: Tensor, generator: Generator | None) -> Tensor:
     highest = lgamma(top + 1.0) + lgamma(n - top + 1.0)
 
     def propose(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        u = rand(shape, dtype=float64, generator=generator) - 0.5
-        v = rand(shape, dtype=float64, generator=generator)
+        u = rand(shape, dtype=float64, device=n.device, generator=generator) - 0.5
+        v = rand(shape, dtype=float64, device=n.device, generator=generator)
         gap = 0.5 - F.abs(u)
         k = floor((2.0 * a / gap + b) * u + n * p + 0.5)
         inside = (k >= 0.0) & (k <= n)

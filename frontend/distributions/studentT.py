@@ -53,7 +53,7 @@ class StudentT(Distribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """By its definition."""
-        x = randn(self._extended_shape(sample_shape), dtype=self.df.dtype)
+        x = randn(self._extended_shape(sample_shape), dtype=self.df.dtype, device=self.df.device)
         return self.loc + self.scale * x * F.rsqrt(self._chi2.rsample(sample_shape) / self.df)
 
     def log_prob(self, value: Tensor) -> Tensor:

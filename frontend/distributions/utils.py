@@ -39,7 +39,8 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
             f"Input arguments must all be instances of Number or kiln.Tensor, got {kinds}", op="broadcast_all"
         )
     dtype = next((v.dtype for v in values if isinstance(v, TensorBase)), MODES.default_dtype)
-    made = [v if isinstance(v, TensorBase) else tensor(v, dtype=dtype) for v in values]
+    device = next((v.device for v in values if isinstance(v, TensorBase)), None)
+    made = [v if isinstance(v, TensorBase) else tensor(v, dtype=dtype, device=device) for v in values]
     return tuple(broadcast_tensors(*made))
 
 

@@ -73,14 +73,14 @@ class VonMises(Distribution):
             r = _proposal(kappa)
 
             def propose(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-                z = F.cos(math.pi * rand(shape, dtype=float64))
-                u = rand(shape, dtype=float64)
-                side = sign(rand(shape, dtype=float64) - 0.5)
+                z = F.cos(math.pi * rand(shape, dtype=float64, device=loc.device))
+                u = rand(shape, dtype=float64, device=loc.device)
+                side = sign(rand(shape, dtype=float64, device=loc.device) - 0.5)
                 f = F.clamp((1 + r * z) / (r + z), -1.0, 1.0)
                 c = kappa * (r - f)
                 return (c * (2 - c) - u > 0) | (F.log(c / u) + 1 - c >= 0), side * acos(f)
 
-            angle = sampling.first_taken(_ROUNDS, full(shape, 0.0, dtype=float64), propose)
+            angle = sampling.first_taken(_ROUNDS, full(shape, 0.0, dtype=float64, device=loc.device), propose)
             return ((angle + math.pi + loc) % (2 * math.pi) - math.pi).to(self.loc.dtype)
 
 

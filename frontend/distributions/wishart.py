@@ -32,7 +32,7 @@ __all__ = ["Wishart"]
 
 
 def _multivariate_digamma(x: Tensor, p: int) -> Tensor:
-    return digamma(x.unsqueeze(-1) - arange(p, dtype=x.dtype) / 2).sum(-1)
+    return digamma(x.unsqueeze(-1) - arange(p, dtype=x.dtype, device=x.device) / 2).sum(-1)
 
 
 class Wishart(ExponentialFamily):
@@ -59,7 +59,7 @@ class Wishart(ExponentialFamily):
             self, covariance_matrix=covariance_matrix, precision_matrix=precision_matrix, scale_tril=scale_tril
         )
         event = matrix.shape[-2:]
-        degrees = df if isinstance(df, TensorBase) else tensor(df, dtype=matrix.dtype)
+        degrees = df if isinstance(df, TensorBase) else tensor(df, dtype=matrix.dtype, device=matrix.device)
         batch = broadcast_shapes(matrix.shape[:-2], degrees.shape)
         self.df = cast("Tensor", degrees).expand(batch)
         p = event[-1]
@@ -73,7 +73,7 @@ class Wishart(ExponentialFamily):
         vars(self)[name] = matrix.expand(batch + event)
         super().__init__(batch, event, validate_args=validate_args)
         self._unbroadcasted_scale_tril = factor(name, matrix)
-        self._dist_chi2 = Chi2(self.df.unsqueeze(-1) - arange(p, dtype=matrix.dtype))
+        self._dist_chi2 = Chi2(self.df.unsqueeze(-1) - arange(p, dtype=matrix.dtype, device=matrix.device))
 
     @property
     def arg_constraints(self) -> dict[str, constraints.Constraint]:
@@ -128,7 +128,8 @@ class Wishart(ExponentialFamily):
         """a a^T of scale_tril times a triangle with normal numbers below roots of chi-squared ones on the diagonal."""
         roots = F.sqrt(self._dist_chi2.rsample(sample_shape))
         roots = F.clamp(roots, finfo(roots.dtype).eps)
-        noise = randn(self._extended_shape(sample_shape), dtype=roots.dtype).tril(-1) + diag_embed(roots)
+        drawn = randn(self._extended_shape(sample_shape), dtype=roots.dtype, device=roots.device)
+        noise = drawn.tril(-1) + diag_embed(roots)
         a = self._unbroadcasted_scale_tril @ noise
         return a @ a.mT
 

@@ -10,6 +10,7 @@ from typing import Any
 from kiln import functional as F
 from kiln.activation import gelu
 from kiln.creation import empty, zeros
+from kiln.device import placed
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.ir.types import DType
 from kiln.nn import init
@@ -369,7 +370,11 @@ class Transformer(Module):
     @staticmethod
     def generate_square_subsequent_mask(sz: int, device: Any = None, dtype: DType | None = None) -> Tensor:
         """The causal mask [sz, sz]: -inf where the column is behind the row, else 0."""
-        return F.where(causal(sz, sz), zeros(sz, sz, device=device, dtype=dtype), -math.inf)
+        return F.where(
+            causal(sz, sz, placed("generate_square_subsequent_mask", device)),
+            zeros(sz, sz, device=device, dtype=dtype),
+            -math.inf,
+        )
 
     def forward(
         self,

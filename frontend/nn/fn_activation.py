@@ -35,7 +35,7 @@ def rrelu(
     if inplace and x.requires_grad:
         kept = F.clone(x)  # the derivative reads what the write below destroys
     if training:
-        drawn = rand(x.shape, dtype=x.dtype)
+        drawn = rand(x.shape, dtype=x.dtype, device=x.device)
         slope: Tensor | float = F.add(F.mul(drawn, float(upper - lower)), float(lower))
     else:
         slope = (lower + upper) / 2
@@ -68,7 +68,7 @@ def gumbel_softmax(logits: TensorBase, tau: float = 1, hard: bool = False, eps: 
     """softmax((logits + g) / tau) with g = -log(-log(u)) for uniform u in (0, 1) (Jang et al., 2017). `hard`: the
     one-hot vector of its maximum, with the gradient of the soft one. `eps` does nothing."""
     x = tensor_arg("gumbel_softmax", logits)
-    u = F.sub(1.0, rand(x.shape, dtype=x.dtype))  # in (0, 1]
+    u = F.sub(1.0, rand(x.shape, dtype=x.dtype, device=x.device))  # in (0, 1]
     noise = F.neg(F.log(F.neg(F.log(F.clamp(u, max=1.0 - 2.0**-24)))))
     soft = F.softmax(F.div(F.add(x, noise), float(tau)), dim)
     if not hard:
@@ -82,4 +82,4 @@ def gumbel_softmax(logits: TensorBase, tau: float = 1, hard: bool = False, eps: 
 def _places(x: Tensor, dim: int) -> Tensor:
     """0, 1, ... along `dim`, shaped to be compared with `x`."""
     d = F.dim_index("gumbel_softmax", dim, x.ndim)
-    return F.reshape(arange(x.shape[d]), (-1, *[1] * (x.ndim - d - 1)))
+    return F.reshape(arange(x.shape[d], device=x.device), (-1, *[1] * (x.ndim - d - 1)))

@@ -10,6 +10,7 @@ from kiln.base import TensorBase
 from kiln.creation import arange, zeros
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
+from kiln.ir.types import Device
 from kiln.nn.fn_dropout import dropout
 from kiln.promotion import cast_to, in_float32, tensor_arg
 from kiln.tensor import Tensor
@@ -17,9 +18,9 @@ from kiln.tensor import Tensor
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
 
-def causal(rows: int, columns: int) -> Tensor:
+def causal(rows: int, columns: int, device: Device) -> Tensor:
     """Bools [rows, columns]: True where column <= row."""
-    return F.le(F.unsqueeze(arange(columns), 0), F.unsqueeze(arange(rows), 1))
+    return F.le(F.unsqueeze(arange(columns, device=device), 0), F.unsqueeze(arange(rows, device=device), 1))
 
 
 def _softmax_of_masked(scores: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ def scaled_dot_product_attention(
     if is_causal:
         if attn_mask is not None:
             raise InvalidValueError("is_causal and attn_mask exclude each other", op=name)
-        scores = F.where(causal(scores.shape[-2], scores.shape[-1]), scores, -math.inf)
+        scores = F.where(causal(scores.shape[-2], scores.shape[-1], scores.device), scores, -math.inf)
     if attn_mask is None:
         weights = F.softmax(scores, -1)
     else:
@@ -103,7 +104,7 @@ def added_mask(name: str, mask: TensorBase | None, like: Tensor) -> Tensor | Non
         return None
     m = tensor_arg(name, mask)
     if m.dtype is T.bool_:
-        return cast_to(F.where(m, -math.inf, zeros(m.shape)), like.dtype)
+        return cast_to(F.where(m, -math.inf, zeros(m.shape, device=m.device)), like.dtype)
     if m.dtype.kind != "float":
         raise DTypeError("a mask holds bools or floating point numbers", op=name, operands=[m.ttype])
     return m
@@ -117,7 +118,7 @@ def _heads(x: Tensor, count: int) -> Tensor:
 
 def _with_column(mask: Tensor | None) -> Tensor | None:
     """One more key that everyone sees."""
-    return None if mask is None else F.cat([mask, zeros(*mask.shape[:-1], 1, dtype=mask.dtype)], -1)
+    return None if mask is None else F.cat([mask, zeros(*mask.shape[:-1], 1, dtype=mask.dtype, device=mask.device)], -1)
 
 
 def _joined_masks(
@@ -179,7 +180,7 @@ def attend(
         mask, padding = _with_column(mask), _with_column(padding)
     q, k, v = _heads(q, num_heads), _heads(k, num_heads), _heads(v, num_heads)
     if extras.zero:
-        nothing = zeros(*k.shape[:2], 1, k.shape[3], dtype=k.dtype)
+        nothing = zeros(*k.shape[:2], 1, k.shape[3], dtype=k.dtype, device=k.device)
         k, v = F.cat([k, nothing], 2), F.cat([v, nothing], 2)
         mask, padding = _with_column(mask), _with_column(padding)
     mask = _joined_masks(name, mask, padding, batch, num_heads, rows, k.shape[2])

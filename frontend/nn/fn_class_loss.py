@@ -169,7 +169,7 @@ def multi_margin_loss(
     if weight is not None:
         w = broadcast_to(_class_weights(name, weight, count), x.shape)
         term = F.mul(term, F.unsqueeze(apply(_PICK, w, classes.index), -1))
-    others = F.ne(arange(count), F.unsqueeze(classes.index, -1))
+    others = F.ne(arange(count, device=x.device), F.unsqueeze(classes.index, -1))
     return reduced(F.div(F.sum(F.where(others, term, 0.0), -1), float(count)), mode)
 
 
@@ -191,7 +191,7 @@ def multilabel_margin_loss(
     count = x.shape[-1]
     counts = F.eq(cumsum(cast_to(F.lt(y, 0), T.int64), -1), 0)
     own = F.unsqueeze(gather(x, -1, F.where(counts, y, 0)), -1)  # [..., C, 1]
-    classes = F.eq(F.unsqueeze(y, -1), arange(count))
+    classes = F.eq(F.unsqueeze(y, -1), arange(count, device=x.device))
     inside = F.any(F.logical_and(classes, F.unsqueeze(counts, -1)), -2)
     term = F.clamp(F.add(F.sub(1.0, own), F.unsqueeze(x, -2)), min=0.0)
     taken = F.logical_and(F.unsqueeze(counts, -1), F.logical_not(F.unsqueeze(inside, -2)))

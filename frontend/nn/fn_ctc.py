@@ -14,8 +14,9 @@ from kiln.cumulative import cumsum
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.gathering import gather, index_select
 from kiln.ir import types as T
+from kiln.ir.types import Device
 from kiln.nn.fn_loss import check_reduction, reduced
-from kiln.promotion import cast_to, in_float32, tensor_arg
+from kiln.promotion import cast_to, in_float32, tensor_arg, transferred
 from kiln.tensor import Tensor
 
 __all__ = ["ctc_loss"]
@@ -23,7 +24,7 @@ __all__ = ["ctc_loss"]
 _NAME = "ctc_loss"
 
 
-def _lengths(what: str, given: Any, count: int, most: int) -> Tensor:
+def _lengths(what: str, given: Any, count: int, most: int, device: Device) -> Tensor:
     """Lengths as int64 [count]; InvalidValueError for one above `most` or below 0."""
     if not isinstance(given, TensorBase):
         if isinstance(given, int):
@@ -31,12 +32,12 @@ def _lengths(what: str, given: Any, count: int, most: int) -> Tensor:
         if not isinstance(given, Sequence) or any(isinstance(n, bool) or not isinstance(n, int) for n in given):
             raise ArgumentError(f"{what} must be ints or a tensor of them", op=_NAME)
         _check_range(what, given, most)
-        lengths = tensor(list(given), dtype=T.int64)
+        lengths = tensor(list(given), dtype=T.int64, device=device)
     else:
         lengths = tensor_arg(_NAME, given)
         if not lengths.dtype.is_integer:
             raise DTypeError(f"{what} must be integers, not {lengths.dtype}", op=_NAME, operands=[lengths.ttype])
-        lengths = F.reshape(cast_to(lengths, T.int64), (-1,))
+        lengths = F.reshape(cast_to(transferred(lengths, device), T.int64), (-1,))
         if not holds(F.logical_and(F.ge(lengths, 0), F.le(lengths, most))):
             _check_range(what, lengths._array().tolist(), most)
     if lengths.shape != (count,):
@@ -59,11 +60,11 @@ def _labels(targets: Tensor, lengths: Tensor, blank: int) -> Tensor:
         if MODES.recorder is None:  # else the longest is not known, and all of it serves
             size = max(lengths.tolist(), default=0)
         if not size:
-            return full((lengths.shape[0], 0), blank, dtype=T.int64)
+            return full((lengths.shape[0], 0), blank, dtype=T.int64, device=targets.device)
         begins = F.sub(cumsum(lengths, 0), lengths)
-        places = F.clamp(F.add(F.unsqueeze(begins, 1), arange(size)), max=targets.shape[0] - 1)
+        places = F.clamp(F.add(F.unsqueeze(begins, 1), arange(size, device=targets.device)), max=targets.shape[0] - 1)
         padded = F.reshape(index_select(targets, 0, F.reshape(places, (-1,))), places.shape)
-    return F.where(F.lt(arange(size), F.unsqueeze(lengths, 1)), padded, blank)
+    return F.where(F.lt(arange(size, device=targets.device), F.unsqueeze(lengths, 1)), padded, blank)
 
 
 def _log_sum(*terms: Tensor) -> Tensor:
@@ -81,7 +82,7 @@ def _log_sum(*terms: Tensor) -> Tensor:
 
 def _shifted(alpha: Tensor, by: int) -> Tensor:
     """Each state's score `by` states ago."""
-    return F.cat([full((alpha.shape[0], by), -math.inf, dtype=alpha.dtype), alpha[:, :-by]], 1)
+    return F.cat([full((alpha.shape[0], by), -math.inf, dtype=alpha.dtype, device=alpha.device), alpha[:, :-by]], 1)
 
 
 @in_float32
@@ -93,15 +94,15 @@ def _negative_log_likelihood(
     labels = _labels(cast_to(targets, T.int64), target_lengths, blank)
     size = labels.shape[1]
     states = 2 * size + 1
-    blanks = full((count, size, 1), blank, dtype=T.int64)
+    blanks = full((count, size, 1), blank, dtype=T.int64, device=log_probs.device)
     pairs = F.reshape(F.cat([blanks, F.unsqueeze(labels, 2)], 2), (count, 2 * size))
-    extended = F.cat([pairs, full((count, 1), blank, dtype=T.int64)], 1)
+    extended = F.cat([pairs, full((count, 1), blank, dtype=T.int64, device=log_probs.device)], 1)
     scores = gather(log_probs, 2, F.expand(extended, steps, count, states))
-    place = arange(states)
+    place = arange(states, device=log_probs.device)
     alpha = F.where(F.lt(place, 2), scores[0], -math.inf)
     if size > 1:
         changes = F.ne(labels[:, 1:], labels[:, :-1])
-        never = full((count, 3), False, dtype=T.bool_)  # to a blank, and to the first label
+        never = full((count, 3), False, dtype=T.bool_, device=log_probs.device)  # to a blank, and to the first label
         odd = F.cat([F.expand(never[:, :1, None], count, size - 1, 1), F.unsqueeze(changes, 2)], 2)
         skips = F.cat([never[:, :2], F.reshape(odd, (count, 2 * size - 2)), never[:, :1]], 1)
     for t in range(1, steps):
@@ -116,7 +117,7 @@ def _negative_log_likelihood(
     final = gather(alpha, 1, F.clamp(F.cat([last, F.sub(last, 1)], 1), min=0))
     empty = F.eq(target_lengths, 0)  # such a target ends in one state
     loss = F.neg(_log_sum(final[:, 0], F.where(empty, -math.inf, final[:, 1])))
-    instant = F.where(empty, 0.0, full((count,), math.inf, dtype=loss.dtype))
+    instant = F.where(empty, 0.0, full((count,), math.inf, dtype=loss.dtype, device=loss.device))
     return F.where(F.eq(input_lengths, 0), instant, loss)
 
 
@@ -139,6 +140,7 @@ def ctc_loss(
     """
     check_reduction(_NAME, reduction)
     x, y = tensor_arg(_NAME, log_probs), tensor_arg(_NAME, targets)
+    y = transferred(y, x.device)
     if x.dtype.kind != "float" or not y.dtype.is_integer:
         raise DTypeError("expects floats and integer targets", op=_NAME, operands=[x.ttype, y.ttype])
     single = x.ndim == 2
@@ -151,8 +153,8 @@ def ctc_loss(
     count = x.shape[1]
     if y.ndim == 2 and y.shape[0] != count:
         raise ShapeError(f"targets must be [{count}, S]", op=_NAME, operands=[x.ttype, y.ttype])
-    ends = _lengths("input_lengths", input_lengths, count, x.shape[0])
-    sizes = _lengths("target_lengths", target_lengths, count, y.shape[-1])
+    ends = _lengths("input_lengths", input_lengths, count, x.shape[0], x.device)
+    sizes = _lengths("target_lengths", target_lengths, count, y.shape[-1], x.device)
     loss = _negative_log_likelihood(x, y, ends, sizes, blank)
     if zero_infinity:
         loss = F.where(F.eq(loss, math.inf), 0.0, loss)

@@ -29,7 +29,7 @@ def check_p(name: str, p: float) -> None:
 def _kept(x: Tensor, p: float, by_channel: bool) -> Tensor:
     """Bools: True with probability 1 - p, per element or per channel of [N, C, ...]."""
     shape = (*x.shape[:2], *[1] * (x.ndim - 2)) if by_channel else x.shape
-    return F.ge(rand(shape, dtype=x.dtype), float(p))
+    return F.ge(rand(shape, dtype=x.dtype, device=x.device), float(p))
 
 
 def _finish(x: Tensor, result: Tensor, inplace: bool) -> Tensor:

@@ -28,7 +28,7 @@ def _renormalise(weight: Tensor, index: Tensor, max_norm: float, norm_type: floa
     """Scale the rows that are looked up and longer than `max_norm` down to it, in place."""
     with no_grad():
         flat = F.reshape(index, (-1,))
-        used = gathering.index_fill(zeros(weight.shape[0], dtype=T.bool_), 0, flat, True)
+        used = gathering.index_fill(zeros(weight.shape[0], dtype=T.bool_, device=weight.device), 0, flat, True)
         norm = vector_norm(weight.detach(), norm_type, 1)
         long = F.logical_and(used, F.gt(norm, float(max_norm)))
         scale = F.where(long, F.div(float(max_norm), F.add(norm, 1e-7)), 1.0)
@@ -93,11 +93,11 @@ def embedding_bag(
             raise KilnIndexError(f"padding_idx {padding_idx} is out of range for {w.shape[0]} rows", op=op)
         kept = F.ne(flat, padding_idx % w.shape[0])
         rows = F.where(F.unsqueeze(kept, 1), rows, -float("inf") if mode == "max" else 0.0)
-    nothing = zeros(count, w.shape[1], dtype=w.dtype)
+    nothing = zeros(count, w.shape[1], dtype=w.dtype, device=w.device)
     if mode == "sum":
         return gathering.index_add(nothing, 0, bag, rows)
-    ones = F.add(zeros(flat.shape[0], dtype=w.dtype), 1.0) if kept is None else cast_to(kept, w.dtype)
-    size = F.unsqueeze(gathering.index_add(zeros(count, dtype=w.dtype), 0, bag, ones), 1)
+    ones = F.add(zeros(flat.shape[0], dtype=w.dtype, device=w.device), 1.0) if kept is None else cast_to(kept, w.dtype)
+    size = F.unsqueeze(gathering.index_add(zeros(count, dtype=w.dtype, device=w.device), 0, bag, ones), 1)
     if mode == "mean":
         return F.div(gathering.index_add(nothing, 0, bag, rows), F.where(F.eq(size, 0.0), 1.0, size))
     index = F.expand(F.unsqueeze(bag, 1), *rows.shape)
@@ -111,7 +111,7 @@ def _bags(op: str, i: Tensor, offsets: TensorBase | None, include_last: bool) ->
         if offsets is not None:
             raise ArgumentError("offsets are for a vector; each row of a matrix is a bag", op=op)
         n, length = i.shape
-        return F.reshape(F.expand(F.unsqueeze(arange(n), 1), n, length), (-1,)), n
+        return F.reshape(F.expand(F.unsqueeze(arange(n, device=i.device), 1), n, length), (-1,)), n
     if i.ndim != 1 or offsets is None:
         raise ShapeError("expects a matrix, or a vector with offsets", op=op, operands=[i.ttype])
     starts = tensor_arg(op, offsets)
@@ -119,4 +119,4 @@ def _bags(op: str, i: Tensor, offsets: TensorBase | None, include_last: bool) ->
         raise DTypeError("offsets must be an int64 vector", op=op, operands=[starts.ttype])
     if include_last:
         starts = starts[:-1]
-    return F.sub(searchsorted(starts, arange(i.shape[0]), right=True), 1), starts.shape[0]
+    return F.sub(searchsorted(starts, arange(i.shape[0], device=i.device), right=True), 1), starts.shape[0]

@@ -238,7 +238,7 @@ class RNNBase(Module):
         rows = self.num_layers * (2 if self.bidirectional else 1)
         widths = [self.proj_size or self.hidden_size, *([self.hidden_size] if self.mode == "LSTM" else [])]
         if hx is None:
-            return [zeros(rows, batch, n, dtype=x.dtype) for n in widths]
+            return [zeros(rows, batch, n, dtype=x.dtype, device=x.device) for n in widths]
         given = list(hx) if self.mode == "LSTM" else [hx]
         if len(given) != len(widths):
             raise ArgumentError("the state of an LSTM is (hidden, cell)", op=name)
@@ -396,7 +396,11 @@ class RNNCellBase(Module):
             raise ShapeError(f"expected [batch, {self.input_size}] or a vector", op=name, operands=[input.ttype])
         shape = (*input.shape[:-1], self.hidden_size)
         count = 2 if mode == "LSTM" else 1
-        begin = [zeros(shape, dtype=input.dtype) for _ in range(count)] if state is None else list(state)
+        begin = (
+            [zeros(shape, dtype=input.dtype, device=input.device) for _ in range(count)]
+            if state is None
+            else list(state)
+        )
         for s in begin:
             if s.shape != shape:
                 raise ShapeError(f"expected a state of shape {list(shape)}", op=name, operands=[s.ttype])

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from kiln.creation import tensor
-from kiln.device import placed
 from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir import types as T
 from kiln.ir.types import DType
@@ -29,8 +28,7 @@ __all__ = [
 ]
 
 
-def _checked(name: str, M: int, dtype: DType | None, device: Any) -> DType:
-    placed(name, device)
+def _checked(name: str, M: int, dtype: DType | None) -> DType:
     if not isinstance(M, int) or isinstance(M, bool):
         raise ArgumentError(f"M must be an int, not {type(M).__name__}", op=name)
     if M < 0:
@@ -52,8 +50,8 @@ def _places(M: int, first: float) -> Numbers:
 def _sum(
     name: str, M: int, a: Sequence[float], sym: bool, dtype: DType | None, device: Any, requires_grad: bool
 ) -> Tensor:
-    kind = _checked(name, M, dtype, device)
-    return made(cosines(M, _steps(M, sym), a), kind, requires_grad)
+    kind = _checked(name, M, dtype)
+    return made(cosines(M, _steps(M, sym), a), kind, device, requires_grad)
 
 
 @maker_names
@@ -127,8 +125,8 @@ def bartlett(
     M: int, *, sym: bool = True, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """1 - |2 k / n - 1|, n = M - 1 with `sym`, else M."""
-    kind = _checked("bartlett", M, dtype, device)
-    return made(triangle(M, _steps(M, sym)), kind, requires_grad)
+    kind = _checked("bartlett", M, dtype)
+    return made(triangle(M, _steps(M, sym)), kind, device, requires_grad)
 
 
 @maker_names
@@ -142,10 +140,10 @@ def kaiser(
     requires_grad: bool = False,
 ) -> Tensor:
     """i0(beta * sqrt(1 - (2 k / n - 1)^2)) / i0(beta), n = M - 1 with `sym`, else M; beta >= 0."""
-    kind = _checked("kaiser", M, dtype, device)
+    kind = _checked("kaiser", M, dtype)
     if beta < 0:
         raise InvalidValueError(f"beta must not be negative, got {beta}", op="kaiser")
-    return made(kaisers(M, _steps(M, sym), beta), kind, requires_grad)
+    return made(kaisers(M, _steps(M, sym), beta), kind, device, requires_grad)
 
 
 @maker_names
@@ -153,8 +151,8 @@ def cosine(
     M: int, *, sym: bool = True, dtype: DType | None = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
     """sin(pi * (k + 0.5) / n), n = M with `sym`, else M + 1."""
-    kind = _checked("cosine", M, dtype, device)
-    return made(np.sin(_places(M, 0.5) * np.pi / max(M if sym else M + 1, 1)), kind, requires_grad)
+    kind = _checked("cosine", M, dtype)
+    return made(np.sin(_places(M, 0.5) * np.pi / max(M if sym else M + 1, 1)), kind, device, requires_grad)
 
 
 @maker_names
@@ -169,7 +167,7 @@ def exponential(
     requires_grad: bool = False,
 ) -> Tensor:
     """exp(-|k - center| / tau), by default around the middle; another `center` only without `sym`. tau > 0."""
-    kind = _checked("exponential", M, dtype, device)
+    kind = _checked("exponential", M, dtype)
     if tau <= 0:
         raise InvalidValueError(f"tau must be positive, got {tau}", op="exponential")
     if sym and center is not None:
@@ -189,8 +187,8 @@ def gaussian(
     requires_grad: bool = False,
 ) -> Tensor:
     """exp(-((k - middle) / std)^2 / 2), std > 0."""
-    kind = _checked("gaussian", M, dtype, device)
+    kind = _checked("gaussian", M, dtype)
     if std <= 0:
         raise InvalidValueError(f"the deviation must be positive, got {std}", op="gaussian")
     k = _places(M, -(M - 1 if sym or M < 2 else M) / 2) / (std * math.sqrt(2))
-    return made(np.exp(-k * k), kind, requires_grad)
+    return made(np.exp(-k * k), kind, device, requires_grad)

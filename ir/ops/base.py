@@ -305,11 +305,14 @@ class OpDef:
         return self.infer(operands, attrs)
 
     def _infer_there(self, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
-        """The rules speak of dtypes and shapes alone; results are where all operands are."""
-        device = operands[0].device
+        """The rules speak of dtypes and shapes alone; results are where all operands are, but for single numbers of the
+        CPU: those join."""
+        device = next(t.device for t in operands if t.device is not CPU)
         for t in operands:
-            if t.device != device:
-                raise apart(self.name, device, t.device)
+            if t.device != device and (t.device != CPU or t.shape):
+                raise apart(
+                    self.name, operands[0].device, next(o.device for o in operands if o.device != operands[0].device)
+                )
         return tuple([t.on(device) for t in self.infer([t.on(CPU) for t in operands], attrs)])
 
     def bind(self, operands: Sequence[Any], attrs: Attrs, receiver: Any = None) -> tuple[Any, ...]:

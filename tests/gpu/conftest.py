@@ -71,3 +71,11 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     yield made
     said = made.errors()
     assert not said, said
+
+
+@pytest.fixture
+def fake(gpu: Gpu) -> Gpu:
+    """`gpu`, for what only a fake one can be made to do: fail, run out of memory, count."""
+    if gpu.real:
+        pytest.skip("with the fake CuPy only")
+    return gpu

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.gpu import fake_device, shim
-from tests.gpu.fake_device import CUDADriverError, CUDARuntimeError, StreamState, Work, state
+from tests.gpu.fake_device import CUDADriverError, CUDARuntimeError, StreamState, Work, locked, state
 
 VERSION: Final = "14.2.0"
 
@@ -62,6 +62,7 @@ def getDeviceProperties(device: int) -> dict[str, Any]:
     }
 
 
+@locked
 def memGetInfo() -> tuple[int, int]:
     device = state.device()
     return device.total - device.taken, device.total
@@ -87,6 +88,7 @@ def getDevice() -> int:
     return int(getattr(state.local, "device", 0))
 
 
+@locked
 def deviceSynchronize() -> None:
     state.counts["synchronize"] += 1
     state.device().synchronize()
@@ -116,6 +118,7 @@ class Stream:
 
     null: Stream
 
+    @locked
     def __init__(
         self, null: bool = False, non_blocking: bool = False, ptds: bool = False, priority: int | None = None
     ) -> None:
@@ -128,8 +131,8 @@ class Stream:
             state.streams[self.ptr] = device.streams[self.ptr] = made
 
     def __del__(self) -> None:
-        if getattr(self, "ptr", 0) and not sys.is_finalizing():
-            state.streams.pop(self.ptr, None)
+        if (ptr := getattr(self, "ptr", 0)) and not sys.is_finalizing():
+            state.drop(lambda: state.streams.pop(ptr, None) and None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -159,12 +162,14 @@ class Stream:
         _current_streams()[device] = before
 
     @property
+    @locked
     def done(self) -> bool:
         stream = state.stream(self.ptr)
         done = _done(stream.last)
         stream.device.check()
         return done
 
+    @locked
     def synchronize(self) -> None:
         state.counts["synchronize"] += 1
         stream = state.stream(self.ptr)
@@ -180,6 +185,7 @@ class Stream:
         event.record(self)
         return event
 
+    @locked
     def wait_event(self, event: Event) -> None:
         stream = state.stream(self.ptr)
         work = stream.device.issue(stream, lambda: None) if event.work is not None and not event.work.done else None
@@ -220,17 +226,20 @@ class Event:
         self.work: Work | None = None
 
     @property
+    @locked
     def done(self) -> bool:
         done = _done(self.work)
         self.device.check()
         return done
 
+    @locked
     def record(self, stream: Stream | None = None) -> None:
         queue = state.stream((get_current_stream() if stream is None else stream).ptr)
         if queue.device is not self.device:
             raise CUDARuntimeError(400, "the event and the stream are of different devices")
         self.work = self.device.issue(queue, lambda: None)
 
+    @locked
     def synchronize(self) -> None:
         state.counts["synchronize"] += 1
         fake_device.finish(self.work)
@@ -312,12 +321,17 @@ class PooledMemory:
 
     def free(self) -> None:
         ptr, self.ptr = self.ptr, 0
-        if ptr:
-            device = self._pool.device
-            self._pool.used -= self.size
-            self._pool.kept.append((self._stream.handle, self.size))
+        if not ptr:
+            return
+        pool, stream, size = self._pool, self._stream, self.size
+
+        def drop() -> None:
+            pool.used -= size
+            pool.kept.append((stream.handle, size))
             # Memory is used again in the order of the stream on which it was allocated.
-            device.issue(self._stream, lambda: device.free(ptr))
+            pool.device.issue(stream, lambda: pool.device.free(ptr))
+
+        state.drop(drop)
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
@@ -340,6 +354,7 @@ class _DevicePool:
         self.device, self.used, self.total, self.limit = device, 0, 0, 0
         self.kept: list[tuple[int, int]] = []  # what was freed: by stream, and its size
 
+    @locked
     def malloc(self, nbytes: int) -> MemoryPointer:
         rounded = (nbytes + 511) // 512 * 512
         stream = get_current_stream().ptr
@@ -366,6 +381,7 @@ class _DevicePool:
         self.total += rounded
         self.device.taken += rounded
 
+    @locked
     def free_all_blocks(self, stream: Stream | None = None) -> None:
         gone = [kept for kept in self.kept if stream is None or kept[0] == stream.ptr]
         self.kept = [kept for kept in self.kept if kept not in gone]
@@ -389,12 +405,15 @@ class MemoryPool:
             raise OverflowError("can't convert negative value to size_t")
         return self._pool().malloc(size)
 
+    @locked
     def used_bytes(self) -> int:
         return self._pool().used
 
+    @locked
     def total_bytes(self) -> int:
         return self._pool().total
 
+    @locked
     def free_bytes(self) -> int:
         pool = self._pool()
         return pool.total - pool.used
@@ -475,6 +494,7 @@ def createProgram(src: str, name: str, headers: Sequence[str], include_names: Se
     return handle
 
 
+@locked
 def compileProgram(prog: int, options: Iterable[str]) -> None:
     program = _program(prog)
     given: dict[str, str] = {}
@@ -539,6 +559,7 @@ _modules: dict[tuple[str, int], shim.Library] = {}
 """By path and device, for ever, as CuPy keeps them: a file that changes under its name is not read again."""
 
 
+@locked
 def _load(path: str) -> shim.Library:
     device = state.device()
     if (path, device.index) not in _modules:

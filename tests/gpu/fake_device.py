@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import bisect
 import ctypes
+import functools
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final, TypeVar, cast
 
 from tests.gpu import shim
 
@@ -35,6 +36,7 @@ ERRORS: Final = {
     719: ("LaunchFailure", "LAUNCH_FAILED", "unspecified launch failure"),
 }
 _TAG: Final = 1 << 52
+F = TypeVar("F", bound=Callable[..., Any])
 NULL_STREAMS: Final = (0, 1)
 
 
@@ -174,6 +176,36 @@ class State:
         self.counts: Counter[str] = Counter()
         self.pinned: dict[int, int] = {}
         self.local = threading.local()
+        self.dropped: deque[Callable[[], None]] = deque()
+        self._lock, self._depth = threading.RLock(), 0
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """One thread at a time. Memory is dropped whenever Python finds it unused; that waits until nobody is here."""
+        with self._lock:
+            self._depth += 1
+            try:
+                if self._depth == 1:
+                    self._drop()
+                yield
+                if self._depth == 1:
+                    self._drop()
+            finally:
+                self._depth -= 1
+
+    def drop(self, what: Callable[[], None]) -> None:
+        """Now, or as soon as nobody is inside."""
+        self.dropped.append(what)
+        if self._lock.acquire(blocking=False):
+            try:
+                with self.locked():
+                    pass
+            finally:
+                self._lock.release()
+
+    def _drop(self) -> None:
+        while self.dropped:
+            self.dropped.popleft()()
 
     def device(self) -> Device:
         """The current device, usable."""
@@ -207,6 +239,17 @@ class State:
 state = State()
 
 
+def locked(function: F) -> F:
+    """A call of CUDA: one at a time."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        with state.locked():
+            return function(*args, **named)
+
+    return cast("F", call)
+
+
 @contextmanager
 def deferred(on: bool = True) -> Iterator[None]:
     """Work waits until somebody waits for it."""
@@ -214,17 +257,22 @@ def deferred(on: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        for device in state.devices:
-            for stream in [device.null, *device.streams.values()]:
-                finish(stream.last)
+        finish_all()
         state.deferred = before
 
 
-def clear() -> list[str]:
-    """Do all work that is left, and take up again after errors: returns those."""
+@locked
+def finish_all() -> None:
+    """Do all work that is left."""
     for device in state.devices:
         for stream in [device.null, *device.streams.values()]:
             finish(stream.last)
+
+
+@locked
+def clear() -> list[str]:
+    """Do all work that is left, and go on after errors: returns those."""
+    finish_all()
     for device in state.devices:
         for start in device.starts:
             device.intact(start, "found at the end")
@@ -243,6 +291,7 @@ def _real(address: int) -> int:
     return address if device is None else address ^ device.tag
 
 
+@locked
 def copy(dst: int, src: int, nbytes: int, kind: int, handle: int) -> None:
     """cudaMemcpyAsync. From memory that is not pinned it reads at once, and to such memory it waits."""
     stream = state.stream(handle)
@@ -273,6 +322,7 @@ def copy(dst: int, src: int, nbytes: int, kind: int, handle: int) -> None:
         stream.device.check()
 
 
+@locked
 def fill(address: int, value: int, nbytes: int, handle: int) -> None:
     """cudaMemsetAsync."""
     stream = state.stream(handle)
@@ -295,6 +345,7 @@ functions: dict[int, tuple[shim.Kernel, Device]] = {}
 """Loaded functions, by handle."""
 
 
+@locked
 def launch(function: int, grid: tuple[int, ...], block: tuple[int, ...], shared: int, handle: int, params: int) -> None:
     """cuLaunchKernel: the arguments are read now, the kernel runs when its turn comes."""
     if function not in functions:

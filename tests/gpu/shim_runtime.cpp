@@ -274,7 +274,7 @@ static void on_fault(int number, siginfo_t *info, void *) {
         return;
     }
     running = 0;
-    if (number == SIGILL) fail(ILLEGAL_ADDRESS, current(), "an index beyond a shared or local array");
+    if (number == SIGILL) fail(ILLEGAL_ADDRESS, current(), "an index beyond a shared or local array, or a misaligned address");
     else fail(ILLEGAL_ADDRESS, current(), "an illegal memory access at %#llx", (unsigned long long)info->si_addr | tag);
     siglongjmp(back, 1);
 }

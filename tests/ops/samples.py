@@ -29,6 +29,7 @@ from tests.ops import (
     samples_scan,
     samples_series,
     samples_transcendental,
+    samples_transfer,
 )
 from tests.ops.sampling import (
     ANY,
@@ -59,6 +60,7 @@ FAMILIES: tuple[Any, ...] = (
     samples_scan,
     samples_series,
     samples_transcendental,
+    samples_transfer,
 )
 """Modules of further families, with `SAMPLES`, `SMOOTH` and `ERRORS` (see `sampling.py`)."""
 

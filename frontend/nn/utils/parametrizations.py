@@ -66,7 +66,9 @@ class _SpectralNorm(Module):
             with no_grad():
                 matrix = self._matrix(weight)
                 for name, size in zip(("_u", "_v"), matrix.shape, strict=True):
-                    self.register_buffer(name, normalize(randn(size, dtype=weight.dtype), dim=0, eps=eps))
+                    self.register_buffer(
+                        name, normalize(randn(size, dtype=weight.dtype, device=weight.device), dim=0, eps=eps)
+                    )
                 self._iterate(matrix, 15)
 
     def _matrix(self, weight: Tensor) -> Tensor:
@@ -138,12 +140,12 @@ class _Orthogonal(Module):
         else:
             X = tril(X)
             if n != k:
-                X = F.cat([X, zeros(*X.shape[:-2], n, n - k, dtype=X.dtype)], -1)
+                X = F.cat([X, zeros(*X.shape[:-2], n, n - k, dtype=X.dtype, device=X.device)], -1)
             A = F.sub(X, X.mT)
             if self.orthogonal_map == "matrix_exp":
                 Q = matrix_exp(A)
             else:
-                one = eye(n, dtype=A.dtype)
+                one = eye(n, dtype=A.dtype, device=A.device)
                 Q = solve(F.sub(one, F.mul(A, 0.5)), F.add(one, F.mul(A, 0.5)))
             Q = Q if n == k else Q[..., :k]
         if self.use_trivialization:
@@ -160,11 +162,11 @@ class _Orthogonal(Module):
         tall = Q.mT if n < k else Q
         n, k = tall.shape[-2:]
         if n != k:
-            tall = F.cat([tall, randn(*tall.shape[:-2], n, n - k, dtype=Q.dtype)], -1)
+            tall = F.cat([tall, randn(*tall.shape[:-2], n, n - k, dtype=Q.dtype, device=Q.device)], -1)
         found = qr(tall)
         self.base = F.mul(found.Q, F.unsqueeze(sign(diagonal(found.R, 0, -2, -1)), -2)).detach()
         start = F.mul(Q.detach(), 0.0)
-        return start.sub(eye(Q.shape[-2], Q.shape[-1], dtype=Q.dtype))
+        return start.sub(eye(Q.shape[-2], Q.shape[-1], dtype=Q.dtype, device=Q.device))
 
 
 def orthogonal(

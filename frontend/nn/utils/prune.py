@@ -221,7 +221,7 @@ class RandomUnstructured(_Amount):
     PRUNING_TYPE = "unstructured"
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
-        return _without(default_mask, rand(t.shape), self._count(t.numel()))
+        return _without(default_mask, rand(t.shape, device=t.device), self._count(t.numel()))
 
 
 class L1Unstructured(_Amount):
@@ -247,7 +247,7 @@ class RandomStructured(_Structured):
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         slices = self._slices(t)
         count = self._count(slices)
-        return self._kept(t, default_mask, rand((slices,)), slices - count) if count else default_mask
+        return self._kept(t, default_mask, rand((slices,), device=t.device), slices - count) if count else default_mask
 
 
 class LnStructured(_Structured):

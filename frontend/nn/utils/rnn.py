@@ -78,7 +78,11 @@ def _inverted(order: Sequence[int]) -> list[int]:
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation that undoes this one."""
-    return None if permutation is None else tensor(_inverted(permutation.tolist()), dtype=T.int64)
+    return (
+        None
+        if permutation is None
+        else tensor(_inverted(permutation.tolist()), dtype=T.int64, device=permutation.device)
+    )
 
 
 def pack_padded_sequence(
@@ -96,15 +100,15 @@ def pack_padded_sequence(
     if not each or min(each) <= 0 or max(each) > x.shape[0]:
         raise InvalidValueError(f"lengths must be between 1 and {x.shape[0]}, got {each}", op=name)
     order = sorted(range(len(each)), key=lambda k: -each[k])
-    permuted = None if enforce_sorted else tensor(order, dtype=T.int64)
+    permuted = None if enforce_sorted else tensor(order, dtype=T.int64, device=input.device)
     if enforce_sorted and order != list(range(len(each))):
         raise InvalidValueError("lengths must never grow", op=name, fix="sort them, or pass enforce_sorted=False")
     if permuted is not None:
         x = index_select(x, 1, permuted)
     sizes = [sum(n > t for n in each) for t in range(max(each))]
     data = F.cat([x[t, :n] for t, n in enumerate(sizes)], 0)
-    back = None if permuted is None else tensor(_inverted(order), dtype=T.int64)
-    return _packed(data, tensor(sizes, dtype=T.int64), sizes, permuted, back)
+    back = None if permuted is None else tensor(_inverted(order), dtype=T.int64, device=input.device)
+    return _packed(data, tensor(sizes, dtype=T.int64, device="cpu"), sizes, permuted, back)
 
 
 def pad_packed_sequence(
@@ -122,14 +126,14 @@ def pad_packed_sequence(
         n = sizes[t] if t < len(sizes) else 0
         rows = [data[start : start + n]] if n else []
         if n < sizes[0]:
-            rows.append(full((sizes[0] - n, *rest), float(padding_value), dtype=data.dtype))
+            rows.append(full((sizes[0] - n, *rest), float(padding_value), dtype=data.dtype, device=data.device))
         steps.append(F.cat(rows, 0))
         start += n
     padded = F.stack(steps, 0)
-    lengths = tensor([sum(n > k for n in sizes) for k in range(sizes[0])], dtype=T.int64)
+    lengths = tensor([sum(n > k for n in sizes) for k in range(sizes[0])], dtype=T.int64, device="cpu")
     if sequence.unsorted_indices is not None:
         padded = index_select(padded, 1, sequence.unsorted_indices)
-        lengths = index_select(lengths, 0, sequence.unsorted_indices)
+        lengths = index_select(lengths, 0, sequence.unsorted_indices.cpu())
     return F.transpose(padded, 0, 1) if batch_first else padded, lengths
 
 
@@ -150,7 +154,9 @@ def pad_sequence(
     for x in items:
         if x.shape[1:] != items[0].shape[1:]:
             raise ShapeError("only lengths may differ", op="pad_sequence", operands=[items[0].ttype, x.ttype])
-        fill = full((longest - x.shape[0], *x.shape[1:]), float(padding_value), dtype=items[0].dtype)
+        fill = full(
+            (longest - x.shape[0], *x.shape[1:]), float(padding_value), dtype=items[0].dtype, device=items[0].device
+        )
         padded.append(F.cat([fill, x] if padding_side == "left" else [x, fill], 0))
     return F.stack(padded, 0 if batch_first else 1)
 

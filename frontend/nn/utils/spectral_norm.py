@@ -41,7 +41,9 @@ def spectral_norm(
 
     with no_grad():
         for part, size in zip("uv", matrix_of(weight).shape, strict=True):
-            module.register_buffer(f"{name}_{part}", normalize(randn(size, dtype=weight.dtype), dim=0, eps=eps))
+            module.register_buffer(
+                f"{name}_{part}", normalize(randn(size, dtype=weight.dtype, device=weight.device), dim=0, eps=eps)
+            )
     delattr(module, name)
     module.register_parameter(f"{name}_orig", Parameter(weight.detach(), weight.requires_grad))
 
