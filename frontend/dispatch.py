@@ -1,4 +1,5 @@
-"""Eager execution: from an op and its operands to one native call. The only file that joins codegen and runtime.
+"""Eager execution: from an op and its operands to one native call. The only file, with `there.py` for GPUs, that
+joins codegen and runtime.
 
 An application is looked up by (op, layouts, attributes); what is found is a *launch*: a function that takes
 the operands, allocates the results and runs a kernel (or, for views, only makes new tensor records). A launch
