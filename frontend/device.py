@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from kiln import there
 from kiln.base import MODES
@@ -67,7 +67,7 @@ def placed(op: str, wanted: Any, default: Device | None = None) -> Device:
         return MODES.device if default is None else default
     if wanted is CPU:
         return CPU
-    found: Device = device(wanted)
+    found = cast("Device", device(wanted))
     if found is not CPU:
         there.check(found, op)
     return found

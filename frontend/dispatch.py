@@ -1,4 +1,5 @@
-"""Eager execution: from an op and its operands to one native call. The only file that joins codegen and runtime.
+"""Eager execution: from an op and its operands to one native call. The only file, with `there.py` for GPUs, that
+joins codegen and runtime.
 
 An application is looked up by (op, layouts, attributes); what is found is a *launch*: a function that takes
 the operands, allocates the results and runs a kernel (or, for views, only makes new tensor records). A launch
@@ -20,7 +21,8 @@ import numpy as np
 import kiln.codegen
 import kiln.ir
 from kiln import errors, there
-from kiln.base import MODES, READONLY, Layout, TensorBase, is_contiguous, layout_of, maker
+from kiln.base import MODES, READONLY, Layout, TensorBase, layout_of, maker
+from kiln.generic import Strides, Symbols, collapse
 from kiln.ir.graph import Alias, Attrs, Constant, Graph, GraphBuilder
 from kiln.ir.halves import converted
 from kiln.ir.interpreter import follow, walk
@@ -32,14 +34,12 @@ from kiln.ir.ops.base import (
     LibraryError,
     OpDef,
     OpTypeError,
-    Scatter,
     apart,
     ints_attr,
 )
-from kiln.ir.ops.gather import dimension_names as gather_names
 from kiln.ir.program import CheckSite, LibraryCall, Place, Program
 from kiln.ir.target import Target
-from kiln.ir.types import CPU, Device, Dim, DType, Sym, TensorType, bool_, device_named
+from kiln.ir.types import CPU, Device, DType, Sym, TensorType, bool_, device_named
 from kiln.runtime.executable import Executable, ProgramError
 from kiln.runtime.executable import load as load_program
 from kiln.runtime.library import Performer
@@ -57,9 +57,7 @@ if TYPE_CHECKING:
 Loaded: TypeAlias = "Executable | CudaExecutable"
 Results: TypeAlias = "tuple[Any, ...]"
 Launch: TypeAlias = Callable[[Sequence[Any]], Results]
-Strides: TypeAlias = "tuple[Dim, ...] | None"
 
-_CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct"})
 _MAX_LAUNCHES: Final = 16384
 _MAX_CONSTANTS: Final = 4096
 _LARGE_CONSTANT: Final = 1 << 16
@@ -547,7 +545,7 @@ def _bound_kernel(
         operands = [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)]
     else:
         operands = [(layout.dtype, layout.shape, layout.strides) for layout in layouts]
-    symbols = _Symbols(op, operands, attrs)
+    symbols = Symbols(op, operands, attrs)
     if not pointwise:
         _derived_sizes(op, symbols, attrs, results)
     if "random" in op.traits:  # element i depends on i alone: one kernel over a flat size serves all shapes
@@ -566,7 +564,7 @@ def _bound_kernel(
     return kernel.executable, sizes, dict(zip(kernel.sizes, sizes, strict=True))
 
 
-def _derived_sizes(op: OpDef, symbols: _Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
+def _derived_sizes(op: OpDef, symbols: Symbols, attrs: Attrs, results: tuple[Layout, ...]) -> None:
     """Sizes of results that are none of the operands' (a type rule names them after what they follow from)."""
     for t, layout in zip(op.infer_types(symbols.types, attrs), results, strict=True):
         for d, size in zip(t.shape, layout.shape, strict=True):
@@ -696,7 +694,7 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
     positions = tuple(0 if t is target else next(fresh) for t in operands)
     layouts = [t._layout for t in (target, *others)]
     shape, strides = collapse(target.shape, [layout.strides for layout in layouts])
-    symbols = _Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
+    symbols = Symbols(op, [(layout.dtype, shape, s) for layout, s in zip(layouts, strides, strict=True)], attrs)
     device = target._layout.device
     key = ("write", _target if device is CPU else device, op, positions, symbols.key(), *attrs.items())
     kernel = _kernels.get(key)
@@ -716,94 +714,3 @@ def _prepare_write(target: Any, op: OpDef, operands: Sequence[Any], attrs: Attrs
         return ()
 
     return launch
-
-
-def collapse(
-    shape: tuple[int, ...], strides: Sequence[tuple[int, ...]]
-) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
-    """Fewest dimensions that visit the same elements in the same order: size-one dimensions go, neighbours
-    merge where every operand steps through them evenly. At least one dimension remains.
-
-    >>> collapse((2, 3, 4), [(12, 4, 1), (0, 4, 1)])
-    ((2, 12), [(12, 1), (0, 1)])
-    """
-    sizes: list[int] = []
-    steps: list[list[int]] = []  # per kept dimension the stride of each operand; outermost first
-    for d, size in enumerate(shape):
-        step = [s[d] for s in strides]
-        if size == 1:
-            continue
-        if sizes and all(outer == inner * size for outer, inner in zip(steps[-1], step, strict=True)):
-            sizes[-1] *= size
-            steps[-1] = step
-        else:
-            sizes.append(size)
-            steps.append(step)
-    if not sizes:
-        sizes, steps = [1], [[1] * len(strides)]
-    return tuple(sizes), [tuple(step[k] for step in steps) for k in range(len(strides))]
-
-
-class _Symbols:
-    """Symbolic types and strides for operands of given sizes: what one kernel serves.
-
-    A stride stays a number where code depends on it (0: broadcast, 1 in the last dimension: contiguous
-    runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
-    """
-
-    def __init__(
-        self, op: OpDef, operands: Sequence[tuple[DType, tuple[int, ...], tuple[int, ...]]], attrs: Attrs
-    ) -> None:
-        self.sizes: dict[str, int] = {}
-        self.types: list[TensorType] = []
-        self.strides: list[Strides] = []
-        names = _dimension_names(op, [len(shape) for _, shape, _ in operands], attrs)
-        for k, (dtype, shape, strides) in enumerate(operands):
-            self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
-            self.strides.append(self._strides(k, shape, strides))
-
-    def _dim(self, name: str, size: int) -> Dim:
-        if not name:
-            return size
-        known = self.sizes.setdefault(name, size)
-        assert known == size, f"dimension {name} is both {known} and {size}"
-        return Sym(name)
-
-    def _strides(self, k: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Strides:
-        if is_contiguous(shape, strides):
-            return None
-        symbolic: list[Dim] = []
-        for d, step in enumerate(strides):
-            if step == 0 or (step == 1 and d == len(strides) - 1):
-                symbolic.append(step)
-            else:
-                name = f"s{k}_{d}"
-                self.sizes[name] = step
-                symbolic.append(Sym(name))
-        return tuple(symbolic)
-
-    def key(self) -> tuple[object, ...]:
-        return (*self.types, *self.strides)
-
-
-def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list[str]]:
-    """Names of the operands' dimensions, "" for fixed ones; the op's type rule decides which must be equal."""
-    if "random" in op.traits:
-        return [[""] * rank for rank in ranks]
-    if op.name == "matmul":
-        batch = [f"n{d}" for d in range(ranks[0] - 2)]
-        return [[*batch, "m", "k"], [*batch, "k", "n"]]
-    if op.name == "searchsorted":
-        lead = [f"n{d}" for d in range(ranks[0] - 1)]
-        return [[*lead, "n"], [*lead, "m"]]
-    if isinstance(op.lower, Scatter) and "steps" in attrs:
-        return [[f"n{d}" for d in range(ranks[0])], [f"m{d}" for d in range(ranks[1])]]
-    if op.name in _CONVOLUTIONS:  # channels and taps are known to the kernel
-        image, weight, result = ["n", "", "h", "w"], [""] * 4, ["n", "", "oh", "ow"]
-        roles = {"conv2d": [image, weight], "conv2d_input": [result, weight], "conv2d_weight": [image, result]}
-        return roles[op.name.removesuffix("_direct")]
-    if op.name == "depthwise_weight":
-        return [["n", "h", "w", "c"], ["n", "oh", "ow", "c"]]
-    if "place" in attrs:
-        return gather_names(isinstance(op.lower, Scatter), ranks, attrs)
-    return [[f"n{d}" for d in range(rank)] for rank in ranks]

@@ -172,7 +172,7 @@ def _sliced(x: Any, parts: list[Any]) -> tuple[Any, list[Any]]:
             length = _length(item)
             assert length is not None
             offsets = apply(OPS["broadcast"], item.start.tensor, shape=(length,), dims=())
-            places = OPS["add"](counters(length), offsets)
+            places = OPS["add"](counters(length, offsets), offsets)
             x = x[(*[slice(None)] * d, places)]
             parts = [*parts[:d], slice(None), *parts[d + 1 :]]
     return x, parts

@@ -107,7 +107,7 @@ def test_one_file_joins_codegen_and_runtime() -> None:
             seen = {folder_of(m) for m, _ in imports(path)}
             if {"codegen", "runtime"} <= seen:
                 joining.add(path.name)
-    assert joining == {"dispatch.py"}
+    assert joining == {"dispatch.py", "there.py"}
 
 
 @pytest.mark.parametrize("package", sorted(ONE_FILE))

@@ -4,14 +4,15 @@
     python tests/benchmarks/gpu.py --check    # only whether there is what it needs
     python tests/benchmarks/gpu.py --only softmax --small
 
-Needs kiln with CuPy and a GPU; torch with CUDA for the peers, which are left out without it. Times are those of the GPU
-between two events, medians over rounds of enough repetitions; `host` says whose clock is the host's. Bandwidths count what
-must be read and written. Nothing here asserts a time; results are compared before they are timed.
+Needs kiln with CuPy and a GPU; torch with CUDA for the peers, which are left out without it. Times are those of the
+GPU between two events, medians over rounds of enough repetitions; `host` says whose clock is the host's. Bandwidths
+count what must be read and written. Nothing here asserts a time; results are compared before they are timed.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -218,7 +219,7 @@ class Bench:
 
         def step_of(library: Any, wrap: Callable[[Run], Run]) -> tuple[Run, Run]:
             nn, tensor = library.nn, lambda a: library.from_numpy(a).to("cuda")
-            layers = [m for a, b in zip(widths, widths[1:], strict=False) for m in (nn.Linear(a, b), nn.ReLU())]
+            layers = [m for a, b in itertools.pairwise(widths) for m in (nn.Linear(a, b), nn.ReLU())]
             model = nn.Sequential(*layers[:-1]).to("cuda")
             optimizer = library.optim.Adam(model.parameters(), lr=1e-3)
             xs, ys = tensor(x), tensor(y)
@@ -303,9 +304,8 @@ def main(given: list[str] | None = None) -> int:
         except (kiln.KilnError, AssertionError) as error:
             failed.append(name)
             print(f"{name}: FAILED: {error}")
-    print(
-        f"took {time.perf_counter() - begin:.0f} s; {'failed: ' + ', '.join(failed) if failed else 'all sections worked'}"
-    )
+    outcome = f"failed: {', '.join(failed)}" if failed else "all sections worked"
+    print(f"took {time.perf_counter() - begin:.0f} s; {outcome}")
     return 1 if failed else 0
 
 

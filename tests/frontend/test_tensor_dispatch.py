@@ -10,6 +10,7 @@ import pytest
 import kiln
 from kiln import dispatch
 from kiln.base import READONLY, Layout, layout_of
+from kiln.generic import collapse
 from kiln.ir import types as T
 
 
@@ -28,7 +29,7 @@ from kiln.ir import types as T
     ],
 )
 def test_collapse(shape: Any, strides: Any, expected: Any) -> None:
-    assert dispatch.collapse(shape, strides) == expected
+    assert collapse(shape, strides) == expected
 
 
 def test_layouts_are_shared_and_know_themselves() -> None:

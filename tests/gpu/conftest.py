@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from kiln import there
 from tests.gpu import fake_cupy, fake_device, shim
 
 
@@ -76,5 +77,22 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
         monkeypatch.setenv("KILN_SHIM_ORDER", list(shim.ORDERS)[zlib.crc32(request.node.nodeid.encode()) % 3])
     with made.deferred(os.environ.get("KILN_FAKE_DEFERRED") != "0"):
         yield made
+    _forget()
     said = made.errors()
     assert not said, said
+
+
+def _forget() -> None:
+    """Tests that follow have no GPU: what counts as used takes part in every capture."""
+    there._checked.clear()
+    if (random := sys.modules.get("kiln.random")) is not None:
+        for device in [d for d in random._defaults if d.kind == "cuda"]:
+            del random._defaults[device]
+
+
+@pytest.fixture
+def fake(gpu: Gpu) -> Gpu:
+    """`gpu`, for what only a fake one can be made to do: fail, run out of memory, count."""
+    if gpu.real:
+        pytest.skip("with the fake CuPy only")
+    return gpu

@@ -34,7 +34,7 @@ def on_gpu(n: int = 64, device: str = "cuda") -> kiln.Tensor:
     return kiln.arange(n).float().to(device)
 
 
-def test_what_there_is() -> None:
+def test_what_there_is(fake: Gpu) -> None:
     assert kiln.cuda.is_available() and kiln.cuda.device_count() == 2
     kiln.cuda.init()
     assert kiln.cuda.is_initialized()
@@ -45,7 +45,7 @@ def test_what_there_is() -> None:
     assert kiln.cuda.is_bf16_supported()
 
 
-def test_nothing_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_without_cupy(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert not kiln.cuda.is_available() and kiln.cuda.device_count() == 0
     before = kiln.get_rng_state()
@@ -57,7 +57,7 @@ def test_nothing_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
             use()
 
 
-def test_the_current_device() -> None:
+def test_the_current_device(fake: Gpu) -> None:
     assert kiln.cuda.current_device() == 0
     with kiln.cuda.device(1):
         assert kiln.cuda.current_device() == 1 and kiln.device("cuda") == kiln.device("cuda:1")
@@ -101,7 +101,7 @@ def test_memory_statistics() -> None:
     assert f"{stats['reserved_bytes.all.current']:,}" in kiln.cuda.memory_summary()
 
 
-def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kiln.cuda.OutOfMemoryError is kiln.OutOfMemoryError
     with pytest.raises(kiln.cuda.OutOfMemoryError, match="40,000,000,000 bytes") as caught:
         kiln.zeros(10**10, device="cuda")
@@ -109,7 +109,7 @@ def test_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.loc.file == __file__
 
 
-def test_streams_are_equal_by_what_they_are() -> None:
+def test_streams_are_equal_by_what_they_are(fake: Gpu) -> None:
     s = kiln.cuda.Stream()
     assert s == s and s != kiln.cuda.Stream() and s.device == kiln.device("cuda:0") and s.cuda_stream
     assert kiln.cuda.default_stream() == kiln.cuda.current_stream() != kiln.cuda.default_stream(1)
@@ -117,11 +117,11 @@ def test_streams_are_equal_by_what_they_are() -> None:
     assert "cuda:0" in repr(s)
 
 
-def test_work_goes_to_the_current_stream(gpu: Gpu) -> None:
+def test_work_goes_to_the_current_stream(fake: Gpu) -> None:
     s = kiln.cuda.Stream()
     x = on_gpu()
     kiln.cuda.synchronize()
-    with gpu.deferred():
+    with fake.deferred():
         with kiln.cuda.stream(s):
             assert kiln.cuda.current_stream() == s
             y = x * 2
@@ -134,7 +134,7 @@ def test_work_goes_to_the_current_stream(gpu: Gpu) -> None:
         np.testing.assert_array_equal(y.cpu().numpy(), np.arange(64) * 2.0)
 
 
-def test_a_stream_of_another_device_makes_it_current() -> None:
+def test_a_stream_of_another_device_makes_it_current(fake: Gpu) -> None:
     s = kiln.cuda.Stream(1)
     with kiln.cuda.stream(s):
         assert kiln.cuda.current_device() == 1 and kiln.cuda.current_stream() == s
@@ -178,11 +178,11 @@ def test_memory_of_a_tensor_that_another_stream_uses(gpu: Gpu) -> None:
         on_gpu().record_stream(3)
 
 
-def test_events(gpu: Gpu) -> None:
+def test_events(fake: Gpu) -> None:
     first, last = kiln.cuda.Event(enable_timing=True), kiln.cuda.Event(enable_timing=True)
     assert first.query() and "uninitialized" in repr(first)
     x = on_gpu()
-    with gpu.deferred():
+    with fake.deferred():
         first.record()
         x = x * 2
         assert kiln.cuda.current_stream().record_event(last) is last
@@ -201,10 +201,25 @@ def test_events(gpu: Gpu) -> None:
 
 
 def test_seeds() -> None:
+    def drawn() -> list[float]:
+        numbers: list[float] = kiln.rand(3, device="cuda").tolist()
+        return numbers
+
+    before = kiln.get_rng_state()
     kiln.cuda.manual_seed_all(5)
-    a = kiln.rand(3)
+    assert kiln.cuda.initial_seed() == 5
+    first, state, second = drawn(), kiln.cuda.get_rng_state(), drawn()
+    kiln.cuda.manual_seed(5)
+    assert drawn() == first != second
+    kiln.cuda.set_rng_state(state)
+    assert drawn() == second
+    kiln.cuda.set_rng_state_all(kiln.cuda.get_rng_state_all())
+    assert (kiln.get_rng_state() == before).all()
     kiln.manual_seed(5)
-    assert (kiln.rand(3) == a).all()
+    assert drawn() == first == kiln.rand(3).tolist(), "a seed gives the same numbers everywhere"
+    kiln.cuda.seed()
+    kiln.cuda.seed_all()
+    assert drawn() != first
 
 
 def test_waiting_can_be_forbidden() -> None:
@@ -223,13 +238,13 @@ def test_waiting_can_be_forbidden() -> None:
         kiln.cuda.set_sync_debug_mode("loud")
 
 
-def test_faults_come_as_kilns_own(gpu: Gpu) -> None:
+def test_faults_come_as_kilns_own(fake: Gpu) -> None:
     x = on_gpu()
     fake_device.state.devices[0].fail(700, "an illegal address")
     for use in (kiln.cuda.synchronize, lambda: (x * 3).cpu(), kiln.cuda.Stream, kiln.cuda.current_stream):
         with pytest.raises(kiln.DeviceError, match="restart the process"):
             use()
-    assert gpu.errors()
+    assert fake.errors()
 
 
 def test_importing_kiln_imports_no_cupy() -> None:
