@@ -77,8 +77,8 @@ def _chunk(
         return map_expr(e, lambda x: x, at_first)
 
     lets: list[Let] = [s for s in inside if isinstance(s, Let)]
-    for s in lets:
-        at_first[s.var] = there(s.value)
+    for let in lets:
+        at_first[let.var] = there(let.value)
     for e in moved:
         part = registers(e.buffer)
         out.append(Move(e.buffer, tuple(map(there, e.indices)), part, count, False))

@@ -172,7 +172,7 @@ class State:
         self.devices = [Device(k) for k in range(int(os.environ.get("KILN_FAKE_GPUS", "2")))]
         self.streams: dict[int, StreamState] = {}
         self.handles = 0x1000
-        self.deferred = os.environ.get("KILN_FAKE_DEFERRED", "0") == "1"
+        self.deferred = False
         self.counts: Counter[str] = Counter()
         self.pinned: dict[int, int] = {}
         self.local = threading.local()
