@@ -43,7 +43,7 @@ def vectorised(
             if found == 1:
                 moved.append(e)
             rest = rest or found is None or found > 1
-    sizes = [x.buffer.dtype.itemsize for x in (*moved, *stores)]
+    sizes = [buffer.dtype.itemsize for buffer in (*(e.buffer for e in moved), *(s.buffer for s in stores))]
     lanes = BYTES // max(sizes)
     weight = sum(COSTLY if isinstance(e, L.Apply) and e.fn in MATH_FUNCTIONS else 1 for e in every)
     extent = int(loop.hi.value) if isinstance(loop.hi, L.Const) else None
