@@ -43,6 +43,7 @@ class Uncompiled:
         name: str,
         fills: Sequence[Any] = (),
         donated: Sequence[int] = (),
+        device: Any = None,
     ) -> None:
         self.graph = graph
         self.fills = tuple(fills)
