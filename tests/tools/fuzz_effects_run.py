@@ -55,7 +55,9 @@ class Uncompiled:
 class Interpreted:
     """In place of `kiln.compiled.Compiled`: runs a graph op by op."""
 
-    def __init__(self, code: Uncompiled, numbers: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, code: Uncompiled, numbers: Mapping[str, Any] | None = None, places: Mapping[int, Any] | None = None
+    ) -> None:
         self.numbers = numbers = numbers or {}
         self.code = code
         self.graph = graph = self.concrete_for(code.graph, numbers)

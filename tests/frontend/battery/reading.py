@@ -639,6 +639,6 @@ def generator_replaced(c: Any, see: Any) -> None:
     see(f(), f())
 
 
-@refused()
+@right()
 def generator_made_inside(c: Any, see: Any) -> None:
     see(c(lambda: kiln.rand(2, generator=kiln.Generator(4)))())
