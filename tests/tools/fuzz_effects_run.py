@@ -28,6 +28,7 @@ from kiln.ir.graph import Graph
 from kiln.ir.interpreter import walk
 from kiln.ir.ops.base import OPS
 from kiln.ir.passes.generalise import instance
+from kiln.ir.types import CPU
 from kiln.runtime.targets import host_target
 
 
@@ -63,7 +64,7 @@ class Interpreted:
         self.graph = graph = self.concrete_for(code.graph, numbers)
         self.program = self.executable = self
         self.target = host_target()
-        self.held = [compiled._holding(numbers[name], t.at(numbers)) for name, t in code.fills]
+        self.held = [compiled._holding(numbers[name], t.at(numbers), CPU) for name, t in code.fills]
         self.aliases = [(a.output, a.input) for a in graph.aliases]
         aliased = {o for o, _ in self.aliases}
         self.layouts = [
