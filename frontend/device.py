@@ -65,8 +65,6 @@ def placed(op: str, wanted: Any, default: Device | None = None) -> Device:
     one that is not there."""
     if wanted is None:
         return MODES.device if default is None else default
-    if wanted is CPU:
-        return CPU
     found = cast("Device", device(wanted))
     if found is not CPU:
         there.check(found, op)

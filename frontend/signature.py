@@ -17,6 +17,7 @@ from kiln.constants import Size
 from kiln.errors import CaptureError
 from kiln.guards import SCALARS
 from kiln.interop import attributes_of
+from kiln.ir.types import CPU
 from kiln.pytree import flatten
 
 
@@ -66,7 +67,8 @@ def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...]
     """(key, tensor arguments) of the plainest calls: only tensors, each on memory of its own and no view, numbers and
     strings, after an object whose id is in `keep`. Calls that are alike in this are alike in `signature`. None for
     other calls."""
-    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device]
+    place = MODES.device is CPU or MODES.device
+    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype, place]
     tensors: list[Any] = []
     plain = plain_classes()
     for x in args:
