@@ -260,10 +260,11 @@ class Gpu:
             return self._pool.malloc(nbytes or 1)
 
     def _malloc_again(self, nbytes: int, stream: Stream) -> Any:
+        """Once more, without what only waited to be collected; idle memory the pool has given back itself."""
+        self.peak_reserved = max(self.peak_reserved, self.reserved())
         gc.collect()
         self.session.runtime.deviceSynchronize()
         self._take_back()
-        self.release_idle()
         try:
             return self._taken(nbytes, stream)
         except (self.session.out_of_memory, *self.session.errors):
