@@ -22,18 +22,22 @@ from kiln.errors import OutOfMemoryError as OutOfMemoryError
 from kiln.ir.types import Device, device_at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
+    from kiln.random import Generator
     from kiln.runtime import cuda as _types
     from kiln.runtime.cuda_driver import Gpu
+    from kiln.tensor import Tensor
 
 __all__ = [
     "Event", "OutOfMemoryError", "Stream", "StreamContext", "current_device", "current_stream", "default_stream",
     "device", "device_count", "device_of", "empty_cache", "get_device_capability", "get_device_name",
-    "get_device_properties", "get_sync_debug_mode", "init", "is_available", "is_bf16_supported", "is_initialized",
-    "manual_seed", "manual_seed_all", "max_memory_allocated", "max_memory_reserved", "mem_get_info",
-    "memory_allocated", "memory_reserved", "memory_stats", "memory_summary", "reset_peak_memory_stats", "seed",
-    "seed_all", "set_device", "set_launch_blocking", "set_stream", "set_sync_debug_mode", "stream", "synchronize",
+    "get_device_properties", "get_rng_state", "get_rng_state_all", "get_sync_debug_mode", "init", "initial_seed",
+    "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all", "max_memory_allocated",
+    "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved", "memory_stats", "memory_summary",
+    "reset_peak_memory_stats", "seed", "seed_all", "set_device", "set_launch_blocking", "set_rng_state",
+    "set_rng_state_all", "set_stream", "set_sync_debug_mode", "stream", "synchronize",
 ]  # fmt: skip
 
 _Stream = TypeVar("_Stream", bound="Stream")
@@ -478,27 +482,71 @@ def set_launch_blocking(enabled: bool) -> None:
 # ------------------------------------------------------------------------------------------------------ random numbers
 
 
-def manual_seed(seed: int) -> None:
-    """Seed the default generator, which serves all devices; without a GPU, nothing (as in PyTorch)."""
-    if is_available():
-        from kiln.random import manual_seed as seed_all_devices
+def _generators(op: str, device: Any = None, all_of_them: bool = False) -> list[Generator]:
+    """The default generators of a GPU, or of all; none without a GPU."""
+    if not is_available():
+        return []
+    from kiln.random import default_generator_of
 
-        seed_all_devices(seed)
+    indices = range(device_count()) if all_of_them else [_gpu(op, device).index]
+    return [default_generator_of(device_at("cuda", index)) for index in indices]
+
+
+def manual_seed(seed: int) -> None:
+    """Seed the current GPU's default generator; without a GPU, nothing."""
+    for generator in _generators("manual_seed"):
+        generator.manual_seed(seed)
 
 
 def manual_seed_all(seed: int) -> None:
-    """The same: one generator serves all devices."""
-    manual_seed(seed)
+    """Seed the default generators of all GPUs; without a GPU, nothing."""
+    for generator in _generators("manual_seed_all", all_of_them=True):
+        generator.manual_seed(seed)
 
 
 def seed() -> None:
-    """Seed the default generator, which serves all devices, from the system; without a GPU, nothing."""
-    if is_available():
-        from kiln.random import seed as seed_anew
-
-        seed_anew()
+    """Seed the current GPU's default generator from the system; without a GPU, nothing."""
+    for generator in _generators("seed"):
+        generator.seed()
 
 
 def seed_all() -> None:
-    """The same: one generator serves all devices."""
-    seed()
+    """Seed the default generators of all GPUs from the system, alike; without a GPU, nothing."""
+    generators = _generators("seed_all", all_of_them=True)
+    if generators:
+        number = generators[0].seed()
+        for generator in generators[1:]:
+            generator.manual_seed(number)
+
+
+def initial_seed() -> int:
+    """The seed that the current GPU's default generator started from."""
+    return _generator("initial_seed").initial_seed()
+
+
+def get_rng_state(device: Any = "cuda") -> Tensor:
+    """A copy of the state of a GPU's default generator, int64[2] on the CPU."""
+    return _generator("get_rng_state", device).get_state()
+
+
+def set_rng_state(new_state: Tensor, device: Any = "cuda") -> None:
+    """Give a GPU's default generator a state that `get_rng_state` gave."""
+    generator = _generator("set_rng_state", device)
+    generator.set_state(new_state)
+
+
+def get_rng_state_all() -> list[Tensor]:
+    """The states of the default generators of all GPUs."""
+    return [generator.get_state() for generator in _generators("get_rng_state_all", all_of_them=True)]
+
+
+def set_rng_state_all(new_states: Sequence[Tensor]) -> None:
+    """Give the default generators of all GPUs the states that `get_rng_state_all` gave."""
+    for index, state in enumerate(new_states):
+        set_rng_state(state, index)
+
+
+def _generator(op: str, device: Any = None) -> Generator:
+    from kiln.random import default_generator_of
+
+    return default_generator_of(device_at("cuda", _gpu(op, device).index))

@@ -115,6 +115,7 @@ class Gpu:
         self.session = session
         self.index = index
         self.fault = ""
+        self.last = ""  # the program that ran last
         self.kernels: dict[str, int] = {}
         self.modules: list[Any] = []
         self.peak = 0
@@ -187,6 +188,8 @@ class Gpu:
         self.fault = f"{op}: {message}" if op else message
         fix = "restart the process"
         if not self.session.debug:
+            if self.last and not op:
+                message += f"; the last program that was launched is {self.last}, the fault may be in one before"
             fix += "; with KILN_CUDA_DEBUG=1 every launch is waited for, and the kernel that fails is named"
         return CudaError("launch", message, fix, op, loc)
 
@@ -257,10 +260,11 @@ class Gpu:
             return self._pool.malloc(nbytes or 1)
 
     def _malloc_again(self, nbytes: int, stream: Stream) -> Any:
+        """Once more, without what only waited to be collected; idle memory the pool has given back itself."""
+        self.peak_reserved = max(self.peak_reserved, self.reserved())
         gc.collect()
         self.session.runtime.deviceSynchronize()
         self._take_back()
-        self.release_idle()
         try:
             return self._taken(nbytes, stream)
         except (self.session.out_of_memory, *self.session.errors):

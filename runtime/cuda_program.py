@@ -193,6 +193,7 @@ class CudaExecutable:
         place = self._place
         if place.fault:
             place.check()
+        place.last = self.program.name
         before = place.enter()
         try:
             self._start(place, values)
@@ -406,7 +407,7 @@ def _constant(data: np.ndarray[Any, Any], place: Gpu) -> DeviceBuffer:
     if data.nbytes:
         with place.guarded("placing constants"):
             place.session.copy(made.ptr, data.ctypes.data, data.nbytes, TO_DEVICE, stream.ptr)
-            stream.wait()
+            stream.handle.synchronize()  # not `wait`, which may be forbidden: this happens once
     return made
 
 

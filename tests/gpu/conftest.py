@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from kiln import there
 from tests.gpu import fake_cupy, fake_device, shim
 
 
@@ -69,8 +70,17 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     made.errors()
     made.counts.clear()
     yield made
+    _forget()
     said = made.errors()
     assert not said, said
+
+
+def _forget() -> None:
+    """Tests that follow have no GPU: what counts as used takes part in every capture."""
+    there._checked.clear()
+    if (random := sys.modules.get("kiln.random")) is not None:
+        for device in [d for d in random._defaults if d.kind == "cuda"]:
+            del random._defaults[device]
 
 
 @pytest.fixture

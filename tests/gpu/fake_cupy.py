@@ -439,9 +439,12 @@ class PinnedMemoryPointer:
         kept = self._free.setdefault(self._rounded, [])
         self._block = kept.pop() if kept else ctypes.create_string_buffer(self._rounded)
         self.ptr = ctypes.addressof(self._block)
-        self.mem = self
         ctypes.memset(self.ptr, 0xA5, self._rounded)
         state.pinned[self.ptr] = self._rounded
+
+    @property
+    def mem(self) -> PinnedMemoryPointer:
+        return self
 
     def size(self) -> int:
         return self._rounded

@@ -201,10 +201,25 @@ def test_events(fake: Gpu) -> None:
 
 
 def test_seeds() -> None:
+    def drawn() -> list[float]:
+        numbers: list[float] = kiln.rand(3, device="cuda").tolist()
+        return numbers
+
+    before = kiln.get_rng_state()
     kiln.cuda.manual_seed_all(5)
-    a = kiln.rand(3)
+    assert kiln.cuda.initial_seed() == 5
+    first, state, second = drawn(), kiln.cuda.get_rng_state(), drawn()
+    kiln.cuda.manual_seed(5)
+    assert drawn() == first != second
+    kiln.cuda.set_rng_state(state)
+    assert drawn() == second
+    kiln.cuda.set_rng_state_all(kiln.cuda.get_rng_state_all())
+    assert (kiln.get_rng_state() == before).all()
     kiln.manual_seed(5)
-    assert (kiln.rand(3) == a).all()
+    assert drawn() == first == kiln.rand(3).tolist(), "a seed gives the same numbers everywhere"
+    kiln.cuda.seed()
+    kiln.cuda.seed_all()
+    assert drawn() != first
 
 
 def test_waiting_can_be_forbidden() -> None:
