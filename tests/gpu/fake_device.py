@@ -172,11 +172,11 @@ class State:
         self.devices = [Device(k) for k in range(int(os.environ.get("KILN_FAKE_GPUS", "2")))]
         self.streams: dict[int, StreamState] = {}
         self.handles = 0x1000
-        self.deferred = os.environ.get("KILN_FAKE_DEFERRED", "0") == "1"
+        self.deferred = False
         self.counts: Counter[str] = Counter()
         self.pinned: dict[int, int] = {}
         self.local = threading.local()
-        self.dropped: deque[Callable[[], None]] = deque()
+        self.dropped: deque[Callable[[], object]] = deque()
         self._lock, self._depth = threading.RLock(), 0
 
     @contextmanager
@@ -193,7 +193,7 @@ class State:
             finally:
                 self._depth -= 1
 
-    def drop(self, what: Callable[[], None]) -> None:
+    def drop(self, what: Callable[[], object]) -> None:
         """Now, or as soon as nobody is inside."""
         self.dropped.append(what)
         if self._lock.acquire(blocking=False):

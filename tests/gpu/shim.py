@@ -61,12 +61,15 @@ def compiler() -> tuple[str, ...]:
 
 
 def missing() -> str | None:
-    """Why kernels can't run here; None when they can."""
+    """Why kernels can't run here; None when they can. With KILN_REQUIRE_GPU_TESTS=1 they must."""
     if compiler():
         return None
+    why = "no C++ compiler: install g++, clang++ or the wheel ziglang"
     if not sys.platform.startswith("linux"):
-        return "the CPU shim needs Linux"
-    return "no C++ compiler: install g++, clang++ or the wheel ziglang"
+        why = "the CPU shim needs Linux"
+    if os.environ.get("KILN_REQUIRE_GPU_TESTS") == "1":
+        raise RuntimeError(why)
+    return why
 
 
 def folder() -> Path:

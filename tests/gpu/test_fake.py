@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import gc
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +27,12 @@ scale(const float *x, float *y, const float by, const long long n)
 
 
 @pytest.fixture
-def cupy(gpu: Gpu) -> Any:
+def cupy(gpu: Gpu) -> Iterator[Any]:
+    """It works at once unless a test says otherwise."""
     import cupy
 
-    return cupy
+    with gpu.deferred(False):
+        yield cupy
 
 
 def built(cupy: Any, source: str, folder: Path, name: str) -> Any:
@@ -315,3 +320,26 @@ def test_time(cupy: Any) -> None:
     with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="invalid resource handle"):
         cupy.cuda.get_elapsed_time(a, cupy.cuda.Event())
     assert shim.missing() is None
+
+
+def test_threads(cupy: Any, tmp_path: Path) -> None:
+    """They allocate, launch and drop at the same time; each chooses its own device."""
+    kernel = built(cupy, SCALE, tmp_path, "scale")
+    right = []
+
+    def work(k: int) -> None:
+        arrays, x = Arrays(cupy), np.full(200 + k, k, np.float32)
+        with cupy.cuda.Device(k % 2):
+            for _ in range(20):
+                a, b = arrays.put(x), arrays.pool.malloc(x.nbytes)
+                by, n = ctypes.c_float(3), ctypes.c_int64(x.size)
+                launch(cupy, kernel, 2, 128, ctypes.c_void_p(a.ptr), ctypes.c_void_p(b.ptr), by, n)
+                right.append(bool((arrays.get(b, x) == 3 * x).all()))
+                gc.collect(0)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert right == [True] * 80
