@@ -9,21 +9,56 @@ the ops before and after the call. So higher derivatives equal eager's bit for b
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence, Set
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kiln import dispatch, nans
-from kiln.autograd import Node, attach_one, edge_of, enable_grad, no_grad
+from kiln.autograd import Edge, Node, attach_one, edge_of, enable_grad, no_grad
 from kiln.autograd.hooks import hand_on
 from kiln.base import LAYERED, MODES
 from kiln.errors import GradError
 from kiln.ir import interpreter
 from kiln.ir.graph import Value
 from kiln.ir.ops.base import OPS, OpDef
+from kiln.ir.types import TensorType
 
 if TYPE_CHECKING:
     from kiln.compiled import Compiled
     from kiln.region import Region
     from kiln.runtime.memory import Buffer
+
+
+class Refusal(NamedTuple):
+    """Why no gradient may pass."""
+
+    message: str
+    op: str
+    fix: str
+
+    def error(self) -> GradError:
+        return GradError(self.message, op=self.op, fix=self.fix)
+
+
+class Barrier(Node):
+    """Where gradients would pass `edges` on eager's tape, but for what was done to what it had saved."""
+
+    __slots__ = ("refusal",)
+
+    def __init__(
+        self, refusal: Refusal, edges: Sequence[Edge], results: Sequence[TensorType], sequence: int | Fraction
+    ) -> None:
+        super().__init__(edges, results)
+        self.refusal = refusal
+        self.sequence = sequence
+
+    def name(self) -> str:
+        return "CompiledBackward"
+
+    def apply(self, grads: Sequence[Any], running: Sequence[Any]) -> Sequence[Any]:
+        raise self.refusal.error()
+
+    def release(self) -> None:
+        """Nothing is saved."""
 
 
 class RegionNode(Node):
@@ -61,23 +96,32 @@ class RegionNode(Node):
 
     def _live(self, given: Sequence[bool]) -> Region:
         """The region, if a walk with these gradients may still pass; GradError as eager's tape would raise it."""
+        refusal = self._dead(given)
+        if refusal is not None:
+            raise refusal.error()
+        assert self.region is not None
+        return self.region
+
+    def _dead(self, given: Sequence[bool]) -> Refusal | None:
+        """Why a walk with these gradients may not pass."""
         region = self.region
         paths = [] if region is None else [p for p, has in zip(region.paths, given, strict=True) if has]
         self.latest = {n for p in paths for n in p.nodes}
         if region is None or self.latest & self.used or any(p.gone for p in paths):
-            raise GradError(
+            return Refusal(
                 "the tape was already walked here and what it had saved is gone",
-                op=self.operation,
-                fix="call backward or grad with retain_graph=True the first time",
+                self.operation,
+                "call backward or grad with retain_graph=True the first time",
             )
         first = len(self.inputs)
         memory = {k for p in paths for k in (*p.inputs, *(first + o for o in p.outputs))}
         if any(p.stale for p in paths) or self._changed(memory):
-            raise GradError(
+            return Refusal(
                 f"a tensor that the gradient of {self.operation} needs was modified in place",
-                fix="do the in-place write before it is read, or write to a clone()",
+                "",
+                "do the in-place write before it is read, or write to a clone()",
             )
-        return region
+        return None
 
     def _changed(self, memory: Iterable[int]) -> bool:
         for k in memory:
@@ -118,32 +162,61 @@ class RegionNode(Node):
         ]
 
     def expand(self) -> None:
-        """Put the nodes of the region's ops on the tape; gradients of the results go to them from now on."""
+        """Put the nodes of the region's ops on the tape; gradients of the results go to them from now on. Those of
+        results that have none any more are refused if they come."""
         if self.expansion is not None:
             return
-        region = self._live([True] * len(self.results))
+        refusal = self._lost()
+        if refusal is not None:
+            barrier = Barrier(refusal, self.edges, self.results, self.sequence)
+            self.expansion = tuple((barrier, k) for k in range(len(self.results)))
+            hand_on(self)
+            return
+        region = self.region
+        assert region is not None
+        edges = self._unrolled(region)
+        for k, edge in enumerate(edges):
+            refusal = self._dead([k == other for other in range(len(edges))])
+            if refusal is not None:
+                edges[k] = (Barrier(refusal, [edge], self.results[k : k + 1], self.sequence), 0)
+        self.expansion = tuple(edges)
+        hand_on(self)
+
+    def _lost(self) -> Refusal | None:
+        """Why the ops can't be applied again to what they were applied to."""
+        region = self.region
+        if region is None:
+            return self._dead([True] * len(self.results))
         assert region.plan is not None
         operations, needed = region.needed()
-        kept = region.plan.preserved
-        inputs = [_as_it_was(self.stored[kept[k]], t) if k in kept else t for k, t in enumerate(self.inputs)]
-        needed = [k for k in needed if k not in kept]
+        needed = [k for k in needed if k not in region.plan.preserved]
         if any(op.op.name == "through" and op.attrs["once"] for op in operations):
-            raise GradError(
+            return Refusal(
                 "a backward in this compiled function is marked once_differentiable: it has no derivative",
-                op=self.operation,
-                fix="write it with differentiable ops and take the mark away",
+                self.operation,
+                "write it with differentiable ops and take the mark away",
             )
         if set(needed) & set(region.written):
-            raise GradError(
+            return Refusal(
                 "derivatives of gradients through a compiled function that overwrites what it reads",
-                fix="compute these gradients inside the compiled function, or run it without compiling",
+                "",
+                "compute these gradients inside the compiled function, or run it without compiling",
             )
         if self._changed(needed):
-            raise GradError(
+            return Refusal(
                 "a tensor that a higher derivative of a compiled function needs was modified in place after the call",
-                fix="do the in-place write before the call, or write to a clone()",
+                "",
+                "do the in-place write before the call, or write to a clone()",
             )
+        return None
+
+    def _unrolled(self, region: Region) -> list[Edge]:
+        """The ops applied again: where gradients of the results go then."""
+        assert region.plan is not None
+        kept = region.plan.preserved
+        inputs = [_as_it_was(self.stored[kept[k]], t) if k in kept else t for k, t in enumerate(self.inputs)]
         known: dict[Value, Any] = dict(zip(region.graph.inputs, inputs, strict=True))
+        operations, _ = region.needed()
         free: set[Value] = set()
         receiver = next((t for t in self.inputs if t._layout.device is region.device), self.inputs[0])
         first = self.sequence - len(operations)
@@ -158,8 +231,7 @@ class RegionNode(Node):
                 results[0]._node.sequence = first + number
                 results[0]._node.site = op.loc
             known.update(zip(op.results, results, strict=True))
-        self.expansion = tuple(edge_of(known[v]) for v in region.seeds)
-        hand_on(self)
+        return [edge_of(known[v]) for v in region.seeds]
 
     def release(self) -> None:
         """The nodes that the latest walk met are used up; when all are, forget what was saved."""

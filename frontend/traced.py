@@ -150,7 +150,7 @@ def check_names(capture: Any, leaves: Sequence[Any], results: Sequence[TensorBas
     of results that are gradients."""
     for t in results:
         sites = capture.parts.get(id(capture.entries[id(t)].storage))
-        if sites and capture.answers:  # a script, which has no other way, gives it memory of its own
+        if sites and (capture.answers or capture.explored):
             raise Entangled("what is returned is a part of larger memory, as data decides", sites)
     if not capture.entangled:
         return

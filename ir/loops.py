@@ -188,7 +188,7 @@ class For(Stmt):
     "vector" (logical only: may be vectorised, iterations independent), "unrolled", or the GPU axes "grid",
     "block", "lane". Carried values only in serial and unrolled loops. `grain` (of parallel loops, and of vector
     loops that may be cut into parallel chunks) is the least number of iterations worth a thread: fewer run on
-    the caller."""
+    the caller; of unrolled loops of a GPU, how many rounds become one."""
 
     kind: str
     var: Var

@@ -1,7 +1,9 @@
 """Matrix products and convolutions on a GPU: one tiled kernel, told where its operands lie.
 
-A block of threads computes a TILE x TILE piece of the result, each thread SIDE x SIDE elements of it. It walks k in
-steps of STEP: the threads bring that much of both operands to shared memory, then each continues its elements' chains.
+A block of threads computes a square piece of the result, each thread `side` x `side` elements of it: 8 x 8 of float32
+where the product is large, else 4 x 4. It walks k in steps of STEP: the threads bring that much of both operands to
+shared memory, neighbouring threads neighbouring memory, then each continues its elements' chains. Behind the end of k
+lie zeros, which change no chain: one that begins with +0 is never -0.
 The order is the contract's (`ir/order.py`, "contraction"): blocks of `KBLOCK` along k, each one ascending chain of
 fused multiply-adds from +0, block sums added ascending. A convolution is the product of the matrices of its taps; a tap
 that meets nothing is skipped, not multiplied by zero, so the tiles say of every element whether it exists.
@@ -10,25 +12,31 @@ that meets nothing is skipped, not multiplied by zero, so the tiles say of every
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from kiln.codegen.blocks import Names, ceil_div, conjunction, is_, minimum, quotient, remainder
 from kiln.codegen.cuda.schedule import Scheduled
 from kiln.codegen.layout import Layout
 from kiln.ir import loops as L
+from kiln.ir.gpu_program import number
 from kiln.ir.graph import Operation, Value
 from kiln.ir.loops import BOOL, INDEX, Alloc, Barrier, Block, Buffer, Carry, Expr, For, If, Kernel, Store, Var
+from kiln.ir.loops_walk import expr_children
 from kiln.ir.ops.conv import axes
 from kiln.ir.order import KBLOCK
 from kiln.ir.types import Dim, DType, float32
 
 THREADS: Final = 256
-TILE: Final = 64
-STEP: Final = 16
-SIDE: Final = 4
-ROW: Final = TILE // SIDE
+ROW: Final = 16
 """Threads along a side of the tile."""
+STEP: Final = 16
+GROUP: Final = 4
+"""Neighbouring elements of a thread along a side; the next ones are ROW * GROUP further."""
+SMALL: Final = 4
+LARGE: Final = 8
+ENOUGH: Final = 64
+"""Large tiles that keep a GPU busy."""
 
 Element = Callable[[Expr, Expr, Expr, Expr], tuple[Expr, "Expr | None"]]
 """(matrix, row or column, k, whether that lies in the matrices) -> the element, and whether it exists."""
@@ -37,7 +45,8 @@ Element = Callable[[Expr, Expr, Expr, Expr], tuple[Expr, "Expr | None"]]
 @dataclass(frozen=True)
 class Product:
     """A stack of matrix products: sizes, elements of the left matrices at (q, m, k) and of the right ones at (q, n, k),
-    where the result's (q, m, n) lies, and the dtype that is computed with."""
+    where the result's (q, m, n) lies, and the dtype that is computed with. `deep`: of which operands neighbouring
+    elements lie along k. `dense`: every element in the matrices exists."""
 
     params: tuple[Buffer | Var, ...]
     sizes: tuple[Expr, Expr, Expr, Expr]  # q, m, n, k
@@ -46,15 +55,37 @@ class Product:
     out: Buffer
     place: Callable[[Expr, Expr, Expr], tuple[Expr, ...]]
     dtype: DType
+    deep: tuple[bool, bool] = (True, True)
+    dense: bool = False
 
 
-def product_kernel(p: Product) -> Scheduled:
-    """The kernel, scheduled by construction."""
+def product_kernels(p: Product) -> list[Scheduled]:
+    """The kernels, scheduled by construction. Where sizes are symbolic there may be two, of which one has no blocks."""
+    count, m, n, _ = p.sizes
+    small = _kernel(p, SMALL)
+    if p.dtype is not float32 or not p.dense:
+        return [small]
+    large = _kernel(p, LARGE)
+    wanted = minimum(quotient(large.blocks, ENOUGH), 1)
+    for size in (m, n):
+        wanted = L.mul(wanted, minimum(quotient(size, ROW * LARGE * 3 // 4), 1))
+    if not any(map(_symbolic, (count, m, n))):
+        return [large if number(wanted, {}) else small]
+    other = L.mul(small.blocks, L.sub(L.index(1), wanted))
+    return [replace(large, blocks=L.mul(large.blocks, wanted)), replace(small, blocks=other)]
+
+
+def _symbolic(e: Expr) -> bool:
+    """Whether a size is symbolic."""
+    return isinstance(e, Var) or any(map(_symbolic, expr_children(e)))
+
+
+def _kernel(p: Product, side: int) -> Scheduled:
     count, m, n, _ = p.sizes
     thread, tile = Var(INDEX, "thread"), Var(INDEX, "tile")
-    down, across = ceil_div(m, TILE), ceil_div(n, TILE)
+    down, across = ceil_div(m, ROW * side), ceil_div(n, ROW * side)
     total = L.mul(L.mul(count, down), across)
-    body = _Tile(p, thread).block(tile, down, across)
+    body = _Tile(p, thread, side).block(tile, down, across)
     grid = For("grid", tile, L.index(0), total, body)
     block = For("block", thread, L.index(0), L.index(THREADS), (grid,))
     return Scheduled(Kernel("kernel", p.params, (block,)), THREADS, total)
@@ -63,22 +94,29 @@ def product_kernel(p: Product) -> Scheduled:
 class _Tile:
     """What a block of threads does for one tile."""
 
-    def __init__(self, p: Product, thread: Var) -> None:
+    def __init__(self, p: Product, thread: Var, side: int) -> None:
         self.p = p
         self.thread = thread
-        self.cells = [(i, j) for i in range(SIDE) for j in range(SIDE)]
-        self.shared = [Buffer(x, p.dtype, (STEP * TILE,), (1,), "shared") for x in ("left", "right")]
+        self.side = side
+        self.tile = ROW * side
+        self.pitch = self.tile + GROUP  # so that columns lie in different banks
+        self.cells = [(i, j) for i in range(side) for j in range(side)]
+        self.shared = [Buffer(x, p.dtype, (STEP * self.pitch,), (1,), "shared") for x in ("left", "right")]
         self.exists: list[Buffer | None] = [None, None]
+
+    def offset(self, i: int) -> Expr:
+        """Where the i-th element of a thread lies along a side, from its first one."""
+        return L.index(i // GROUP * GROUP * ROW + i % GROUP)
 
     def block(self, tile: Var, down: Expr, across: Expr) -> Block:
         p, names = self.p, Names()
         _, m, n, k = p.sizes
         rest = names.let("tile_row", quotient(tile, across))
-        first_n = names.let("first_n", L.mul(remainder(tile, across), L.index(TILE)))
-        first_m = names.let("first_m", L.mul(remainder(rest, down), L.index(TILE)))
+        first_n = names.let("first_n", L.mul(remainder(tile, across), L.index(self.tile)))
+        first_m = names.let("first_m", L.mul(remainder(rest, down), L.index(self.tile)))
         q = names.let("matrix", quotient(rest, down))
-        row = names.let("thread_row", quotient(self.thread, ROW))
-        column = names.let("thread_column", remainder(self.thread, ROW))
+        row = names.let("thread_row", L.mul(quotient(self.thread, ROW), L.index(GROUP)))
+        column = names.let("thread_column", L.mul(remainder(self.thread, ROW), L.index(GROUP)))
         start = Var(INDEX, "block_k")
         walk, sums = self._walk(q, first_m, first_n, row, column, start)
         totals = {cell: Var(L.Vec(p.dtype), f"total{cell[0]}_{cell[1]}") for cell in self.cells}
@@ -91,7 +129,7 @@ class _Tile:
         blocks = For("serial", start, L.index(0), k, walk, KBLOCK, carried)
         names.add(*(Alloc(b) for b in (*self.shared, *self.exists) if b is not None), blocks)
         for i, j in self.cells:
-            at_m, at_n = L.add(L.add(first_m, row), L.index(i * ROW)), L.add(L.add(first_n, column), L.index(j * ROW))
+            at_m, at_n = L.add(L.add(first_m, row), self.offset(i)), L.add(L.add(first_n, column), self.offset(j))
             inside = conjunction(L.apply("lt", at_m, m), L.apply("lt", at_n, n))
             store = Store(p.out, p.place(q, at_m, at_n), L.cast(results[i, j], p.out.dtype))
             names.add(If(inside, (store,)))
@@ -107,7 +145,7 @@ class _Tile:
         first_k = Var(INDEX, "first_k")
         fetch_left = self._fetch(0, p.left, q, (first_m, m), first_k, stop)
         fetch_right = self._fetch(1, p.right, q, (first_n, n), first_k, stop)
-        inner, after = self._step(row, column, first_k, stop)
+        inner, after = self._step(row, column)
         vec = L.Vec(p.dtype)
         sums = {cell: Var(vec, f"sum{cell[0]}_{cell[1]}") for cell in self.cells}
         results = {cell: Var(vec, f"block{cell[0]}_{cell[1]}") for cell in self.cells}
@@ -118,24 +156,26 @@ class _Tile:
         return names.block(), dict(results)
 
     def _fetch(self, side: int, element: Element, q: Expr, line: tuple[Expr, Expr], first_k: Expr, stop: Expr) -> For:
-        """STEP x TILE elements to shared memory, neighbouring threads along k."""
+        """STEP elements of each line of the tile to shared memory."""
         e, names = Var(INDEX, f"fetch{side}"), Names()
         slot = names.let(f"slot{side}", L.add(e, self.thread))
-        depth = names.let(f"depth{side}", remainder(slot, STEP))
-        along = names.let(f"along{side}", quotient(slot, STEP))
+        fast = STEP if self.p.deep[side] else self.tile
+        low = names.let(f"low{side}", L.apply("and", slot, L.index(fast - 1)))
+        high = names.let(f"high{side}", L.apply("shr", slot, L.index(fast.bit_length() - 1)))
+        depth, along = (low, high) if self.p.deep[side] else (high, low)
         at, k = names.let(f"at{side}", L.add(line[0], along)), names.let(f"k{side}", L.add(first_k, depth))
         inside = names.let(f"inside{side}", conjunction(L.apply("lt", at, line[1]), L.apply("lt", k, stop)))
         value, exists = element(q, at, k, inside)
-        place = (L.add(L.mul(depth, L.index(TILE)), along),)
+        place = (L.add(L.mul(depth, L.index(self.pitch)), along),)
         names.add(Store(self.shared[side], place, L.cast(value, self.p.dtype)))
         if exists is not None:
-            flags = Buffer(f"exists{side}", BOOL.dtype, (STEP * TILE,), (1,), "shared")
+            flags = Buffer(f"exists{side}", BOOL.dtype, (STEP * self.pitch,), (1,), "shared")
             self.exists[side] = flags
             names.add(Store(flags, place, exists))
-        return For("serial", e, L.index(0), L.index(STEP * TILE), names.block(), THREADS)
+        return For("unrolled", e, L.index(0), L.index(STEP * self.tile), names.block(), THREADS, grain=L.index(2))
 
     def _step(
-        self, row: Expr, column: Expr, first_k: Expr, stop: Expr
+        self, row: Expr, column: Expr
     ) -> tuple[Callable[[dict[tuple[int, int], Var]], For], Callable[[tuple[int, int]], Expr]]:
         """The loop over the k that lie in shared memory, and what each element's chain is after it."""
         vec, depth = L.Vec(self.p.dtype), Var(INDEX, "depth")
@@ -144,8 +184,8 @@ class _Tile:
 
         def loop(inits: dict[tuple[int, int], Var]) -> For:
             names = Names()
-            base = names.let("base", L.mul(depth, L.index(TILE)))
-            places = [[L.add(L.add(base, first), L.index(i * ROW)) for i in range(SIDE)] for first in (row, column)]
+            base = names.let("base", L.mul(depth, L.index(self.pitch)))
+            places = [[L.add(L.add(base, first), self.offset(i)) for i in range(self.side)] for first in (row, column)]
             values = [
                 [names.let(f"{b.name}{i}", L.load(b, (at,))) for i, at in enumerate(some)]
                 for b, some in zip(self.shared, places, strict=True)
@@ -160,8 +200,9 @@ class _Tile:
                 for flag in (None if flags[0] is None else flags[0][i], None if flags[1] is None else flags[1][j]):
                     more = more if flag is None else L.select(flag, more, sums[i, j])
                 carried.append(Carry(sums[i, j], inits[i, j], more, after[i, j]))
-            rounds = minimum(L.sub(stop, first_k), STEP)
-            return For("serial", depth, L.index(0), rounds, names.block(), carried=tuple(carried))
+            return For(
+                "unrolled", depth, L.index(0), L.index(STEP), names.block(), carried=tuple(carried), grain=L.index(4)
+            )
 
         return loop, after.__getitem__
 
@@ -223,14 +264,14 @@ def _total(sizes: list[Expr]) -> Expr:
     return total
 
 
-def contraction(op: Operation, layouts: dict[Value, Layout | None]) -> tuple[Scheduled, tuple[str, ...]]:
-    """The kernel of a matmul or of a convolution (or one of its gradients), and the names of its sizes."""
+def contraction(op: Operation, layouts: dict[Value, Layout | None]) -> tuple[list[Scheduled], tuple[str, ...]]:
+    """The kernels of a matmul or of a convolution (or one of its gradients), and the names of its sizes."""
     sizes = _Sizes()
     a, b = (sizes.buffer(f"in{k}", v, layouts[v]) for k, v in enumerate(op.operands))
     out = sizes.buffer("out0", op.result, None)
     make = _MAKE[op.op.name]
     made = make(op, sizes, a, b, out)
-    return product_kernel(made), tuple(sorted(sizes.symbols))
+    return product_kernels(made), tuple(sorted(sizes.symbols))
 
 
 def _matmul(op: Operation, sizes: _Sizes, a: Buffer, b: Buffer, out: Buffer) -> Product:
@@ -252,7 +293,8 @@ def _matmul(op: Operation, sizes: _Sizes, a: Buffer, b: Buffer, out: Buffer) -> 
 
     wide = float32 if a.dtype.is_half else a.dtype
     params = sizes.params(a, b, out)
-    return Product(params, (_total(batch), m, n, k), left, right, out, place, wide)
+    deep = a.strides[-2] != 1, b.strides[-1] != 1
+    return Product(params, (_total(batch), m, n, k), left, right, out, place, wide, deep, dense=True)
 
 
 def _met(axis: tuple[int, int, int], position: Expr, tap: Expr, size: Expr) -> tuple[Expr, Expr]:
@@ -303,7 +345,8 @@ def _convolution(op: Operation, sizes: _Sizes, a: Buffer, b: Buffer, out: Buffer
         return (image, L.add(L.mul(q, results), result), i, j)
 
     positions, taps = _total([images, out_h, out_w]), _total([kh, kw, channels])
-    return Product(sizes.params(a, b, out), (groups, positions, results, taps), left, right, out, place, a.dtype)
+    counts = (groups, positions, results, taps)
+    return Product(sizes.params(a, b, out), counts, left, right, out, place, a.dtype, (False, True))
 
 
 def _weight(op: Operation, sizes: _Sizes, a: Buffer, b: Buffer, out: Buffer) -> Product:

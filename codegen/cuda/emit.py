@@ -184,7 +184,8 @@ class _Emitter:
             self._line(f"for (long long {name} = {first}; {name} < {hi}; {name} += {stride}) {{")
         else:
             if s.kind == "unrolled":
-                self._line("#pragma unroll")
+                rounds = f" {s.grain.value}" if isinstance(s.grain, Const) else ""
+                self._line(f"#pragma unroll{rounds}")
             self._line(f"for (long long {name} = {lo}; {name} < {hi}; {name} += {s.step}) {{")
         self._rounds(s.carried, s.body, None)
         self._names, self._taken = saved, taken

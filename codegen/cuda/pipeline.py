@@ -103,7 +103,7 @@ class _Pipeline:
         if name in CONTRACTIONS:
             scheduled, sizes = contraction(op, layouts)
             symbol = self._symbol(name)
-            self.made[symbol] = ([self._text(emit_scheduled(scheduled), name)], [])
+            self.made[symbol] = ([self._text(emit_scheduled(s), name) for s in scheduled], [])
             return Step(op, symbol, (), _arguments(op, layouts, sizes))
         if name in SORTS:
             return self._kernel(op, layouts, lower_sort(op, strides, STYLE), name)

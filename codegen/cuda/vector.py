@@ -43,7 +43,7 @@ def vectorised(
             if found == 1:
                 moved.append(e)
             rest = rest or found is None or found > 1
-    sizes = [x.buffer.dtype.itemsize for x in (*moved, *stores)]
+    sizes = [b.dtype.itemsize for b in (*(e.buffer for e in moved), *(s.buffer for s in stores))]
     lanes = BYTES // max(sizes)
     weight = sum(COSTLY if isinstance(e, L.Apply) and e.fn in MATH_FUNCTIONS else 1 for e in every)
     extent = int(loop.hi.value) if isinstance(loop.hi, L.Const) else None
@@ -76,9 +76,9 @@ def _chunk(
     def there(e: Expr) -> Expr:
         return map_expr(e, lambda x: x, at_first)
 
-    lets: list[Let] = [s for s in inside if isinstance(s, Let)]
-    for s in lets:
-        at_first[s.var] = there(s.value)
+    for s in inside:
+        if isinstance(s, Let):
+            at_first[s.var] = there(s.value)
     for e in moved:
         part = registers(e.buffer)
         out.append(Move(e.buffer, tuple(map(there, e.indices)), part, count, False))

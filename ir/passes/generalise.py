@@ -133,8 +133,9 @@ def aligned(graph: Graph, like: Graph) -> Graph | None:
     for q in like.operations:
         operands = [twins[v] for v in q.operands]
         wanted = [same.get(v, v) for v in operands]
-        if rest and rest[-1].op is q.op and [same.get(v, v) for v in map(own.__getitem__, rest[-1].operands)] == wanted:
-            p = rest.pop()
+        p = rest[-1] if rest and (rest[-1].op, len(rest[-1].results)) == (q.op, len(q.results)) else None
+        if p is not None and [same.get(v, v) for v in map(own.__getitem__, p.operands)] == wanted:
+            rest.pop()
             made = builder.clone(p, operands)
             own.update(zip(p.results, made, strict=True))
         else:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kiln.codegen.cuda.pipeline import compile_cuda
-from kiln.ir.gpu_program import CudaProgram
+from kiln.ir.gpu_program import CudaProgram, number
 from kiln.ir.graph import Graph
 from kiln.ir.types import DType, Sym, TensorType, bfloat16, bool_, complex64, float32, float64, int8
 from tests.codegen.cuda_host import Host
@@ -122,6 +122,33 @@ def test_threads_in_any_order(order: str) -> None:
     assert failed is None
     for one, other in zip(got, execute(compiled(graph), [a]), strict=True):
         assert same_bits(one, other)
+
+
+@needs_compiler
+@pytest.mark.parametrize("turned", [False, True])
+def test_large_and_small_products(turned: bool) -> None:
+    """Two kernels, of which the sizes choose one: large tiles where there are enough of them."""
+    m = Maker()
+    b, p, k, q = map(Sym, "bpkq")
+    x, y = m.builder.input(TensorType(float32, (b, p, k))), m.builder.input(TensorType(float32, (b, k, q)))
+    strides = (Sym("s"), 1, Sym("t")) if turned else None
+    made = compile_cuda(m.build(m.matmul(x, y)), [strides, None])
+    small, large = sorted(
+        made.launches, key=lambda launch: number(launch.blocks, {"b": 64, "p": 100, "q": 130, "k": 1})
+    )
+    host = Host([made])
+    for shape in ((64, 100, 300, 130), (2, 100, 17, 130), (3, 5, 300, 7)):
+        count, rows, depth, columns = shape
+        a, c = floats(0, count, rows, depth), floats(1, count, depth, columns)
+        if turned:
+            a = np.ascontiguousarray(a.transpose(0, 2, 1)).transpose(0, 2, 1)
+        sizes = dict(zip("bpkq", shape, strict=True)) | {"s": rows * depth, "t": rows}
+        used = [number(launch.blocks, sizes) > 0 for launch in (small, large)]
+        assert used == ([False, True] if count == 64 else [True, False])
+        (got,), failed = host.run(made, [a, c], sizes)
+        fixed = Maker()
+        graph = fixed.build(fixed.matmul(fixed.input(*a.shape), fixed.input(*c.shape)))
+        assert failed is None and same_bits(got, execute(compiled(graph, [a, c]), [a, c])[0])
 
 
 @pytest.mark.parametrize("dtype", [float32, float64, bfloat16, int8, complex64], ids=str)

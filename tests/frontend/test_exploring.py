@@ -213,6 +213,26 @@ def test_random_states_are_drawn_from_once() -> None:
     assert scripted.report().captured == 1
 
 
+def test_numbers_and_draws_that_another_way_has() -> None:
+    """Other numbers make other graphs of the branches, with more results than those of the first call."""
+
+    def f(x: Any, k: int = 1) -> Any:
+        if bool(x[0] < x[1]):
+            k = k + 1
+        else:
+            k = 2 * k
+            kiln.rand_like(x)
+        return x * k
+
+    scripted = kiln.jit.script(f)
+    for values, k in (((1, 2), 2), ((2, 1), 1), ((1, 2), 1), ((3, 1), 3)):
+        found = []
+        for g in (f, scripted):
+            kiln.manual_seed(0)
+            found.append((g(vector(*values), k=k).tolist(), kiln.rand(2).tolist()))
+        assert found[0] == found[1]
+
+
 def test_sizes_that_data_decide_are_like_shapes() -> None:
     def f(x: Any, y: Any) -> Any:
         chosen = y[x > 0]
