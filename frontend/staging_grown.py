@@ -165,7 +165,8 @@ class Rows:
         if self._whole is not None:
             return self._whole
         data = np.stack([t._array() for t in self.tensors])
-        made = dispatch.host_array(data, layout_of(self.value.type.dtype, self.value.type.static_shape()))
+        t = self.value.type
+        made = dispatch.host_array(data, layout_of(t.dtype, t.static_shape(), None, self.tensors[0].device))
         capture.entries[id(made)] = Entry(made, Storage(made, self.value, None), (), self.value)
         return made
 

@@ -21,7 +21,7 @@ from kiln.ir.ops.control import nested, number
 from kiln.ir.passes.autodiff import differentiate
 from kiln.ir.passes.mincut import choose
 from kiln.ir.passes.partition import AtHand, Early, split
-from kiln.ir.types import TensorType
+from kiln.ir.types import CPU, TensorType
 
 
 def full_attrs(t: TensorType, value: float) -> dict[str, AttrValue]:
@@ -61,7 +61,8 @@ def constant(builder: GraphBuilder, t: TensorType, value: float) -> Value:
 
 
 def inputs(builder: GraphBuilder, types: Sequence[TensorType], hint: str = "") -> list[Value]:
-    return [builder.input(t, hint) for t in types]
+    """Inputs of a graph for operands of these types, wherever those are."""
+    return [builder.input(t.on(CPU), hint) for t in types]
 
 
 def types_of(values: Sequence[Any]) -> list[TensorType]:

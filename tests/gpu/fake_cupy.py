@@ -132,7 +132,7 @@ class Stream:
 
     def __del__(self) -> None:
         if (ptr := getattr(self, "ptr", 0)) and not sys.is_finalizing():
-            state.drop(lambda: state.streams.pop(ptr, None) and None)
+            state.drop(lambda: state.streams.pop(ptr, None))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -648,16 +648,20 @@ _COPIES: Final = {
     f"memcpy{kind}": number
     for number, kind in enumerate(("HostToHost", "HostToDevice", "DeviceToHost", "DeviceToDevice", "Default"))
 }
-_runtime = _module("cupy.cuda.runtime", {"CUDARuntimeError": CUDARuntimeError, "streamNonBlocking": 1, **_COPIES})
-for _function in (
+
+
+def _named(*functions: Callable[..., Any]) -> dict[str, Any]:
+    return {f.__name__: f for f in functions}
+
+
+_RUNTIME: Final = _named(
     getDeviceCount, getDeviceProperties, memGetInfo, driverGetVersion, runtimeGetVersion, setDevice, getDevice,
-    deviceSynchronize, memcpyAsync, memsetAsync,
-):  # fmt: skip
-    setattr(_runtime, _function.__name__, _function)
-_driver = _module("cupy.cuda.driver", {"CUDADriverError": CUDADriverError, "launchKernel": launchKernel})
-_nvrtc = _module("cupy.cuda.nvrtc", {"NVRTCError": NVRTCError})
-for _function in (getVersion, createProgram, compileProgram, getCUBIN, getProgramLog, destroyProgram):
-    setattr(_nvrtc, _function.__name__, _function)
+    deviceSynchronize, memcpyAsync, memsetAsync, CUDARuntimeError,
+)  # fmt: skip
+_NVRTC: Final = _named(getVersion, createProgram, compileProgram, getCUBIN, getProgramLog, destroyProgram, NVRTCError)
+_runtime = _module("cupy.cuda.runtime", {"streamNonBlocking": 1, **_COPIES, **_RUNTIME})
+_driver = _module("cupy.cuda.driver", _named(CUDADriverError, launchKernel))
+_nvrtc = _module("cupy.cuda.nvrtc", _NVRTC)
 _memory = _module(
     "cupy.cuda.memory",
     {"OutOfMemoryError": OutOfMemoryError, "MemoryPool": MemoryPool, "MemoryPointer": MemoryPointer},

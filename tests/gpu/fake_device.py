@@ -176,7 +176,7 @@ class State:
         self.counts: Counter[str] = Counter()
         self.pinned: dict[int, int] = {}
         self.local = threading.local()
-        self.dropped: deque[Callable[[], None]] = deque()
+        self.dropped: deque[Callable[[], object]] = deque()
         self._lock, self._depth = threading.RLock(), 0
 
     @contextmanager
@@ -193,7 +193,7 @@ class State:
             finally:
                 self._depth -= 1
 
-    def drop(self, what: Callable[[], None]) -> None:
+    def drop(self, what: Callable[[], object]) -> None:
         """Now, or as soon as nobody is inside."""
         self.dropped.append(what)
         if self._lock.acquire(blocking=False):

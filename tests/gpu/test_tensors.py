@@ -241,6 +241,18 @@ def test_gradients_have_the_cpus_bits() -> None:
     check(second, numbers(4))
 
 
+def test_gradients_of_branches_and_loops() -> None:
+    def through(x: Any) -> Any:
+        x = x.detach().requires_grad_()
+        y = kiln.cond(x.sum() > 100, lambda x: x, lambda x: x * x, (x,))
+        (y,) = kiln.while_loop(lambda s: s.detach().sum() < 40, lambda s: (s * x,), (y,))
+        _, ys = kiln.scan(lambda c, row: (c * row, c + row), y.sum(), x)
+        (g,) = kiln.autograd.grad(ys.sum(), x)
+        return g
+
+    check(through, numbers(3).abs() + 1.5)
+
+
 def test_gradients_go_back_where_tensors_came_from() -> None:
     x = numbers(3).requires_grad_()
     y = x.cuda()
