@@ -17,6 +17,7 @@ from kiln.compiled import Code, Compiled
 from kiln.creation import zeros
 from kiln.errors import ArgumentError
 from kiln.guards import same
+from kiln.inputs import device_of
 from kiln.ir import interpreter
 from kiln.ir.graph import Graph
 from kiln.jit import CompiledFunction
@@ -115,13 +116,14 @@ def _bits(tensors: Sequence[Any]) -> list[bytes]:
 
 def _run(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of a graph, op by op."""
-    return interpreter.run(graph, _copies(inputs), zeros(()))
+    return interpreter.run(graph, _copies(inputs), zeros((), device=device_of(inputs)))
 
 
 def _compiled(region: Region, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of a region's graph, by its program."""
     given = _copies(inputs)
-    program = Compiled(Code(region.graph, [None] * len(given), f"{region.name}_bisected"))
+    device = device_of(given)
+    program = Compiled(Code(region.graph, [None] * len(given), f"{region.name}_bisected", device=device))
     made = [
         None if b is None or layout is None else dispatch.tensor_on(b, b.ptr, layout)
         for b, layout in zip(program.run(given), program.layouts, strict=True)

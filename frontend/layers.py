@@ -137,7 +137,12 @@ def content_of(t: TensorBase) -> Any:
 def layered(content: Content, shape: tuple[int, ...], flags: int = 0) -> Tensor:
     """A tensor of a layer, which shows `shape`."""
     inner = content.inner
-    return Layered(inner._buffer, content, layered_layout(inner.dtype, shape), flags | inner._flags & READONLY)
+    return Layered(
+        inner._buffer,
+        content,
+        layered_layout(inner.dtype, shape, inner._layout.device),
+        flags | inner._flags & READONLY,
+    )
 
 
 def is_layered(x: object) -> bool:

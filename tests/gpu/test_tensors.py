@@ -253,6 +253,12 @@ def test_gradients_of_branches_and_loops() -> None:
     check(through, numbers(3).abs() + 1.5)
 
 
+def test_transforms() -> None:
+    check(lambda x: kiln.vmap(lambda row: row.sum() * 2)(x), numbers(2, 3))
+    check(lambda x: kiln.func.jvp(lambda x: x * x, (x,), (x,)), numbers(3))
+    check(lambda x: kiln.func.jacrev(lambda x: x * x)(x), numbers(3))
+
+
 def test_gradients_go_back_where_tensors_came_from() -> None:
     x = numbers(3).requires_grad_()
     y = x.cuda()
