@@ -259,19 +259,6 @@ class Barrier(Stmt):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Move(Stmt):
-    """GPU: neighbouring elements of `memory`, from `indices` on, to all of `registers`, or with `store` from there:
-    those of them that exist, which are the first `count`; the others are zeros in registers. One access, if it can
-    be."""
-
-    memory: Buffer
-    indices: tuple[Expr, ...]
-    registers: Buffer
-    count: Expr
-    store: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Invoke(Stmt):
     """Calls another kernel or function by symbol with buffers (pointers at an offset) and scalars."""
 

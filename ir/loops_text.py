@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from kiln.ir import loops as L
 from kiln.ir.loops import Block, Buffer, Expr, Kernel, Stmt
+from kiln.ir.loops_gpu import Move
 from kiln.ir.loops_walk import expr_children, stmt_exprs
 
 _INFIX = {
@@ -101,7 +102,7 @@ class _Printer:
                 self.line(f"{s.buffer.scope} {self.buffer(s.buffer)}")
             case L.Barrier():
                 self.line("barrier")
-            case L.Move():
+            case Move():
                 memory, part = self.expr(L.load(s.memory, s.indices), shared), s.registers.name
                 text = f"{memory} <- {part}" if s.store else f"{part} <- {memory}"
                 self.line(f"move {text} of {self.expr(s.count, shared)}")

@@ -13,7 +13,6 @@ from kiln.ir.loops import (
     Invoke,
     Let,
     Load,
-    Move,
     Ramp,
     Reduce,
     Shuffle,
@@ -24,6 +23,7 @@ from kiln.ir.loops import (
     Warp,
     While,
 )
+from kiln.ir.loops_gpu import Move
 
 
 def expr_children(e: Expr) -> tuple[Expr, ...]:

@@ -36,6 +36,7 @@ IR_ORDER = [
     "graph",
     "intrinsics",
     "loops",
+    "loops_gpu",
     "loops_walk",
     "loops_text",
     "ops",

@@ -20,6 +20,7 @@ from kiln.ir.gpu_program import CudaText
 from kiln.ir.halves import bits_of
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var
+from kiln.ir.loops_gpu import Move
 from kiln.ir.loops_walk import operands_first, walk
 from kiln.ir.types import DType
 
@@ -88,7 +89,7 @@ class _Emitter:
     def emit(self) -> CudaText:
         kernel = self._scheduled.kernel
         written = {s.buffer for s in walk(kernel.body) if isinstance(s, L.Store)}
-        written |= {s.memory for s in walk(kernel.body) if isinstance(s, L.Move) and s.store}
+        written |= {s.memory for s in walk(kernel.body) if isinstance(s, Move) and s.store}
         params = []
         for p in kernel.params:
             if isinstance(p, Var):
@@ -153,7 +154,7 @@ class _Emitter:
                 scope = "__align__(16) __shared__ " if shared else ""
                 self._buffers[s.buffer] = self._fresh(s.buffer.name)
                 self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {self._buffers[s.buffer]}[{size}];")
-            case L.Move():
+            case Move():
                 self._move(s)
             case L.Barrier():
                 self._line("__syncthreads();")
@@ -232,11 +233,10 @@ class _Emitter:
         assigned in place, must be read anew."""
         self._names = {e: n for e, n in self._names.items() if isinstance(e, Var)}
 
-    def _move(self, s: L.Move) -> None:
-        self._helpers |= {"k_pack", "k_put" if s.store else "k_get"}
-        place = self._place(s.memory, s.indices)
-        call = f"{'k_put' if s.store else 'k_get'}({self._buffers[s.registers]}, &{place}, {self._expr(s.count)});"
-        self._line(call)
+    def _move(self, s: Move) -> None:
+        place, helper = self._place(s.memory, s.indices), "k_put" if s.store else "k_get"
+        self._helpers |= {"k_pack", helper}
+        self._line(f"{helper}({self._buffers[s.registers]}, &{place}, {self._expr(s.count)});")
 
     def _verify(self, s: L.Verify) -> None:
         self._checks = True
@@ -304,7 +304,7 @@ class _Emitter:
         if fn in ("add", "sub", "mul") and dtype in UNSIGNED:  # signed overflow is undefined in C
             u = UNSIGNED[dtype]
             return f"({C_TYPES[dtype]})(({u}){a[0]} {INFIX[fn]} ({u}){a[1]})"
-        if fn in ("lt", "ge") and dtype.kind == "uint" and _is_zero(e.args[1]):
+        if fn in ("lt", "ge") and dtype.kind == "uint" and isinstance(e.args[1], Const) and e.args[1].value == 0:
             return "false" if fn == "lt" else "true"  # compilers warn of such comparisons
         if fn in INFIX:
             op = {"add": "|", "mul": "&"}.get(fn, INFIX[fn]) if is_bool else INFIX[fn]
@@ -362,10 +362,6 @@ class _Emitter:
             self._helpers.add(helper)
             return f"{helper}({a})"
         return f"({C_TYPES[to]}){a}"
-
-
-def _is_zero(e: Expr) -> bool:
-    return isinstance(e, Const) and e.value == 0
 
 
 def literal(c: Const) -> str:

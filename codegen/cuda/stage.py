@@ -12,7 +12,8 @@ from typing import Final
 
 from kiln.codegen.cuda.vector import BYTES, reachable, step
 from kiln.ir import loops as L
-from kiln.ir.loops import Alloc, Barrier, Block, Buffer, Expr, For, If, Let, Load, Move, Reduce, Stmt, Store, Var
+from kiln.ir.loops import Alloc, Barrier, Block, Buffer, Expr, For, If, Let, Load, Reduce, Stmt, Store, Var
+from kiln.ir.loops_gpu import Move
 from kiln.ir.loops_walk import map_expr, stmt_blocks, stmt_exprs, walk
 
 MOST: Final = 1 << 14

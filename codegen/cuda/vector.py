@@ -12,7 +12,8 @@ from typing import Final
 
 from kiln.ir import loops as L
 from kiln.ir.intrinsics import MATH_FUNCTIONS
-from kiln.ir.loops import INDEX, Alloc, Block, Buffer, Expr, For, If, Let, Load, Move, Store, Var
+from kiln.ir.loops import INDEX, Alloc, Block, Buffer, Expr, For, If, Let, Load, Store, Var
+from kiln.ir.loops_gpu import Move
 from kiln.ir.loops_walk import expr_children, map_expr, stmt_exprs
 
 BYTES: Final = 16

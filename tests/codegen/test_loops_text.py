@@ -8,6 +8,7 @@ from kiln.codegen.schedule import schedule
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.loops import Alloc, Carry, For, If, Invoke, Kernel, Let, Reduce, Stmt, Store, Verify, index
+from kiln.ir.loops_gpu import Move
 from kiln.ir.loops_text import print_kernel
 from tests.codegen.kernels import HOST, buffer, var
 
@@ -71,7 +72,7 @@ def test_every_statement_has_a_form() -> None:
         loop,
         Let(var("c"), L.mul(b, index(2))),
         L.While(L.apply("lt", a, n), (L.Barrier(),), (Carry(a, b, L.add(a, index(1)), b),)),
-        L.Move(x, (b,), room, n, store=False),
+        Move(x, (b,), room, n, store=False),
         Invoke("other", ((room, index(4)), b)),
     )
     text = print_kernel(Kernel("forms", (x, n), body))
