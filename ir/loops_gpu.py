@@ -1,4 +1,4 @@
-"""Statements of the loop IR that only a GPU's schedules make."""
+"""Statements of GPU kernels only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kiln.ir.loops import Buffer, Expr, Stmt
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Move(Stmt):
-    """GPU: neighbouring elements of `memory`, from `indices` on, to all of `registers`, or with `store` from there:
+    """Neighbouring elements of `memory`, from `indices` on, to all of `registers`, or with `store` from there:
     those of them that exist, which are the first `count`; the others are zeros in registers. One access, if it can
     be."""
 

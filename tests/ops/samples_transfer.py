@@ -12,7 +12,7 @@ _HERE = {"source": "cpu", "target": "cpu"}
 def _samples() -> list[Sample]:
     rng = generator("transfer", "any")
     found = [Sample(f"{dtype}-line", (draw(rng, (7,), dtype),), _HERE) for dtype in ANY]
-    return found + [Sample(f"float32-{label}", (make(),), _HERE) for label, make in layouts(rng, "float32")]
+    return found + [Sample(f"laid-{label}", (make(),), _HERE) for label, make in layouts(rng, "float32")]
 
 
 def _smooth() -> list[Sample]:
