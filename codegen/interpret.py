@@ -60,39 +60,58 @@ class _Run:
         self.functions = functions
         self.backward = backward
         self.failures: list[Failure] = []
-        self.scopes: list[dict[Expr, Array]] = []
+        self.known: dict[Expr, Array] = {}
+        self.scopes: list[list[tuple[Expr, Array | None]]] = []
+        """Of each block around: what became known in it, and as what it was known before."""
         self.memory: dict[Buffer, Array] = {}
         self.expansions: dict[Expr, Expr] = {}
 
     def kernel(self, kernel: Kernel, values: list[Any]) -> None:
         """Run a kernel with scopes of its own; `values` in the order of its parameters."""
-        saved = self.scopes, self.memory
-        self.scopes, self.memory = [{}], {}
+        saved = self.known, self.scopes, self.memory
+        self.known, self.scopes, self.memory = {}, [[]], {}
         for p, value in zip(kernel.params, values, strict=True):
             if isinstance(p, Var):
-                self.scopes[-1][p] = np.array([value], np.int64)
+                self.bind(p, np.array([value], np.int64))
                 continue
             if value.ndim != 1 or value.dtype != p.dtype.numpy:
                 raise TypeError(f"{p.name} takes a 1-D {p.dtype} array, got {value.dtype}{list(value.shape)}")
             self.memory[p] = value
         self.block(kernel.body)
-        self.scopes, self.memory = saved
+        self.known, self.scopes, self.memory = saved
 
     # ---------------------------------------------------------------------------------- statements
 
     def block(self, block: Block, then: tuple[Expr, ...] = (), bind: Mapping[Expr, Array] | None = None) -> list[Array]:
         """A scope in which `bind` holds; the values of `then` at its end."""
-        self.scopes.append(dict(bind or {}))
+        self.enter(bind or {})
         for s in block:
             self.stmt(s)
         values = [self.value(e) for e in then]
-        self.scopes.pop()
+        self.leave()
         return values
+
+    def enter(self, bind: Mapping[Expr, Array]) -> None:
+        self.scopes.append([])
+        for e, value in bind.items():
+            self.bind(e, value)
+
+    def leave(self) -> None:
+        for e, before in reversed(self.scopes.pop()):
+            if before is None:
+                del self.known[e]
+            else:
+                self.known[e] = before
+
+    def bind(self, e: Expr, value: Array) -> None:
+        """What `e` is until its block ends."""
+        self.scopes[-1].append((e, self.known.get(e)))
+        self.known[e] = value
 
     def stmt(self, s: Stmt) -> None:
         match s:
             case L.Let():
-                self.scopes[-1][s.var] = self.value(s.value)
+                self.bind(s.var, self.value(s.value))
             case L.Store():
                 self.store(s)
             case L.For():
@@ -103,7 +122,7 @@ class _Run:
                 self.block(s.then if self.value(s.cond)[0] else s.orelse)
             case L.Reduce():
                 for var, value in zip(s.results, self.reduce(s), strict=True):
-                    self.scopes[-1][var] = value
+                    self.bind(var, value)
             case L.Verify():
                 self.verify(s)
             case L.Alloc():
@@ -131,23 +150,23 @@ class _Run:
             }
             state = self.block(s.body, tuple(c.next for c in s.carried), bind)
         for c, v in zip(s.carried, state, strict=True):
-            self.scopes[-1][c.result] = v
+            self.bind(c.result, v)
 
     def while_(self, s: L.While) -> None:
         if s.test.lanes != 1:
             raise NotImplementedError("the evaluator has no vector While")
         state = [self.value(c.init) for c in s.carried]
         while True:
-            bind: dict[Expr, Array] = {c.var: v for c, v in zip(s.carried, state, strict=True)}
-            self.scopes.append(bind)  # the body may use what the test computed
+            # the body may use what the test computed
+            self.enter({c.var: v for c, v in zip(s.carried, state, strict=True)})
             going = bool(self.value(s.test)[0])
             if going:
                 state = self.block(s.body, tuple(c.next for c in s.carried))
-            self.scopes.pop()
+            self.leave()
             if not going:
                 break
         for c, v in zip(s.carried, state, strict=True):
-            self.scopes[-1][c.result] = v
+            self.bind(c.result, v)
 
     def reduce(self, s: L.Reduce) -> list[Array]:
         """The results of a reduction: all its points first, then the named order over them."""
@@ -234,46 +253,39 @@ class _Run:
         return e if isinstance(e, int) else int(self.value(e)[0])
 
     def value(self, e: Expr) -> Array:
-        found = self.find(e)
+        found = self.known.get(e)
         if found is not None:
             return found
-        for x in operands_first(e, lambda x: self.find(x) is not None):
+        for x in operands_first(e, self.known.__contains__):
+            if isinstance(x, L.Const):
+                found = self.known[x] = np.full(x.lanes, x.value, x.dtype.numpy)  # everywhere
+                continue
             found = self.compute(x)
             if found.shape != (x.lanes,) or found.dtype != x.dtype.numpy:
                 raise EvaluationError(f"{type(x).__name__} of type {x.type} gave {found.dtype}{list(found.shape)}")
-            self.scopes[-1][x] = found
+            self.bind(x, found)
         assert found is not None
         return found
 
-    def find(self, e: Expr) -> Array | None:
-        """What `e` is known to be in the scopes around."""
-        for scope in reversed(self.scopes):
-            found = scope.get(e)
-            if found is not None:
-                return found
-        return None
-
     def compute(self, e: Expr) -> Array:
         match e:
-            case L.Const():
-                return np.full(e.lanes, e.value, e.dtype.numpy)
-            case L.Var():
-                raise EvaluationError(f"variable {e.name} is not bound here")
+            case L.Apply() if e.fn not in MATH_FUNCTIONS:
+                return self.apply(e)
             case L.Load():
                 return self.load(e)
+            case L.Var():
+                raise EvaluationError(f"variable {e.name} is not bound here")
             case L.Ramp():
                 return self.value(e.base) + np.arange(e.lanes)
             case L.Splat():
                 return np.repeat(self.value(e.value), e.lanes)
             case L.Shuffle():
                 return np.concatenate([self.value(o) for o in e.operands])[list(e.picks)]
-            case L.Apply() if e.fn in MATH_FUNCTIONS:
+            case L.Apply():
                 expanded = self.expansions.setdefault(e, e)
                 if expanded is e:
                     expanded = self.expansions[e] = expand(e.fn, e.args)
                 return self.value(expanded)
-            case L.Apply():
-                return self.apply(e)
             case _:
                 raise NotImplementedError(f"the evaluator has no {type(e).__name__}")
 

@@ -6,7 +6,7 @@ other strides on the same memory; a view that strides cannot express is computed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -43,7 +43,7 @@ def assign(graph: Graph, input_strides: Sequence[Strides | None]) -> dict[Value,
     return table
 
 
-def place(v: Value, table: dict[Value, Layout | None]) -> Layout:
+def place(v: Value, table: Mapping[Value, Layout | None]) -> Layout:
     """A value's layout, spelled out."""
     found = table[v]
     return found if found is not None else Layout(v, 0, row_major(v.type.shape))

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
+from kiln.codegen.composed import composed
 from kiln.codegen.control import Flow, bind, dense, every_step, is_host_step, spins, within
 from kiln.codegen.direct import direct
 from kiln.codegen.domain import definition, is_literal
@@ -27,6 +28,7 @@ from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
 from kiln.ir.passes.inside import everywhere, prune
 from kiln.ir.passes.merge import merge
+from kiln.ir.passes.spell import spell, spell_own
 from kiln.ir.passes.turn import turn
 from kiln.ir.program import CheckSite, Entry, Module, Program, Slot
 from kiln.ir.target import Target
@@ -60,14 +62,18 @@ def compile_graph(
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
     kept: list[tuple[str, str]] = []
     note: Note = (lambda stage, what: kept.append((stage, str(what)))) if stages else (lambda stage, what: None)
-    fused = prepare(graph, strides, note, passes)
+    fused = prepare(everywhere(composed)(graph), strides, note, passes)
     return _generate(fused, strides, target, name or graph.name, note, kept, donated)
 
 
-def prepare(graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True) -> Graph:
-    """The front half, which is the same on every target: the passes and fusion."""
+def prepare(
+    graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True, libraries: bool = False
+) -> Graph:
+    """The front half, which is the same on every target: the passes and fusion. `libraries`: whether products can be
+    those of a GPU's library."""
     graph.verify()
     note("captured", graph)
+    graph = everywhere(spell_own if libraries else spell)(graph)
     if passes:
         for rewrite in PASSES:
             graph = rewrite(graph)

@@ -187,7 +187,9 @@ class _Lowering:
         return (For(kind, column, L.index(0), L.apply("min", left, L.index(CHUNK)), body),)
 
     def _position(self, index: Sequence[Expr]) -> tuple[list[Stmt], Expr, list[Expr]]:
-        """Where the value at `index` goes: the statements that check it, whether it goes anywhere, the index."""
+        """Where the value at `index` goes: the statements that check it, whether it goes anywhere, the index.
+
+        Who writes in place has checked it: no program waits for that again."""
         if self.affine:
             return [], L.const(True, L.BOOL), list(place_of(self.op.attrs, len(self.shape), index))
         at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
@@ -198,6 +200,8 @@ class _Lowering:
         buffers = iter(self.indices)
 
         def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
+            if self.in_place:
+                return
             self.sites.append(CheckSite(kind, self.op.op.name, message, self.op.loc))
             statements.append(L.Verify(ok, len(self.sites) - 1, value))
 

@@ -22,9 +22,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=int, help="passes over the training rows (default: 30 and, of the CNN, 20)")
     demo.add_argument("--seeds", type=int, default=3, help="number of runs, seeds 0, 1, ... (default 3)")
     demo.add_argument("--out", default="kiln-demo", help="folder for the weights and the report (default kiln-demo)")
+    demo.add_argument("--device", default="cpu", help="where to train: cpu, cuda, cuda:1 (default cpu)")
     classify = commands.add_parser("classify", help="classify the held-out digits with weights that the demo saved")
     classify.add_argument("weights", help="a file written by `kiln demo`")
-    commands.add_parser("env", help="print versions, CPU features, threads and the cache folder")
+    classify.add_argument("--device", default="cpu", help="where to compute: cpu, cuda, cuda:1 (default cpu)")
+    commands.add_parser("env", help="print versions, CPU features, GPUs, threads and the cache folder")
     return parser
 
 
@@ -42,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         if args.command == "demo":
-            return demo.run(epochs=args.epochs, seeds=args.seeds, out=args.out)
-        return demo.classify(args.weights)
+            return demo.run(epochs=args.epochs, seeds=args.seeds, out=args.out, device=args.device)
+        return demo.classify(args.weights, args.device)
     except (KilnError, OSError) as error:
         print(f"kiln: {error}", file=sys.stderr)
         return 1

@@ -1,6 +1,6 @@
 """`kiln.amp`: automatic mixed precision, which has to be switched off.
 
-As in PyTorch on a machine without a GPU, asking for it on "cuda" warns and computes in full precision.
+As in PyTorch on a machine without a GPU, asking for it on "cuda" warns and computes in full precision; on a GPU, too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ def _switched_off(what: str, device_type: str, enabled: bool) -> None:
         return
     if device_type.split(":")[0] == "cpu":
         raise NotYetError(f"{what} is not supported on the CPU", fix="pass enabled=False, or cast with .to(dtype)")
-    warnings.warn(f"{what} on {device_type!r}, which is not there: full precision is used", stacklevel=3)
+    from kiln import cuda  # which has these under older names
+
+    why = "which it does not change" if cuda.is_available() else "which is not there"
+    warnings.warn(f"{what} on {device_type!r}, {why}: full precision is used", stacklevel=3)
 
 
 class autocast(contextlib.ContextDecorator):

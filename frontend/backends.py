@@ -1,8 +1,12 @@
-"""`kiln.backends`: switches of libraries that PyTorch uses. They can be set, and change nothing here."""
+"""`kiln.backends`: switches of libraries that PyTorch uses. They can be set; those of `cuda.matmul` that say so change
+what products on a GPU are, the others nothing."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from kiln import products
+from kiln.base import PRODUCTS
 
 
 class _Switches:
@@ -24,11 +28,26 @@ class _Switches:
 
 
 cudnn = _Switches(enabled=False, benchmark=False, deterministic=True, allow_tf32=False, benchmark_limit=10)
+
+
+class _Matmul(_Switches):
+    """`allow_tf32`: whether products of float32 may be rounded to tf32 (as `kiln.set_float32_matmul_precision("high")`
+    says). Accumulation is always in float32, whatever the other switches."""
+
+    @property
+    def allow_tf32(self) -> bool:
+        return PRODUCTS.tf32
+
+    @allow_tf32.setter
+    def allow_tf32(self, allowed: bool) -> None:
+        products.change(tf32=bool(allowed), what="allow_tf32")
+
+
 cuda = _Switches(
-    matmul=_Switches(
-        allow_tf32=False,
+    preferred_blas_library=products.preferred_blas_library,
+    matmul=_Matmul(
         allow_fp16_reduced_precision_reduction=False,
         allow_bf16_reduced_precision_reduction=False,
-    )
+    ),
 )
 mps, mkl, mkldnn, openmp, opt_einsum = (_Switches() for _ in range(5))

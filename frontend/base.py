@@ -203,9 +203,29 @@ class Modes(threading.local):
     default_dtype: DType = float32
     device: Device = CPU
     """Where tensors are made that are not told where."""
+    gpu: int = 0
+    """The number of the GPU that "cuda" means (`kiln.cuda.set_device`)."""
 
 
 MODES: Final = Modes()
+
+
+class Products:
+    """What computes matrix products on a GPU, and whether float32 may be rounded to tf32 there, for all threads.
+    `mode`: both as a number, for keys."""
+
+    __slots__ = ("library", "mode", "tf32")
+
+    def __init__(self) -> None:
+        self.set(True, False)
+
+    def set(self, library: bool, tf32: bool) -> None:
+        """Change both at once."""
+        self.library, self.tf32 = library, tf32
+        self.mode = 2 * library + tf32
+
+
+PRODUCTS: Final = Products()
 
 
 class Stages:

@@ -151,7 +151,7 @@ def _out_of(y: Any, dim: int, size: int) -> Any:
 
 
 def _images(op: OpDef, xs: Sequence[Any], batched: Sequence[bool], size: int, attrs: Attrs) -> tuple[Any, ...]:
-    """The op works on each image alone: more images."""
+    """The op works on each image (or sequence) alone: more of them."""
     if not size:
         return loop(op, xs, batched, size, attrs)
     images = [_into(x, 0, size) for x in _all(xs, batched, size)]
@@ -196,7 +196,8 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(("reverse", "fft", "rfft", "irfft"), _shifted("dims")),
     **dict.fromkeys(("cat", "cumsum", "recur", "cumargmax"), _shifted("dim")),
     **dict.fromkeys(
-        ("detach", "matmul", "pick", "argsort", "topk", "searchsorted", "view_as_real", "view_as_complex"), leading
+        ("detach", "matmul", "addmm", "pick", "argsort", "topk", "searchsorted", "view_as_real", "view_as_complex"),
+        leading,
     ),
     **dict.fromkeys(("inv", "solve", "triangular_solve", "cholesky", "lu_factor", "lu_permutation"), leading),
     **dict.fromkeys(("qr", "qr_complete", "eigh", "svd", "eig", "det", "slogdet", "pinv", "matrix_exp"), leading),
@@ -211,7 +212,7 @@ RULES: Final[dict[str, Rule]] = {
     "conv2d_weight": _convolution_weight,
     "depthwise_weight": _depthwise_weight,
     **dict.fromkeys(("max_pool2d", "max_pool2d_index", "max_pool2d_input"), _images),
-    **dict.fromkeys(("sum_pool2d", "sum_pool2d_input"), _images),
+    **dict.fromkeys(("sum_pool2d", "sum_pool2d_input", "attention", "attention_backward"), _images),
 }
 """By op. What is missing is applied to each element (`loop`): the random ops, where elements have generators of their
 own. Ops without operands are not batched, `fusion` is codegen's, and functions of control flow run as they are inside

@@ -6,7 +6,7 @@ import functools
 import threading
 import warnings
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, cast
 
 from kiln.dims import Dynamic, Ranges, is_marked
 from kiln.dynamic import Family
@@ -36,6 +36,9 @@ MAX_DRIFTS = 16
 """Captures of one signature that may leave state in which the next call is captured again; later ones run eagerly."""
 
 OnRecompile: TypeAlias = Literal["ignore", "warn", "raise"]
+Mode: TypeAlias = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None
+GRAPH_MODES: Final = ("reduce-overhead", "max-autotune")
+"""Those in which programs of GPUs run as CUDA graphs."""
 Door: TypeAlias = Literal["compile", "script", "trace"]
 
 
@@ -53,6 +56,7 @@ class Capturing:
         dynamic: Dynamic = None,
         check_nan: bool = False,
         donate: Donate = (),
+        mode: Mode = None,
     ) -> None:
         if not callable(function):
             raise ArgumentError(f"takes a function or a module, not {type(function).__name__}", op=self._door)
@@ -63,6 +67,7 @@ class Capturing:
         self._on_recompile = on_recompile
         self._check_nan = check_nan
         self._donate = donate
+        self._mode = mode
         self._donations: Donations | None = None
         if donate != ():
             from kiln.donation import Donations  # few functions need it
@@ -144,7 +149,10 @@ class Capturing:
                 return self._eagerly(error, call.args, call.kwargs)
         self._tally.captured += 1
         avoid = self._unstaged.setdefault(call.key, {})
-        manner = Manner(self._strict, self._door, avoid, self._frozen, self._family, self._check_nan, self._given_up)
+        recorded = self._mode in GRAPH_MODES
+        manner = Manner(
+            self._strict, self._door, avoid, self._frozen, self._family, self._check_nan, recorded, self._given_up
+        )
         given = entry.given(call.tensors)
         if given is None:  # another thread has changed it just now
             return self._uncompiled(call.args, call.kwargs)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
-from kiln import dispatch
+from kiln import dispatch, there
 from kiln.base import SPENT, Layout, TensorBase, layout_of
 from kiln.dispatch import Loaded
 from kiln.ir.graph import Constant, Graph
@@ -15,12 +15,15 @@ from kiln.ir.passes.generalise import Fill, Strides, instance
 from kiln.ir.types import CPU, Device, TensorType
 from kiln.runtime.targets import host_target
 
+if TYPE_CHECKING:
+    from kiln.runtime.cuda import CudaExecutable
+
 
 class Code:
     """A loaded program of a graph. `fills`: what its last inputs hold; `donated`: inputs whose memory outputs may take
     over, as those of `reused` (output, input) do. `device`: where it runs, whatever its inputs and outputs are."""
 
-    __slots__ = ("aliases", "device", "executable", "fills", "program", "reused", "seconds", "sizes")
+    __slots__ = ("aliases", "device", "executable", "fills", "program", "reused", "seconds", "sizes", "strides")
 
     def __init__(
         self,
@@ -34,12 +37,22 @@ class Code:
         started = time.perf_counter()
         self.fills = tuple(fills)
         self.device = device
+        self.strides = strides
         self.program = dispatch.build(graph, strides, name=name, donated=donated, device=device)
         self.aliases = tuple(pair for pair in self.program.aliases if pair[1] not in donated)
         self.reused = tuple(pair for pair in self.program.aliases if pair[1] in donated)
         self.executable = dispatch.load(self.program, device)
         self.sizes = tuple(slot.name for slot in self.program.slots if slot.kind == "size")
         self.seconds = time.perf_counter() - started
+
+    def record(self) -> None:
+        """Run as CUDA graphs from now on, if it runs on a GPU."""
+        if self.device is not CPU:
+            cast("CudaExecutable", self.executable).record(self.strides)
+
+    def told(self) -> str:
+        """What becomes of that, for reports; empty where nobody asked."""
+        return "" if self.device is CPU else cast("CudaExecutable", self.executable).told()
 
 
 class Compiled:
@@ -70,6 +83,8 @@ class Compiled:
         self.target = host_target()
         self._sizes = [numbers[name] for name in code.sizes]
         self._fills = [_holding(numbers[name], t.at(numbers), device) for name, t in code.fills]
+        if self._fills and device is not CPU:
+            there.settle(device)
 
         # The allocator of the only output, where the pointers to the inputs and to it are all that the program takes.
         single = len(self._allocators) == 1 and not (self._aliases or self._sizes or self._fills)
@@ -110,7 +125,9 @@ class Compiled:
         """`run` on another device than the CPU: what is elsewhere is brought there, and what belongs elsewhere is
         brought back. Bits do not depend on where they are computed, so this is what the ops would give one by one."""
         device = self.code.device
-        brought: Sequence[Any] = [t if t._layout.device is device else dispatch.moved(t, device) for t in inputs]
+        brought: Sequence[Any] = inputs
+        if any(t._layout.device is not device for t in inputs):
+            brought = dispatch.brought(inputs, device)
         buffers: list[Any] = [None if allocate is None else allocate() for allocate in self._allocators]
         self._execute(brought, buffers, execute)
         for _, i in self._aliases:
@@ -118,9 +135,9 @@ class Compiled:
                 target: Any = inputs[i]
                 dispatch.write(target, OPS["copy"], (dispatch.moved(brought[i], target._layout.device),), {})
                 target._buffer.version -= 1  # whoever called counts the write
-        for k, here, there in self._leaving:
+        for k, here, home in self._leaving:
             made = dispatch.tensor_on(buffers[k], buffers[k].ptr, here)
-            buffers[k] = dispatch.moved(made, there.device)._buffer
+            buffers[k] = dispatch.moved(made, home.device)._buffer
         return buffers
 
     def _take_over(self, inputs: Sequence[TensorBase], execute: Callable[[Loaded, Sequence[int]], None]) -> list[Any]:

@@ -165,6 +165,7 @@ class CompiledFunction(Capturing, Readable):
             dynamic=self._dynamic,
             check_nan=self._check_nan,
             donate=self._donate,
+            mode=self._mode,
         )
 
     def __kiln_reach__(self) -> tuple[Any, ...]:
@@ -190,6 +191,7 @@ class CompiledFunction(Capturing, Readable):
             self._tally,
             captures=tuple(self.log),
             refusals=(*self._told, *(self._family.refusals if self._family else ())),
+            graphs=tuple(told for code in self.pieces() if (told := code.told())),
             generated=len({id(r.forward.code) for r in self.regions() if r.forward is not None}),
         )
 

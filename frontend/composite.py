@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from kiln import dispatch
 from kiln.autograd.tape import ANOMALY, refresh
-from kiln.base import MODES, REQUIRES_GRAD, Layout, TensorBase
+from kiln.base import MODES, PRODUCTS, REQUIRES_GRAD, Layout, TensorBase
 from kiln.errors import CaptureError
 from kiln.runtime.memory import Buffer
 from kiln.runtime.targets import host_target
@@ -87,7 +87,7 @@ def composite(function: F) -> F:
 
 def _key(args: Sequence[Any], kwargs: dict[str, Any], tensors: list[Any]) -> tuple[Any, ...] | None:
     """What decides a call, which must be a plain one (else None); its tensors are put to `tensors`."""
-    key: list[Any] = [len(args), MODES.grad_enabled, MODES.inference, MODES.default_dtype, host_target()]
+    key: list[Any] = [len(args), MODES.grad_enabled, MODES.inference, MODES.default_dtype, host_target(), PRODUCTS.mode]
     plain = plain_classes()
     operands = (*args, *kwargs, *kwargs.values()) if kwargs else args
     for x in operands:

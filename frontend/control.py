@@ -17,7 +17,7 @@ from kiln.autograd.grad_mode import no_grad
 from kiln.base import MODES, TensorBase
 from kiln.capture import current
 from kiln.control_nodes import ended, parted, passed, slices
-from kiln.errors import ArgumentError, DTypeError, ShapeError
+from kiln.errors import ArgumentError, DeviceError, DTypeError, ShapeError
 from kiln.ir.types import TensorType, bool_
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.tensor import Tensor
@@ -336,6 +336,13 @@ def agreeing(
                 op=name,
                 operands=[t.ttype, wanted_type],
                 fix=f"convert it with .to(kiln.{wanted_type.dtype})",
+            )
+        if t.device is not wanted_type.device:
+            raise DeviceError(
+                f"{what} a tensor on {t.device}{place}, where one on {wanted_type.device} is wanted",
+                op=name,
+                operands=[t.ttype, wanted_type],
+                fix=f"bring it there with .to({str(wanted_type.device)!r})",
             )
         raise ShapeError(
             f"{what} of shape {list(t.shape)}{place}, where {list(wanted_type.shape)} is wanted",

@@ -243,7 +243,7 @@ _MAX_DEPTH = 24
 
 
 def _modes() -> tuple[Any, ...]:
-    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device
+    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device, MODES.gpu
 
 
 def _held(function: Any, seen: frozenset[int] = frozenset()) -> list[int]:

@@ -51,7 +51,7 @@ MAKER = maker_on(CPU)
 
 def _made(op: str, attrs: Attrs, requires_grad: bool, device: Device) -> Tensor:
     """The result of an op without operands, in memory of its own."""
-    (shared,) = OPS[op].bind((), attrs, receiver=maker_on(device))
+    (shared,) = OPS[op].bind((), attrs, receiver=MAKER if device is CPU else maker_on(device))
     own = cast("Tensor", OPS["copy"](shared))
     return own.requires_grad_() if requires_grad else own
 
@@ -66,13 +66,24 @@ def _dtype(name: str, dtype: Any, default: DType) -> DType:
     return dtype
 
 
-def tensor(data: Any, *, dtype: DType | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(
+    data: Any,
+    *,
+    dtype: DType | None = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    pin_memory: bool = False,
+) -> Tensor:
     """A new tensor with a copy of `data`: numbers, nested sequences, NumPy arrays or tensors (by default on the device
     of these).
 
     Without `dtype`: Python floats become the default dtype (float32), ints int64, bools bool; arrays keep theirs.
-    ArgumentError for other data, InvalidValueError for ragged nesting and numbers that do not fit `dtype`.
+    ArgumentError for other data, InvalidValueError for ragged nesting and numbers that do not fit `dtype`,
+    DeviceError for `pin_memory` where there is no GPU.
     """
+    if pin_memory:
+        made = tensor(data, dtype=dtype, device=device).pin_memory()
+        return made.requires_grad_() if requires_grad else made
     if isinstance(data, TensorBase):
         there = placed("tensor", device, data.device)
         copied = cast("Tensor", data).detach().to(there, _dtype("tensor", dtype, data.dtype), copy=True)
@@ -187,7 +198,8 @@ def as_tensor(data: Any, dtype: DType | None = None, device: Any = None) -> Tens
         data = from_numpy(data)
         device = placed("as_tensor", device)
     if isinstance(data, Tensor):
-        return data.to(placed("as_tensor", device, data.device), data.dtype if dtype is None else dtype)
+        there, kind = placed("as_tensor", device, data.device), data.dtype if dtype is None else dtype
+        return data if there is data.device and kind is data.dtype else data.to(there, kind)
     return tensor(data, dtype=dtype, device=device)
 
 

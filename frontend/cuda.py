@@ -12,14 +12,18 @@ docs/cuda.md says what runs on GPUs, and how.
 
 from __future__ import annotations
 
+import gc
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from kiln.base import TensorBase
+from kiln import cuda_amp as amp
+from kiln.base import MODES, TensorBase
 from kiln.device import device as _device
-from kiln.errors import ArgumentError, DeviceError, InvalidValueError, from_cuda
+from kiln.errors import ArgumentError, DeviceError, InvalidValueError, from_check, from_cuda
 from kiln.errors import OutOfMemoryError as OutOfMemoryError
 from kiln.ir.types import Device, device_at
+from kiln.runtime.sequence import ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,15 +35,22 @@ if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
 __all__ = [
-    "Event", "OutOfMemoryError", "Stream", "StreamContext", "current_device", "current_stream", "default_stream",
-    "device", "device_count", "device_of", "empty_cache", "get_device_capability", "get_device_name",
-    "get_device_properties", "get_rng_state", "get_rng_state_all", "get_sync_debug_mode", "init", "initial_seed",
-    "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all", "max_memory_allocated",
-    "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved", "memory_stats", "memory_summary",
-    "reset_peak_memory_stats", "seed", "seed_all", "set_device", "set_launch_blocking", "set_rng_state",
-    "set_rng_state_all", "set_stream", "set_sync_debug_mode", "stream", "synchronize",
+    "CUDAGraph", "Event", "OutOfMemoryError", "Stream", "StreamContext", "amp", "current_device", "current_stream",
+    "default_stream", "device", "device_count", "device_of", "empty_cache", "get_device_capability",
+    "get_device_name", "get_device_properties", "get_rng_state", "get_rng_state_all", "get_sync_debug_mode",
+    "graph", "graph_pool_handle", "init", "initial_seed", "is_available", "is_bf16_supported",
+    "is_current_stream_capturing", "is_initialized", "make_graphed_callables", "manual_seed", "manual_seed_all",
+    "max_memory_allocated", "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved",
+    "memory_stats", "memory_summary", "reset_peak_memory_stats", "seed", "seed_all", "set_device",
+    "set_launch_blocking", "set_rng_state", "set_rng_state_all", "set_stream", "set_sync_debug_mode", "stream",
+    "synchronize",
 ]  # fmt: skip
 
+_NOW = frozenset({
+    "Stream", "current_stream", "empty_cache", "mem_get_info", "memory_stats", "memory_summary",
+    "reset_peak_memory_stats", "synchronize",
+})  # fmt: skip
+"""What is about the moment of the call."""
 _Stream = TypeVar("_Stream", bound="Stream")
 
 
@@ -52,6 +63,11 @@ def _runtime() -> Any:
 
 def _gpu(op: str, wanted: Any = None) -> Gpu:
     """The GPU that an argument names; None is the current one. DeviceError when it is not there."""
+    if op in _NOW and MODES.recorder is not None:
+        MODES.recorder.reject(
+            f"kiln.cuda.{op}() tells or changes what a compiled call could not do again",
+            fix="call it outside the compiled function",
+        )
     runtime = _runtime()
     index = _index(op, wanted)
     try:
@@ -107,6 +123,7 @@ def set_device(device: Any) -> None:
     index = _index("set_device", device)
     if index is not None and index >= 0:
         _gpu("set_device", index).choose()
+        MODES.gpu = index
 
 
 class device:
@@ -455,6 +472,172 @@ class _typed:
             raise from_cuda(error, self.op) from None
 
 
+# -------------------------------------------------------------------------------------------------------------- graphs
+
+
+class CUDAGraph:
+    """Work of a GPU that is recorded once, between `capture_begin` and `capture_end` (see `graph`), and then given to
+    it as a whole by `replay`, however many kernels there are.
+
+    A replay does the same work on the same memory: what it reads is to be put there (`copy_`), and what it made lies
+    where it was made, until the next replay overwrites it. The graph keeps all memory that its kernels use alive.
+    Nothing of what is recorded is done while it is recorded; so nothing in it may wait for the GPU, copy from or to the
+    host, or be compiled for the first time. `kiln.compile(..., mode="reduce-overhead")` knows none of these limits.
+    """
+
+    def __init__(self) -> None:
+        self._recording: _types.Recording | None = None
+        self._pool: _types.Pool | None = None
+        self._recorded = False
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        """Record what this thread gives its current stream, which can't be the default one. `pool`: of another graph
+        that is never replayed at the same time, whose memory this one may use."""
+        op = "CUDAGraph.capture_begin"
+        if capture_error_mode not in ("global", "thread_local", "relaxed"):
+            raise InvalidValueError(f"unknown mode {capture_error_mode!r}", op=op, fix='leave it at "global"')
+        if self._recording is not None:
+            raise InvalidValueError("the graph has been recorded", op=op, fix="reset() it, or make another one")
+        runtime = _runtime()
+        if runtime.recording() is not None:
+            raise InvalidValueError("this thread records a graph already", op=op, fix="end that first")
+        queue = current_stream().queue
+        if queue.ptr == 0:
+            raise InvalidValueError(
+                "the default stream can't be recorded", op=op, fix="with kiln.cuda.graph(g), or kiln.cuda.stream(s)"
+            )
+        with _typed(op):
+            self._pool = runtime.Pool(queue.device) if pool is None else pool._pool_of(queue.device)
+            made = runtime.Recording(self._pool, queue)
+            made.begin()
+        self._recording = made
+
+    def capture_end(self) -> None:
+        """The end of what is recorded. DeviceError when something in it could not be."""
+        if self._recording is None or _runtime().recording() is not self._recording:
+            raise InvalidValueError("this thread does not record this graph", op="CUDAGraph.capture_end")
+        try:
+            with _typed("CUDAGraph.capture_end"):
+                self._recording.end()
+            self._recorded = True
+        finally:
+            if not self._recorded:
+                self.reset()
+
+    def replay(self) -> None:
+        """Give the current stream what was recorded. If it checks something (indices), this waits, and raises the error
+        of the first check that failed; what the graph writes in place is written then."""
+        if self._recording is None or not self._recorded:
+            raise InvalidValueError("nothing has been recorded", op="CUDAGraph.replay", fix="with kiln.cuda.graph(g)")
+        with _typed("CUDAGraph.replay"):
+            try:
+                self._recording.replay(self._recording.place.stream())
+            except ProgramError as failure:
+                raise from_check(failure.site, failure.value) from None
+
+    def reset(self) -> None:
+        """Forget what was recorded, and let go of its memory."""
+        self._recording, self._recorded = None, False
+
+    def pool(self) -> Any:
+        """For the `pool` of other graphs: they share memory with this one."""
+        handle = graph_pool_handle()
+        handle.pool = self._pool
+        return handle
+
+
+class _PoolHandle:
+    """Memory that graphs share, made when the first of them needs it."""
+
+    def __init__(self) -> None:
+        self.pool: _types.Pool | None = None
+
+    def _pool_of(self, place: Gpu) -> _types.Pool:
+        if self.pool is None:
+            self.pool = _runtime().Pool(place)
+        if self.pool.place is not place:
+            have = f"cuda:{self.pool.place.index}"
+            raise DeviceError(f"the pool is of {have}, the graph of cuda:{place.index}", op="CUDAGraph.capture_begin")
+        return self.pool
+
+
+def graph_pool_handle() -> Any:
+    """For the `pool` of graphs that are never replayed at the same time: they share memory."""
+    return _PoolHandle()
+
+
+class graph:
+    """`with kiln.cuda.graph(g):` what is done inside is recorded in the `CUDAGraph` `g`, and not done before
+    `g.replay()`. Goes to `stream`, by default to one of its own.
+
+    ```python
+    static = kiln.zeros(64, 784, device="cuda")
+    model(static)                     # once as it is: what happens the first time only can't be recorded
+    g = kiln.cuda.CUDAGraph()
+    with kiln.cuda.graph(g), kiln.no_grad():
+        scores = model(static)
+    for x in batches:
+        static.copy_(x)
+        g.replay()                    # scores holds the results for x
+    ```
+    """
+
+    def __init__(
+        self, cuda_graph: CUDAGraph, pool: Any = None, stream: Stream | None = None, capture_error_mode: str = "global"
+    ) -> None:
+        self.cuda_graph = cuda_graph
+        self._how = {"pool": pool, "capture_error_mode": capture_error_mode}
+        self._stream = stream
+
+    def __enter__(self) -> None:
+        synchronize()
+        gc.collect()
+        self._context = StreamContext(Stream() if self._stream is None else self._stream)
+        self._context.__enter__()
+        try:
+            self.cuda_graph.capture_begin(**self._how)
+        except BaseException:
+            self._context.__exit__(None, None, None)
+            raise
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self.cuda_graph.capture_end()
+            elif (recording := self.cuda_graph._recording) is not None:
+                self.cuda_graph.reset()
+                recording.give_up()
+        finally:
+            self._context.__exit__(kind, error, traceback)
+
+
+def is_current_stream_capturing() -> bool:
+    """Whether this thread records a graph."""
+    return is_initialized() and _runtime().recording() is not None
+
+
+def make_graphed_callables(
+    callables: Any, sample_args: Any, num_warmup_iters: int = 3, allow_unused_input: bool = False, pool: Any = None
+) -> Any:
+    """Functions or modules that run as CUDA graphs, forward and backward: `kiln.compile` of them with
+    mode="reduce-overhead", called `num_warmup_iters` times with `sample_args` (a tuple for each of them) so that their
+    code is there. Of a module, its `forward` becomes that. Unlike PyTorch's they take other sizes too.
+    `allow_unused_input` and `pool` change nothing."""
+    from kiln.jit import compile
+
+    several = isinstance(callables, tuple)
+    made = []
+    for each, args in zip(*((callables, sample_args) if several else ((callables,), (sample_args,))), strict=True):
+        if hasattr(type(each), "named_parameters"):
+            each.forward = compile(each.forward, mode="reduce-overhead")
+            made.append(each)
+        else:
+            made.append(compile(each, mode="reduce-overhead"))
+        for _ in range(num_warmup_iters):
+            made[-1](*args)
+    return tuple(made) if several else made[0]
+
+
 # ----------------------------------------------------------------------------------------------------------- debugging
 
 
@@ -550,3 +733,6 @@ def _generator(op: str, device: Any = None) -> Generator:
     from kiln.random import default_generator_of
 
     return default_generator_of(device_at("cuda", _gpu(op, device).index))
+
+
+sys.modules[f"{__name__}.amp"] = amp  # so that `from kiln.cuda.amp import autocast` finds it

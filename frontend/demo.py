@@ -15,7 +15,9 @@ import numpy as np
 
 import kiln
 from kiln import nn
+from kiln.device import placed
 from kiln.digits import Digits, draw, load_digits
+from kiln.ir.types import CPU, Device
 from kiln.region import Region, stages_of
 from kiln.report import Chapter, Course, report
 from kiln.runtime.info import environment
@@ -95,18 +97,18 @@ class Progress:
         print(f"\r{self._label:22} {summary:60}" if self._live else f"{self._label:22} {summary}", flush=True)
 
 
-def batches(data: Digits, rng: np.random.Generator) -> Iterator[tuple[kiln.Tensor, kiln.Tensor]]:
-    """The rows in a new order, 64 at a time; the short last batch is kept."""
+def batches(data: Digits, rng: np.random.Generator, device: Device) -> Iterator[tuple[kiln.Tensor, kiln.Tensor]]:
+    """The rows in a new order, 64 at a time, on `device`; the short last batch is kept."""
     order = rng.permutation(len(data.labels))
     for start in range(0, len(order), BATCH):
         rows = order[start : start + BATCH]
-        yield kiln.from_numpy(data.images[rows]), kiln.from_numpy(data.labels[rows])
+        yield kiln.from_numpy(data.images[rows]).to(device), kiln.from_numpy(data.labels[rows]).to(device)
 
 
-def train(data: Digits, kind: Kind, seed: int, epochs: int, compiled: bool) -> Run:
+def train(data: Digits, kind: Kind, seed: int, epochs: int, compiled: bool, device: Device = CPU) -> Run:
     """Train one model with Adam; the only difference between the two modes is the line with `kiln.compile`."""
     kiln.manual_seed(seed)
-    model = kind.make()
+    model = kind.make().to(device)
     run = Run(model)
     optimizer = kiln.optim.Adam(model.parameters(), lr=2e-3)
     loss_fn = nn.CrossEntropyLoss()
@@ -125,9 +127,11 @@ def train(data: Digits, kind: Kind, seed: int, epochs: int, compiled: bool) -> R
     progress = Progress(f"{kind.name} seed {seed} {'compiled' if compiled else 'eager'}", epochs)
     started = time.perf_counter()
     for epoch in range(epochs):
-        for x, y in batches(data, rng):
+        for x, y in batches(data, rng, device):
+            wait(device)
             t0 = time.perf_counter()
             loss = run_step(x, y)
+            wait(device)
             elapsed = time.perf_counter() - t0
             if not run.losses:
                 run.first_seconds = elapsed
@@ -142,20 +146,28 @@ def train(data: Digits, kind: Kind, seed: int, epochs: int, compiled: bool) -> R
     return run
 
 
+def wait(device: Device) -> None:
+    """Until a GPU has done what it was given, so that times are of the work and not of handing it over."""
+    if device.kind == "cuda":
+        kiln.cuda.synchronize(device)
+
+
 def predict(model: nn.Module, data: Digits) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """The most probable digit of each row."""
+    """The most probable digit of each row, computed where the model is."""
+    device = next(model.parameters()).device
     with kiln.no_grad():
-        return np.asarray(model(kiln.from_numpy(data.images)).argmax(dim=1).numpy())
+        return np.asarray(model(kiln.from_numpy(data.images).to(device)).argmax(dim=1).cpu().numpy())
 
 
-def run(epochs: int | None = None, seeds: int = 3, out: str = "kiln-demo") -> int:
+def run(epochs: int | None = None, seeds: int = 3, out: str = "kiln-demo", device: str = "cpu") -> int:
     """Train both models with every seed in both modes, compare, save, report, classify in a new process; 0 when all is
     well.
 
-    `epochs` holds for both; by default each takes its own number."""
+    `epochs` holds for both; by default each takes its own number. DeviceError for a device that is not there."""
     if (epochs is not None and epochs < 2) or seeds < 1:
         print("kiln demo: needs at least 2 epochs and 1 seed", file=sys.stderr)
         return 2
+    place = placed("demo", device)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     data, held_out = load_digits("train"), load_digits("held-out")
@@ -163,12 +175,13 @@ def run(epochs: int | None = None, seeds: int = 3, out: str = "kiln-demo") -> in
     failed = 0
     chapters = []
     for kind in KINDS:
-        courses, fired = compare(data, held_out, kind, kind.epochs if epochs is None else epochs, seeds)
+        courses, fired = compare(data, held_out, kind, kind.epochs if epochs is None else epochs, seeds, place)
         failed = failed or int(not all(c.identical for c in courses))
         weights = folder / f"{kind.name}.safetensors"
         kiln.save(fired.model.state_dict(), weights)
         print(f"saved {weights}; a new process now loads it:", flush=True)
-        child = subprocess.run([sys.executable, "-m", "kiln", "classify", str(weights)], check=False)
+        where = ["--device", device] if place is not CPU else []
+        child = subprocess.run([sys.executable, "-m", "kiln", "classify", str(weights), *where], check=False)
         failed = failed or child.returncode
         assert fired.region is not None, "a compiled run has compiled something"
         fused = dict(stages_of(fired.region))["fused"]
@@ -182,12 +195,14 @@ def run(epochs: int | None = None, seeds: int = 3, out: str = "kiln-demo") -> in
     return failed
 
 
-def compare(data: Digits, held_out: Digits, kind: Kind, epochs: int, seeds: int) -> tuple[list[Course], Run]:
+def compare(
+    data: Digits, held_out: Digits, kind: Kind, epochs: int, seeds: int, device: Device = CPU
+) -> tuple[list[Course], Run]:
     """Train with every seed, eagerly and compiled; how that went, and the last compiled run."""
     courses: list[Course] = []
     for seed in range(seeds):
-        eager = train(data, kind, seed, epochs, compiled=False)
-        fired = train(data, kind, seed, epochs, compiled=True)
+        eager = train(data, kind, seed, epochs, False, device)
+        fired = train(data, kind, seed, epochs, True, device)
         accuracy = float((predict(fired.model, held_out) == held_out.labels).mean())
         course = Course(
             seed, eager.losses, fired.losses, eager.step_ms(), fired.step_ms(), fired.first_seconds * 1e3, accuracy
@@ -205,11 +220,14 @@ def compare(data: Digits, held_out: Digits, kind: Kind, epochs: int, seeds: int)
     return courses, fired
 
 
-def classify(weights: str) -> int:
-    """Load weights, classify the held-out digits, draw the first one that is misread."""
+def classify(weights: str, device: str = "cpu") -> int:
+    """Load weights, classify the held-out digits, draw the first one that is misread. DeviceError for a device that is
+    not there."""
+    place = placed("classify", device)
     state = kiln.load(weights)
     model = make_cnn() if any(name.startswith("features") for name in state) else make_model()
     model.load_state_dict(state)
+    model.to(place)
     held_out = load_digits("held-out")
     guesses = predict(model, held_out)
     wrong = np.flatnonzero(guesses != held_out.labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, cast
 
 from kiln import there
@@ -10,6 +11,7 @@ from kiln.errors import ArgumentError, InvalidValueError
 from kiln.ir.types import CPU, Device, device_at
 
 _KINDS = ("cpu", "cuda", "meta", "mps", "xpu")
+_NUMBER = re.compile("0|[1-9][0-9]{0,2}", re.ASCII)
 
 
 class _DeviceClass(type):
@@ -32,8 +34,8 @@ class device(metaclass=_DeviceClass):
             raise ArgumentError(f"expected a name like 'cpu', got a {type.__class__.__name__}", op="device")
         kind, colon, number = type.partition(":")
         if kind not in _KINDS:
-            raise InvalidValueError(f"unknown device {type!r}", op="device", fix='use "cpu"')
-        if colon and (index is not None or not number.isdecimal()):
+            raise InvalidValueError(f"unknown device {type!r}", op="device", fix='use "cpu" or "cuda"')
+        if colon and (index is not None or not _NUMBER.fullmatch(number)):
             raise InvalidValueError(f"{type!r} is no device", op="device", fix='for example "cuda:0"')
         if kind == "cuda" and not colon and index is None:
             return device_at(kind, there.current())
@@ -65,7 +67,14 @@ def placed(op: str, wanted: Any, default: Device | None = None) -> Device:
     one that is not there."""
     if wanted is None:
         return MODES.device if default is None else default
-    found = cast("Device", device(wanted))
+    found = CPU if wanted is CPU else cast("Device", device(wanted))
     if found is not CPU:
         there.check(found, op)
     return found
+
+
+def gpu_named(op: str, wanted: Any) -> Device:
+    """The GPU that an argument names, by default the current one; InvalidValueError for another device."""
+    if wanted is not None and cast("Device", device(wanted)).kind != "cuda":
+        raise InvalidValueError(f"{wanted} is no GPU", op=op, fix="use .to() or .cpu()")
+    return placed(op, "cuda" if wanted is None else wanted)

@@ -63,6 +63,9 @@ _MAX_CONSTANTS: Final = 4096
 _LARGE_CONSTANT: Final = 1 << 16
 """Bytes; longer counters are made anew each time."""
 
+_SMALL: Final = 4096
+"""Bytes of a tensor that is copied to a device together with others."""
+
 _SOURCES: Final = (*kiln.ir.__path__, *kiln.codegen.__path__)  # what decides the code of a graph
 
 _launches: dict[tuple[object, ...], Launch] = {}
@@ -118,6 +121,7 @@ def build(
     `stages` are made anew. `donated`: inputs whose memory outputs may take over. `device`: where it is to run."""
     options = f"{name}|{passes}|{list(donated)}" if donated else f"{name}|{passes}"
     if device is not CPU:
+        options += "|bounds" * there.bounds()
         made = partial(there.build, graph, input_strides, name, passes, donated)
         return fetch_cuda(graph, input_strides, options, _SOURCES, made)
     target = host_target()
@@ -298,6 +302,33 @@ def moved(t: Any, device: Device, non_blocking: bool = False) -> Any:
     return out
 
 
+def brought(tensors: Sequence[Any], device: Device) -> list[Any]:
+    """`moved`, of each; what is small on the CPU (numbers above all) in one copy."""
+    made = list(tensors)
+    small = []
+    for k, t in enumerate(tensors):
+        layout = t._layout
+        if layout.device is device:
+            continue
+        if layout.device is CPU and layout.contiguous and 0 < layout.nbytes <= _SMALL:
+            small.append(k)
+        else:
+            made[k] = moved(t, device)
+    if len(small) == 1:
+        made[small[0]] = moved(tensors[small[0]], device)
+    elif small:
+        buffer, places = there.together([tensors[k] for k in small], device)
+        for k, offset in zip(small, places, strict=True):
+            made[k] = _tensor(buffer, buffer.ptr + offset, tensors[k]._layout.on(device))
+    return made
+
+
+def fetch(target: Any, source: Any) -> None:
+    """The bytes of `source`, on a GPU, to `target` in pinned memory, without a wait. Counts as one in-place write."""
+    there.copy(target, source, True)
+    target._buffer.version += 1
+
+
 def restore(t: Any, data: np.ndarray[Any, Any]) -> None:
     """Put elements back to the memory of `t`; this counts as no write."""
     if t._layout.device is CPU:
@@ -314,7 +345,7 @@ def constant(shape: tuple[int, ...], dtype: DType, value: bool | int | float | c
 
     `value` must be of the Python type that belongs to `dtype`; floats are rounded to `dtype` first.
     """
-    place = 0 if device is CPU else device.slot + 1  # devices take long to hash
+    place = 0 if device is CPU else (device.slot, there.queue(device))  # devices take long to hash
     if isinstance(value, complex):
         key: tuple[object, ...] = (shape, dtype, repr(value), place)
     else:
@@ -349,7 +380,7 @@ def _host_made(op: OpDef, attrs: Attrs, device: Device) -> Results:
     dtype, shape = result.dtype, result.static_shape()
     if op.name == "iota":
         dim = cast("int", attrs["dim"])
-        key = ("iota", dtype, shape, dim, device)
+        key = ("iota", dtype, shape, dim, device, 0 if device is CPU else there.queue(device))
         found = _constants.get(key)
         if found is None:
             data = converted(np.arange(shape[dim], dtype=np.int64), dtype)
@@ -397,7 +428,7 @@ def _prepare(op: OpDef, operands: Sequence[Any], attrs: Attrs) -> Launch:
     if op.view is not None:
         return _view_launch(op, layouts[0], attrs, results[0])
     if isinstance(op.lower, Library):
-        make = _library_launch if layouts[0].device is CPU else _hosted_launch
+        make = _library_launch if layouts[0].device is CPU else _sized_launch
         return make(op, layouts, attrs, results)
     if isinstance(op.lower, Control):
         return _control_launch(op, attrs, layouts[0].device)
@@ -507,7 +538,7 @@ _SPECIAL: Final[dict[str, Callable[[Sequence[Layout], Attrs, Layout], Launch]]] 
 
 
 class Kernel:
-    """A loaded single-op program with symbolic sizes."""
+    """A loaded program of one op, its sizes symbolic wherever they can be."""
 
     __slots__ = ("executable", "sizes")
 
@@ -628,16 +659,13 @@ def _library_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results:
     return launch
 
 
-def _hosted_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
-    """A library computes on the host, between two copies."""
-    host = [layout_of(layout.dtype, layout.shape) for layout in layouts]
-    perform = _library_launch(op, host, attrs, tuple([layout.on(CPU) for layout in results]))
-
-    def launch(operands: Sequence[Any]) -> Results:
-        made = perform([moved(t, CPU) for t in operands])
-        return tuple([moved(t, layout.device) for t, layout in zip(made, results, strict=True)])
-
-    return launch
+def _sized_launch(op: OpDef, layouts: Sequence[Layout], attrs: Attrs, results: tuple[Layout, ...]) -> Launch:
+    """A program for these sizes alone: of an op that a library computes on a CPU."""
+    builder = GraphBuilder(op.name)
+    outputs = builder.add(op, [builder.input(layout.ttype) for layout in layouts], attrs)
+    strides = [layout.strides for layout in layouts]
+    made = Kernel(builder.build(outputs), strides, op.name, layouts[0].device)
+    return _allocating_launch(made.executable, results, (), {})
 
 
 def _control_launch(op: OpDef, attrs: Attrs, device: Device) -> Launch:

@@ -42,6 +42,8 @@ class Manner(NamedTuple):
     """The captures that may share code with this one."""
     check_nan: bool
     """The call raises NanError if its results hold a NaN that it made."""
+    recorded: bool = False
+    """Programs run as CUDA graphs where they can."""
     donated: Container[int] = ()
     """Ids of tensor arguments that the caller has given up."""
 

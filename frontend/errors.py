@@ -209,7 +209,7 @@ def from_cuda(error: CudaError, op: str) -> KilnError:
 
 def from_check(site: CheckSite, value: int, sizes: Mapping[str, int] | None = None) -> KilnError:
     """The user's exception for a check that failed while a program ran. `sizes`: of symbols that the message names."""
-    message = site.message.replace("{value}", str(value))
+    message = site.told(value)
     for name, size in (sizes or {}).items():
         message = message.replace(f"{{{name}}}", str(size))
     fix = "labels and indices run from 0 to the size less one" if site.kind == "index" else ""

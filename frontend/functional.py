@@ -24,11 +24,13 @@ from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
 from kiln.ir.types import DType
+from kiln.products import at_once, told
 from kiln.promotion import (
     apply,
     binary,
     broadcast_shapes,
     broadcast_to,
+    brought,
     cast_to,
     floating,
     full_like_number,
@@ -37,6 +39,7 @@ from kiln.promotion import (
     keeps_number,
     number,
     result_type,
+    same_place,
     tensor_arg,
     together,
 )
@@ -52,6 +55,7 @@ _ADD, _SUB, _MUL, _DIV = OPS["add"], OPS["sub"], OPS["mul"], OPS["div"]
 _COPY = OPS["copy"]
 _RESHAPE, _PERMUTE, _SUM = OPS["reshape"], OPS["permute"], OPS["sum"]
 _WHERE, _PICK, _MATMUL, _CAT = OPS["where"], OPS["pick"], OPS["matmul"], OPS["cat"]
+_ADDMM = OPS["addmm"]
 
 
 # -------------------------------------------------------------------------------------------- arithmetic
@@ -331,6 +335,7 @@ def where(condition: TensorBase, input: Operand | None = None, other: Operand | 
             f"the condition must be bool, not {c.dtype}", op="where", operands=[c.ttype], fix="compare: c != 0"
         )
     dtype = result_type(input, other)
+    c, input, other = brought("where", (c, input, other))
     shape = broadcast_shapes("where", *[x for x in (c, input, other) if isinstance(x, TensorBase)])
     sides = [
         broadcast_to(cast_to(tensor_arg("where", x), dtype), shape)
@@ -620,6 +625,7 @@ def stack(tensors: Sequence[TensorBase], dim: int = 0) -> Tensor:
             raise ShapeError(
                 "tensors must have one shape", op="stack", operands=[parts[0].ttype, x.ttype], fix="use cat, or pad"
             )
+    same_place("stack", parts)
     return cat([unsqueeze(x, dim) for x in parts], dim_index("stack", dim, parts[0].ndim + 1))
 
 
@@ -646,12 +652,13 @@ def matmul(input: TensorBase, other: TensorBase) -> Tensor:
     return _product(tensor_arg("matmul", input), tensor_arg("matmul", other), {})
 
 
-def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
+def _product(a: Tensor, b: Tensor, attrs: dict[str, Any], lies: str = "nn") -> Tensor:
+    """`lies`: which operands are meant to be transposed (`products.told`)."""
     types = [a.ttype, b.ttype]
     if a.dtype is not b.dtype:
         raise DTypeError("operands have different dtypes", op="matmul", operands=types, fix="cast one with .to()")
     if a.dtype.is_complex:
-        return _complex_product(a, b, attrs)
+        return _complex_product(a, b, attrs, lies)
     if not a.ndim or not b.ndim:
         raise ShapeError("needs at least one dimension", op="matmul", operands=types, fix="use * for numbers")
     inner = b._layout.shape[-2] if b.ndim > 1 else b._layout.shape[0]
@@ -663,25 +670,27 @@ def _product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
             fix="transpose one operand (.t(), .mT), or make the layer's sizes fit",
         )
     if a.ndim == 2 and b.ndim == 2:
-        return apply(_MATMUL, a, b, **attrs)
+        return apply(_MATMUL, a, b, **attrs, **told(a, b, lies))
     if a.ndim == 1:
-        product = _product(reshape(a, (1, -1)), b if b.ndim > 1 else reshape(b, (-1, 1)), attrs)
+        product = _product(reshape(a, (1, -1)), b if b.ndim > 1 else reshape(b, (-1, 1)), attrs, lies)
         return reshape(product, (*b._layout.shape[:-2], *b._layout.shape[-1:]) if b.ndim > 1 else ())
     if b.ndim == 1:
-        return reshape(_product(a, reshape(b, (-1, 1)), attrs), a._layout.shape[:-1])
+        return reshape(_product(a, reshape(b, (-1, 1)), attrs, lies), a._layout.shape[:-1])
     if b.ndim == 2:
         rows = reshape(a, (math.prod(a._layout.shape[:-1]), a._layout.shape[-1]))
-        return reshape(apply(_MATMUL, rows, b, **attrs), (*a._layout.shape[:-1], b._layout.shape[-1]))
+        return reshape(
+            apply(_MATMUL, rows, b, **attrs, **told(a, b, lies)), (*a._layout.shape[:-1], b._layout.shape[-1])
+        )
     batch = _batch_shape(a, b)
     a, b = broadcast_to(a, (*batch, *a._layout.shape[-2:])), broadcast_to(b, (*batch, *b._layout.shape[-2:]))
-    return apply(_MATMUL, a, b, **attrs)
+    return apply(_MATMUL, a, b, **attrs, **told(a, b, lies))
 
 
-def _complex_product(a: Tensor, b: Tensor, attrs: dict[str, Any]) -> Tensor:
+def _complex_product(a: Tensor, b: Tensor, attrs: dict[str, Any], lies: str) -> Tensor:
     """Four real products: (re re - im im, re im + im re)."""
     (ar, ai), (br, bi) = parts(a), parts(b)
-    re = sub(_product(ar, br, attrs), _product(ai, bi, attrs))
-    return pair(re, add(_product(ar, bi, attrs), _product(ai, br, attrs)))
+    re = sub(_product(ar, br, attrs, lies), _product(ai, bi, attrs, lies))
+    return pair(re, add(_product(ar, bi, attrs, lies), _product(ai, br, attrs, lies)))
 
 
 def _batch_shape(a: Tensor, b: Tensor) -> tuple[int, ...]:
@@ -704,13 +713,17 @@ def linear(input: TensorBase, weight: TensorBase, bias: TensorBase | None = None
     """matmul(input, weight.t()) + bias, for input [..., in], weight [out, in], bias [out]. Of 16-bit floats the sum is
     rounded, not the product."""
     x = tensor_arg("linear", input)
+    if bias is not None and (how := at_once(x, weight, bias)):
+        rows = reshape(x, (-1, x._layout.shape[-1])) if x.ndim != 2 else x
+        made = apply(_ADDMM, rows, t(weight), contiguous(bias), **how)
+        return reshape(made, (*x._layout.shape[:-1], weight._layout.shape[0])) if x.ndim != 2 else made
     if bias is None or not x.dtype.is_half:
-        product = matmul(x, t(weight))
+        product = _product(x, t(weight), {}, "nt")
         return product if bias is None else add(product, bias)
     if tensor_arg("linear", bias).dtype is not x.dtype:
         types = [x.ttype, weight.ttype, bias.ttype]
         raise DTypeError("operands have different dtypes", op="linear", operands=types, fix="cast one with .to()")
-    return cast_to(add(_product(x, t(weight), {"dtype": T.float32}), cast_to(bias, T.float32)), x.dtype)
+    return cast_to(add(_product(x, t(weight), {"dtype": T.float32}, "nt"), cast_to(bias, T.float32)), x.dtype)
 
 
 # ----------------------------------------------------------------------------------------------- softmax

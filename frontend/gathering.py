@@ -27,10 +27,12 @@ from kiln.promotion import (
     apply,
     broadcast_shapes,
     broadcast_to,
+    brought,
     cast_to,
     dtype_of_number,
     full_like_number,
     number,
+    same_place,
     tensor_arg,
 )
 from kiln.spelling import numpy_names
@@ -349,7 +351,7 @@ def _number_like(name: str, x: Tensor, value: Operand, shape: tuple[int, ...]) -
     if CATEGORY[dtype.kind] > CATEGORY[x.dtype.kind]:
         raise DTypeError(f"a value of {dtype} can't be written to {x.dtype}", op=name, operands=[x.ttype])
     if isinstance(value, TensorBase):
-        return broadcast_to(cast_to(cast("Tensor", value), x.dtype), shape)
+        return broadcast_to(cast_to(brought(name, (x, value))[1], x.dtype), shape)
     return full_like_number(x, x.dtype, number(value), shape)
 
 
@@ -399,6 +401,7 @@ def put(input: TensorBase, index: TensorBase, source: TensorBase, accumulate: bo
 def masked_fill(input: TensorBase, mask: TensorBase, value: Operand) -> Tensor:
     """`value` (a number or 0-d tensor) where the bool mask holds, else input; both are broadcast."""
     x, m = tensor_arg("masked_fill", input), _mask("masked_fill", mask)
+    same_place("masked_fill", (x, m))
     shape = broadcast_shapes("masked_fill", x, m)
     v = _number_like("masked_fill", x, value, shape)
     return apply(OPS["where"], broadcast_to(m, shape), v, broadcast_to(x, shape))

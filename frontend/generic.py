@@ -14,6 +14,7 @@ from kiln.ir.types import Dim, DType, Sym, TensorType
 Strides: TypeAlias = "tuple[Dim, ...] | None"
 
 _CONVOLUTIONS: Final = frozenset({"conv2d", "conv2d_input", "conv2d_weight", "conv2d_direct", "conv2d_input_direct"})
+_ATTENTION: Final = frozenset({"attention", "attention_backward"})
 
 
 def collapse(
@@ -88,9 +89,12 @@ def _dimension_names(op: OpDef, ranks: Sequence[int], attrs: Attrs) -> list[list
     """Names of the operands' dimensions, "" for fixed ones; the op's type rule decides which must be equal."""
     if "random" in op.traits:
         return [[""] * rank for rank in ranks]
-    if op.name == "matmul":
+    if op.name in ("matmul", "addmm"):
         batch = [f"n{d}" for d in range(ranks[0] - 2)]
-        return [[*batch, "m", "k"], [*batch, "k", "n"]]
+        return [[*batch, "m", "k"], [*batch, "k", "n"], [*batch, "n"]][: len(ranks)]
+    if op.name in _ATTENTION:  # how many heads there are, and of which size, is known to the kernel
+        q, k, row = ["n", "", "l", ""], ["n", "", "s", ""], ["n", "", "l"]
+        return [q, k, k, ["n", "", "l", "s"]] if op.name == "attention" else [q, k, k, q, row, row, ["n", "", "l", "s"]]
     if op.name == "searchsorted":
         lead = [f"n{d}" for d in range(ranks[0] - 1)]
         return [[*lead, "n"], [*lead, "m"]]

@@ -25,11 +25,11 @@ from kiln.base import LAYERED, MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.inplace import copy_
 from kiln.ir import types as T
-from kiln.ir.graph import Constant
+from kiln.ir.graph import Attrs, Constant
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import CPU
+from kiln.ir.types import CPU, Device
 from kiln.positions import positions
-from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, number, transferred
+from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, number, same_place, transferred
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -110,10 +110,25 @@ def _indexed(view: Tensor, tensors: Sequence[tuple[int, Tensor]]) -> tuple[list[
 def _in_range(table: Tensor, indices: Sequence[Tensor], place: Sequence[int]) -> bool:
     """Whether all index tensors stay within the dimensions whose positions they say."""
     sizes = [n for n, p in zip(table.shape, place, strict=True) if p < 0]
+    if table.device is not CPU:
+        return _found_there(sizes, indices, table.device)
     for n, t in zip(sizes, indices, strict=True):
         numbers = t._array()
         if numbers.size and not -n <= int(numbers.min()) <= int(numbers.max()) < n:
             return False
+    return True
+
+
+def _found_there(sizes: Sequence[int], indices: Sequence[Tensor], device: Device) -> bool:
+    """The same on a GPU, which says no more than that: the check of a gather, of what takes no memory."""
+    if 0 in sizes:
+        return not indices[0].numel()
+    nothing = dispatch.constant(tuple(sizes), T.bool_, False, device)
+    where: Attrs = {"at": tuple(range(indices[0].ndim)), "place": (-1,) * len(sizes), "wrap": True}
+    try:
+        dispatch.run(_GATHER, (nothing, *indices), where)
+    except KilnIndexError:
+        return False
     return True
 
 
@@ -206,7 +221,10 @@ def _item(x: Tensor, item: Any) -> Any:
         return item
     if isinstance(item, TensorBase):
         item = cast("Tensor", item)
-        return _index_tensor(transferred(item, x.device) if item.device is CPU else item)
+        if item.device is CPU or not item.ndim:
+            item = transferred(item, x.device)
+        same_place("index", (x, item))
+        return _index_tensor(item)
     if isinstance(item, (list, tuple, range, np.ndarray)):
         if any(isinstance(n, TensorBase) for n in item):
             raise ArgumentError("a list of tensors is no index", fix="separate indices by commas, or use kiln.stack")
@@ -316,6 +334,9 @@ def _fitted(x: Tensor, value: Operand, shape: tuple[int, ...]) -> Tensor:
     pairs = zip(reversed(cut), reversed(shape), strict=False)
     if len(cut) > len(shape) or any(n not in (1, m) for n, m in pairs):
         raise ShapeError(f"a {value.ttype} does not fit what is written, of shape {list(shape)}", op="index_put_")
+    if all(n == 1 for n in cut):
+        value = transferred(value, x.device)
+    same_place("index_put_", (x, value))
     cast_ = cast_to(cast("Tensor", value), x.dtype)
     return broadcast_to(cast_ if cut == value.shape else apply(_RESHAPE, cast_, shape=cut), shape)
 

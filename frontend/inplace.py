@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
+from kiln import dispatch
 from kiln import functional as F
 from kiln.autograd import check_writable, overwrite, write_in_place
-from kiln.base import MODES, Operand, TensorBase
+from kiln.base import MODES, REQUIRES_GRAD, Operand, TensorBase
 from kiln.errors import DTypeError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import float32
@@ -113,8 +114,9 @@ def variant(function: Callable[..., Any], name: str) -> Variant:
     return method
 
 
-def copy_(self: Self, src: Operand) -> Self:
-    """self[...] = src, broadcast and cast to self's dtype."""
+def copy_(self: Self, src: Operand, non_blocking: bool = False) -> Self:
+    """self[...] = src, broadcast and cast to self's dtype. With `non_blocking`, pinned memory of the CPU (`pin_memory`)
+    is read or written while the program goes on, if the other tensor is on a GPU."""
     if not isinstance(src, TensorBase):
         return fill_(self, src)
     same = src._buffer is self._buffer and src._ptr == self._ptr and src._layout is self._layout
@@ -126,11 +128,26 @@ def copy_(self: Self, src: Operand) -> Self:
     pairs = zip(reversed(shape), reversed(self.shape), strict=False)
     if len(shape) > self.ndim or any(n not in (1, m) for n, m in pairs):
         raise ShapeError(f"a {src.ttype} does not fit a {self.ttype}", op="copy_", fix="make the shapes broadcast")
-    value = cast_to(transferred(src, self._layout.device), self.dtype)
+    if non_blocking and _is_plain_copy(self, src):
+        check_writable(self, "copy_")
+        dispatch.fetch(self, src)
+        return self
+    value = cast_to(transferred(src, self._layout.device, non_blocking), self.dtype)
     if shape != src.shape:
         value = F.reshape(value, shape)
     overwrite(self, "copy_", broadcast_to(value, self.shape))
     return self
+
+
+def _is_plain_copy(target: TensorBase, src: TensorBase) -> bool:
+    """Whether the bytes of a tensor on a GPU can go to pinned memory as they are, and nobody looks on."""
+    if MODES.recorder is not None or MODES.layers or target._view is not None or not target._buffer.pinned:
+        return False
+    if MODES.grad_enabled and (target._flags | src._flags) & REQUIRES_GRAD:
+        return False
+    a, b = target._layout, src._layout
+    alike = a.dtype is b.dtype and a.shape == b.shape and a.contiguous and b.contiguous
+    return b.device.kind == "cuda" and alike
 
 
 def fill_(self: Self, value: Operand) -> Self:

@@ -17,8 +17,8 @@ from kiln import functional as F
 from kiln import printing
 from kiln.answers import contents, truth
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
-from kiln.device import placed
-from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, InvalidValueError, ShapeError
+from kiln.device import gpu_named, placed
+from kiln.errors import ArgumentError, DeviceError, DTypeError, GradError, ShapeError
 from kiln.ir.halves import widened
 from kiln.ir.types import CPU, Device, DType, device_named, dtype_named
 from kiln.promotion import cast_to, transferred
@@ -159,6 +159,29 @@ class InteropMethods(TensorBase):
         given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
         return self._read("__dlpack__", None).__dlpack__(**{k: v for k, v in given.items() if v is not None})
 
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """How other libraries (`cupy.asarray(x)`) find memory of a GPU, version 3: they share it, and wait for the work
+        of the current stream. AttributeError for tensors on the CPU, GradError where gradients are required."""
+        layout, t = self._layout, cast("Tensor", self)
+        if layout.device is CPU:
+            raise AttributeError("__cuda_array_interface__ is what tensors on a GPU have")
+        if t.requires_grad:
+            fix = "use detach()"
+            raise GradError("a tensor that requires a gradient can't be exported", op="cuda_array_interface", fix=fix)
+        from kiln.cuda import current_stream
+
+        address = t.data_ptr() if layout.numel else 0
+        strides = None if layout.contiguous else tuple([n * layout.dtype.itemsize for n in layout.strides])
+        return {
+            "version": 3,
+            "shape": layout.shape,
+            "typestr": layout.dtype.numpy.str,
+            "data": (address, bool(self._flags & READONLY)),
+            "strides": strides,
+            "stream": current_stream(layout.device).cuda_stream or 1,  # 1: the default stream, as there is no 0
+        }
+
     # ------------------------------------------------------------------------------- devices and dtypes
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -180,10 +203,7 @@ class InteropMethods(TensorBase):
     def cuda(self, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
         """This tensor on a GPU (the current one unless told); itself if it is there. DeviceError when there is none."""
         del memory_format
-        wanted = placed("cuda", "cuda" if device is None else device)
-        if wanted.kind != "cuda":
-            raise InvalidValueError(f"{wanted} is no GPU", op="cuda", fix="use .to() or .cpu()")
-        return transferred(self, wanted, non_blocking)
+        return transferred(self, gpu_named("cuda", device), non_blocking)
 
     @property
     def is_cuda(self) -> bool:

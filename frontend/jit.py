@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, overload
+from typing import TYPE_CHECKING, Any, Final, get_args, overload
 
-from kiln.capturing import OnRecompile
+from kiln.capturing import Mode, OnRecompile
 from kiln.compiled_function import CompiledFunction as CompiledFunction
 from kiln.compiled_function import CompiledModule as CompiledModule
 from kiln.dims import Dynamic
@@ -28,6 +28,7 @@ def compile(
     disable: bool = False,
     check_nan: bool = False,
     donate: Donate = (),
+    mode: Mode = None,
 ) -> CompiledFunction: ...
 
 
@@ -41,6 +42,7 @@ def compile(
     dynamic: Dynamic = None,
     check_nan: bool = False,
     donate: Donate = (),
+    mode: Mode = None,
 ) -> Callable[[Callable[..., Any]], CompiledFunction]: ...
 
 
@@ -53,6 +55,7 @@ def compile(
     disable: bool = False,
     check_nan: bool = False,
     donate: Donate = (),
+    mode: Mode = None,
 ) -> Any:
     """Compile a function or a module; also a decorator, with or without arguments.
 
@@ -76,6 +79,9 @@ def compile(
     all of them. Results may take over their memory, and using such a tensor after the call is a SpentError. What others
     share the memory of, or what requires gradients, is refused (ArgumentError). See docs/doors.md.
 
+    With `mode` "reduce-overhead" (or "max-autotune": nothing is tuned) programs on a GPU run as CUDA graphs, one launch
+    for all kernels, where they can; `report()` says what became of each. See docs/cuda.md.
+
     >>> import kiln
     >>> @kiln.compile
     ... def f(x):
@@ -85,11 +91,13 @@ def compile(
     """
     if function is None:
         given = {"fullgraph": fullgraph, "on_recompile": on_recompile, "disable": disable}
-        return functools.partial(compile, **given, dynamic=dynamic, check_nan=check_nan, donate=donate)
+        return functools.partial(compile, **given, dynamic=dynamic, check_nan=check_nan, donate=donate, mode=mode)
     if on_recompile not in ("ignore", "warn", "raise"):
         raise InvalidValueError(f"on_recompile is {on_recompile!r}", op="compile", fix="ignore, warn or raise")
     if not isinstance(dynamic, bool | Mapping | None):
         raise ArgumentError(f"dynamic is {dynamic!r}", op="compile", fix="a bool, None, or a mapping of arguments")
+    if mode not in (modes := (*get_args(get_args(Mode)[0]), None)):
+        raise InvalidValueError(f"mode is {mode!r}", op="compile", fix=f"one of {', '.join(map(repr, modes))}")
     if disable:
         return function
     made = CompiledModule if hasattr(type(function), "named_parameters") else CompiledFunction
@@ -98,6 +106,7 @@ def compile(
         "on_recompile": on_recompile,
         "check_nan": check_nan,
         "donate": donate,
+        "mode": mode,
     }
     return made(function, **how, dynamic=dynamic)
 

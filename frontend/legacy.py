@@ -47,13 +47,16 @@ class Constructed(Overridable):
         return cast("Self", made if cls is dispatch.tensor_class() else adopted(cast("Any", cls), made))
 
     def type(self, dtype: Any = None, non_blocking: bool = False) -> Any:
-        """The name of the type: "kiln.FloatTensor". With a dtype, a type (`kiln.LongTensor`) or its name (also with
-        "torch." in front), the tensor as such a one. InvalidValueError for another name."""
+        """The name of the type: "kiln.FloatTensor", or "kiln.cuda.FloatTensor" on a GPU. With a dtype, a type
+        (`kiln.LongTensor`) or its name (which says the device; also with "torch." in front), the tensor as such a one.
+        InvalidValueError for another name."""
         del non_blocking
         if dtype is None:
-            return f"kiln.{_names()[self.dtype]}"
+            place = "kiln.cuda" if self.device.kind == "cuda" else "kiln"
+            return f"{place}.{_names()[self.dtype]}"
         if isinstance(dtype, str):
-            dtype = _dtype_called("type", dtype)
+            made = cast("Tensor", self).to(_dtype_called("type", dtype.replace(".cuda.", ".")))
+            return made.cpu() if ".cuda." not in dtype else made if made.is_cuda else made.cuda()
         elif isinstance(dtype, _Kind):
             dtype = dtype.dtype
         return cast("Tensor", self).to(dtype)

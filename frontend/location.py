@@ -6,6 +6,7 @@ import linecache
 import os
 import sys
 from types import CodeType, FrameType, TracebackType
+from typing import Final
 
 from kiln.ir.graph import SourceLoc
 
@@ -15,11 +16,20 @@ def is_kiln(module: str) -> bool:
     return (module == "kiln" or module.startswith("kiln.")) and module != "kiln.demo"
 
 
+_BETWEEN: Final = frozenset({"contextlib", "copy"})
+"""Standard modules through which users call kiln: lines of theirs tell nobody anything."""
+
+
+def _is_between(frame: FrameType) -> bool:
+    name = frame.f_globals.get("__name__", "")
+    return is_kiln(name) or name in _BETWEEN
+
+
 def user_location() -> SourceLoc | None:
     """File, line and function of the innermost caller outside kiln; None when there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if not is_kiln(frame.f_globals.get("__name__", "")):
+        if not _is_between(frame):
             return SourceLoc(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back
     return None
@@ -38,7 +48,7 @@ def user_line() -> tuple[CodeType, int] | None:
 def user_columns() -> tuple[int, int] | None:
     """The columns, in bytes, of what that line is doing; None when they are not known, or it takes several lines."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and is_kiln(frame.f_globals.get("__name__", "")):
+    while frame is not None and _is_between(frame):
         frame = frame.f_back
     if frame is None:
         return None

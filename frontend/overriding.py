@@ -8,6 +8,7 @@ that is exchanged, and the function stays the object that it was (docs/decisions
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import threading
@@ -242,6 +243,20 @@ def _enter(*args: Any, _kiln_route: Any, **kwargs: Any) -> Any:
     return _kiln_route(args, kwargs)
 
 
+@functools.cache
+def _entry(cells: int) -> CodeType:
+    """The code of `_enter` for functions with so many cells: it has to bring them to its frames, or whoever looks at
+    those (a debugger, a failing test) makes the interpreter crash."""
+    if not cells:
+        return _enter.__code__
+    names = ", ".join(f"cell{k}" for k in range(cells))
+    body = f"def enter(*args, _kiln_route, **kwargs):\n  return _kiln_route(args, kwargs)\n  {names}"
+    space: dict[str, Any] = {}
+    exec(f"def around({names}):\n {body}\n return enter.__code__", space)
+    made: CodeType = space["around"](*range(cells))
+    return made.replace(co_filename=__file__, co_firstlineno=_enter.__code__.co_firstlineno)
+
+
 def _route(original: Callable[..., Any], public: Callable[..., Any]) -> Callable[..., Any]:
     """What a call of `public` does, which by itself does what `original` does."""
     plain = _PLAIN | importlib.import_module("kiln.composite").plain_classes()
@@ -290,7 +305,7 @@ def _exchange(function: FunctionType) -> None:
     original.__qualname__ = function.__qualname__
     signature = inspect.signature(function)
     cells: tuple[str, ...] = function.__code__.co_freevars
-    entry: CodeType = _enter.__code__.replace(co_freevars=cells, co_name=function.__name__)
+    entry = _entry(len(cells)).replace(co_freevars=cells, co_name=function.__name__)
     function.__code__, function.__defaults__ = entry, None
     function.__kwdefaults__ = {"_kiln_route": _route(original, function)}
     function.__signature__ = signature  # type: ignore[attr-defined]

@@ -210,14 +210,20 @@ def brought(name: str, operands: Sequence[Any]) -> list[Any]:
     """Operands with the 0-d tensors of the CPU among them where the others are. DeviceError when there is no such
     place."""
     tensors = [x for x in operands if isinstance(x, TensorBase)]
-    if len({x._layout.device for x in tensors}) < 2:
+    if all(x._layout.device is tensors[0]._layout.device for x in tensors):
         return list(operands)
     others = [x for x in tensors if x._layout.shape or x._layout.device is not CPU]
     device = others[0]._layout.device
-    for x in others:
+    same_place(name, others)
+    return [transferred(x, device) if isinstance(x, TensorBase) else x for x in operands]
+
+
+def same_place(name: str, tensors: Sequence[Any]) -> None:
+    """DeviceError where not all tensors are on the device of the first: what was called is named, not its last op."""
+    device = tensors[0]._layout.device
+    for x in tensors:
         if x._layout.device is not device:
             raise from_type_error(apart(name, device, x._layout.device), tensors)
-    return [transferred(x, device) if isinstance(x, TensorBase) else x for x in operands]
 
 
 def transferred(x: Any, device: Device, non_blocking: bool = False) -> Tensor:

@@ -109,20 +109,35 @@ def _signed(seed: int) -> int:
 
 
 @functools.lru_cache(maxsize=1024)
-def _pair_on(device: Device, a: int, b: int) -> Tensor:
+def _pair_on(device: Device, queue: int, a: int, b: int) -> Tensor:
+    """On a GPU, for the stream `queue`."""
     return cast("Tensor", dispatch.moved(from_numpy(np.array([a, b], np.int64)), device))
 
 
 def _int64_pair(receiver: TensorBase, a: int, b: int) -> Tensor:
     pair = np.array([a, b], np.int64)
     if MODES.recorder is None:
-        return from_numpy(pair) if receiver.device is CPU else _pair_on(receiver.device, a, b)
+        return (
+            from_numpy(pair)
+            if receiver.device is CPU
+            else _pair_on(receiver.device, there.queue(receiver.device), a, b)
+        )
     return cast("Tensor", OPS["constant"].bind((), {"data": Constant(pair)}, receiver=receiver)[0])
 
 
 default_generator = Generator(0)
 """The generator behind every function that is not given one, for tensors on the CPU."""
 _defaults: Final[dict[Device, Generator]] = {CPU: default_generator}
+
+
+def _after_fork() -> None:
+    """A forked process can't use GPUs."""
+    for device in [d for d in _defaults if d is not CPU]:
+        del _defaults[device]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def default_generators() -> dict[Device, Generator]:
@@ -155,8 +170,10 @@ def manual_seed(seed: int) -> Generator:
 
 
 def seed() -> int:
-    """Seed the default generator from the system; returns the seed."""
-    return default_generator.seed()
+    """Seed the default generators of all devices from the system, alike; returns the seed."""
+    made = default_generator.seed()
+    manual_seed(made)
+    return made
 
 
 def initial_seed() -> int:
@@ -176,13 +193,24 @@ def set_rng_state(new_state: Tensor) -> None:
 
 @contextlib.contextmanager
 def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
-    """Numbers drawn inside the `with` block leave no trace on the default generator."""
-    before = get_rng_state()
+    """Numbers drawn inside the `with` block leave no trace on the default generators: those of the CPU and of
+    `devices`, by default of all."""
+    if not enabled:
+        yield
+        return
+    used = default_generators()
+    if devices is not None:
+        chosen = [placed("fork_rng", d) for d in devices]
+        used = {CPU: default_generator, **{d: default_generator_of(d) for d in chosen}}
+    before = {device: generator.state.clone() for device, generator in used.items()}
     try:
         yield
     finally:
-        if enabled:
-            set_rng_state(before)
+        for device, generator in list(_defaults.items()):  # the CPU's first
+            if device in before:
+                generator.state.copy_(before[device])
+            elif devices is None:  # first used inside
+                generator.manual_seed(initial_seed())
 
 
 # ---------------------------------------------------------------------------------- drawing numbers

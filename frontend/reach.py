@@ -164,7 +164,7 @@ def _reach(function: Callable[..., Any], objects: tuple[Any, ...], scripted: boo
     return Reached(walk.main, walk.code, walk.seen, hooks, walk.dormant, walk.attributes)
 
 
-_DEPENDENCIES: Final = frozenset({"numpy", "llvmlite", "ml_dtypes", "networkx", "platformdirs", "filelock"})
+_DEPENDENCIES: Final = frozenset({"numpy", "llvmlite", "ml_dtypes", "networkx", "platformdirs", "filelock", "cupy"})
 
 
 def is_library(module: str | None) -> bool:
@@ -312,6 +312,9 @@ class _Walk:
         kind = type(x)
         if any(map(_has_hidden_state, kind.__mro__)):
             self._refuse(x, path)
+        settle = getattr(kind, "before_capture", None)  # optimisers have one
+        if isinstance(settle, FunctionType) and is_kiln(settle.__module__):
+            settle(x)
         attributes = getattr(x, "__dict__", None)
         if isinstance(attributes, dict):
             self.guards.attribute(f"the class of {path}", x, "__class__")

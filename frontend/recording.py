@@ -134,6 +134,7 @@ class Recording:
                     if self._how.door == "trace":
                         _check_containers(returned, containers, owned)
                     self.end = Region(capture, call.tensors, returned, owned, self.name, self._how.family, journal)
+                    self.end.recorded = self._how.recorded
                     self.end.give_up(capture, self._how.donated)
                 except Entangled as found:
                     self._how.avoid.update(dict.fromkeys(found.sites, found.message))

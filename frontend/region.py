@@ -184,6 +184,8 @@ class Region:
         """Values of the graph that a warm call is given, since decisions before it computed them."""
         self.check_nan = False
         """Whether calls look for NaNs in their results."""
+        self.recorded = False
+        """Whether its programs run as CUDA graphs where they can."""
         self.forward: Compiled | None = None
         self.backwards: dict[tuple[object, ...], tuple[Differentiated, Compiled]] = {}
         self.problem = Problem(
@@ -403,6 +405,8 @@ class Region:
                 numbers = self.shared.numbers
             places = {r.output: r.layout.device for r in self.results if r.input is None}
             self.forward = Compiled(code, numbers, places)
+            if self.recorded:
+                code.record()
             dump(self)
         return self.forward
 
@@ -515,6 +519,8 @@ class Region:
                 code = Code(plan.backward, [None] * len(plan.backward.inputs), name, device=self.device)
                 found = plan, Compiled(code, None, self._homes(plan))
             self.backwards[key] = found
+            if self.recorded:
+                code.record()
         return found
 
     def _homes(self, plan: Differentiated) -> dict[int, Device]:

@@ -24,7 +24,7 @@ from kiln import tensorfile
 from kiln.constants import Size
 from kiln.creation import from_numpy
 from kiln.device import placed
-from kiln.errors import ArgumentError, LoadError, SaveError
+from kiln.errors import ArgumentError, DeviceError, LoadError, SaveError
 from kiln.ir.types import Device, DType, dtype_named
 from kiln.tensor import Tensor
 from kiln.tensorfile import Part
@@ -81,10 +81,9 @@ def load(
         source = _checked_path("load", f)
         with open(source, "rb") as file:
             parts, metadata = tensorfile.read(file, source)
-    places = json.loads(metadata.get("kiln_devices", "{}"))
+    places = _places(metadata.get("kiln_devices", "{}"), source)
     tensors = {
-        name: _mapped(from_numpy(part.array), str(places.get(name, "cpu")), map_location)
-        for name, part in parts.items()
+        name: _mapped(from_numpy(part.array), places.get(name, "cpu"), map_location) for name, part in parts.items()
     }
     if "kiln" not in metadata:
         return tensors
@@ -98,6 +97,17 @@ def load(
     return loaded
 
 
+def _places(text: str, source: str) -> dict[str, str]:
+    """The devices that tensors were saved from, by their names in the file."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(place, str) for place in found.values()):
+        raise tensorfile.damaged(source, "it does not say where its tensors were")
+    return found
+
+
 def _mapped(t: Tensor, saved_from: str, map_location: Any) -> Tensor:
     """A tensor of a file, on the CPU, where it is to be."""
     if callable(map_location):
@@ -107,7 +117,13 @@ def _mapped(t: Tensor, saved_from: str, map_location: Any) -> Tensor:
         map_location = None
     if isinstance(map_location, Mapping):
         map_location = map_location.get(saved_from)
-    return t.to(placed("load", saved_from if map_location is None else map_location))
+    if map_location is not None:
+        return t.to(placed("load", map_location))
+    try:
+        return t.to(placed("load", saved_from))
+    except DeviceError as error:
+        told = f"a tensor was saved from {saved_from}: {error.message}"
+        raise DeviceError(told, op="load", fix='kiln.load(f, map_location="cpu")') from None
 
 
 def _checked_path(op: str, path: Any) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from kiln.base import MODES
+from kiln.base import MODES, PRODUCTS
 from kiln.device import placed
 from kiln.errors import InvalidValueError
 from kiln.ir.types import CPU, Device
+from kiln.products import change
 
 __all__ = [
     "are_deterministic_algorithms_enabled", "get_default_device", "get_deterministic_debug_mode",
@@ -48,15 +49,17 @@ def get_deterministic_debug_mode() -> int:
 
 
 def set_float32_matmul_precision(precision: str) -> None:
-    """ "highest", "high" or "medium" permit less precise products of float32: they stay what they are."""
+    """How precise matrix products of float32 are on a GPU, where a library computes them: "highest" is float32, "high"
+    and "medium" round what is multiplied to tf32 (10 bits). CPUs always compute in float32."""
     if precision not in ("highest", "high", "medium"):
         raise InvalidValueError(f'the precision is "highest", "high" or "medium", not {precision!r}')
+    change(tf32=precision != "highest", what="set_float32_matmul_precision()")
     _set["precision"] = precision
 
 
 def get_float32_matmul_precision() -> str:
-    """What was set last; "highest" at first."""
-    return str(_set["precision"])
+    """What was set last; "highest" at first. `backends.cuda.matmul.allow_tf32` sets it too."""
+    return "highest" if not PRODUCTS.tf32 else "medium" if _set["precision"] == "medium" else "high"
 
 
 def set_num_interop_threads(num: int) -> None:

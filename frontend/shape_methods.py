@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from kiln import functional as F
 from kiln import movement as M
-from kiln.base import MODES, REQUIRES_GRAD, TensorBase, on_memory
-from kiln.errors import DeviceError, GradError, InvalidValueError, ShapeError
+from kiln.base import MODES, REQUIRES_GRAD, TensorBase, layout_of, on_memory
+from kiln.errors import CaptureError, DeviceError, GradError, InvalidValueError, ShapeError
 from kiln.ir.types import CPU, DType
 from kiln.storage import StorageMethods, grown
 
@@ -147,17 +147,27 @@ class ShapeMethods(StorageMethods):
         return bool(self)
 
     def is_pinned(self, device: Any = None) -> bool:
-        """False: memory is pinned while it is copied to a GPU."""
+        """Whether a GPU copies from and to this memory by itself: `pin_memory`."""
         del device
-        return False
+        return self._buffer.pinned
 
     def pin_memory(self: Self, device: Any = None) -> Self:
-        """Itself: copies to a GPU go through memory that is pinned already, also with `non_blocking`. DeviceError for a
-        tensor on a GPU."""
+        """A copy in memory that the system keeps where it is, so that copies from and to a GPU with `non_blocking` go
+        on while the program does; itself if it is in such memory. DeviceError for a tensor on a GPU, and where there
+        is none."""
+        from kiln import dispatch, there
+
         del device
         if self._layout.device is not CPU:
             raise DeviceError("only memory of the CPU can be pinned", op="pin_memory", operands=[self.ttype])
-        return self
+        if self._buffer.pinned:
+            return self
+        if MODES.recorder is not None:
+            raise CaptureError("memory can't be pinned in a compiled function", op="pin_memory", fix="pin it outside")
+        layout = layout_of(self._layout.dtype, self._layout.shape)
+        buffer = there.pinned(layout.nbytes)
+        made = cast("Tensor", dispatch.tensor_on(buffer, buffer.ptr, layout))
+        return cast("Self", made.copy_(self))
 
     def is_neg(self) -> bool:
         """False: negative numbers are negated."""

@@ -56,15 +56,15 @@ def numpy_names(function: Callable[P, R]) -> Callable[P, R]:
 _SPELLINGS = frozenset({*_NUMPY, "out"})
 
 
-_HEEDLESS = ("layout", "memory_format", "pin_memory")
+_HEEDLESS = ("layout", "memory_format")
 """What PyTorch's functions that make tensors take too, and what changes nothing here."""
 _SIZED = ("empty", "ones", "rand", "randn", "zeros")
-_MAKING = frozenset({*_HEEDLESS, "out", "size"})
+_MAKING = frozenset({*_HEEDLESS, "out", "pin_memory", "size"})
 
 
 def maker_names(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that makes tensors, which then also takes `out`, sizes as `size=`, and `layout`, `memory_format` and
-    `pin_memory`, which change nothing."""
+    """A function that makes tensors, which then also takes `out`, sizes as `size=`, `pin_memory`, and `layout` and
+    `memory_format`, which change nothing."""
     name = getattr(function, "__name__", "function")
     plain = cast("Callable[..., Any]", function)
 
@@ -78,11 +78,19 @@ def maker_names(function: Callable[P, R]) -> Callable[P, R]:
             if args:
                 raise ArgumentError("sizes are given twice", op=name, fix="pass them once")
             args = (kwargs.pop("size"),)
-        out = kwargs.pop("out", None)
+        out, pinned = kwargs.pop("out", None), kwargs.pop("pin_memory", False)
         result = plain(*args, **kwargs)
-        return result if out is None else written(name, out, result)
+        if out is None:
+            return _pinned(result) if pinned else result
+        return written(name, out, result)
 
     return cast("Callable[P, R]", spelt)
+
+
+def _pinned(made: Tensor) -> Tensor:
+    """In pinned memory."""
+    result = made.detach().pin_memory()
+    return result.requires_grad_() if made.requires_grad else result
 
 
 def written(name: str, out: object, result: Tensor) -> Tensor:

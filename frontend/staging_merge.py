@@ -15,7 +15,7 @@ from kiln.convert import UNBOUND, Site
 from kiln.guards import same
 from kiln.ir.graph import Attrs, Value
 from kiln.ir.ops.base import OPS
-from kiln.ir.types import DType, bool_, contiguous_strides
+from kiln.ir.types import CPU, Device, DType, bool_, contiguous_strides
 from kiln.pytree import Tree, flatten, unflatten
 from kiln.staging_numbers import DTYPES, Number, constant, fits, like
 from kiln.staging_text import Text, paled
@@ -126,7 +126,7 @@ class Joined:
                     return t
                 if id(t) not in known:
                     known[id(t)] = _Numbered(len(self.results))
-                    zeros = _Zeros(t.dtype, tuple(t.shape))
+                    zeros = _Zeros(t.dtype, tuple(t.shape), t.device)
                     self.results.append((t, zeros) if n == 0 else (zeros, t))
                 return known[id(t)]
 
@@ -149,6 +149,7 @@ class _Zeros:
 
     dtype: DType
     shape: tuple[int, ...]
+    device: Device
 
 
 def _is_text(x: Any) -> bool:
@@ -165,7 +166,7 @@ def unset_like(x: Any) -> Any:
     leaves, tree = flatten(x)
     for k, leaf in enumerate(leaves):
         if isinstance(leaf, TensorBase):
-            leaves[k] = _zeros(leaf.dtype, tuple(leaf.shape))
+            leaves[k] = _zeros(leaf.dtype, tuple(leaf.shape), leaf.device)
         elif isinstance(leaf, Text):
             leaves[k] = ""
         elif isinstance(leaf, Number) or type(leaf) in DTYPES:
@@ -173,9 +174,9 @@ def unset_like(x: Any) -> Any:
     return unflatten(tree, iter(leaves))
 
 
-def _zeros(dtype: DType, shape: tuple[int, ...]) -> Any:
+def _zeros(dtype: DType, shape: tuple[int, ...], device: Device) -> Any:
     attrs: Attrs = {"shape": shape, "dtype": dtype, "value": dispatch.PYTHON_TYPES[dtype.kind](0)}
-    (made,) = OPS["full"].bind((), attrs, receiver=dispatch.constant((), bool_, False))
+    (made,) = OPS["full"].bind((), attrs, receiver=dispatch.constant((), bool_, False, device))
     (own,) = OPS["copy"].bind((made,), {})
     return own
 
@@ -191,11 +192,10 @@ def dense(t: Any) -> bool:
 
 
 def _check_tensors(name: str, values: Sequence[Any]) -> None:
-    first = values[0]._layout
     for t in values:
         if not plain(t):
             raise Unstaged(f"{name} is a tensor through which gradients flow, or of a special kind")
-        if t._layout.dtype is not first.dtype or t._layout.shape != first.shape:
+        if t.ttype != values[0].ttype:
             raise Unstaged(f"{name} is {values[0].ttype} in one branch and {t.ttype} in the other")
 
 
@@ -204,7 +204,7 @@ def as_tensor(x: Any) -> Any:
     if isinstance(x, Number):
         return x.tensor
     if isinstance(x, _Zeros):
-        return _zeros(x.dtype, x.shape)
+        return _zeros(x.dtype, x.shape, x.device)
     return x if isinstance(x, TensorBase) else constant(type(x), x)
 
 
@@ -330,7 +330,9 @@ def _text_as(capture: Capture, joined: Joined, n: int, x: Any, made: Sequence[Va
         if not isinstance(t, _Numbered):
             return t
         if t.n not in found:
-            layout = layout_of(made[t.n].type.dtype, made[t.n].type.static_shape())
+            layout = layout_of(
+                made[t.n].type.dtype, made[t.n].type.static_shape(), None, _device_of(joined.results[t.n])
+            )
             empty = dispatch.empty(layout)
             found[t.n] = dispatch.tensor_on(empty._buffer, empty._ptr, layout)
             enter(capture, found[t.n], made[t.n])
@@ -341,6 +343,11 @@ def _text_as(capture: Capture, joined: Joined, n: int, x: Any, made: Sequence[Va
     enter(capture, flag, made[number])
     first, second = (paled(side, lambda t: isinstance(t, _Numbered), place, site) for side in sides)
     return Text([Chosen(flag, first, second, x)])
+
+
+def _device_of(values: Sequence[Any]) -> Device:
+    """Where the tensor is that a result is in the branches, or in one of them."""
+    return next((v.device for v in values if isinstance(v, (TensorBase, _Zeros))), CPU)
 
 
 def _known_as(capture: Capture, x: Any, value: Value, example: Any, site: Site) -> Any:

@@ -11,8 +11,8 @@ class Tally:
     the function has Python's control flow; of a script also one of its ways, which are all known from the first call
     on), `decided` (they went through decisions on tensor data, as these came up, to a program),
     `captured` (run for real, and recorded), and `eager`; for how many graphs code was `generated` (that of gradients
-    not counted); how many results can have been put into the memory of donated arguments (`reused`); and why the
-    captures, the eager calls, and code for one size."""
+    not counted); how many results can have been put into the memory of donated arguments (`reused`); why the
+    captures, the eager calls, and code for one size; and which programs run as CUDA `graphs`, or why not."""
 
     compiled: int = 0
     staged: int = 0
@@ -23,6 +23,7 @@ class Tally:
     reused: int = 0
     captures: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
+    graphs: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = (
@@ -30,4 +31,5 @@ class Tally:
             f"{self.eager} eager"
         )
         reused = [f"{self.reused} results on the memory of donated arguments"] if self.reused else []
-        return "\n".join([counts, *reused, *(f"captured: {why}" for why in self.captures), *self.refusals])
+        captured = [f"captured: {why}" for why in self.captures]
+        return "\n".join([counts, *reused, *captured, *self.refusals, *self.graphs])

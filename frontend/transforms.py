@@ -22,6 +22,7 @@ from kiln.dual import DualLayer, Linear
 from kiln.errors import ArgumentError, GradError, InvalidValueError, ShapeError
 from kiln.layers import layers_of, owned
 from kiln.nn.module import Module
+from kiln.promotion import same_place
 from kiln.pytree import Tree, flatten, map_tree, unflatten
 from kiln.tensor import Tensor
 from kiln.vmap import vmap
@@ -216,8 +217,12 @@ def _primals(op: str, primals: Any, tangents: Any) -> tuple[list[Any], Tree, lis
     leaves, tree = flatten(primals)
     vectors = flatten(tangents)[0]
     _differentiable(op, 0, leaves)
+    for v, t in zip(vectors, leaves, strict=False):
+        same_place(op, (t, v))
     if len(vectors) != len(leaves) or any(v.ttype != t.ttype for v, t in zip(vectors, leaves, strict=False)):
-        raise ShapeError("the tangents must be like the primals", op=op, operands=[t.ttype for t in leaves])
+        told = [t.ttype for t in (*leaves, *vectors)]
+        fix = "one tangent per primal, of its dtype and shape"
+        raise ShapeError("the tangents must be like the primals", op=op, operands=told, fix=fix)
     return leaves, tree, vectors
 
 

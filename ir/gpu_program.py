@@ -2,7 +2,8 @@
 
 A run takes the memory of the inputs, allocates the outputs, one arena and the workspaces, and carries out the steps in
 order. Launches go to one stream; each sees what those before it have stored. A launch of zero blocks is left out.
-What a library computes (`HostCall`), and what is decided by data (`Branch`, `Loop`), the host does between launches.
+Some matrix products are a library's of the GPU (`Product`), which goes to the same stream. What a library computes on
+the host (`HostCall`), and what is decided by data (`Branch`, `Loop`), the host does between launches.
 Kernels compiled with other options than `OPTIONS` do not have the bits that are promised.
 """
 
@@ -48,7 +49,7 @@ class CudaText:
 class Memory:
     """A pointer argument: `offset` bytes into what `kind` and `index` name. kind: "input", "output", "constant",
     "arena", "local" (one value in the arena, where sizes are symbolic: `CudaProgram.locals`), "workspace"
-    (`CudaProgram.workspaces`), or "pointer" (which a `Loop` moves)."""
+    (`CudaProgram.workspaces`), "pointer" (which a `Loop` moves), or "dense" (a copy that a `Product` makes)."""
 
     kind: str
     index: int = 0
@@ -91,6 +92,52 @@ class Look:
 
     def __str__(self) -> str:
         return "check error"
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """An operand of a `Product`: a stack of matrices, with strides in elements. The library is given their rows, or
+    with `turned` their columns, one after the other in memory. Where they do not lie so, `dense` copies them to a place
+    where they do, without gaps: it takes the matrices, Memory("dense"), and sizes."""
+
+    memory: Memory
+    strides: tuple[Dim, ...]
+    turned: bool
+    dense: Launch
+
+    def __str__(self) -> str:
+        return f"{self.memory} [{', '.join(map(str, self.strides))}]" + " turned" * self.turned
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """Matrix products by a library: [*batch, m, k] times [*batch, k, n], elements of `dtype`, accumulated in at least
+    float32 in an order that depends on these sizes, the types, and which operands are turned, not on where they lie.
+    The result is row-major, of elements `out`. `bias`: [*batch, n], added to every row before rounding. With `tf32` the
+    library may round elements of float32 to 10 bits before it multiplies them."""
+
+    left: Matrix
+    right: Matrix
+    bias: Matrix | None
+    result: Memory
+    batch: tuple[Dim, ...]
+    m: Dim
+    n: Dim
+    k: Dim
+    dtype: DType
+    out: DType
+    tf32: bool
+    loc: SourceLoc | None = None
+
+    @property
+    def operands(self) -> tuple[Matrix, ...]:
+        """All that it reads."""
+        return (self.left, self.right, *([self.bias] if self.bias else []))
+
+    def __str__(self) -> str:
+        sizes = ", ".join(map(str, (*self.batch, self.m, self.n)))
+        text = f"product {self.left} @ {self.right}" + (f" + {self.bias}" if self.bias else "")
+        return f"{text} -> {self.result}: {self.out}[{sizes}], k {self.k} of {'tf32' if self.tf32 else self.dtype}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +224,7 @@ class Loop:
         return f"loop {turns} ({', '.join(parts)})"
 
 
-CudaStep: TypeAlias = "Launch | Look | HostCall | Branch | Loop"
+CudaStep: TypeAlias = "Launch | Product | Look | HostCall | Branch | Loop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +251,11 @@ class CudaProgram:
     def launches(self) -> tuple[Launch, ...]:
         """All launches, once each, those in branches and loops among them."""
         return tuple(step for step in every(self.steps) if isinstance(step, Launch))
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        """All products of the library, once each, in the same order."""
+        return tuple(step for step in every(self.steps) if isinstance(step, Product))
 
     def plan(self) -> str:
         """The host's part: memory, then the steps."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from kiln.ir import loops as L
 from kiln.ir.loops import Block, Buffer, Expr, Kernel, Stmt
-from kiln.ir.loops_gpu import Move
+from kiln.ir.loops_gpu import Arrive, Move, Rank
 from kiln.ir.loops_walk import expr_children, stmt_exprs
 
 _INFIX = {
@@ -104,8 +104,15 @@ class _Printer:
                 self.line("barrier")
             case Move():
                 memory, part = self.expr(L.load(s.memory, s.indices), shared), s.registers.name
+                if s.at is not None:
+                    part += f"+{self.expr(s.at, shared)}"
                 text = f"{memory} <- {part}" if s.store else f"{part} <- {memory}"
                 self.line(f"move {text} of {self.expr(s.count, shared)}")
+            case Rank():
+                count = self.expr(s.count, shared)
+                self.line(f"{self.bind(s.first)}, {self.bind(s.total)} = rank of {count}")
+            case Arrive():
+                self.line("arrive")
             case L.Invoke():
                 args = [
                     f"{a[0].name}+{self.expr(a[1], shared)}" if isinstance(a, tuple) else self.expr(a, shared)

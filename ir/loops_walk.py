@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from kiln.ir.loops import (
     Apply,
     Block,
+    Carry,
     Expr,
     For,
     If,
@@ -23,7 +25,7 @@ from kiln.ir.loops import (
     Warp,
     While,
 )
-from kiln.ir.loops_gpu import Move
+from kiln.ir.loops_gpu import Move, Rank
 
 
 def expr_children(e: Expr) -> tuple[Expr, ...]:
@@ -47,12 +49,15 @@ def operands_first(e: Expr, known: Callable[[Expr], bool]) -> Iterator[Expr]:
     stack = [e]
     while stack:
         x = stack[-1]
-        missing = next((a for a in x.args if not known(a)), None) if isinstance(x, Apply) else None
-        if missing is not None and not known(x):
-            stack.append(missing)
+        if known(x):
+            stack.pop()
             continue
-        stack.pop()
-        if not known(x):
+        for a in x.args if isinstance(x, Apply) else ():
+            if not known(a):
+                stack.append(a)
+                break
+        else:
+            stack.pop()
             yield x
 
 
@@ -68,6 +73,11 @@ def map_expr(e: Expr, f: Callable[[Expr], Expr], memo: dict[Expr, Expr]) -> Expr
     out = f(out)
     memo[e] = out
     return out
+
+
+def substituted(e: Expr, memo: dict[Expr, Expr]) -> Expr:
+    """`e` with what `memo` knows replaced, which keeps what was made of the rest."""
+    return map_expr(e, lambda x: x, memo)
 
 
 def with_children(e: Expr, new: tuple[Expr, ...]) -> Expr:
@@ -106,8 +116,10 @@ def stmt_exprs(s: Stmt) -> tuple[Expr, ...]:
             return tuple(hi for _, hi in s.axes)
         case Verify():
             return (s.ok, s.value) if s.mask is None else (s.ok, s.value, s.mask)
+        case Rank():
+            return (s.count,)
         case Move():
-            return (*s.indices, s.count)
+            return (*s.indices, s.count) if s.at is None else (*s.indices, s.count, s.at)
         case Invoke():
             return tuple(a[1] if isinstance(a, tuple) else a for a in s.args)
         case _:
@@ -128,6 +140,56 @@ def stmt_blocks(s: Stmt) -> tuple[tuple[Block, tuple[Expr, ...]], ...]:
             return ((s.body, s.values),)
         case _:
             return ()
+
+
+def rewritten(block: Block, of: Callable[[Expr], Expr], store: Callable[[Store], Store] = lambda s: s) -> Block:
+    """A block with `of` applied to its expressions, and then `store` to its stores."""
+
+    def carries(carried: tuple[Carry, ...]) -> tuple[Carry, ...]:
+        return tuple(replace(c, init=of(c.init), next=of(c.next)) for c in carried)
+
+    def one(s: Stmt) -> Stmt:
+        match s:
+            case Let():
+                return Let(s.var, of(s.value))
+            case Store():
+                mask = None if s.mask is None else of(s.mask)
+                return store(Store(s.buffer, tuple(map(of, s.indices)), of(s.value), mask))
+            case If():
+                return If(of(s.cond), inside(s.then), inside(s.orelse))
+            case For():
+                return replace(s, lo=of(s.lo), hi=of(s.hi), body=inside(s.body), carried=carries(s.carried))
+            case While():
+                return replace(s, test=of(s.test), body=inside(s.body), carried=carries(s.carried))
+            case Reduce():
+                axes = tuple((var, of(n)) for var, n in s.axes)
+                return replace(s, axes=axes, body=inside(s.body), values=tuple(map(of, s.values)))
+            case Verify():
+                return replace(s, ok=of(s.ok), value=of(s.value), mask=None if s.mask is None else of(s.mask))
+            case _:
+                return s
+
+    def inside(b: Block) -> Block:
+        return tuple(map(one, b))
+
+    return inside(block)
+
+
+def reachable(roots: Sequence[Expr]) -> list[Expr]:
+    """These and all that they are made of, once each, in a fixed order."""
+    found: dict[Expr, None] = {}
+    stack = list(reversed(roots))
+    while stack:
+        e = stack.pop()
+        if e not in found:
+            found[e] = None
+            stack += reversed(expr_children(e))
+    return list(found)
+
+
+def evaluated(block: Block) -> list[Expr]:
+    """What the statements of a block evaluate, those inside others among them."""
+    return [e for s in walk(block) for e in (*stmt_exprs(s), *(e for _, ends in stmt_blocks(s) for e in ends))]
 
 
 def walk(block: Block) -> Iterator[Stmt]:

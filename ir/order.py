@@ -116,29 +116,64 @@ def fold(x: np.ndarray[Any, Any], dims: tuple[int, ...], combine: Combine, ident
 
 
 def fma(a: Any, b: Any, c: Any) -> Any:
-    """a * b + c rounded once, elementwise, for float32 or float64 arrays (slow, exact)."""
-    a, b, c = np.broadcast_arrays(a, b, c)
-    dtype = a.dtype
-    out = np.empty(a.shape, dtype)
-    for i in np.ndindex(a.shape):
-        out[i] = _fma1(a[i], b[i], c[i], dtype)
+    """a * b + c rounded once, elementwise, for float32 or float64 arrays."""
+    dtype = np.asarray(a).dtype
+    x, y, z = (np.asarray(v, np.float64) for v in (a, b, c))
+    with np.errstate(all="ignore"):
+        product = x * y
+        total = product + z
+        if dtype == np.float32:  # the product is exact; a sum rounded to odd rounds again as the exact one would
+            return np.where(np.isfinite(total), _odd_sum(product, z), total).astype(np.float32)
+        within = (np.abs(x) < 2.0**500) & (np.abs(y) < 2.0**500) & (np.abs(z) < 2.0**1000)
+        exact = within & (np.abs(product) > 2.0**-900)
+        out = np.where(exact, _odd_fma(x, y, product, z), total)
+    if not exact.all():
+        x, y, z = np.broadcast_arrays(x, y, z)
+        for i in map(tuple, np.argwhere(~exact & np.isfinite(x) & np.isfinite(y) & (x != 0.0) & (y != 0.0))):
+            # an infinite addend is the result, also where the product, rounded by itself, is infinite the other way
+            out[i] = fma_by_fractions(float(x[i]), float(y[i]), float(z[i]), dtype) if np.isfinite(z[i]) else z[i]
     return out
 
 
-def _fma1(a: Any, b: Any, c: Any, dtype: np.dtype[Any]) -> Any:
-    x, y, z = float(a), float(b), float(c)
-    if np.isfinite(x) and np.isfinite(y) and not np.isfinite(z):
-        return c  # also where the product, rounded by itself, would overflow the other way
-    if not (np.isfinite(x) and np.isfinite(y)):
-        with np.errstate(all="ignore"):
-            return dtype.type(np.float64(x) * np.float64(y) + np.float64(z))
+def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """The float64 sum and what it misses (Knuth)."""
+    s = a + b
+    part = s - a
+    return s, (a - (s - part)) + (b - part)
+
+
+def _odd_sum(a: Any, b: Any) -> Any:
+    """The float64 sum rounded to odd: where it is not exact, the neighbour whose last bit is set."""
+    s, missed = _two_sum(a, b)
+    even = np.asarray(s).view(np.int64) & 1 == 0
+    return np.where((missed != 0.0) & even, np.nextafter(s, np.copysign(np.inf, missed)), s)
+
+
+def _odd_fma(x: Any, y: Any, product: Any, z: Any) -> Any:
+    """x * y + z in float64, rounded once (Boldo and Melquiond 2008, "Emulation of FMA and correctly rounded sums:
+    proved algorithms using rounding to odd"), where neither the product's parts nor the sums leave the range."""
+    (x1, x2), (y1, y2) = _halves(x), _halves(y)
+    missed = x2 * y2 - (((product - x1 * y1) - x2 * y1) - x1 * y2)  # by Dekker: product + missed is x * y
+    high, low = _two_sum(z, missed)
+    high, rest = _two_sum(product, high)
+    return high + _odd_sum(low, rest)
+
+
+def _halves(a: Any) -> tuple[Any, Any]:
+    """Two numbers of 26 bits at most whose sum is `a` (Veltkamp)."""
+    scaled = a * (2.0**27 + 1.0)
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
+def fma_by_fractions(x: float, y: float, z: float, dtype: np.dtype[Any]) -> Any:
+    """x * y + z of finite numbers, rounded once: slow, but plainly right."""
     from fractions import Fraction
 
     exact = Fraction(x) * Fraction(y) + Fraction(z)
     if exact == 0:
         # The sign of an exact zero follows IEEE 754: that of the product and addend if they agree, else +.
-        with np.errstate(all="ignore"):
-            return dtype.type(np.copysign(0.0, x) * np.copysign(1.0, y) + z) if x == 0 or y == 0 else dtype.type(0.0)
+        return dtype.type(math.copysign(0.0, x) * math.copysign(1.0, y) + z) if x == 0 or y == 0 else dtype.type(0.0)
     return round_fraction(exact, dtype)
 
 

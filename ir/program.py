@@ -68,12 +68,29 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class CheckSite:
-    """What a failed check means: exception kind ("index", "value", "zero"), message with {value}, the user's line."""
+    """What a failed check means: exception kind ("index", "value", "zero", "linalg"), message with {value}, the user's
+    line. With `stack` the value is a matrix of a stack of these sizes and an order from 1 to `orders` - 1, as
+    matrix * orders + order, and the message is one with {matrix}, {order} and {row} (the order less 1)."""
 
     kind: str
     op: str
     message: str
     loc: SourceLoc | None = None
+    stack: tuple[int, ...] | None = None
+    orders: int = 1
+
+    def told(self, value: int) -> str:
+        """The message for a value."""
+        message = self.message.replace("{value}", str(value))
+        if self.stack is None:
+            return message
+        number, order = divmod(value, self.orders)
+        at: list[int] = []
+        for n in reversed(self.stack):
+            number, k = divmod(number, n)
+            at.insert(0, k)
+        what = f"matrix {tuple(at) if len(at) > 1 else at[0]} of the stack" if at else "the matrix"
+        return message.replace("{matrix}", what).replace("{order}", str(order)).replace("{row}", str(order - 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,16 @@ import gc
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from kiln.ir.graph import SourceLoc
+
+if TYPE_CHECKING:
+    from kiln.runtime.cuda_recording import Pool, Recording
 
 TO_DEVICE: Final = 1
 TO_HOST: Final = 2
@@ -60,6 +64,8 @@ class Stream:
 
     def wait(self) -> None:
         """Until all work on it is done; CudaError when some of it failed."""
+        if local.recording is not None:
+            unrecorded("waiting for a GPU")
         if _waits.mode:
             _waits.notice()
         with self.device.guarded("waiting for the GPU"):
@@ -67,15 +73,27 @@ class Stream:
 
 
 class _Thread(threading.local):
-    """What each thread has of its own: kiln's current device, the current streams, and the devices it has used."""
+    """What each thread has of its own: kiln's current device, the current streams, the devices it has used, and the
+    graph that it records."""
 
     def __init__(self) -> None:
+        self.recording: Recording | None = None
         self.device = 0
         self.streams: dict[int, Stream] = {}
         self.bound = False
 
 
 local: Final = _Thread()
+
+
+def unrecorded(what: str) -> NoReturn:
+    """CudaError for what can't be part of a CUDA graph."""
+    raise CudaError(
+        "launch",
+        f"{what} can't be part of a CUDA graph, which is being recorded",
+        "do it outside of the recording; what happens the first time only (code, constants, generators) has happened "
+        "once the same calls were made before",
+    )
 
 
 class _Waits:
@@ -123,8 +141,10 @@ class Gpu:
         self.staged: deque[tuple[Any, Any, int]] = deque()  # (event, pinned memory that a copy reads, bytes)
         self.staged_bytes = 0
         self.staging = threading.Lock()
+        self.recording = threading.Lock()  # one graph of a program at a time
         self.lent: deque[tuple[list[Any], Any]] = deque()  # (events, memory that other streams may use until then)
         self._pool = session.cupy.cuda.MemoryPool()
+        self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()  # for graphs that programs record
         self._streams: list[Stream] = []
         self._next_stream = 0
         found = session.runtime.getDeviceProperties(index)
@@ -215,6 +235,8 @@ class Gpu:
 
     def wait_for(self, event: Any) -> None:
         """Until what an event marks is done; CudaError when some of it failed."""
+        if local.recording is not None:
+            unrecorded("waiting for an event")
         if _waits.mode:
             _waits.notice()
         with self.guarded("waiting for an event"):
@@ -240,13 +262,15 @@ class Gpu:
     def malloc(self, nbytes: int, stream: Stream) -> Any:
         """Memory for a stream, while this is CUDA's current device: freed memory is reused in the order of that stream.
         CudaError of kind "memory" when there is none, even with all idle memory given back."""
-        if self.lent:
+        if self.lent and local.recording is None:
             self._take_back()
         try:
             memory = self._taken(nbytes, stream)
         except (self.session.out_of_memory, *self.session.errors) as error:
             if getattr(error, "status", _NO_MEMORY) != _NO_MEMORY:
                 raise self.failure(error, f"allocating {nbytes:,} bytes") from None
+            if local.recording is not None:
+                raise self.no_memory(f"allocating {nbytes:,} bytes") from None
             memory = self._malloc_again(nbytes, stream)
         used = self._pool.used_bytes()
         if used > self.peak:
@@ -256,8 +280,10 @@ class Gpu:
     def _taken(self, nbytes: int, stream: Stream) -> Any:
         if stream.ptr == 0:
             return self._pool.malloc(nbytes or 1)
+        recording = local.recording
+        pool = self._pool if recording is None or recording.place is not self else recording.memory
         with stream.handle:  # CuPy's pool has its memory by CuPy's current stream
-            return self._pool.malloc(nbytes or 1)
+            return pool.malloc(nbytes or 1)
 
     def _malloc_again(self, nbytes: int, stream: Stream) -> Any:
         """Once more, without what only waited to be collected; idle memory the pool has given back itself."""
@@ -284,18 +310,21 @@ class Gpu:
     def release_idle(self) -> None:
         """Give what the pool keeps for reuse back to the GPU, while this is CUDA's current device."""
         self.peak_reserved = max(self.peak_reserved, self.reserved())
-        self._pool.free_all_blocks()
+        self._pool.free_all_blocks()  # not of `pools`: graphs use them
 
     def used(self) -> int:
         """Bytes in use, while this is CUDA's current device."""
-        return int(self._pool.used_bytes())
+        return int(self._pool.used_bytes()) + sum(int(pool.memory.used_bytes()) for pool in self.pools)
 
     def reserved(self) -> int:
         """Bytes taken from the GPU, while this is CUDA's current device."""
-        return int(self._pool.total_bytes())
+        return int(self._pool.total_bytes()) + sum(int(pool.memory.total_bytes()) for pool in self.pools)
 
     def lend(self, streams: Iterable[Stream], memory: Any) -> None:
         """Keep memory that was freed until what these streams have now is done."""
+        if local.recording is not None:  # whose streams have it again with every replay
+            local.recording.keep.append(memory)
+            return
         events = []
         try:
             with self.guarded("keeping memory for another stream"):
@@ -404,6 +433,8 @@ def check(index: int = 0) -> None:
 def synchronize(index: int = 0) -> None:
     """Wait for all work of a GPU; CudaError when some of it failed."""
     found = gpu(index)
+    if local.recording is not None:
+        unrecorded("waiting for a GPU")
     if _waits.mode:
         _waits.notice()
     with found.guarded("waiting for the GPU"):

@@ -7,18 +7,44 @@ same stream. Who uses it on another stream says so (`DeviceBuffer.record_stream`
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from kiln.runtime.cuda_driver import ANYWHERE, TO_DEVICE, TO_HOST, WITHIN, Gpu, Stream, gpu
+from kiln.runtime.cuda_driver import (
+    ANYWHERE,
+    TO_DEVICE,
+    TO_HOST,
+    WITHIN,
+    Gpu,
+    Stream,
+    current_device,
+    gpu,
+    local,
+    unrecorded,
+)
 from kiln.runtime.memory import Buffer
 
 STAGED: Final = 1 << 16
 """Bytes up to which a copy to a GPU goes through memory of kiln's own, so that nobody waits."""
 STAGED_ASYNC: Final = 1 << 26  # the same where the caller asked not to wait
 MOST_STAGED: Final = 1 << 28
+
+
+class PinnedBuffer(Buffer):
+    """Bytes of the host, which the system keeps where they are, so that GPUs copy from and to them by themselves."""
+
+    __slots__ = ()
+    pinned = True
+
+    @staticmethod
+    def allocate(nbytes: int) -> PinnedBuffer:
+        """Uninitialised memory, for all GPUs. CudaError without a GPU, and when the system pins no more."""
+        place = gpu(current_device())
+        with place.guarded(f"pinning {nbytes:,} bytes"):
+            memory = place.session.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
+        return PinnedBuffer(memory.ptr, nbytes, memory, 0)
 
 
 class DeviceBuffer(Buffer):
@@ -55,6 +81,29 @@ class DeviceBuffer(Buffer):
 
         return take
 
+    @staticmethod
+    def constant(ptr: int, nbytes: int, index: int = 0) -> DeviceBuffer:
+        """A copy of the host's memory that nobody will write to, for the current stream. May be made while a graph is
+        recorded, which then reads it."""
+        place, recording = gpu(index), local.recording
+        if recording is None:
+            made = DeviceBuffer.allocate(nbytes, index)
+            copy_to_device(made, 0, ptr, nbytes)
+            return made
+        chosen, local.recording = place.stream(), None
+        place.use(place.default)
+        try:
+            made = DeviceBuffer.allocate(nbytes, index)
+            if nbytes:
+                with place.guarded("placing constants"):
+                    place.session.copy(made.ptr, ptr, nbytes, TO_DEVICE, place.default.ptr)
+                    place.default.handle.synchronize()
+        finally:
+            place.use(chosen)
+            local.recording = recording
+        recording.keep.append(made)
+        return made
+
     def record_stream(self, stream: Stream) -> None:
         """Work on `stream` uses this memory, which was allocated for another: when Python drops it, it is not reused
         before what that stream then has is done."""
@@ -90,26 +139,69 @@ class DeviceBuffer(Buffer):
         return np.ndarray(shape, dtype, host, -first, strides)
 
 
-def copy_to_device(dst: DeviceBuffer, dst_offset: int, src_ptr: int, nbytes: int, non_blocking: bool = False) -> None:
+def copy_to_device(
+    dst: DeviceBuffer, dst_offset: int, src_ptr: int, nbytes: int, non_blocking: bool = False, src: Buffer | None = None
+) -> None:
     """From host memory, which may be changed or freed at once afterwards. With `non_blocking` the host does not wait
-    for earlier work, unless more than 64 MiB are copied."""
+    for earlier work, unless more than 64 MiB are copied that are not pinned. If they lie in a pinned buffer `src`, they
+    are read when their turn comes, and are not to be changed before."""
     if nbytes == 0:
         return
+    if non_blocking and src is not None and src.pinned:
+        _copy_pinned(dst, dst.ptr + dst_offset, src_ptr, nbytes, TO_DEVICE, src)
+        return
+    if nbytes <= (STAGED_ASYNC if non_blocking else STAGED):
+        copy_parts_to_device(dst, dst_offset, [(0, src_ptr, nbytes)], nbytes)
+        return
+    if local.recording is not None:
+        unrecorded("copying from the host")
     place = gpu(dst.device)
     stream = place.stream()
     with place.guarded(f"copying {nbytes:,} bytes to the GPU"):
-        if nbytes <= (STAGED_ASYNC if non_blocking else STAGED):
-            with place.staging:
-                pinned = _staging(place, nbytes)
-                ctypes.memmove(pinned.ptr, src_ptr, nbytes)
-                place.session.copy(dst.ptr + dst_offset, pinned.ptr, nbytes, TO_DEVICE, stream.ptr)
-                event = place.new_event()
-                stream.handle.record(event)
-                place.staged.append((event, pinned, nbytes))
-                place.staged_bytes += nbytes
+        place.session.copy(dst.ptr + dst_offset, src_ptr, nbytes, TO_DEVICE, stream.ptr)
+        stream.wait()
+
+
+def copy_parts_to_device(
+    dst: DeviceBuffer, dst_offset: int, parts: Sequence[tuple[int, int, int]], nbytes: int
+) -> None:
+    """As one copy of `nbytes`, without a wait: several pieces (where each comes to lie, its address, its bytes)."""
+    if local.recording is not None:
+        unrecorded("copying from the host")
+    place = gpu(dst.device)
+    stream = place.stream()
+    with place.guarded(f"copying {nbytes:,} bytes to the GPU"), place.staging:
+        pinned = _staging(place, nbytes)
+        for offset, address, size in parts:
+            ctypes.memmove(pinned.ptr + offset, address, size)
+        place.session.copy(dst.ptr + dst_offset, pinned.ptr, nbytes, TO_DEVICE, stream.ptr)
+        event = place.new_event()
+        stream.handle.record(event)
+        place.staged.append((event, pinned, nbytes))
+        place.staged_bytes += nbytes
+
+
+def _copy_pinned(there: DeviceBuffer, dst: int, src: int, nbytes: int, kind: int, pinned: Buffer) -> None:
+    """Without a wait: the pinned buffer is kept until it is done."""
+    place = gpu(there.device)
+    stream = place.stream()
+    recording = local.recording
+    with place.guarded(f"copying {nbytes:,} bytes"), place.staging:
+        if recording is not None:  # replays read and write what is there then
+            recording.keep += [there, pinned]
         else:
-            place.session.copy(dst.ptr + dst_offset, src_ptr, nbytes, TO_DEVICE, stream.ptr)
-            stream.wait()
+            _give_back(place)
+        place.session.copy(dst, src, nbytes, kind, stream.ptr)
+        if recording is None:
+            event = place.new_event()
+            stream.handle.record(event)
+            place.staged.append((event, pinned, 0))
+
+
+def _give_back(place: Gpu) -> None:
+    """What copies have used that are done."""
+    while place.staged and place.staged[0][0].done:
+        place.staged_bytes -= place.staged.popleft()[2]
 
 
 def _staging(place: Gpu, nbytes: int) -> Any:
@@ -125,10 +217,18 @@ def _staging(place: Gpu, nbytes: int) -> Any:
     return place.session.cupy.cuda.alloc_pinned_memory(nbytes)
 
 
-def copy_to_host(dst_ptr: int, src: DeviceBuffer, src_offset: int, nbytes: int) -> None:
-    """To host memory, on the current stream. Returns when it is done."""
+def copy_to_host(
+    dst_ptr: int, src: DeviceBuffer, src_offset: int, nbytes: int, non_blocking: bool = False, dst: Buffer | None = None
+) -> None:
+    """To host memory, on the current stream. Returns when it is done; with `non_blocking`, if that lies in a pinned
+    buffer `dst`, at once: what is there before the stream has come so far is not it yet."""
     if nbytes == 0:
         return
+    if non_blocking and dst is not None and dst.pinned:
+        _copy_pinned(src, dst_ptr, src.ptr + src_offset, nbytes, TO_HOST, dst)
+        return
+    if local.recording is not None:
+        unrecorded("copying to the host")
     place = gpu(src.device)
     stream = place.stream()
     with place.guarded(f"copying {nbytes:,} bytes from the GPU"):
@@ -140,6 +240,10 @@ def copy_on_device(dst: DeviceBuffer, dst_offset: int, src: DeviceBuffer, src_of
     """Within a GPU, or from one to another: after what the current streams of both have, and before what they get."""
     if nbytes == 0:
         return
+    if local.recording is not None:
+        if dst.device != src.device:
+            unrecorded("copying to another GPU")
+        local.recording.keep += [dst, src]
     place = gpu(src.device)
     stream = place.stream()
     with place.guarded(f"copying {nbytes:,} bytes"):

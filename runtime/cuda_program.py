@@ -3,7 +3,8 @@
 A run costs a few µs and one launch call of the driver per kernel. All arguments of all launches are 64-bit numbers of
 one block of memory; what a launch gets is an array of addresses into it, made once. So a run computes each number once
 and writes them in one go, however many launches share them. Sizes, grids and places in the arena are found once per
-tuple of sizes. Whatever runs at the same time has a block of its own (`_Frame`).
+tuple of sizes. Whatever runs at the same time has a block of its own (`Frame`). `cuda_graphs.py` gives all launches as
+one graph, for those who ask for it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import ctypes
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 
@@ -28,16 +30,23 @@ from kiln.ir.gpu_program import (
     Look,
     Loop,
     Memory,
+    Product,
     number,
 )
 from kiln.ir.ops.base import LibraryError
 from kiln.ir.program import LibraryCall, Place
 from kiln.ir.types import Dim
-from kiln.runtime.cuda_driver import TO_DEVICE, TO_HOST, WITHIN, Gpu, Stream, gpu
+from kiln.runtime.cuda_blas import Refused, blas, failure
+from kiln.runtime.cuda_driver import TO_DEVICE, TO_HOST, WITHIN, Gpu, Stream, gpu, local, unrecorded
+from kiln.runtime.cuda_graphs import Graphs, Replay, Strides, amount, given, pointers
 from kiln.runtime.cuda_kernels import functions
 from kiln.runtime.cuda_memory import DeviceBuffer
+from kiln.runtime.cuda_products import Multiply, Sized, sized
 from kiln.runtime.library import Performer
 from kiln.runtime.sequence import ProgramError
+
+if TYPE_CHECKING:
+    from kiln.runtime.cuda_recording import Recording
 
 _FIRST_KINDS: Final = ("input", "output", "size")
 _ALIGN: Final = 256
@@ -45,15 +54,17 @@ _MAX_SIZED: Final = 1024
 """Tuples of sizes for which a program remembers its grids and places."""
 _ERROR_BYTES: Final = 24
 
-Run: TypeAlias = "Callable[[_Frame], None]"
+_BETWEEN: Final[dict[type, str]] = {Look: "checks", Branch: "branches", Loop: "loops"}
+
+Run: TypeAlias = "Callable[[Frame], None]"
 
 
-class _Sized:
+class Measured:
     """What follows from the sizes of a run: grids, numbers among the arguments, and places in the run's memory."""
 
-    __slots__ = ("blocks", "nbytes", "numbers", "places")
+    __slots__ = ("blocks", "nbytes", "numbers", "places", "products", "spare")
 
-    def __init__(self, program: CudaProgram, dims: Sequence[Dim], sizes: dict[str, int]) -> None:
+    def __init__(self, program: CudaProgram, dims: Sequence[Dim], sizes: dict[str, int], place: Gpu) -> None:
         self.blocks = [min(number(launch.blocks, sizes), MOST_BLOCKS) for launch in program.launches]
         self.numbers = [number(d, sizes) for d in dims]
         locals_at, local_bytes = placed(program.locals, sizes)
@@ -63,15 +74,27 @@ class _Sized:
             total = -(-total // _ALIGN) * _ALIGN
             self.places.append(total)
             total += number(w.size, sizes) * w.dtype.itemsize
-        self.nbytes = total
+        self.products = self._products(program, sizes, place)
+        self.spare = -(-total // _ALIGN) * _ALIGN
+        """Where memory begins that each product has while it runs."""
+        self.nbytes = self.spare + max(p.nbytes for p in self.products) if self.products else total
+
+    def _products(self, program: CudaProgram, sizes: dict[str, int], place: Gpu) -> list[Sized]:
+        made = []
+        for k, p in enumerate(program.products):
+            try:
+                made.append(sized(p, sizes, partial(blas, place)))
+            except Refused as refusal:
+                raise failure(refusal, place, f"product {k} of {program.name}", "matmul", p.loc) from None
+        return made
 
 
-class _Frame:
+class Frame:
     """The arguments of one run at a time, as the driver takes them."""
 
-    __slots__ = ("address", "bases", "block", "calls", "error", "host", "keep", "pack", "sized", "stream")
+    __slots__ = ("address", "bases", "block", "calls", "error", "host", "keep", "pack", "replay", "sized", "stream")
 
-    sized: _Sized
+    sized: Measured
     stream: Stream
     bases: list[int]
 
@@ -90,6 +113,14 @@ class _Frame:
                 at += 1
         self.error = 0
         self.host = 0
+        self.replay: Replay | None = None
+        """What runs its launches as graphs."""
+
+    def lease(self, place: Gpu, nbytes: int) -> Any:
+        """Memory for a step, which may be dropped when the step is issued."""
+        if self.replay is None:
+            return place.malloc(nbytes, self.stream)
+        return self.replay.lease(nbytes)
 
 
 class CudaExecutable:
@@ -97,7 +128,8 @@ class CudaExecutable:
 
     def __init__(self, program: CudaProgram, place: Gpu) -> None:
         self.program = program
-        self._place = place
+        self.place = place
+        self._graphs: Graphs | None = None
         kinds = [slot.kind for slot in program.slots]
         self._count = sum(kind in _FIRST_KINDS for kind in kinds)
         if any(kind in _FIRST_KINDS for kind in kinds[self._count :]):
@@ -105,18 +137,24 @@ class CudaExecutable:
         names = [slot.name for slot in program.slots if slot.kind == "size"]
         self._names = names
         self._first_size = self._count - len(names)
-        handles = functions(place, program.name, program.kernels)
+        later = {m.dense.kernel for p in program.products for m in p.operands}  # where one is needed
+        later -= {launch.kernel for launch in program.launches}
+        handles = functions(place, program.name, [k for k in program.kernels if k.name not in later])
         self._constants = [_constant(c.data, place) for c in program.constants]
         self._fixed = [c.ptr for c in self._constants]
         self._unset = [0] * program.pointers
         self._launches: list[Launch] = list(program.launches)
         self._checked = any(launch.error for launch in self._launches)
         self._prepare(handles)
-        self._sized: dict[tuple[int, ...], _Sized] = {}
-        self._frames: list[_Frame] = []
-        self._next = 0
-        self._run = self._in_order(program.steps)
-        del self._next
+        self._sized: dict[tuple[int, ...], Measured] = {}
+        self._frames: list[Frame] = []
+        self._next = self._next_product = 0
+        self._segments = self._work = 0
+        self._within = False
+        self._between: set[str] = set()
+        self.carry_out = self._in_order(program.steps)
+        """The steps of a run whose arguments are written."""
+        del self._next, self._next_product
 
     # ------------------------------------------------------------------------------------------ what is fixed
 
@@ -152,7 +190,7 @@ class CudaExecutable:
             (handles[x.kernel], x.threads, [*map(slot, x.args), *([slot(Memory("error"))] if x.error else [])])
             for x in self._launches
         ]
-        self._base = base
+        self.base = base
         self._dims = list(dims)
         self._slots = list(slots)
         self._moved: list[list[tuple[int, int]]] = [[] for _ in range(program.pointers)]
@@ -160,26 +198,48 @@ class CudaExecutable:
             if 0 <= (pointer := index - base.get(("pointer", 0), at)) < program.pointers:
                 self._moved[pointer].append((k, offset))
 
-    def _size(self, sizes: tuple[int, ...]) -> _Sized:
-        if len(self._sized) >= _MAX_SIZED:
-            self._sized.clear()
-        named = dict(zip(self._names, sizes, strict=True))
-        made = self._sized[sizes] = _Sized(self.program, self._dims, named)
-        return made
+    def measured(self, sizes: tuple[int, ...]) -> Measured:
+        """What follows from sizes."""
+        found = self._sized.get(sizes)
+        if found is None:
+            if len(self._sized) >= _MAX_SIZED:
+                self._sized.clear()
+            found = self._sized[sizes] = Measured(self.program, self._dims, self.named(sizes), self.place)
+        return found
 
-    def _frame(self, stream: Stream) -> _Frame:
-        made = _Frame(len(self._slots), self._calls)
-        session = self._place.session
-        if any(not isinstance(step, Launch) for step in self.program.steps):
+    def named(self, sizes: Sequence[int]) -> dict[str, int]:
+        """Sizes by name."""
+        return dict(zip(self._names, sizes, strict=True))
+
+    def record(self, strides: Sequence[Strides]) -> Graphs:
+        """Run as CUDA graphs from now on, where that can be. `strides`: of the inputs, None for contiguous ones."""
+        if self._graphs is None:
+            self._graphs = Graphs(self, strides, self._segments, self._work, self._between)
+        return self._graphs
+
+    def told(self) -> str:
+        """What becomes of `record`; empty if nobody asked."""
+        return "" if self._graphs is None else self._graphs.told()
+
+    def frame(self, stream: Stream) -> Frame:
+        """What one run at a time needs, from now on."""
+        made = Frame(len(self._slots), self._calls)
+        session = self.place.session
+        if not all(map(given, self.program.steps)):
             pinned = session.cupy.cuda.alloc_pinned_memory(_ERROR_BYTES + 8)
             made.keep.append(pinned)
             made.host = pinned.ptr
         if self._checked:
-            memory = self._place.malloc(_ERROR_BYTES, stream)
-            session.runtime.memsetAsync(memory.ptr, 0, _ERROR_BYTES, stream.ptr)
+            memory = self.place.malloc(_ERROR_BYTES, stream)
             made.keep.append(memory)
             made.error = memory.ptr
+            made.stream = stream
+            self.clean(made)
         return made
+
+    def clean(self, frame: Frame) -> None:
+        """No check has failed."""
+        self.place.session.runtime.memsetAsync(frame.error, 0, _ERROR_BYTES, frame.stream.ptr)
 
     # ------------------------------------------------------------------------------------------ a run
 
@@ -190,7 +250,7 @@ class CudaExecutable:
         it gives it back in the order of the current stream."""
         if len(values) != self._count:
             raise ValueError(f"program {self.program.name} takes {self._count} slots, got {len(values)}")
-        place = self._place
+        place = self.place
         if place.fault:
             place.check()
         place.last = self.program.name
@@ -204,14 +264,35 @@ class CudaExecutable:
 
     def _start(self, place: Gpu, values: Sequence[int]) -> None:
         sizes = tuple(values[self._first_size :])
-        sized = self._sized.get(sizes) or self._size(sizes)
         stream = place.stream()
+        if local.recording is not None:
+            return self._record(local.recording, stream, sizes, values)
+        if self._graphs is not None and not place.session.debug and self._graphs.replay(stream, sizes).run(values):
+            return
+        sized = self.measured(sizes)
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = self._frame(stream)
+            frame = self.frame(stream)
         memory = place.malloc(sized.nbytes, stream) if sized.nbytes else None
-        start = 0 if memory is None else memory.ptr
+        self.fill(frame, values, sized, stream, 0 if memory is None else memory.ptr)
+        self.carry_out(frame)
+        # Not after an error: the error record is not clean then.
+        self._frames.append(frame)
+
+    def _record(self, recording: Recording, stream: Stream, sizes: tuple[int, ...], values: Sequence[int]) -> None:
+        """A run that becomes part of a graph of the user's, with a frame and memory that stay."""
+        place = self.place
+        if recording.place is not place:
+            unrecorded(f"work of GPU {place.index}")
+        sized, frame = self.measured(sizes), self.frame(stream)
+        memory = place.malloc(sized.nbytes, stream) if sized.nbytes else None
+        self.fill(frame, values, sized, stream, 0 if memory is None else memory.ptr)
+        self.carry_out(frame)
+        recording.ran(self, frame, values[: self._first_size])
+
+    def fill(self, frame: Frame, values: Sequence[int], sized: Measured, stream: Stream, start: int) -> None:
+        """Write the arguments of a run, whose own memory begins at `start`."""
         frame.sized, frame.stream = sized, stream
         frame.bases = bases = [
             *values,
@@ -222,17 +303,14 @@ class CudaExecutable:
             *sized.numbers,
         ]
         frame.pack(frame.block, 0, *[bases[k] + offset for k, offset in self._slots])
-        self._run(frame)
-        # Not after an error: the error record is not clean then.
-        self._frames.append(frame)
 
-    def _launch(self, frame: _Frame, first: int, last: int) -> None:
+    def _launch(self, frame: Frame, first: int, last: int) -> None:
         """Launches number `first` to `last` - 1."""
-        session = self._place.session
+        session = self.place.session
         launch, stream, calls, grids = session.launch, frame.stream.ptr, frame.calls, frame.sized.blocks
         k = first
         try:
-            if session.debug:
+            if session.debug and local.recording is None:
                 for k in range(first, last):
                     function, threads, address = calls[k]
                     if grids[k]:
@@ -246,11 +324,11 @@ class CudaExecutable:
         except session.errors as error:
             failed = self._launches[k]
             what = f"launch {k} of {self.program.name}"
-            raise self._place.failure(error, what, failed.kernel, failed.loc) from None
+            raise self.place.failure(error, what, failed.kernel, failed.loc) from None
 
-    def _at(self, memory: Memory) -> Callable[[_Frame], int]:
+    def at(self, memory: Memory) -> Callable[[Frame], int]:
         """Where something lies in a run."""
-        index, offset = self._base[memory.kind, memory.index], memory.offset
+        index, offset = self.base[memory.kind, memory.index], memory.offset
         return lambda frame: frame.bases[index] + offset
 
     # ------------------------------------------------------------------------------------------ steps
@@ -260,14 +338,14 @@ class CudaExecutable:
         k = 0
         while k < len(steps):
             step = steps[k]
-            if isinstance(step, Launch):
-                first = self._next
-                while k < len(steps) and isinstance(steps[k], Launch):
+            if given(step):
+                first = k
+                while k < len(steps) and given(steps[k]):
                     k += 1
-                    self._next += 1
-                runs.append(self._launching(first, self._next))
+                runs.append(self._segment(steps[first:k]))
                 continue
             k += 1
+            self._between.add(_BETWEEN.get(type(step), "libraries"))
             match step:
                 case Look():
                     runs.append(self._look)
@@ -280,27 +358,72 @@ class CudaExecutable:
         if len(runs) == 1:
             return runs[0]
 
-        def run(frame: _Frame) -> None:
+        def run(frame: Frame) -> None:
             for each in runs:
                 each(frame)
 
         return run
 
-    def _launching(self, first: int, last: int) -> Run:
-        return lambda frame: self._launch(frame, first, last)
+    def _segment(self, steps: Sequence[CudaStep]) -> Run:
+        """Steps that only give the stream work, one behind the other: what can be one graph."""
+        within, self._within = self._within, True  # a loop's body is part of what the loop is part of
+        runs = self._given(steps)
+        self._within = within
 
-    def _look(self, frame: _Frame) -> None:
-        self._place.session.copy(frame.host, frame.error, _ERROR_BYTES, TO_HOST, frame.stream.ptr)
+        def plain(frame: Frame) -> None:
+            for each in runs:
+                each(frame)
+
+        work = sum(map(amount, steps))
+        if self._within or work < 2 or any(map(pointers, steps)):
+            return runs[0] if len(runs) == 1 else plain
+        number = self._segments
+        self._segments += 1
+        self._work += work
+
+        def run(frame: Frame) -> None:
+            if frame.replay is None:
+                plain(frame)
+            else:
+                frame.replay.segment(number, frame, plain)
+
+        return run
+
+    def _given(self, steps: Sequence[CudaStep]) -> list[Run]:
+        runs: list[Run] = []
+        k = 0
+        while k < len(steps):
+            step = steps[k]
+            if isinstance(step, Product):
+                runs.append(Multiply(self, step, self._next_product).run)
+                self._next_product += 1
+                k += 1
+                continue
+            if isinstance(step, Loop):
+                runs.append(self._loop(step))
+                k += 1
+                continue
+            first = self._next
+            while k < len(steps) and isinstance(steps[k], Launch):
+                k += 1
+                self._next += 1
+            runs.append(partial(self._launch, first=first, last=self._next))
+        return runs
+
+    def _look(self, frame: Frame) -> None:
+        if local.recording is not None:
+            return  # a replay looks at its end
+        self.place.session.copy(frame.host, frame.error, _ERROR_BYTES, TO_HOST, frame.stream.ptr)
         frame.stream.wait()
         code, site, value = (ctypes.c_int64 * 3).from_address(frame.host)
         if code:
             raise ProgramError(self.program.checks[site], value)
 
-    def _true(self, memory: Memory) -> Callable[[_Frame], bool]:
-        at = self._at(memory)
+    def _true(self, memory: Memory) -> Callable[[Frame], bool]:
+        at = self.at(memory)
 
-        def true(frame: _Frame) -> bool:
-            self._place.session.copy(frame.host + _ERROR_BYTES, at(frame), 1, TO_HOST, frame.stream.ptr)
+        def true(frame: Frame) -> bool:
+            self.place.session.copy(frame.host + _ERROR_BYTES, at(frame), 1, TO_HOST, frame.stream.ptr)
             frame.stream.wait()
             return ctypes.c_uint8.from_address(frame.host + _ERROR_BYTES).value != 0
 
@@ -311,9 +434,9 @@ class CudaExecutable:
         then, other = self._in_order(step.then), self._in_order(step.other)
         return lambda frame: (then if true(frame) else other)(frame)
 
-    def _point(self, frame: _Frame, pointer: int, address: int) -> None:
+    def _point(self, frame: Frame, pointer: int, address: int) -> None:
         """Move a pointer, and the arguments made of it."""
-        frame.bases[self._base["pointer", pointer]] = address
+        frame.bases[self.base["pointer", pointer]] = address
         for k, offset in self._moved[pointer]:
             frame.block[k] = address + offset
 
@@ -321,10 +444,10 @@ class CudaExecutable:
         true = None if step.pred is None else self._true(step.pred)
         test = self._in_order(step.test) if step.pred is not None else None
         body = self._in_order(step.body)
-        carried = [(c, self._at(c.source), self._at(c.first), self._at(c.second)) for c in step.carried]
-        sliced = [(s, self._at(s.start)) for s in step.sliced]
+        carried = [(c, self.at(c.source), self.at(c.first), self.at(c.second)) for c in step.carried]
+        sliced = [(s, self.at(s.start)) for s in step.sliced]
 
-        def run(frame: _Frame) -> None:
+        def run(frame: Frame) -> None:
             starts = [start(frame) for _, start in sliced]
             places = [(first(frame), second(frame)) for _, _, first, second in carried]
             now = [source(frame) for _, source, _, _ in carried]
@@ -346,7 +469,7 @@ class CudaExecutable:
                 turn += 1
             for (c, *_), read, (first, _) in zip(carried, now, places, strict=True):
                 if read != first:
-                    self._place.session.copy(first, read, c.nbytes, WITHIN, frame.stream.ptr)
+                    self.place.session.copy(first, read, c.nbytes, WITHIN, frame.stream.ptr)
 
         return run
 
@@ -365,11 +488,13 @@ class _Host:
         split = len(call.operands)
         where = tuple(places[:split]), tuple(places[split:])
         self.perform = Performer(LibraryCall(call.op, call.attrs, *where, call.check))
-        self.operands = [(executable._at(a.memory), *r) for a, r in zip(call.operands, operands, strict=True)]
-        self.results = [(executable._at(a.memory), *r) for a, r in zip(call.results, results, strict=True)]
+        self.operands = [(executable.at(a.memory), *r) for a, r in zip(call.operands, operands, strict=True)]
+        self.results = [(executable.at(a.memory), *r) for a, r in zip(call.results, results, strict=True)]
 
-    def run(self, frame: _Frame) -> None:
-        copy = self.executable._place.session.copy
+    def run(self, frame: Frame) -> None:
+        if local.recording is not None:
+            unrecorded(f"{self.executable.program.name}, which a library computes on the host,")
+        copy = self.executable.place.session.copy
         stream = frame.stream
         hosts = [np.empty(max(1, nbytes), np.uint8) for _, _, nbytes in (*self.operands, *self.results)]
         given, made = hosts[: len(self.operands)], hosts[len(self.operands) :]
@@ -402,6 +527,8 @@ def _region(a: Array) -> tuple[int, int]:
 def _constant(data: np.ndarray[Any, Any], place: Gpu) -> DeviceBuffer:
     """Literal data on the GPU, there for all streams."""
     data = np.ascontiguousarray(data)
+    if local.recording is not None:
+        return DeviceBuffer.constant(data.ctypes.data, data.nbytes, place.index)
     made = DeviceBuffer.allocate(data.nbytes, place.index)
     stream = place.stream()
     if data.nbytes:

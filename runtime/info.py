@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
-from kiln.runtime import cache, targets, threads
+from kiln.runtime import cache, cuda_driver, targets, threads
 
 
 def _version(package: str) -> str:
@@ -22,6 +21,16 @@ _TOLD = ("sse4", "avx", "fma", "f16c", "bmi", "amx", "asimd", "neon", "sve", "vn
 def _features() -> str:
     """The instruction sets for arithmetic that the CPU has."""
     return " ".join(sorted(f for f in targets.cpu_flags() if f.startswith(_TOLD))) or "unknown"
+
+
+def _devices() -> str:
+    """What tensors can be put on, and why there is no GPU where there is none."""
+    try:
+        gpus = cuda_driver.session().gpus
+    except cuda_driver.CudaError as error:
+        return f"cpu ({error.message})"
+    named = [f"cuda:{g.index} {g.properties['name'].decode(errors='replace')} {g.arch}" for g in gpus]
+    return ", ".join(["cpu", *named])
 
 
 def environment() -> dict[str, str]:
@@ -45,6 +54,7 @@ def environment() -> dict[str, str]:
         if target.fma
         else "bit-equal on this machine only (no FMA)",
         "threads": str(threads.get_num_threads()),
-        "devices": "cpu" if find_spec("cupy") is None else "cpu (CuPy is installed; tensors stay on the CPU)",
+        "cupy": _version("cupy-cuda13x"),
+        "devices": _devices(),
         "cache": str(root) if root is not None else "off (KILN_CACHE=0)",
     }

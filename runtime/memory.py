@@ -11,7 +11,7 @@ import ctypes
 import mmap
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -128,6 +128,9 @@ class Buffer:
     alive (None for memory of this allocator, which returns to it when the buffer is collected)."""
 
     __slots__ = ("__weakref__", "_size", "nbytes", "owner", "ptr", "version")
+
+    pinned: ClassVar[bool] = False
+    """Whether a GPU copies from and to this memory by itself."""
 
     def __init__(self, ptr: int, nbytes: int, owner: object, size: int) -> None:
         self.ptr = ptr

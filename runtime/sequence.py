@@ -22,7 +22,7 @@ class ProgramError(Exception):
     """A check of a program failed: `site` says which, `value` is the offending number."""
 
     def __init__(self, site: CheckSite, value: int) -> None:
-        super().__init__(f"{site.op}: {site.message.replace('{value}', str(value))}")
+        super().__init__(f"{site.op}: {site.told(value)}")
         self.site = site
         self.value = value
 

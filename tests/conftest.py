@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -30,14 +31,29 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(skip)
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Tens of thousands of collected tests are no garbage: collections that tests ask for need not walk them."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Tens of thousands of collected tests are no garbage: no collection walks them, neither those that come by
+    themselves meanwhile nor those that tests ask for."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_a_module_leaves() -> Iterator[None]:
+    """Code and programs that are kept for later: programs that collect garbage need not walk those of other modules."""
+    yield
     gc.collect()
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def captured_graphs_parse_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def captured_graphs_parse_back() -> Iterator[None]:
     """Every graph that any test captures prints to text that parses back to an equal graph."""
     from kiln.capture import Capture
     from kiln.ir.graph import Graph, Value
@@ -54,4 +70,6 @@ def captured_graphs_parse_back(monkeypatch: pytest.MonkeyPatch) -> None:
             assert print_graph(parse_graph(text), locations=False) == print_graph(graph, locations=False)
         return graph
 
-    monkeypatch.setattr(Capture, "finish", checked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Capture, "finish", checked)
+        yield

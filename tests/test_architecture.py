@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,16 +58,19 @@ def sources() -> Iterator[tuple[str, Path, str]]:
             yield folder, path, ".".join([package, *parts])
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+@functools.cache
+def imports(path: Path) -> list[tuple[str, int]]:
     """Every absolute module name that a file imports, `from a import b` as a.b too, with its line."""
+    found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, node.lineno
+                found.append((alias.name, node.lineno))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             for alias in node.names:
-                yield f"{node.module}.{alias.name}", node.lineno
+                found.append((f"{node.module}.{alias.name}", node.lineno))
+    return found
 
 
 def folder_of(module: str) -> str | None:

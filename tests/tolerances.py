@@ -27,6 +27,7 @@ COMPOSED_ULP = {
     "lu_factor": 64,
     "matrix_exp": 64,
     **dict.fromkeys(("fft", "rfft", "irfft"), 16),
+    **dict.fromkeys(("attention", "attention_backward"), 16),
 }
 """Compositions repeat that error: sigmoid has exp, an add and a divide; gelu multiplies an error of erf + 1 (small
 where erf is close to -1, hence also the absolute part below); normal has log, sqrt and cos of a rounded angle;
@@ -34,7 +35,8 @@ polygamma sums a series; incomplete gamma functions and zeta are exponentials of
 references of erfinv and digamma are such compositions themselves. What is factored or substituted element by element
 has errors of as many roundings as there are rows (about 40 in the samples), which the references, in extended
 precision, have not; an exponential multiplies them by the logarithm of the result.
-A Fourier transform's error is a few roundings of its largest result."""
+A Fourier transform's error is a few roundings of its largest result. Attention adds the errors of products over the
+head, which an exponential multiplies, in products over the keys; its gradient does so twice."""
 
 COMPOSED_ABS = {
     "gelu": 8,
@@ -47,8 +49,15 @@ COMPOSED_ABS = {
     "lu_factor": 256,
     "matrix_exp": 1024,
     **dict.fromkeys(("fft", "rfft", "irfft"), 256),
+    "attention": 64,
+    "attention_backward": 512,
 }
 """Absolute part in units of epsilon, for results near zero whose relative error cancellation magnifies."""
+
+TRANSFORM = 8
+"""Fourier transforms on a GPU against NumPy's in double precision, in units of epsilon of the largest result: each of
+some log2(n) steps rounds twice, and roundings add up like a random walk; a length with a large prime factor is three
+transforms of twice the length (up to 3.3 found)."""
 
 COMPLEX_ULP = 16
 """Functions of complex numbers against NumPy's, in units of epsilon times the result's absolute value: each part is
@@ -61,6 +70,22 @@ error of either order is below that for the lengths tested."""
 
 BATCHED: dict[str, dict[str, float]] = {}
 """Ops whose results for an element of a batch differ from those for that element alone, with what is allowed."""
+
+ON_GPUS = {"attention": 2.0**-7, "attention_backward": 2.0**-6}
+"""Ops whose GPU kernels have bits of their own, with what is allowed beside the CPU's results of 16-bit floats: so
+much of the largest result for bfloat16 (for float16, which has 8 times its precision, an 8th). That is a rounding of
+the result, and one of each of the weights that are multiplied. Float32 and float64 are within `COMPOSED_ULP` and
+`COMPOSED_ABS`."""
+
+
+def close_on_gpu(op: str, got: Any, wanted: Any) -> bool:
+    """Whether results of a GPU are those of the CPU, within the tolerance of an op of `ON_GPUS`."""
+    if not is_half(got.dtype):
+        return close(op, got, wanted)
+    exact, found = np.asarray(wanted, np.float64), np.asarray(got, np.float64)
+    allowed = ON_GPUS[op] / (8 if got.dtype == np.float16 else 1) * np.abs(exact).max(initial=0.0)
+    return bool((np.abs(found - exact) <= allowed).all())
+
 
 DIFFERENCE_STEP = 1e-5
 """Step of central differences in float64: truncation error about step**2, rounding error epsilon / step."""
@@ -78,6 +103,17 @@ TRANSPOSE = 1e-12
 
 HALF_ULP = 1
 """16-bit floats: results that differ in the last places of float32 may round to neighbours."""
+
+FACTORED = 2
+"""Factorisations of a GPU against LAPACK's, and what is made of them, in units of epsilon times (n + 8) times the
+largest of the results, for well conditioned matrices of n rows: a number is a sum of up to n products in another
+order."""
+
+
+SPECTRAL = 4
+"""Eigenvectors and singular vectors on a GPU: how far they are from orthonormal, and what they are composed to from
+the matrix (relative to its norm), in units of epsilon times (n + 2): each of some n rotations or reflections rounds
+every element a few times (up to 2 found, of small matrices). Of pseudoinverses their condition numbers magnify it."""
 
 
 def _half_close(got: Any, wanted: Any) -> bool:

@@ -11,36 +11,20 @@ import math
 from typing import Final
 
 from kiln.codegen import halves
+from kiln.codegen.blocks import minimum
+from kiln.codegen.cuda.literals import C_TYPES, literal
 from kiln.codegen.cuda.prelude import HELPERS
 from kiln.codegen.cuda.schedule import Scheduled, schedule
 from kiln.codegen.mathlib import expand
 from kiln.ir import loops as L
 from kiln.ir import types as T
 from kiln.ir.gpu_program import CudaText
-from kiln.ir.halves import bits_of
 from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import Block, Buffer, Const, Expr, Kernel, Stmt, Var
-from kiln.ir.loops_gpu import Move
+from kiln.ir.loops_gpu import Arrive, Move, Rank
 from kiln.ir.loops_walk import operands_first, walk
 from kiln.ir.types import DType
 
-C_TYPES: Final[dict[DType, str]] = {
-    T.bool_: "bool",
-    T.int8: "signed char",
-    T.int16: "short",
-    T.uint8: "unsigned char",
-    T.uint16: "unsigned short",
-    T.int32: "int",
-    T.int64: "long long",
-    T.uint32: "unsigned int",
-    T.uint64: "unsigned long long",
-    T.float16: "unsigned short",
-    T.bfloat16: "unsigned short",
-    T.float32: "float",
-    T.float64: "double",
-    T.complex64: "float2",
-    T.complex128: "double2",
-}
 INFIX: Final = {
     "add": "+", "sub": "-", "mul": "*", "and": "&", "or": "|", "xor": "^",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
@@ -67,16 +51,31 @@ def emit_kernel(kernel: Kernel) -> CudaText:
     return emit_scheduled(schedule(kernel))
 
 
-def emit_scheduled(scheduled: Scheduled) -> CudaText:
-    """CUDA C for one launch."""
-    return _Emitter(scheduled).emit()
+def emit_scheduled(scheduled: Scheduled, bounds: bool = False) -> CudaText:
+    """CUDA C for one launch. With `bounds` it stops at an access that is not to its buffers, and does not carry it
+    out."""
+    return Emitter(bounds).emit(scheduled)
 
 
-class _Emitter:
+def extent(buffer: Buffer) -> tuple[Expr, Expr]:
+    """The first of a buffer's elements and the one behind the last, from its beginning on; strides that are not known
+    are positive."""
+    low: Expr = L.index(0)
+    high: Expr = L.index(1)
+    for n, stride in zip(buffer.shape, buffer.strides, strict=True):
+        reach = L.mul(L.sub(L.as_index(n), L.index(1)), L.as_index(stride))
+        if isinstance(stride, int) and stride < 0:
+            low = L.add(low, reach)
+        else:
+            high = L.add(high, reach)
+    return low, high
+
+
+class Emitter:
     """Walks the blocks once, writing lines; `_names` maps each expression to the C name that holds it."""
 
-    def __init__(self, scheduled: Scheduled) -> None:
-        self._scheduled = scheduled
+    def __init__(self, bounds: bool = False) -> None:
+        self._bounds = bounds
         self._lines: list[str] = []
         self._depth = 1
         self._count = 0
@@ -86,8 +85,8 @@ class _Emitter:
         self._helpers: set[str] = set()
         self._checks = False
 
-    def emit(self) -> CudaText:
-        kernel = self._scheduled.kernel
+    def emit(self, scheduled: Scheduled) -> CudaText:
+        kernel = scheduled.kernel
         written = {s.buffer for s in walk(kernel.body) if isinstance(s, L.Store)}
         written |= {s.memory for s in walk(kernel.body) if isinstance(s, Move) and s.store}
         params = []
@@ -102,9 +101,9 @@ class _Emitter:
         if self._checks:
             params.append("long long *error")
         helpers = tuple(HELPERS[name] for name in HELPERS if name in self._helpers)
-        head = f'extern "C" __global__ void __launch_bounds__({self._scheduled.threads}, 1)\n{kernel.name}('
+        head = f'extern "C" __global__ void __launch_bounds__({scheduled.threads}, 1)\n{kernel.name}('
         text = "\n".join([head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
-        return CudaText(kernel.name, text, helpers, self._scheduled.threads, self._scheduled.blocks, self._checks)
+        return CudaText(kernel.name, text, helpers, scheduled.threads, scheduled.blocks, self._checks)
 
     # ---------------------------------------------------------------------------------- statements
 
@@ -133,7 +132,7 @@ class _Emitter:
                 self._names[s.var] = self._expr(s.value)
             case L.Store():
                 test = "" if s.mask is None else f"if ({self._expr(s.mask)}) "
-                place, value = self._place(s.buffer, s.indices), self._expr(s.value)
+                place, value = self._place(s.buffer, s.indices, s.mask), self._expr(s.value)
                 self._line(f"{test}{place} = {value};")
             case L.For():
                 self._for(s)
@@ -150,12 +149,16 @@ class _Emitter:
                 self._verify(s)
             case L.Alloc():
                 size = math.prod(d for d in s.buffer.shape if isinstance(d, int))
-                shared = s.buffer.scope == "shared" or (self._scheduled.rows and s.buffer.scope != "register")
-                scope = "__align__(16) __shared__ " if shared else ""
+                scope = "__align__(16) __shared__ " if s.buffer.scope == "shared" else ""
                 self._buffers[s.buffer] = self._fresh(s.buffer.name)
                 self._line(f"{scope}{C_TYPES[s.buffer.dtype]} {self._buffers[s.buffer]}[{size}];")
             case Move():
                 self._move(s)
+            case Rank():
+                self._rank(s)
+            case Arrive():
+                self._helpers.add("k_arrive")
+                self._line("k_arrive();")
             case L.Barrier():
                 self._line("__syncthreads();")
                 self._forget_loads()
@@ -234,9 +237,20 @@ class _Emitter:
         self._names = {e: n for e, n in self._names.items() if isinstance(e, Var)}
 
     def _move(self, s: Move) -> None:
-        place, helper = self._place(s.memory, s.indices), "k_put" if s.store else "k_get"
-        self._helpers |= {"k_pack", helper}
-        self._line(f"{helper}({self._buffers[s.registers]}, &{place}, {self._expr(s.count)});")
+        place, helper = self._offset(s.memory, s.indices), "k_put" if s.store else "k_fetch" if s.later else "k_get"
+        self._helpers |= {helper} if s.later else {"k_pack", helper}
+        part = self._buffers[s.registers] + (f" + {self._expr(s.at)}" if s.at is not None else "")
+        count = self._expr(s.count)
+        if self._bounds:
+            self._within(s.memory, place, minimum(s.count, s.width))
+        self._line(f"{helper}<{s.width}>({part}, {self._buffers[s.memory]}, {place}, {count});")
+
+    def _rank(self, s: Rank) -> None:
+        self._helpers.add("k_rank")
+        first, total = (self._fresh(x.name) for x in (s.first, s.total))
+        self._line(f"long long {total};")
+        self._line(f"const long long {first} = k_rank({self._expr(s.count)}, {self._buffers[s.room]}, {total});")
+        self._names |= {s.first: first, s.total: total}
 
     def _verify(self, s: L.Verify) -> None:
         self._checks = True
@@ -248,12 +262,24 @@ class _Emitter:
 
     # --------------------------------------------------------------------------------- expressions
 
-    def _place(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str:
-        """`name[linear index]`."""
+    def _offset(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str:
+        """An element's place from the buffer's beginning."""
         linear: Expr = L.index(0)
         for i, stride in zip(indices, buffer.strides, strict=True):
             linear = L.add(linear, L.mul(i, L.as_index(stride)))
-        return f"{self._buffers[buffer]}[{self._expr(linear)}]"
+        return self._expr(linear)
+
+    def _place(self, buffer: Buffer, indices: tuple[Expr, ...], mask: Expr | None = None) -> str:
+        offset = self._offset(buffer, indices)
+        if self._bounds:
+            self._within(buffer, offset, L.index(1) if mask is None else L.cast(mask, T.int64))
+        return f"{self._buffers[buffer]}[{offset}]"
+
+    def _within(self, buffer: Buffer, offset: str, count: Expr) -> None:
+        """Stop unless as many elements from there on are the buffer's."""
+        low, high = extent(buffer)
+        self._helpers.add("k_within")
+        self._line(f"k_within({offset}, {self._expr(count)}, {self._expr(low)}, {self._expr(high)});")
 
     def _expr(self, e: Expr) -> str:
         """The C name or literal that holds `e`, emitting what it needs."""
@@ -280,7 +306,7 @@ class _Emitter:
             case L.Load():
                 assert e.mask is not None
                 zero = f"{C_TYPES[e.dtype]}()" if e.dtype.is_complex else literal(L.const(0, e.type))
-                return f"{self._expr(e.mask)} ? {self._place(e.buffer, e.indices)} : {zero}"
+                return f"{self._expr(e.mask)} ? {self._place(e.buffer, e.indices, e.mask)} : {zero}"
             case L.Warp():
                 return f"__shfl_xor_sync(0xffffffffu, {self._expr(e.value)}, {e.xor})"
             case L.Apply():
@@ -362,36 +388,3 @@ class _Emitter:
             self._helpers.add(helper)
             return f"{helper}({a})"
         return f"({C_TYPES[to]}){a}"
-
-
-def literal(c: Const) -> str:
-    """A C literal of exactly this value; floats in hexadecimal."""
-    v = c.value
-    match c.dtype.name:
-        case "bool":
-            return "true" if v else "false"
-        case "int64":
-            return f"{v}ll" if v != -(2**63) else "(-9223372036854775807ll - 1)"
-        case "int8" | "int16" | "uint8" | "uint16":
-            return f"({C_TYPES[c.dtype]}){v}"
-        case "int32":
-            return str(v) if v != -(2**31) else "(-2147483647 - 1)"
-        case "uint32":
-            return f"{v}u"
-        case "uint64":
-            return f"{v}ull"
-        case "float16" | "bfloat16":
-            return f"(unsigned short){bits_of(v, c.dtype):#x}"
-    x, single = float(v), c.dtype is T.float32
-    if math.isnan(x):
-        return "__int_as_float(0x7fc00000)" if single else "__longlong_as_double(0x7ff8000000000000ll)"
-    if math.isinf(x):
-        bits = ("0x7f800000" if x > 0 else "(int)0xff800000u") if single else ""
-        wide = "0x7ff0000000000000ll" if x > 0 else "(long long)0xfff0000000000000ull"
-        return f"__int_as_float({bits})" if single else f"__longlong_as_double({wide})"
-    short = repr(x)
-    if (x == int(x) and abs(x) < 1e6) or len(short) <= 6:
-        text = short
-    else:
-        text = x.hex()
-    return text + ("f" if single else "")

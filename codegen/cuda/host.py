@@ -7,7 +7,20 @@ from dataclasses import replace
 
 from kiln.codegen.control import Flow, nbytes
 from kiln.codegen.plan import Argument, Plan, Pointer, Step
-from kiln.ir.gpu_program import Array, Branch, Carried, CudaStep, HostCall, Launch, Look, Loop, Memory, Sliced, every
+from kiln.ir.gpu_program import (
+    Array,
+    Branch,
+    Carried,
+    CudaStep,
+    HostCall,
+    Launch,
+    Look,
+    Loop,
+    Memory,
+    Product,
+    Sliced,
+    every,
+)
 from kiln.ir.types import TensorType, contiguous_strides
 
 
@@ -69,10 +82,10 @@ def flow(step: Flow, plan: Plan, inner: Sequence[tuple[CudaStep, ...]]) -> Branc
 def with_looks(steps: Sequence[CudaStep], aliases: Sequence[tuple[int, int]]) -> tuple[CudaStep, ...]:
     """The steps, with a look at the error record wherever a check may have failed that nobody has looked for: before
     what overwrites an input, before the host uses data, and at the end."""
-    kept = {Memory("input", i) for _, i in aliases} | {Memory("output", o) for o, _ in aliases}
+    kept = {Memory("output", o) for o, _ in aliases}  # on the memory of inputs, which steps read by their own names
 
     def overwrites(step: CudaStep) -> bool:
-        args = step.args if isinstance(step, Launch) else ()
+        args = step.args if isinstance(step, Launch) else (step.result,) if isinstance(step, Product) else ()
         return any(isinstance(a, Memory) and replace(a, offset=0) in kept for a in args)
 
     def run(steps: Sequence[CudaStep], open: bool) -> tuple[list[CudaStep], bool]:

@@ -8,11 +8,14 @@ from typing import Final, cast
 
 from kiln.codegen import plan as plans
 from kiln.codegen.control import Flow, flow_step, inner_of
+from kiln.codegen.cuda import attention, fft, linalg, spectral
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
+from kiln.codegen.cuda.products import Planned, is_product, product, product_step
 from kiln.codegen.cuda.schedule import launches
 from kiln.codegen.cuda.sort import lower_sort
+from kiln.codegen.cuda.template import Template
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, assign, is_view
 from kiln.codegen.library import library_step
@@ -25,7 +28,7 @@ from kiln.codegen.sort import SORTS
 from kiln.codegen.steps import Note, Strides, digest
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
-from kiln.ir.graph import Graph, Operation, Value
+from kiln.ir.graph import Constant, Graph, Operation, Value
 from kiln.ir.ops.base import Control, Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite
@@ -33,6 +36,13 @@ from kiln.ir.types import Dim, Sym
 
 STYLE: Final = Style(nested="parallel", stack_bytes=1 << 14)
 """All independent loops become the grid; two rows of a kernel lie in shared memory."""
+TEMPLATES: Final[dict[str, Template]] = {
+    **attention.TEMPLATES,
+    **fft.TEMPLATES,
+    **linalg.TEMPLATES,
+    **spectral.TEMPLATES,
+}
+"""Kernels whose text is written by hand, by the op's name."""
 
 
 def compile_cuda(
@@ -43,26 +53,33 @@ def compile_cuda(
     note: Note = lambda stage, what: None,
     passes: bool = True,
     donated: Sequence[int] = (),
+    bounds: bool = False,
 ) -> CudaProgram:
-    """Compile a graph to CUDA text and a plan. The arguments are those of `codegen.pipeline.compile_graph`."""
+    """Compile a graph to CUDA text and a plan. The arguments are those of `codegen.pipeline.compile_graph`. With
+    `bounds` generated kernels stop at accesses beyond their buffers."""
     strides: list[Strides | None] = [None] * len(graph.inputs) if input_strides is None else list(input_strides)
-    graph = prepare(graph, strides, note, passes)
-    return _Pipeline(note).run(graph, strides, name or graph.name, donated)
+    graph = prepare(graph, strides, note, passes, libraries=True)
+    return _Pipeline(note, bounds).run(graph, strides, name or graph.name, donated)
 
 
 class _Pipeline:
-    """The kernels made so far: the launches (text and size) and the workspaces of every step, by its symbol."""
+    """The kernels made so far; by a step's symbol its launches (text and size), their workspaces, their turns, and
+    which of the tables they read."""
 
-    def __init__(self, note: Note) -> None:
+    def __init__(self, note: Note, bounds: bool) -> None:
         self.note = note
+        self.bounds = bounds
         self.sites: list[CheckSite] = []
         self.texts: dict[str, CudaText] = {}
-        self.made: dict[str, tuple[list[CudaText], list[Workspace]]] = {}
+        self.products: dict[str, Planned] = {}
+        self.made: dict[str, tuple[list[CudaText], list[Workspace], Sequence[int], Sequence[int]]] = {}
+        self.tables: dict[str, tuple[int, Constant]] = {}
         self.symbols = 0
 
     def run(self, graph: Graph, strides: list[Strides | None], name: str, donated: Sequence[int]) -> CudaProgram:
         layouts = assign(graph, strides)
         plan = Plan(self._steps(graph, layouts))
+        plan.constants += [table for _, table in self.tables.values()]
         reused = plans.take_over(graph, donated, plan.steps, layouts, strides)
         graph = write_back(graph, plan, layouts, strides, self._fusion)
         slots = place_values(graph, plan)
@@ -85,6 +102,7 @@ class _Pipeline:
             pointers=plan.pointers,
         )
         names = dict.fromkeys(launch.kernel for launch in program.launches)
+        names |= dict.fromkeys(m.dense.kernel for p in program.products for m in p.operands)
         program = replace(program, kernels=tuple(self.texts[n] for n in names))
         self.note("cuda", program)
         return program
@@ -100,10 +118,19 @@ class _Pipeline:
         if name == "fusion":
             return self._fusion(op, layouts, [None] * len(op.results))
         strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
+        if (template := TEMPLATES.get(name)) and (filled := template(op, layouts, self.sites)):
+            symbol = self._symbol(name)
+            texts, tables = [self._text(t, name) for t in filled.texts], [self._table(c) for c in filled.constants]
+            self.made[symbol] = (texts, list(filled.workspaces), filled.turns, tables)
+            return Step(op, symbol, (), _arguments(op, layouts, filled.sizes))
+        if is_product(op):
+            symbol = self._symbol(name)
+            step, self.products[symbol] = product_step(op, layouts, symbol, STYLE, self._text)
+            return step
         if name in CONTRACTIONS:
             scheduled, sizes = contraction(op, layouts)
             symbol = self._symbol(name)
-            self.made[symbol] = ([self._text(emit_scheduled(s), name) for s in scheduled], [])
+            self.made[symbol] = ([self._text(emit_scheduled(s, self.bounds), name) for s in scheduled], [], (), ())
             return Step(op, symbol, (), _arguments(op, layouts, sizes))
         if name in SORTS:
             return self._kernel(op, layouts, lower_sort(op, strides, STYLE), name)
@@ -137,19 +164,25 @@ class _Pipeline:
         self.note(f"loops {stem}", lowered.kernel)
         scheduled, scratch = launches(lowered.kernel)
         symbol = self._symbol(stem)
-        texts = [self._text(emit_scheduled(s), stem) for s in scheduled]
-        self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch])
+        texts = [self._text(emit_scheduled(s, self.bounds), stem) for s in scheduled]
+        self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch], (), ())
         return Step(op, symbol, (), _arguments(op, layouts, lowered.symbols)[skipped:], lowered)
 
     def _symbol(self, stem: str) -> str:
         self.symbols += 1
         return f"{stem}#{self.symbols}"
 
+    def _table(self, table: Constant) -> int:
+        """Its place among the program's constants; equal ones are one."""
+        return self.tables.setdefault(table.digest(), (len(self.tables), table))[0]
+
     def _text(self, text: CudaText, stem: str) -> CudaText:
         """A kernel under a name made of its content, so that equal kernels are one."""
         name = f"{stem}_{digest(text.source)}"
         function = text.function.replace(f"\n{text.name}(", f"\n{name}(", 1)
-        return self.texts.setdefault(name, replace(text, name=name, function=function))
+        made = replace(text, name=name, function=function)
+        self.texts.setdefault(name, made)
+        return made
 
     # ------------------------------------------------------------------------------------ launches
 
@@ -161,19 +194,25 @@ class _Pipeline:
                 out.append(flow(step, plan, [self._run(i.steps, plan, workspaces) for i in inner_of(step)]))
             elif step.site is not None:
                 out.append(host_call(step, plan))
+            elif step.symbol in self.products:
+                out.append(product(step, self.products[step.symbol], plan))
             else:
                 out += self._launches(step, plan, workspaces)
         return tuple(out)
 
     def _launches(self, step: Step, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
-        texts, scratch = self.made[step.symbol]
+        texts, scratch, turns, tables = self.made[step.symbol]
         first = len(workspaces)
         workspaces += scratch
         pointers = [memory(a, plan) for a in step.args if isinstance(a, Pointer)]
         pointers += [Memory("workspace", first + k) for k in range(len(scratch))]
+        pointers += [Memory("constant", k) for k in tables]
         sizes = [a for a in step.args if not isinstance(a, Pointer)]
         loc = step.operation.loc
-        return [Launch(t.name, t.threads, t.blocks, (*pointers, *sizes), t.has_checks, loc) for t in texts]
+        return [
+            Launch(t.name, t.threads, t.blocks, (*pointers, *sizes, *turns[k : k + 1]), t.has_checks, loc)
+            for k, t in enumerate(texts)
+        ]
 
 
 def _elements(b: L.Buffer) -> L.Expr:
@@ -183,8 +222,7 @@ def _elements(b: L.Buffer) -> L.Expr:
     return total
 
 
-def _arguments(op: Operation, layouts: dict[Value, Layout | None], symbols: Sequence[str]) -> tuple[Argument, ...]:
+def _arguments(op: Operation, layouts: dict[Value, Layout | None], sizes: Sequence[Dim | str]) -> tuple[Argument, ...]:
     """Pointers to the operands and results, then sizes."""
     pointers = [pointer(v, layouts[v]) for v in op.operands]
-    sizes: list[Dim] = [Sym(s) for s in symbols]
-    return (*pointers, *(Pointer(r) for r in op.results), *sizes)
+    return (*pointers, *(Pointer(r) for r in op.results), *(Sym(s) if isinstance(s, str) else s for s in sizes))

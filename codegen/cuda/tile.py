@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from kiln.codegen.blocks import conjunction
-from kiln.codegen.cuda.vector import reachable, step
+from kiln.codegen.cuda.vector import step
 from kiln.ir import loops as L
 from kiln.ir.loops import Alloc, Barrier, Block, Buffer, Expr, For, If, Let, Load, Stmt, Store, Var
-from kiln.ir.loops_walk import map_expr, stmt_exprs
+from kiln.ir.loops_walk import reachable, stmt_exprs, substituted
 
 SIDE: Final = 32
 THREADS: Final = 256
@@ -74,7 +74,7 @@ def tile(
         at_row, at_column = fresh("row"), fresh("column")
         memo: dict[Expr, Expr] = {rows.var: at_row, columns.var: at_column}
         for s in lets:
-            memo[s.var] = map_expr(s.value, lambda x: x, memo)
+            memo[s.var] = substituted(s.value, memo)
         exists = conjunction(L.apply("lt", at_row, rows.hi), L.apply("lt", at_column, columns.hi))
         block = (
             Let(fast, L.apply("and", point, L.index(SIDE - 1))),
@@ -86,7 +86,7 @@ def tile(
         return For("serial", point, thread, L.index(SIDE * SIDE), block, THREADS)
 
     def bring(memo: dict[Expr, Expr], row: Expr, column: Expr) -> list[Stmt]:
-        return [Store(t, (column, row), map_expr(e, lambda x: x, memo)) for t, e in zip(tiles, c.loads, strict=True)]
+        return [Store(t, (column, row), substituted(e, memo)) for t, e in zip(tiles, c.loads, strict=True)]
 
     def compute(memo: dict[Expr, Expr], row: Expr, column: Expr) -> list[Stmt]:
         memo = {x: y for x, y in memo.items() if x in (rows.var, columns.var)}
@@ -94,10 +94,10 @@ def tile(
         out: list[Stmt] = []
         for s in inside:
             if isinstance(s, Let):
-                memo[s.var] = map_expr(s.value, lambda x: x, memo)
+                memo[s.var] = substituted(s.value, memo)
             elif isinstance(s, Store):
-                indices = tuple(map_expr(i, lambda x: x, memo) for i in s.indices)
-                out.append(Store(s.buffer, indices, map_expr(s.value, lambda x: x, memo)))
+                indices = tuple(substituted(i, memo) for i in s.indices)
+                out.append(Store(s.buffer, indices, substituted(s.value, memo)))
         return out
 
     return tuple(map(Alloc, tiles)), (walk(True, bring), Barrier(), walk(False, compute), Barrier())

@@ -8,28 +8,44 @@ by `Move` again. A chunk at the end of a row, or at an address that does not all
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from kiln.codegen.cuda.chains import WEIGHT, weight
 from kiln.ir import loops as L
-from kiln.ir.intrinsics import MATH_FUNCTIONS
 from kiln.ir.loops import INDEX, Alloc, Block, Buffer, Expr, For, If, Let, Load, Store, Var
 from kiln.ir.loops_gpu import Move
-from kiln.ir.loops_walk import expr_children, map_expr, stmt_exprs
+from kiln.ir.loops_walk import expr_children, reachable, stmt_exprs, substituted
 
 BYTES: Final = 16
 """The widest access."""
-WEIGHT: Final = 600
-"""The most operations, over all points of a thread."""
-COSTLY: Final = 40
-"""Operations of a function that is expanded."""
+CHUNKS: Final = 2
+"""Those of a thread, where there are many: enough bytes are then on their way."""
 
 
-def vectorised(
-    loop: For, alone: bool, inside: Block, fresh: Callable[[str], Var]
-) -> tuple[int, Callable[[Var], Block]] | None:
-    """How many points of `loop`, whose body is `inside`, a thread takes, and its block for the first of them. None
-    where that has no form, or is worth nothing. `alone`: there are no loops around it, whose rounds would begin at
-    addresses that do not allow wide accesses."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where a thread computes: the first point along the innermost loop, the variables of the loops around it by those
+    of the kernel, and whether there is such a chunk (None: there is)."""
+
+    first: Expr
+    around: dict[Expr, Expr]
+    exists: Expr | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """`lanes` neighbouring points of the innermost loop, at most `many` times; `block` computes them."""
+
+    lanes: int
+    many: int
+    block: Callable[[Sequence[Chunk]], Block]
+
+
+def vectorised(loop: For, alone: bool, inside: Block, fresh: Callable[[str], Var]) -> Chunks | None:
+    """How a thread takes several points of `loop`, whose body is `inside`. None where that has no form, or is worth
+    nothing. `alone`: there are no loops around it, whose rounds would begin at addresses that do not allow wide
+    accesses."""
     lets = {s.var: s.value for s in inside if isinstance(s, Let)}
     stores = [s for s in inside if isinstance(s, Store)]
     if len(lets) + len(stores) != len(inside):
@@ -46,26 +62,53 @@ def vectorised(
             rest = rest or found is None or found > 1
     sizes = [b.dtype.itemsize for b in (*(e.buffer for e in moved), *(s.buffer for s in stores))]
     lanes = BYTES // max(sizes)
-    weight = sum(COSTLY if isinstance(e, L.Apply) and e.fn in MATH_FUNCTIONS else 1 for e in every)
+    work = weight(every)
     extent = int(loop.hi.value) if isinstance(loop.hi, L.Const) else None
 
     def fits(lanes: int) -> bool:
         return extent is None or (extent >= lanes if alone else extent % lanes == 0)
 
-    while lanes > 1 and not (lanes * weight <= WEIGHT and fits(lanes)):
+    while lanes > 1 and not (lanes * work <= WEIGHT and fits(lanes)):
         lanes //= 2
     if lanes < 2:
         return None
-    return lanes, lambda first: _chunk(loop, inside, moved, rest, lanes, first, fresh)
+    many = CHUNKS if CHUNKS * lanes * work <= WEIGHT else 1
+    return Chunks(lanes, many, lambda chunks: _block(loop, inside, moved, rest, lanes, chunks, fresh))
+
+
+def _block(
+    loop: For,
+    inside: Block,
+    moved: Sequence[Load],
+    rest: bool,
+    lanes: int,
+    chunks: Sequence[Chunk],
+    fresh: Callable[[str], Var],
+) -> Block:
+    """All that chunks read comes first, so that they wait for memory together."""
+    got, done = list[L.Stmt](), list[L.Stmt]()
+    for chunk in chunks:
+        get, compute = _chunk(loop, inside, moved, rest, lanes, chunk, fresh)
+        got += get
+        done += compute
+    return (*got, *done)
 
 
 def _chunk(
-    loop: For, inside: Block, moved: Sequence[Load], rest: bool, lanes: int, first: Var, fresh: Callable[[str], Var]
-) -> Block:
+    loop: For,
+    inside: Block,
+    moved: Sequence[Load],
+    rest: bool,
+    lanes: int,
+    chunk: Chunk,
+    fresh: Callable[[str], Var],
+) -> tuple[Block, Block]:
+    """What reads a chunk, and what computes and writes it."""
     count, lane = fresh("count"), fresh("lane")
-    out: list[L.Stmt] = [Let(count, L.sub(loop.hi, first))]
-    at_first: dict[Expr, Expr] = {loop.var: first}
-    at_lane: dict[Expr, Expr] = {loop.var: L.add(first, lane)}
+    left = L.sub(loop.hi, chunk.first)
+    out: list[L.Stmt] = [Let(count, left if chunk.exists is None else L.select(chunk.exists, left, L.index(0)))]
+    at_first: dict[Expr, Expr] = {**chunk.around, loop.var: chunk.first}
+    at_lane: dict[Expr, Expr] = {**chunk.around, loop.var: L.add(chunk.first, lane)}
     put: list[L.Stmt] = []
     points: list[L.Stmt] = []
 
@@ -75,7 +118,7 @@ def _chunk(
         return made
 
     def there(e: Expr) -> Expr:
-        return map_expr(e, lambda x: x, at_first)
+        return substituted(e, at_first)
 
     for s in inside:
         if isinstance(s, Let):
@@ -86,13 +129,13 @@ def _chunk(
         at_lane[e] = L.load(part, (lane,))
     for s in inside:
         if isinstance(s, Let):
-            at_lane[s.var] = map_expr(s.value, lambda x: x, at_lane)
+            at_lane[s.var] = substituted(s.value, at_lane)
         elif isinstance(s, Store):
             part = registers(s.buffer)
-            points.append(Store(part, (lane,), map_expr(s.value, lambda x: x, at_lane)))
+            points.append(Store(part, (lane,), substituted(s.value, at_lane)))
             put.append(Move(s.buffer, tuple(map(there, s.indices)), part, count, True))
     body = (If(L.apply("lt", lane, count), tuple(points)),) if rest else tuple(points)
-    return (*out, For("unrolled", lane, L.index(0), L.index(lanes), body), *put)
+    return tuple(out), (For("unrolled", lane, L.index(0), L.index(lanes), body), *put)
 
 
 def step(buffer: Buffer, indices: Sequence[Expr], var: Var, lets: dict[Var, Expr]) -> int | None:
@@ -131,15 +174,3 @@ def _slope(e: Expr, var: Var, lets: dict[Var, Expr], known: dict[Expr, int | Non
         if e.fn == "mul" and isinstance(e.args[0], L.Const):
             return b * int(e.args[0].value)
     return None
-
-
-def reachable(roots: Sequence[Expr]) -> list[Expr]:
-    """These and all that they are made of, once each, in a fixed order."""
-    found: dict[Expr, None] = {}
-    stack = list(reversed(roots))
-    while stack:
-        e = stack.pop()
-        if e not in found:
-            found[e] = None
-            stack += reversed(expr_children(e))
-    return list(found)

@@ -19,6 +19,7 @@ from kiln.autograd.tape import ANOMALY, Edge, Node, edge_of, refresh, resolved, 
 from kiln.base import HOOKED, MODES, READONLY, REQUIRES_GRAD, TensorBase
 from kiln.errors import ArgumentError, GradError, InvalidValueError, ShapeError
 from kiln.ir.ops.base import OPS
+from kiln.promotion import same_place
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -242,6 +243,8 @@ def _start(name: str, outputs: Sequence[Any], gradients: Sequence[Any]) -> Walk:
                 )
             (grad,) = OPS["full"].bind((), {"shape": out.shape, "dtype": out.dtype, "value": 1.0}, receiver=out)
         elif not isinstance(grad, TensorBase) or grad.ttype != out.ttype:
+            if isinstance(grad, TensorBase):
+                same_place(name, (out, grad))
             got = grad.ttype if isinstance(grad, TensorBase) else type(grad).__name__
             raise ShapeError(f"the gradient of a {out.ttype} can't be a {got}", op=name, fix="pass one of its shape")
         walk.add(edge_of(out), grad)

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from kiln.autograd.grad_mode import GradMode
 from kiln.autograd.tape import Node, Saved, attach_one, check_versions, edge_of, rebase, refresh
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
-from kiln.errors import ArgumentError, GradError, NotYetError, ShapeError
+from kiln.errors import ArgumentError, DeviceError, GradError, NotYetError, ShapeError
 from kiln.ir.ops.base import OPS
 from kiln.ir.types import TensorType
 
@@ -202,6 +202,13 @@ class FunctionNode(Node):
                 f"backward returned a gradient of another shape for argument {k}",
                 op=self.operation,
                 operands=[wanted, g.ttype],
+            )
+        if g.device is not wanted.device:
+            raise DeviceError(
+                f"backward returned a gradient on {g.device} for argument {k}, which is on {wanted.device}",
+                op=self.operation,
+                operands=[wanted, g.ttype],
+                fix=f"return it .to({str(wanted.device)!r})",
             )
         lead = g.ndim - len(wanted.shape)
         dims = [*range(lead), *(lead + i for i, n in enumerate(wanted.shape) if n == 1)]

@@ -12,6 +12,7 @@ from kiln.autograd.tape import Node, refresh
 from kiln.base import MODES, READONLY, REQUIRES_GRAD, RETAINS, TensorBase
 from kiln.errors import ArgumentError, DTypeError, GradError, ShapeError
 from kiln.ir.ops.base import OPS
+from kiln.promotion import same_place
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -76,6 +77,7 @@ class GradMethods(TensorBase):
         if value is not None:
             if not isinstance(value, TensorBase):
                 raise ArgumentError(f".grad must be a tensor or None, not {type(value).__name__}")
+            same_place(".grad", (self, value))
             if value.ttype != self.ttype:
                 raise ShapeError(
                     "the gradient must have the tensor's dtype and shape", operands=[self.ttype, value.ttype]

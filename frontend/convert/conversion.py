@@ -143,10 +143,10 @@ def _convert(code: CodeType, space: dict[str, Any]) -> Conversion:
     context = Context(code.co_filename)
     root = Scope("root", None, owner_of(code.co_qualname), set(code.co_freevars), stages=False)
     scope = function_scope(node, root, root.owner)
-    names = (code.co_name, code.co_qualname)
+    model = code.replace(co_consts=())  # not `code`: what is kept for it must not keep it
 
     def compile_part(function: str) -> Callable[[Part, Sequence[str]], CodeType]:
-        return lambda part, visible: _part(part, visible, code, names[0], function)
+        return lambda part, visible: _part(part, visible, model, function)
 
     statements = Statements(context, root, imported_names(code), code.co_qualname, compile_part)
     if isinstance(node, ast.Lambda):
@@ -163,7 +163,7 @@ def _convert(code: CodeType, space: dict[str, Any]) -> Conversion:
 _TAKEN: Final = frozenset({"__s__", "__slot__", "__value__", "__returned__", "__outer__", INNER})
 
 
-def _part(part: Part, visible: Sequence[str], code: CodeType, name: str, function: str) -> CodeType:
+def _part(part: Part, visible: Sequence[str], code: CodeType, function: str) -> CodeType:
     """Compile a branch as a function over the variables around it."""
     where = part.body[0]
     at = place(where)
@@ -176,7 +176,7 @@ def _part(part: Part, visible: Sequence[str], code: CodeType, name: str, functio
     standing = code.replace(co_qualname=function)
     free = [n for n in visible if n != part.parameter]
     made = assemble(node, standing, free)
-    made = _renamed(made, made.co_qualname, function, function.rpartition(".")[2] or name)
+    made = _renamed(made, made.co_qualname, function, function.rpartition(".")[2] or code.co_name)
     _register(made)
     return made
 

@@ -55,10 +55,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     def batch(self, indices: Sequence[Any]) -> list[Tensor] | None:
         """What `default_collate` makes of these samples, gathered at once. None where that needs more: numbers out of
-        range or of another kind than int, tensors that gradients flow through."""
+        range or of another kind than int, tensors on a GPU, or that gradients flow through."""
         n = len(self)
         plain = all(type(i) is int and -n <= i < n for i in indices)
-        if not plain or not indices or any(t.requires_grad for t in self.tensors):
+        if not plain or not indices or any(t.requires_grad or t.is_cuda for t in self.tensors):
             return None
         return [from_numpy(t.numpy()[indices]) for t in self.tensors]
 

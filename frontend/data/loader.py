@@ -30,7 +30,8 @@ class DataLoader:
     first in each worker; `persistent_workers` live as long as the loader, others for one iteration. WorkerError when
     one dies, or lets the loader wait for more than `timeout` seconds (0: any time is right).
 
-    `pin_memory` changes nothing. An IterableDataset is copied to each worker: see `get_worker_info`.
+    With `pin_memory`, the batches' tensors come in pinned memory (`Tensor.pin_memory`); without a GPU they do not,
+    which a warning says. An IterableDataset is copied to each worker: see `get_worker_info`.
 
     >>> import kiln
     >>> from kiln.data import DataLoader, TensorDataset
@@ -116,6 +117,13 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """A new pass over the data. Workers start now, not with the first batch."""
+        if not self.pin_memory:
+            return self._pass()
+        from kiln.data.pin import pinning
+
+        return pinning(self._pass())
+
+    def _pass(self) -> Iterator[Any]:
         job = Job(
             self.dataset,
             self._stream,

@@ -10,8 +10,9 @@ from kiln.base import TensorBase
 from kiln.creation import arange, zeros
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.ir import types as T
-from kiln.ir.types import Device
+from kiln.ir.types import CPU, Device
 from kiln.nn.fn_dropout import dropout
+from kiln.nn.fused_attention import fused
 from kiln.promotion import cast_to, in_float32, tensor_arg
 from kiln.tensor import Tensor
 
@@ -31,7 +32,6 @@ def _softmax_of_masked(scores: Tensor) -> Tensor:
     return F.div(e, F.where(F.eq(total, 0.0), 1.0, total))
 
 
-@in_float32
 def scaled_dot_product_attention(
     query: TensorBase,
     key: TensorBase,
@@ -47,6 +47,8 @@ def scaled_dot_product_attention(
     `attn_mask` (broadcast to [..., L, S]): bools that are True where a query may see a key, or numbers that are added.
     `is_causal`: query i sees keys 0..i. `scale` defaults to 1/sqrt(E). `enable_gqa`: keys and values have fewer heads
     (dimension -3), each for several neighbouring query heads. A query that sees no key gets zeros.
+
+    On a GPU this is one kernel, and two for its gradient, that hold no scores in memory (docs/cuda.md).
     """
     name = "scaled_dot_product_attention"
     q, k, v = (tensor_arg(name, x) for x in (query, key, value))
@@ -54,26 +56,40 @@ def scaled_dot_product_attention(
     if min(q.ndim, k.ndim, v.ndim) < 2 or q.shape[-1] != k.shape[-1] or k.shape[-2] != v.shape[-2]:
         raise ShapeError("expects [..., L, E], [..., S, E] and [..., S, V]", op=name, operands=types)
     if enable_gqa:
-        k, v = _grouped(name, q, k), _grouped(name, q, v)
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None and q.shape[-1] else 1.0 if scale is None else scale
-    scores = F.matmul(F.mul(q, float(scale)), F.transpose(k, -2, -1))
+        for x in (k, v):
+            if q.ndim < 3 or x.ndim < 3 or not x.shape[-3] or q.shape[-3] % x.shape[-3]:
+                raise ShapeError("query heads must be a multiple of key heads", op=name, operands=[q.ttype, x.ttype])
+    mask = None if attn_mask is None else tensor_arg(name, attn_mask)
+    if is_causal and mask is not None:
+        raise InvalidValueError("is_causal and attn_mask exclude each other", op=name)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None and q.shape[-1] else 1.0 if scale is None else float(scale)
+    if q._layout.device is not CPU and not dropout_p:
+        out = fused(q, k, v, mask, is_causal, scale, enable_gqa)
+        if out is not None:
+            return out
+    return _composition(q, k, v, mask, dropout_p, is_causal, scale, enable_gqa)
+
+
+@in_float32
+def _composition(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout_p: float, is_causal: bool, scale: float, grouped: bool
+) -> Tensor:
+    """Attention as the ops that it is written as."""
+    if grouped:
+        k, v = _grouped(q, k), _grouped(q, v)
+    scores = F.matmul(F.mul(q, scale), F.transpose(k, -2, -1))
     if is_causal:
-        if attn_mask is not None:
-            raise InvalidValueError("is_causal and attn_mask exclude each other", op=name)
         scores = F.where(causal(scores.shape[-2], scores.shape[-1], scores.device), scores, -math.inf)
-    if attn_mask is None:
+    if mask is None or not scores.shape[-1]:
         weights = F.softmax(scores, -1)
     else:
-        mask = tensor_arg(name, attn_mask)
         masked = F.where(mask, scores, -math.inf) if mask.dtype is T.bool_ else F.add(scores, mask)
         weights = _softmax_of_masked(masked)
     return F.matmul(dropout(weights, dropout_p) if dropout_p else weights, v)
 
 
-def _grouped(name: str, q: Tensor, x: Tensor) -> Tensor:
+def _grouped(q: Tensor, x: Tensor) -> Tensor:
     """Each head of keys or values as often as query heads share it."""
-    if q.ndim < 3 or x.ndim < 3 or not x.shape[-3] or q.shape[-3] % x.shape[-3]:
-        raise ShapeError("query heads must be a multiple of key heads", op=name, operands=[q.ttype, x.ttype])
     times = q.shape[-3] // x.shape[-3]
     batch, heads, rest = x.shape[:-3], x.shape[-3], x.shape[-2:]
     repeated = F.expand(F.unsqueeze(x, -3), *batch, heads, times, *rest)

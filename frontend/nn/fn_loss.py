@@ -7,12 +7,14 @@ are older spellings of `reduction`.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 from kiln import functional as F
 from kiln.activation import logsigmoid
 from kiln.base import Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
+from kiln.location import frames_of_kiln
 from kiln.maths import log1p
 from kiln.nn.fn_linear import pairwise_distance
 from kiln.promotion import cast_to, floating, in_float32, number, tensor_arg
@@ -67,6 +69,19 @@ def _weighted_mean(op: str, loss: Tensor, weight: TensorBase | None, reduction: 
 # ------------------------------------------------------------------------------------------ differences
 
 
+def _difference(op: str, input: TensorBase, target: TensorBase) -> Tensor:
+    """input - target. As in PyTorch, what is broadcast is warned of: it seldom is what was meant."""
+    a, b = tensor_arg(op, input), tensor_arg(op, target)
+    made = F.sub(a, b)
+    if a.shape != b.shape:
+        warnings.warn(
+            f"Using a target size ({b.shape}) that is different to the input size ({a.shape}). This will likely lead "
+            "to incorrect results due to broadcasting. Please ensure they have the same size.",
+            stacklevel=frames_of_kiln(),
+        )
+    return made
+
+
 def _real(op: str, x: Tensor) -> Tensor:
     """`x` unless it is complex: a loss is a real number."""
     if x.dtype.is_complex:
@@ -85,7 +100,7 @@ def l1_loss(
 ) -> Tensor:
     """|input - target|; with weights the mean is sum(weight * loss) / sum(weight)."""
     mode = reduction_of("l1_loss", size_average, reduce, reduction)
-    return _weighted_mean("l1_loss", F.abs(F.sub(input, target)), weight, mode)
+    return _weighted_mean("l1_loss", F.abs(_difference("l1_loss", input, target)), weight, mode)
 
 
 @in_float32
@@ -100,7 +115,7 @@ def mse_loss(
     """(input - target) squared; with weights the mean is sum(weight * loss) / sum(weight). DTypeError for complex
     numbers."""
     mode = reduction_of("mse_loss", size_average, reduce, reduction)
-    return _weighted_mean("mse_loss", F.square(_real("mse_loss", F.sub(input, target))), weight, mode)
+    return _weighted_mean("mse_loss", F.square(_real("mse_loss", _difference("mse_loss", input, target))), weight, mode)
 
 
 @in_float32
@@ -116,7 +131,7 @@ def smooth_l1_loss(
     mode = reduction_of("smooth_l1_loss", size_average, reduce, reduction)
     if beta < 0:
         raise InvalidValueError(f"beta is {beta}", op="smooth_l1_loss")
-    d = F.abs(F.sub(input, target))
+    d = F.abs(_difference("smooth_l1_loss", input, target))
     if beta == 0:
         return reduced(d, mode)
     near = F.div(F.mul(F.mul(d, 0.5), d), float(beta))
@@ -135,7 +150,7 @@ def huber_loss(
     check_reduction("huber_loss", reduction)
     if delta <= 0:
         raise InvalidValueError(f"delta must be positive, got {delta}", op="huber_loss")
-    d = F.abs(F.sub(input, target))
+    d = F.abs(_difference("huber_loss", input, target))
     far = F.mul(F.sub(d, 0.5 * delta), float(delta))
     loss = F.where(F.le(d, float(delta)), F.mul(F.mul(d, 0.5), d), far)
     return reduced(_weighted("huber_loss", loss, weight), reduction)

@@ -12,7 +12,8 @@ from typing import Any, Self, cast
 
 from kiln.autograd.hooks import RemovableHandle
 from kiln.base import MODES
-from kiln.device import placed
+from kiln.creation import empty
+from kiln.device import gpu_named, placed
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError
 from kiln.ir import types as T
 from kiln.ir.types import CPU, Device, DType
@@ -454,7 +455,18 @@ class Module:
 
     def cuda(self, device: Any = None) -> Self:
         """Parameters, buffers and gradients on a GPU (the current one unless told). DeviceError when there is none."""
-        return self._transfer(placed("cuda", "cuda" if device is None else device))
+        return self._transfer(gpu_named("cuda", device))
+
+    def to_empty(self, *, device: Any, recurse: bool = True) -> Self:
+        """The same parameters and buffers on `device`, of zeros: what they held is not moved. `recurse`: those of all
+        modules in this one, too."""
+        there = placed("to_empty", device)
+        for module in self.modules() if recurse else (self,):
+            for x in (*module._parameters.values(), *module._buffers.values()):
+                if x is not None:
+                    _move(x, empty(x._layout.shape, dtype=x.dtype, device=there))
+                    x.grad = None
+        return self
 
     def float(self) -> Self:
         """Floating point parameters and buffers as float32; complex ones stay."""

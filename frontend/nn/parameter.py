@@ -91,7 +91,8 @@ class UninitializedTensorMixin(Tensor):
         """Become a parameter (or a buffer) of this shape; its elements are not set."""
         if MODES.recorder is not None:
             MODES.recorder.reject("a lazy module's parameters can't be made in a capture", fix="call it once before")
-        made = empty(shape, device=device, dtype=self.dtype if dtype is None else dtype)
+        there = self.device if device is None else device
+        made = empty(shape, device=there, dtype=self.dtype if dtype is None else dtype)
         self._buffer, self._ptr, self._layout = made._buffer, made._ptr, made._layout
         object.__setattr__(self, "__class__", Parameter if isinstance(self, Parameter) else Tensor)
 
@@ -101,7 +102,9 @@ class UninitializedTensorMixin(Tensor):
 
     def __kiln_bind__(self, op: OpDef, operands: Any, attrs: Attrs) -> tuple[Any, ...]:
         if op.name == "cast":  # Module.to(dtype)
-            return (empty(0, dtype=cast("DType", attrs["dtype"])),)
+            return (empty(0, dtype=cast("DType", attrs["dtype"]), device=self.device),)
+        if op.name == "transfer":  # Module.to(device)
+            return (empty(0, dtype=self.dtype, device=attrs["target"]),)
         raise InvalidValueError(
             "an uninitialized parameter or buffer has no value", op=op.name, fix="call the module once before"
         )
@@ -110,7 +113,7 @@ class UninitializedTensorMixin(Tensor):
         return f"<{type(self).__name__}>"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, dtype=self.dtype)
+        copied = memo[id(self)] = type(self)(requires_grad=self.requires_grad, device=self.device, dtype=self.dtype)
         return copied
 
 

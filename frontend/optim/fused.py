@@ -56,6 +56,8 @@ class Steps:
         known = all(_is_known(v) for v in self.options.values())
         self.possible = known and getattr(optimizer.update, "__func__", None) in _elementwise
         self.fixed = tuple([(k, _told(v)) for k, v in self.options.items()]) if self.possible else ()
+        self.near: dict[Device, list[Any]] = {}
+        """The numbers, on the devices that parameters are on, for one step."""
         self._launches: dict[tuple[Any, ...], tuple[Update, tuple[int, ...]] | None] = {}
 
     def fit(self, group: Group) -> bool:
@@ -73,6 +75,8 @@ class Steps:
         try:
             launch = self._launches[key]
         except KeyError:
+            if self.optimizer.follow(p, self.options):
+                return self.take(p, grad, self.optimizer.state[p])
             if len(self._launches) >= _MAX_LAUNCHES:
                 self._launches.clear()
             launch = self._launches[key] = self._prepare(p, tensors, tuple(state))
@@ -86,7 +90,9 @@ class Steps:
         update, sizes = launch
         device = p._layout.device
         if device is not CPU and self.scalars:
-            tensors[-len(self.scalars) :] = [dispatch.moved(t, device) for t in self.scalars]
+            if (near := self.near.get(device)) is None:
+                near = self.near[device] = dispatch.brought(self.scalars, device)
+            tensors[-len(self.scalars) :] = near
         update.run(tensors, sizes)
         return True
 

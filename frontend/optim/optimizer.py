@@ -105,7 +105,7 @@ class Optimizer:
         self.param_groups.append(Group(options, self._complete))
         with no_grad():
             for p in given:
-                self.state[p] = self.create_state(p, options)
+                self.state[p] = self._created(p, options)
 
     def _complete(self, group: Group) -> None:
         """Add the state that newly set options ask for (a momentum that was 0)."""
@@ -113,8 +113,16 @@ class Optimizer:
             for p in group["params"]:
                 own = self.state.get(p)
                 if own is not None:
-                    for name, value in self.create_state(p, group).items():
+                    for name, value in self._created(p, group).items():
                         own.setdefault(name, value)
+
+    def _created(self, p: Tensor, group: Mapping[str, Any]) -> dict[str, Any]:
+        """New state, which counts as not written to."""
+        made = self.create_state(p, group)
+        for x in made.values():
+            if isinstance(x, Tensor):
+                x._buffer.version = 0
+        return made
 
     def check(self, group: Mapping[str, Any]) -> None:
         """Raise InvalidValueError for options that make no sense."""
@@ -143,12 +151,41 @@ class Optimizer:
                 for p in options["params"]:
                     grad = p.grad
                     if grad is not None and not (fused is not None and fused.take(p, grad, self.state[p])):
+                        self.follow(p, options)
                         grad = -grad if options.get("maximize") else grad
                         if p.dtype.is_complex:
                             self._update_parts(p, grad, self.state[p], options)
                         else:
                             self.update(p, grad, self.state[p], options)
         return loss
+
+    def follow(self, p: Tensor, options: Mapping[str, Any]) -> bool:
+        """Bring state to where its parameter has gone since it was made (`module.cuda()`). What no step has written yet
+        also takes the dtype that the parameter has now, as if it were made in the first step. False if all is well."""
+        state = self.state[p]
+        device, dtype, shape = p._layout.device, p._layout.dtype, p._layout.shape
+        own = {name: x for name, x in state.items() if isinstance(x, Tensor)}
+        strange = [x for x in own.values() if x.dtype is not dtype and x._layout.shape == shape and shape]
+        away = {name: x for name, x in own.items() if x._layout.device is not device}
+        fresh = not any(x._buffer.version for x in own.values())
+        if not away and not (strange and fresh):
+            return False
+        recorder, MODES.recorder = MODES.recorder, None  # it is not made in every call of a captured step
+        try:
+            made = self._created(p, options) if fresh else {name: x.to(device) for name, x in away.items()}
+        finally:
+            MODES.recorder = recorder
+        changed = [n for n, x in made.items() if n not in own or x.ttype != own[n].ttype]
+        state.update({name: made[name] for name in changed})
+        return bool(changed)
+
+    def before_capture(self) -> None:
+        """What a step does once is done before the function is captured that it is part of."""
+        with no_grad():
+            for group in self.param_groups:
+                for p in group["params"]:
+                    if self.state.get(p):
+                        self.follow(p, group)
 
     def _update_parts(self, p: Tensor, grad: Tensor, state: dict[str, Any], options: Mapping[str, Any]) -> None:
         """Complex numbers are trained as their parts are (PyTorch's rule): through views of the same memory."""
@@ -165,6 +202,7 @@ class Optimizer:
         steps = group.steps
         if steps is None or not steps.fit(group):
             steps = group.steps = Steps(self, group)
+        steps.near.clear()
         return steps if steps.possible else None
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:

@@ -3,10 +3,11 @@
 The families: `create` (no operands), `cast`, `pairs` (complex numbers), `elementwise`, `pointwise`, `transcendental`
 and `gamma`, `movement` (views, slices), `gather` (reads and writes at indices), `affine`, `sort`, `scan`, `reduce`,
 `linalg` (the product), `matrix`, `matrix_functions` and `fourier` (by a library), `conv`, `pool`, `random`,
-`control` (branches and loops), and `fusion` (what codegen groups). How an op is declared stands in `base`.
+`attention`, `control` (branches and loops), and `fusion` (what codegen groups). How an op is declared stands in `base`.
 """
 
 from kiln.ir.ops import affine as affine
+from kiln.ir.ops import attention as attention
 from kiln.ir.ops import cast as cast
 from kiln.ir.ops import control as control
 from kiln.ir.ops import conv as conv

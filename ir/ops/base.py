@@ -193,6 +193,14 @@ class Scatter(Template):
 
 
 @dataclass(frozen=True)
+class Composed(Template):
+    """Lowering of ops that GPUs have kernels for. Elsewhere an op is what `parts(*operands, **attrs)` makes of others:
+    the tuple of its results."""
+
+    parts: Callable[..., tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
 class Library(Template):
     """Lowering of ops that a library carries out, as a step of the program between its native functions.
 
@@ -277,7 +285,7 @@ class OpDef:
 
     def derives(self, needs: Sequence[bool]) -> bool:
         """Whether there is a rule for the operands that want a gradient."""
-        return self.vjp is not None and not any(needs[k] for k in self.underived)
+        return self.vjp is not None and not any(needs[k] for k in self.underived if k < len(needs))
 
     @functools.cached_property
     def saves(self) -> bool:

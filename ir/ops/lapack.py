@@ -81,6 +81,7 @@ def _each_regular(function: Callable[..., Array], a: Array, others: tuple[Array,
 
 def eigh(a: Array, *, upper: bool) -> tuple[Array, Array]:
     """Ascending eigenvalues and eigenvectors of symmetric matrices, of which one triangle is read."""
+    _finite(np.triu(a) if upper else np.tril(a))
     try:
         w, v = np.linalg.eigh(a, "U" if upper else "L")
     except np.linalg.LinAlgError:
@@ -100,11 +101,18 @@ def eig(a: Array) -> tuple[Array, Array]:
 
 def svd(a: Array, *, full: bool) -> tuple[Array, Array, Array]:
     """u, s, vh with a = u @ diag(s) @ vh; s descends."""
+    _finite(a)
     try:
         u, s, vh = np.linalg.svd(a, full)
     except np.linalg.LinAlgError:
         raise LibraryError(_no_convergence(a)) from None
     return u, s, vh
+
+
+def _finite(a: Array) -> None:
+    """LAPACK's iterations may turn infinities and NaNs into numbers, or never end."""
+    if not np.isfinite(a).all():
+        raise LibraryError(_no_convergence(a))
 
 
 def _no_convergence(a: Array) -> str:
@@ -227,6 +235,7 @@ def pinv(a: Array, *, atol: float, rtol: float, hermitian: bool) -> Array:
     """The pseudoinverses by singular values, those not above max(atol, rtol * the largest) being taken for zero."""
     if not a.size:
         return np.zeros((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype)
+    _finite(np.tril(a) if hermitian else a)
     try:
         if hermitian:
             w, u = np.linalg.eigh(a)
@@ -242,9 +251,9 @@ def pinv(a: Array, *, atol: float, rtol: float, hermitian: bool) -> Array:
     return np.asarray(v @ (inverse[..., None] * uh))
 
 
-_PADE: Final = (64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
+PADE: Final = (64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
     10559470521600, 670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1)  # fmt: skip
-_PADE_RADIUS: Final = 5.371920351148152
+PADE_RADIUS: Final = 5.371920351148152
 
 
 def matrix_exp(a: Array) -> Array:
@@ -261,9 +270,9 @@ def _exp_of(a: Array) -> Array:
     norm = float(np.abs(a).sum(axis=0).max(initial=0))
     if not np.isfinite(norm):
         return np.full_like(a, np.nan)
-    squarings = max(0, int(np.ceil(np.log2(norm / _PADE_RADIUS)))) if norm else 0
+    squarings = max(0, int(np.ceil(np.log2(norm / PADE_RADIUS)))) if norm else 0
     a = a / 2.0**squarings
-    b, one = _PADE, np.eye(len(a))
+    b, one = PADE, np.eye(len(a))
     a2 = a @ a
     a4 = a2 @ a2
     a6 = a4 @ a2

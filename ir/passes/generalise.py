@@ -28,7 +28,9 @@ _SIZES: Final = {"slice": ("starts", "stops"), "slice_scatter": ("starts", "stop
 """Attributes that hold sizes; of other ops their `shape` does."""
 _LITERALS: Final = frozenset({("full", "value"), ("constant", "data")})
 """Attributes that hold values of tensors: where they are names, they become inputs."""
-_TEMPLATES: Final = frozenset({"matmul", "argsort", "topk", "searchsorted", *SCANS})
+_TEMPLATES: Final = frozenset(
+    {"matmul", "addmm", "argsort", "topk", "searchsorted", "attention", "attention_backward", *SCANS}
+)
 """Templates that take sizes at run time, in any relation."""
 _VIEWS: Final = frozenset({"reshape", "permute", "broadcast", "slice", "detach"})
 """Views whose strides can be symbolic."""

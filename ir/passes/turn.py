@@ -1,6 +1,7 @@
 """Matrix products that are only read transposed are made transposed: permute(matmul(a, b)) = matmul(b', a').
 
-Each element is the same chain of fused multiply-adds, of the same products (`ir/order.py`), so this is exact. The
+Each element is the same chain of fused multiply-adds, of the same products (`ir/order.py`), so this is exact; of those
+that a library computes nobody knows. The
 gradient of a layer's weight is such a product: it then lies as the weight does, for the optimiser to read.
 """
 
@@ -20,7 +21,7 @@ def turn(graph: Graph) -> Graph:
     kept = set(graph.outputs)
 
     def turns(op: Operation) -> bool:
-        if op.op.name != "matmul" or op.result in kept or not uses[op.result]:
+        if op.op.name != "matmul" or op.result in kept or not uses[op.result] or "library" in op.attrs:
             return False
         dims = _swap(op.result.type.rank)
         return all(use.op.name == "permute" and use.attrs["dims"] == dims for use, _ in uses[op.result])

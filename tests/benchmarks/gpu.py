@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import statistics
 import sys
 import time
@@ -27,6 +28,7 @@ from kiln.runtime import cuda
 Run = Callable[[], Any]
 ROUNDS = 9
 SAMPLE = 20e-3  # seconds that a sample should take
+PEAK = float(os.environ.get("KILN_PEAK_TFLOPS", "989"))  # of 16-bit products on an H100 or H200; an A100 has 312
 
 
 def torch_module() -> Any:
@@ -57,6 +59,7 @@ def ready() -> bool:
     print(
         f"{p.name}, sm_{p.major}{p.minor}, {p.total_memory / 2**30:.0f} GiB; driver {runtime.driverGetVersion()}, "
         f"CuPy {sys.modules['cupy'].__version__}, NVRTC {sys.modules['cupy'].cuda.nvrtc.getVersion()}, "
+        f"{f'cublasLt {found.version}' if (found := cuda.products_library()) else 'no cublasLt'}, "
         f"{'torch ' + peer.__version__ if peer is not None else 'no torch with CUDA: its columns are left out'}"
     )
     return True
@@ -140,8 +143,8 @@ class Bench:
     def numbers(self, *shape: int) -> np.ndarray[Any, Any]:
         return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
-    def row(self, name: str, mine: float, peer: float | None, note: str) -> None:
-        beside = "" if peer is None else f"   torch {text(peer)}, kiln takes {mine / peer:5.2f} of it"
+    def row(self, name: str, mine: float, peer: float | None, note: str, who: str = "torch") -> None:
+        beside = "" if peer is None else f"   {who} {text(peer)}, kiln takes {mine / peer:5.2f} of it"
         print(f"{name:<34}{text(mine)}   {note}{beside}", flush=True)
 
     def peer(self, run: Callable[[Any], Run]) -> float | None:
@@ -209,9 +212,58 @@ class Bench:
                 )
                 got = (x @ x)[:1].float().cpu().numpy()
                 assert np.allclose(got, host[:1] @ host, atol=n**0.5 * (0.2 if dtype == "bfloat16" else 1e-4))
-                took = kiln_time(lambda x=x: x @ x)
-                peer = self.peer(lambda t, given=given: lambda: given @ given)
-                self.row(f"{dtype} product {n}^3", took, peer, f"{2 * n**3 / took / 1e12:6.2f} TFLOP/s")
+                for library in ("default", "kiln"):
+                    kiln.backends.cuda.preferred_blas_library(library)
+                    if library == "kiln" and n > 1024:
+                        continue
+                    how = " by kiln's kernels" if library == "kiln" else ""
+                    took = kiln_time(lambda x=x: x @ x)
+                    peer = self.peer(lambda t, given=given: lambda: given @ given)
+                    self.row(f"{dtype} product {n}^3{how}", took, peer, f"{2 * n**3 / took / 1e12:6.2f} TFLOP/s")
+                kiln.backends.cuda.preferred_blas_library("default")
+                took = kiln_time(lambda x=x: kiln.nn.functional.linear(x, x, x[0]))
+                peer = self.peer(lambda t, given=given: lambda: t.nn.functional.linear(given, given, given[0]))
+                self.row(f"{dtype} linear {n}^3", took, peer, f"{2 * n**3 / took / 1e12:6.2f} TFLOP/s")
+
+    def attention(self) -> None:
+        """Of heads like a language model's; the share is of `PEAK`, or of what KILN_PEAK_TFLOPS says."""
+        N, H, L = (4, 16, 4096) if not self.small else (1, 2, 70)
+        F = kiln.nn.functional
+        for dtype, size, causal in itertools.product(("bfloat16", "float16"), (64, 128), (False, True)):
+            if self.small and (dtype, size) != ("bfloat16", 64):
+                continue
+            host = [np.random.default_rng(k).standard_normal((N, H, L, size), dtype=np.float32) for k in range(4)]
+            q, k, v, g = (kiln.from_numpy(x).cuda().to(getattr(kiln, dtype)) for x in host)
+            for x in (q, k, v):
+                x.requires_grad_()
+            given: list[Any] = []
+            if self.torch is not None:
+                given = [self.torch.from_numpy(x).cuda().to(getattr(self.torch, dtype)) for x in host]
+                for x in given[:3]:
+                    x.requires_grad_()
+            run = lambda q=q, k=k, v=v, c=causal: F.scaled_dot_product_attention(q, k, v, is_causal=c)  # noqa: E731
+            last = host[0][0, 0, -1] @ host[1][0, 0].T / size**0.5
+            weights = np.exp(last - last.max())
+            assert np.allclose(
+                run().detach()[0, 0, -1].float().cpu().numpy(), weights @ host[2][0, 0] / weights.sum(), atol=0.05
+            )
+            flops = 4 * N * H * L * L * size / (2 if causal else 1)
+            name = f"{dtype} attention, {size}{', causal' if causal else ''}"
+
+            def peer(torch: Any, given: list[Any] = given, causal: bool = causal) -> Run:
+                sdpa = torch.nn.functional.scaled_dot_product_attention
+                return lambda: sdpa(*given[:3], is_causal=causal)
+
+            def both(torch: Any, given: list[Any] = given, peer: Any = peer) -> Run:
+                return lambda: torch.autograd.grad(peer(torch)(), given[:3], given[3])
+
+            backward = lambda q=q, k=k, v=v, g=g, run=run: kiln.grad(run(), [q, k, v], g)  # noqa: E731
+            for what, mine, theirs, times in (("", run, peer, 1.0), (" and gradient", backward, both, 3.5)):
+                took = kiln_time(mine)
+                rate = times * flops / took / 1e12
+                self.row(
+                    name + what, took, self.peer(theirs), f"{rate:6.1f} TFLOP/s, {100 * rate / PEAK:4.1f}% of peak"
+                )
 
     def training(self) -> None:
         batch, widths = self.size(256, 4), (784, 1024, 1024, 10) if not self.small else (12, 8, 10)
@@ -236,7 +288,7 @@ class Bench:
         eager, loss = step_of(kiln, lambda f: f)
         first = loss()
         assert 1.5 < first < 4 and loss() < first, "training does not go down"
-        peer = None
+        peer = fused = None
         if self.torch is not None:
             run, _ = step_of(self.torch, lambda f: f)
             peer = torch_time(self.torch, run)
@@ -245,8 +297,18 @@ class Bench:
         compiled()
         kiln.cuda.synchronize()
         print(f"{'first compiled training step':<34}{text(time.perf_counter() - begin)}   (host, once)")
-        self.row("training step, compiled", kiln_time(compiled), peer, "")
+        graph, _ = step_of(kiln, lambda f: kiln.compile(f, mode="reduce-overhead"))
+        for _ in range(4):
+            graph()
+        if self.torch is not None:
+            begin = time.perf_counter()
+            run, _ = step_of(self.torch, self.torch.compile)
+            run()
+            print(f"{'the same of torch.compile':<34}{text(time.perf_counter() - begin)}")
+            fused = torch_time(self.torch, run)
         self.row("training step, eager", kiln_time(eager), peer, "")
+        self.row("training step, compiled", kiln_time(compiled), fused, "", "torch.compile")
+        self.row("training step, as a graph", kiln_time(graph), fused, "", "torch.compile")
 
     # ---------------------------------------------------------------------------------------- the host's time
 
@@ -259,7 +321,7 @@ class Bench:
         self.row("host: eager x + x", host_time(lambda: x + x, wait, calls), peer, "")
 
         def many(x: Any) -> Any:
-            for _ in range(20):
+            for _ in range(15):  # more would be a loop
                 x = (x @ x).softmax(-1)
             return x
 
@@ -271,10 +333,109 @@ class Bench:
         peer = None if self.torch is None else host_time(lambda: given.sum().item(), self.torch.cuda.synchronize, calls)
         self.row("host: x.sum().item()", took, peer, "")
 
+    # ---------------------------------------------------------------------------------------- CUDA graphs
+
+    def graphs(self) -> None:
+        """What the host and the GPU take for many small kernels, launched one by one and as graphs."""
+        wait, calls = kiln.cuda.synchronize, self.size(200, 2)
+        x = kiln.ones(16, 16, device="cuda")
+
+        def many(x: Any) -> Any:
+            for _ in range(15):  # more would be a loop
+                x = (x @ x).softmax(-1)
+            return x
+
+        plain, graph = kiln.compile(many), kiln.compile(many, mode="reduce-overhead")
+        for _ in range(4):
+            same(graph(x), plain(x))
+        launches = len(kiln.explain(many, x).cuda().launches)
+        for name, run in (("one by one", plain), ("one graph", graph)):
+            took = host_time(lambda run=run: run(x), wait, calls)
+            self.row(f"host: {launches} launches, {name}", took, None, f"{took / launches * 1e6:6.2f} us per launch")
+            self.row(f"GPU: {launches} launches, {name}", kiln_time(lambda run=run: run(x)), None, "")
+        self.decode()
+
+    def decode(self) -> None:
+        """A token at a time through a small transformer: what keeps a caller waiting is the launches."""
+        width, heads, layers, length = self.size(1024, 8), self.size(16, 2), self.size(12, 1), self.size(512, 4)
+        host = self.numbers(1, 1, width)
+
+        def step_of(library: Any) -> tuple[Run, Any, Any]:
+            kind = block_of(library)
+            blocks = [kind(width, heads).to("cuda") for _ in range(layers)]
+            shape = (1, heads, length, width // heads)
+            caches = [[library.zeros(shape, device="cuda") for _ in range(2)] for _ in blocks]
+            mask = library.zeros(1, 1, 1, length, device="cuda")
+
+            def step(x: Any, at: Any) -> Any:
+                for block, cache in zip(blocks, caches, strict=True):
+                    x = block(x, cache, at, mask)
+                return x
+
+            return step, library.from_numpy(host).to("cuda"), library.arange(1, device="cuda")
+
+        def latency(run: Any, token: Any, at: Any) -> float:
+            return host_time(lambda: run(token, at).sum().item(), lambda: None, self.size(20, 1))
+
+        peers: dict[str, float] = {}
+        if self.torch is not None:
+            with self.torch.no_grad():
+                theirs, x, where = step_of(self.torch)
+                peers["eager"] = latency(theirs, x, where)
+                fused = self.torch.compile(theirs, mode="reduce-overhead")
+                for _ in range(4):
+                    fused(x, where)
+                peers["torch.compile"] = latency(fused, x, where)
+        step, token, at = step_of(kiln)
+        with kiln.no_grad():
+            runs = {
+                "eager": step, "compiled": kiln.compile(step), "as a graph": kiln.compile(step, mode="reduce-overhead")
+            }  # fmt: skip
+            wanted = step(token, at)
+            for name, run in runs.items():
+                for _ in range(4):
+                    same(run(token, at), wanted)
+                who = "eager" if name == "eager" else "torch.compile"
+                peer, took = peers.get(who), latency(run, token, at)
+                note = "from call to number, on the host"
+                self.row(f"a token, {layers} layers, {name}", took, peer, note, "torch" if who == "eager" else who)
+            print(f"    {runs['as a graph'].report().graphs[0]}")
+
+
+def same(x: Any, y: Any) -> None:
+    """The bits of two results."""
+    assert np.array_equal(x.detach().cpu().numpy(), y.detach().cpu().numpy()), "results differ"
+
+
+def block_of(library: Any) -> Any:
+    """A block of a transformer that sees one token at a time, of kiln's modules or torch's."""
+    nn, F = library.nn, library.nn.functional
+
+    class Block(nn.Module):
+        def __init__(self, width: int, heads: int) -> None:
+            super().__init__()
+            self.heads = heads
+            self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
+            self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+        def forward(self, x: Any, cache: Any, at: Any, mask: Any) -> Any:
+            q, k, v = self.qkv(self.first(x)).reshape(1, 1, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+            keys, values = cache
+            keys.index_copy_(2, at, k)
+            values.index_copy_(2, at, v)
+            seen = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+            x = x + self.out(seen.transpose(1, 2).reshape(1, 1, -1))
+            return x + self.down(F.gelu(self.up(self.second(x))))
+
+    return Block
+
 
 def sections(bench: Bench) -> Iterator[tuple[str, Run]]:
     """By name, those that matter most first; all but the first need what it finds."""
-    for run in (bench.copy, bench.elementwise, bench.rows, bench.host, bench.training, bench.gemm):
+    for run in (
+        bench.copy, bench.elementwise, bench.rows, bench.host, bench.gemm, bench.attention, bench.training, bench.graphs
+    ):  # fmt: skip
         yield run.__name__, run
 
 
@@ -283,7 +444,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only whether there is what this needs")
     parser.add_argument("--small", action="store_true", help="tiny cases: whether it works, not how fast")
     parser.add_argument(
-        "--only", default="", help="sections whose name contains this: copy, elementwise, rows, host, ..."
+        "--only", default="", help="sections whose name contains this: copy, elementwise, rows, host, attention, ..."
     )
     parser.add_argument("--seconds", type=float, default=200, help="start no section after these")
     options = parser.parse_args(given)

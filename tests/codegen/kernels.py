@@ -115,9 +115,11 @@ def agree(
     scalars: Mapping[str, int] | None = None,
     helpers: Sequence[Kernel] = (),
     levels: Sequence[str] = tuple(TARGETS),
+    orders: Sequence[bool] = (False, True),
 ) -> tuple[dict[str, Array], list[Failure]]:
     """Run a logical kernel every way from the same memory, assert equal memory afterwards and equal failures; the
-    memory and the failures. `helpers` are the kernels it invokes."""
+    memory and the failures. `helpers` are the kernels it invokes. `orders`: whether iterations that are independent are
+    evaluated backward."""
     scalars = scalars or {}
     wanted = {k: a.copy() for k, a in arrays.items()}
     functions = {h.name: h for h in helpers}
@@ -134,12 +136,10 @@ def agree(
 
     flat = schedule(kernel, HOST)
     others = [schedule(h, HOST) for h in helpers]
-    ways = [
-        ("backward", kernel, functions, True),
-        ("scheduled", flat, {h.name: h for h in others}, False),
-        ("scheduled, backward", flat, {h.name: h for h in others}, True),
-    ]
+    ways = [("logical", kernel, functions, backward) for backward in orders if backward]
+    ways += [("scheduled", flat, {h.name: h for h in others}, backward) for backward in orders]
     for how, k, known, backward in ways:
+        how += ", backward" * backward
         got = {name: a.copy() for name, a in arrays.items()}
         found = evaluate(k, got, scalars, functions=known, backward=backward)
         assert sorted(found) == sorted(failures), how

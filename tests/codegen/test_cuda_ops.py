@@ -1,5 +1,6 @@
 """Every op's CUDA text: made for each of its samples, and run on the CPU with the bits of the CPU's own kernels
-(tests/gpu/test_nvrtc.py compiles it for GPUs). What the host computes is listed."""
+(tests/gpu/test_nvrtc.py compiles it for GPUs). What a library computes on a CPU and kernels on a GPU has tests of its
+own (tests/gpu: test_fft). What the host computes is listed."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ import pytest
 
 import kiln
 from kiln import nn
-from kiln.codegen.cuda.pipeline import compile_cuda
+from kiln.codegen.cuda.pipeline import TEMPLATES, compile_cuda
 from kiln.demo import make_cnn
 from kiln.ir.gpu_program import CudaProgram, HostCall
 from kiln.ir.graph import Graph, GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.ops.base import Library
 from kiln.ir.types import Sym, TensorType, float32, int64
+from tests import tolerances
 from tests.codegen.cuda_host import Host
 from tests.codegen.graphs import Maker, compiled, execute, floats
 from tests.gpu import shim
@@ -28,8 +30,11 @@ from tests.ops.test_declarations import same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [name for name in OPS if name not in APART]
-WRITTEN = [name for name in NAMES if not isinstance(OPS[name].lower, Library)]
-GROUPS = [WRITTEN[k::12] for k in range(12)]
+WRITTEN = [name for name in NAMES if name in TEMPLATES or not isinstance(OPS[name].lower, Library)]
+"""Ops that have kernels."""
+EXACT = [name for name in WRITTEN if not isinstance(OPS[name].lower, Library)]
+"""Those with the bits of the CPU."""
+GROUPS = [EXACT[k::12] for k in range(12)]
 """Ops that are compiled together."""
 FEW = 3
 needs_compiler = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
@@ -43,8 +48,8 @@ def program(name: str, sample: Sample) -> CudaProgram:
 
 
 def some(name: str, count: int) -> list[Sample]:
-    """`count` samples from all over the table, the last one among them."""
-    made = samples(name)
+    """`count` samples from all over the table, the last one among them; of ops with long kernels fewer."""
+    made, count = samples(name), min(count, 3) if name in tolerances.ON_GPUS else count
     picked = sorted({round(k * (len(made) - 1) / max(1, count - 1)) for k in range(count)})
     return [made[k] for k in picked]
 
@@ -63,16 +68,20 @@ def test_what_the_host_computes_is_listed() -> None:
     listed = {
         name for row in re.findall("^[|] [a-zA-Z]+ [|] (`.*`) [|]$", page, re.M) for name in re.findall("`(.*?)`", row)
     }
-    assert listed == {name for name, op in OPS.items() if isinstance(op.lower, Library)}
+    assert listed == {name for name, op in OPS.items() if isinstance(op.lower, Library)} - set(TEMPLATES)
 
 
 def same_as_the_cpu(host: Host, name: str, sample: Sample, made: CudaProgram) -> None:
-    """In every order of threads."""
+    """In every order of threads, or close to it (`tolerances.ON_GPUS`)."""
     operands = [kiln.from_numpy(x) for x in sample.operands]
     wanted = [t.numpy() for t in OPS[name].bind(operands, sample.attrs, receiver=kiln.zeros(1))]
     for order in shim.ORDERS:
         results, failed = host.run(made, [np.array(x) if not x.size else x for x in sample.operands], order=order)
         assert failed is None, f"{name} {sample.label}"
+        if name in tolerances.ON_GPUS and order == "natural":
+            pairs = zip(results, wanted, strict=True)
+            assert all(tolerances.close_on_gpu(name, *pair) for pair in pairs), f"{name} {sample.label}"
+            wanted = results
         same = [same_bits(got, right) for got, right in zip(results, wanted, strict=True)]
         assert all(same), f"{name} {sample.label}, {order} order"
 
@@ -88,7 +97,7 @@ def test_the_bits_are_the_cpus(names: list[str]) -> None:
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", EXACT)
 def test_the_bits_of_every_sample(name: str) -> None:
     calls = [(s, program(name, s)) for s in samples(name)]
     host = Host([made for _, made in calls])

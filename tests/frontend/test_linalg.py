@@ -355,6 +355,17 @@ def test_what_numbers_make_impossible(name: str) -> None:
             assert isinstance(caught.value, base)
 
 
+def test_one_element_that_is_not_finite() -> None:
+    """Of which LAPACK's iterations make numbers, or no end. What is not read may be anything."""
+    for value in (math.nan, math.inf):
+        a = kiln.eye(5)
+        a[1, 2] = value
+        for f in (L.svd, L.svdvals, L.pinv, L.eig, lambda x: L.eigvalsh(x, UPLO="U")):
+            with pytest.raises(LinAlgError, match="infinities or NaNs"):
+                f(a)
+        assert L.eigvalsh(a).tolist() == [1.0] * 5
+
+
 def test_a_refusal_inside_a_program_changes_nothing() -> None:
     state = kiln.zeros(2, 2)
 

@@ -325,3 +325,12 @@ class TestCompiled:
 
         with pytest.raises(kiln.CaptureError, match="new Scaled with attributes"):
             kiln.compile(function, fullgraph=True)(kiln.ones(2))
+
+
+def test_frames_can_be_looked_at() -> None:
+    """As debuggers and failing tests do: also those of functions with cells, which enter through a route."""
+    with pytest.raises(kiln.ShapeError) as caught:
+        F.mse_loss(kiln.ones(2, 3), kiln.ones(4))  # in float32: a function around the loss
+    frames = [entry.frame.raw for entry in caught.traceback]
+    entered = [f for f in frames if f.f_code.co_name == "mse_loss" and "_kiln_route" in f.f_locals]
+    assert entered and all("function" in f.f_locals for f in entered)

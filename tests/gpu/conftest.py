@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 import pytest
 
+import kiln
 from kiln import there
-from tests.gpu import fake_cupy, fake_device, shim
+from tests.gpu import fake_cublaslt, fake_cupy, fake_device, shim
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -61,10 +62,14 @@ def _real_gpu() -> bool:
 @pytest.fixture
 def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
     if request.config.option.markexpr == "gpu" and _real_gpu():
+        before = kiln.backends.cuda.preferred_blas_library()
+        kiln.backends.cuda.preferred_blas_library("kiln")  # whose bits are the CPU's
         yield Gpu(real=True)
+        kiln.backends.cuda.preferred_blas_library(before)
         return
     if (why := shim.missing()) is not None:
         pytest.skip(why)
+    monkeypatch.setenv("KILN_CUBLASLT", "0")
     for name in [n for n in sys.modules if n == "cupy" or n.startswith("cupy.")]:
         monkeypatch.delitem(sys.modules, name)
     for name, module in fake_cupy.MODULES.items():
@@ -85,9 +90,24 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
 def _forget() -> None:
     """Tests that follow have no GPU: what counts as used takes part in every capture."""
     there._checked.clear()
+    there._multiplies.clear()
     if (random := sys.modules.get("kiln.random")) is not None:
         for device in [d for d in random._defaults if d.kind == "cuda"]:
             del random._defaults[device]
+
+
+@pytest.fixture
+def blas(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gpu]:
+    """`gpu`, where cublasLt computes products: a fake one on fake GPUs."""
+    before = kiln.backends.cuda.preferred_blas_library()
+    kiln.backends.cuda.preferred_blas_library("default")
+    if not gpu.real:
+        fake_cublaslt.library()
+        fake_cublaslt.seen.__init__()  # type: ignore[misc]
+        monkeypatch.setenv("KILN_CUBLASLT", fake_cublaslt.path())
+    there._multiplies.clear()
+    yield gpu
+    kiln.backends.cuda.preferred_blas_library(before)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ such a library and a line about it, so that it can lie in a cache on disk like a
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import operator
@@ -21,6 +22,16 @@ from tests.gpu import fake_device, shim
 from tests.gpu.fake_device import CUDADriverError, CUDARuntimeError, StreamState, Work, locked, state
 
 VERSION: Final = "14.2.0"
+_over: Final[list[bool]] = []
+"""Not empty when the process ends."""
+atexit.register(_over.append, True)
+
+
+def _native(run: Callable[[Any], None]) -> Any:
+    """`run` as a `__del__` that no capture sees, whose function may be running: CuPy's is not Python."""
+    space = {"__name__": "kiln.runtime.cupy", "over": _over, "run": run}
+    exec("def __del__(self):\n    if not over: run(self)", space)
+    return space["__del__"]
 
 
 def _module(name: str, members: dict[str, Any]) -> types.ModuleType:
@@ -105,6 +116,30 @@ def memsetAsync(ptr: int, value: int, size: int, stream: int) -> None:
 # -------------------------------------------------------------------------------------------- streams and events
 
 
+class Graph:
+    """Work that a stream was given while it captured, to be done any number of times."""
+
+    def __init__(self, device: fake_device.Device, captured: list[Callable[[], None]]) -> None:
+        self._device, self._captured = device, captured
+        self.graph, self.graphExec = state.handle(), state.handle()
+
+    @locked
+    def launch(self, stream: Stream | None = None) -> None:
+        queue = state.stream((get_current_stream() if stream is None else stream).ptr)
+        queue.refuse()
+        if queue.device is not self._device:
+            raise CUDARuntimeError(400, "the graph and the stream are of different devices")
+        state.counts["graph launch"] += 1
+        captured = self._captured
+
+        def run() -> None:
+            for each in captured:
+                if self._device.error is None:
+                    each()
+
+        self._device.issue(queue, run)
+
+
 def _done(work: Work | None) -> bool:
     """As a query tells; something more of it gets done for the next one."""
     if work is None or work.done:
@@ -130,9 +165,11 @@ class Stream:
             made = StreamState(device, self.ptr, not non_blocking)
             state.streams[self.ptr] = device.streams[self.ptr] = made
 
-    def __del__(self) -> None:
-        if (ptr := getattr(self, "ptr", 0)) and not sys.is_finalizing():
+    def _drop(self) -> None:
+        if ptr := getattr(self, "ptr", 0):
             state.drop(lambda: state.streams.pop(ptr, None))
+
+    __del__ = _native(_drop)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -161,10 +198,35 @@ class Stream:
         device, before = _entered().pop()
         _current_streams()[device] = before
 
+    @locked
+    def begin_capture(self, mode: int | None = None) -> None:
+        """In CuPy's mode, in which memory can be allocated meanwhile."""
+        assert mode is None, "not in the subset"
+        if self.ptr in (0, 1):
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        stream = state.stream(self.ptr)
+        stream.refuse()
+        stream.captured, stream.invalid = [], False
+        state.counts["capture"] += 1
+
+    @locked
+    def end_capture(self) -> Graph:
+        stream = state.stream(self.ptr)
+        captured, stream.captured = stream.captured, None
+        if captured is None:
+            raise CUDARuntimeError(400, "the stream is not capturing")
+        if stream.invalid:
+            raise CUDARuntimeError(901)
+        return Graph(stream.device, captured)
+
+    def is_capturing(self) -> bool:
+        return state.stream(self.ptr).captured is not None
+
     @property
     @locked
     def done(self) -> bool:
         stream = state.stream(self.ptr)
+        stream.refuse()
         done = _done(stream.last)
         stream.device.check()
         return done
@@ -173,6 +235,7 @@ class Stream:
     def synchronize(self) -> None:
         state.counts["synchronize"] += 1
         stream = state.stream(self.ptr)
+        stream.refuse()
         if stream is stream.device.null:
             for other in stream.device.streams.values():
                 if other.blocking:
@@ -224,10 +287,13 @@ class Event:
         self.ptr = state.handle()
         self.timed = not disable_timing
         self.work: Work | None = None
+        self.captured = False
 
     @property
     @locked
     def done(self) -> bool:
+        if self.captured:
+            raise CUDARuntimeError(907)
         done = _done(self.work)
         self.device.check()
         return done
@@ -237,11 +303,14 @@ class Event:
         queue = state.stream((get_current_stream() if stream is None else stream).ptr)
         if queue.device is not self.device:
             raise CUDARuntimeError(400, "the event and the stream are of different devices")
+        self.captured = queue.captured is not None
         self.work = self.device.issue(queue, lambda: None)
 
     @locked
     def synchronize(self) -> None:
         state.counts["synchronize"] += 1
+        if self.captured:
+            raise CUDARuntimeError(907)
         fake_device.finish(self.work)
         self.device.check()
 
@@ -328,14 +397,15 @@ class PooledMemory:
         def drop() -> None:
             pool.used -= size
             pool.kept.append((stream.handle, size))
+            if stream.captured is not None:  # graphs use it as long as nobody else gets it
+                pool.parked.append(ptr)
+                return
             # Memory is used again in the order of the stream on which it was allocated.
             pool.device.issue(stream, lambda: pool.device.free(ptr))
 
         state.drop(drop)
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
-            self.free()
+    __del__ = _native(lambda self: self.free())
 
 
 class MemoryPointer:
@@ -353,6 +423,7 @@ class _DevicePool:
     def __init__(self, device: fake_device.Device) -> None:
         self.device, self.used, self.total, self.limit = device, 0, 0, 0
         self.kept: list[tuple[int, int]] = []  # what was freed: by stream, and its size
+        self.parked: list[int] = []  # what was freed by streams that captured
 
     @locked
     def malloc(self, nbytes: int) -> MemoryPointer:
@@ -361,6 +432,10 @@ class _DevicePool:
         fits = sorted(size for s, size in self.kept if s == stream and size >= rounded)
         if not nbytes:
             return MemoryPointer(PooledMemory(self, 0, 0), 0)
+        if any(s.captured is not None for s in self.device.streams.values()):
+            state.counts["malloc while capturing"] += 1
+        else:
+            self.unpark()
         if fits:
             self.kept.remove((stream, fits[0]))
             if fits[0] > rounded:
@@ -370,6 +445,11 @@ class _DevicePool:
         self.used += rounded
         state.counts["malloc"] += 1
         return MemoryPointer(PooledMemory(self, nbytes, rounded), 0)
+
+    def unpark(self) -> None:
+        """Memory that graphs use is given to others, and what it had is gone."""
+        while self.parked:
+            self.device.free(self.parked.pop())
 
     def _grow(self, rounded: int) -> None:
         if self.limit and self.total + rounded > self.limit:
@@ -395,6 +475,11 @@ class MemoryPool:
     def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
         assert allocator is None, "not in the subset"
         self._pools: dict[int, _DevicePool] = {}
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            for pool in self._pools.values():
+                state.drop(pool.unpark)
 
     def _pool(self) -> _DevicePool:
         device = state.device()
@@ -449,10 +534,11 @@ class PinnedMemoryPointer:
     def size(self) -> int:
         return self._rounded
 
-    def __del__(self) -> None:
-        if not sys.is_finalizing():
-            ctypes.memset(self.ptr, 0xA5, self._rounded)
-            self._free[self._rounded].append(self._block)
+    def _give_back(self) -> None:
+        ctypes.memset(self.ptr, 0xA5, self._rounded)
+        self._free[self._rounded].append(self._block)
+
+    __del__ = _native(_give_back)
 
 
 # ------------------------------------------------------------------------------------------------------- nvrtc
@@ -680,6 +766,7 @@ _cuda = _module(
         "PinnedMemoryPointer": PinnedMemoryPointer,
         "Device": Device,
         "Stream": Stream,
+        "Graph": Graph,
         "Event": Event,
         "get_elapsed_time": get_elapsed_time,
         "get_current_stream": get_current_stream,

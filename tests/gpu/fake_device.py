@@ -34,6 +34,17 @@ ERRORS: Final = {
     600: ("NotReady", "NOT_READY", "device not ready"),
     700: ("IllegalAddress", "ILLEGAL_ADDRESS", "an illegal memory access was encountered"),
     719: ("LaunchFailure", "LAUNCH_FAILED", "unspecified launch failure"),
+    900: (
+        "StreamCaptureUnsupported",
+        "STREAM_CAPTURE_UNSUPPORTED",
+        "operation not permitted when stream is capturing",
+    ),
+    901: (
+        "StreamCaptureInvalidated",
+        "STREAM_CAPTURE_INVALIDATED",
+        "operation failed due to a previous error during capture",
+    ),
+    907: ("CapturedEvent", "CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"),
 }
 _TAG: Final = 1 << 52
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,6 +82,14 @@ class StreamState:
     def __init__(self, device: Device, handle: int, blocking: bool) -> None:
         self.device, self.handle, self.blocking = device, handle, blocking
         self.last: Work | None = None
+        self.captured: list[Callable[[], None]] | None = None  # instead of being done, while this is not None
+        self.invalid = False
+
+    def refuse(self) -> None:
+        """What may not be asked of a stream that is capturing: the capture is lost."""
+        if self.captured is not None:
+            self.invalid = True
+            raise CUDARuntimeError(900)
 
 
 class Device:
@@ -130,6 +149,9 @@ class Device:
     # ------------------------------------------------------------------------------------------ work
 
     def issue(self, stream: StreamState, run: Callable[[], None]) -> Work:
+        if stream.captured is not None:
+            stream.captured.append(run)
+            return Work(self, lambda: None, [])
         after = [stream.last]
         if stream is self.null:
             after += [s.last for s in self.streams.values() if s.blocking]
@@ -141,6 +163,8 @@ class Device:
         return work
 
     def synchronize(self) -> None:
+        for stream in self.streams.values():
+            stream.refuse()
         for stream in [self.null, *self.streams.values()]:
             finish(stream.last)
         for handle in [h for h, s in self.streams.items() if h not in state.streams]:
@@ -308,7 +332,10 @@ def copy(dst: int, src: int, nbytes: int, kind: int, handle: int) -> None:
             raise CUDARuntimeError(1, f"{name}: {nbytes} bytes at {address:#x} are not in one allocation")
     if not nbytes:
         return
-    staged = ctypes.string_at(src, nbytes) if source is None and not state.is_pinned(src, nbytes) else None
+    staged = None
+    if source is None and not state.is_pinned(src, nbytes):
+        stream.refuse()
+        staged = ctypes.string_at(src, nbytes)
 
     def run() -> None:
         for device, address in ((to, dst), (source, src)):
@@ -316,6 +343,8 @@ def copy(dst: int, src: int, nbytes: int, kind: int, handle: int) -> None:
                 return stream.device.fail(700, f"a copy of {nbytes} bytes uses {address:#x} after it was freed")
         ctypes.memmove(_real(dst), _real(src) if staged is None else staged, nbytes)
 
+    if to is None and not state.is_pinned(dst, nbytes):
+        stream.refuse()
     work = stream.device.issue(stream, run)
     if to is None and not state.is_pinned(dst, nbytes):
         finish(work)

@@ -31,6 +31,8 @@ ILLEGAL_ADDRESS: Final = 700
 LAUNCH_FAILURE: Final = 719
 FLAGS: Final = ("-std=c++17", "-O1", "-w", "-fno-strict-aliasing", "-fno-exceptions", "-fno-rtti", "-fPIC", "-shared")
 _KERNEL: Final = re.compile(r"\b__global__\s+void\s+(?:__launch_bounds__\s*\(\s*(\d+)[^)]*\)\s*)?(\w+)\s*\(")
+_FUNCTION: Final = re.compile(r"^__device__ __forceinline__ [^\n]*\n\{\n.*?^\}\n?", re.M | re.S)
+"""Of one signature line."""
 _DYNAMIC: Final = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s*)?([\w ]+?)\s*(\w+)\s*\[\s*\]\s*;")
 
 
@@ -117,10 +119,16 @@ def _made(source: str, flags: Sequence[str]) -> Path:
     return library
 
 
+def _only_assembly(function: str) -> bool:
+    """Whether the shim has one of its own for it (shim_kernel.h), as it says nothing for other machines."""
+    return re.search(r"\basm\b", function) is not None and "__CUDA_ARCH__" not in function
+
+
 def compiled(source: str, *, contract: bool = False, name: str = "kernel.cu") -> Path:
     """The library of CUDA C, with every kernel that it has; `contract`: a compiler may fuse `a * b + c`, as NVRTC does
     without -fmad=false. CompileError."""
     text = _DYNAMIC.sub(r"\1 *\2 = (\1 *)shim_dynamic;", source)
+    text = _FUNCTION.sub(lambda f: "\n" * f[0].count("\n") if _only_assembly(f[0]) else f[0], text)
     parts, line, done = [_prelude(), f'#line 1 "{name}"\n'], 1, 0
     for found in _KERNEL.finditer(text):
         start = text.rfind("\n", 0, found.start()) + 1

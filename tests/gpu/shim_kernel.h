@@ -1,7 +1,7 @@
 // What CUDA C needs to be compiled for a CPU: no other header, so that nothing is known here that NVRTC does not know.
 // The runtime (shim_runtime.cpp) runs the threads of a block as fibers; shim.py puts both around a kernel's text.
 #define __global__ __attribute__((visibility("hidden")))
-#define __device__ static
+#define __device__ __attribute__((visibility("hidden")))
 #define __host__
 #define __constant__ static
 #define __forceinline__ inline __attribute__((always_inline))
@@ -9,6 +9,7 @@
 #define __launch_bounds__(...)
 #define __align__(n) alignas(n)
 #define __restrict__ __restrict
+#define __trap __builtin_trap
 #define SHIM_SECTION_OF(name) __attribute__((section("shim_" #name)))
 #define SHIM_SECTION(name) SHIM_SECTION_OF(name)
 #define __shared__ static SHIM_SECTION(SHIM_NAME)
@@ -35,6 +36,9 @@ extern char *shim_dynamic;
 void shim_barrier(int line);
 void shim_exchange(unsigned mask, const void *value, unsigned bytes, int op, int line);
 bool shim_lane(void *value, unsigned bytes, unsigned lane);
+void shim_copy(void *to, const void *from, unsigned bytes);
+void shim_copies_group();
+void shim_copies_end(unsigned but);
 }
 #define threadIdx (shim_thread->index)
 #define blockIdx shim_block
@@ -121,6 +125,92 @@ static inline unsigned long long __umul64hi(unsigned long long a, unsigned long 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 static inline int __ffs(int x) { return __builtin_ffs(x); }
+
+// ---------------------------------------------------------------------------- what kernels have assembly for
+// Fragments lie as PTX says: lane 4 * g + t, registers of two 16-bit numbers each.
+#define __cvta_generic_to_shared(p) ((unsigned long long)(p))
+static inline float fmaxf(float a, float b) { return __builtin_fmaxf(a, b); }
+static inline float shim_widen_bfloat16(unsigned x) { return __uint_as_float(x << 16); }
+static inline float shim_widen_float16(unsigned x) {
+    const unsigned e = x >> 10 & 31, m = x & 1023, sign = (x & 0x8000) << 16;
+    if (e == 31) return __uint_as_float(sign | 0x7f800000 | m << 13);
+    if (e) return __uint_as_float(sign | (e + 112) << 23 | m << 13);
+    return __uint_as_float(sign | __float_as_uint(m * 0x1p-24f));
+}
+static inline unsigned shim_round_bfloat16(float f) {
+    const unsigned x = __float_as_uint(f);
+    return f != f ? 0x7fff : (x + 0x7fff + (x >> 16 & 1)) >> 16;
+}
+static inline unsigned shim_round_float16(float f) {
+    const unsigned sign = __float_as_uint(f) >> 16 & 0x8000;
+    const float a = fabsf(f);
+    if (f != f) return 0x7fff;
+    if (a >= 65520) return sign | 0x7c00;
+    if (a < 0x1p-14f) return sign | (unsigned)rintf(a * 0x1p24f);
+    const unsigned x = __float_as_uint(a) - (112u << 23);
+    return sign | (x + 0xfff + (x >> 13 & 1)) >> 13;
+}
+static inline unsigned k_pair_bfloat16(float low, float high) { return shim_round_bfloat16(low) | shim_round_bfloat16(high) << 16; }
+static inline unsigned k_pair_float16(float low, float high) { return shim_round_float16(low) | shim_round_float16(high) << 16; }
+static inline float k_exp2(float x) {  // within a few units of the last place, as ex2.approx is
+    if (x != x) return x;
+    if (x >= 128) return __uint_as_float(0x7f800000);
+    if (x < -126) return 0;
+    const float whole = rintf(x), t = (x - whole) * 0x1.62e43p-1f;
+    float sum = 1;
+    for (int k = 7; k; k--) sum = 1 + sum * t / k;
+    return sum * __uint_as_float((unsigned)((int)whole + 127) << 23);
+}
+struct ShimOperands { unsigned a[4], b[2]; };
+template <float (*widen)(unsigned)>
+static inline void shim_mma(float (&sum)[4], const unsigned (&a)[4], unsigned b, unsigned c, int line) {
+    const ShimOperands mine = {{a[0], a[1], a[2], a[3]}, {b, c}};
+    shim_exchange(~0u, &mine, sizeof mine, 7, line);
+    const unsigned g = shim_thread->lane >> 2, t = shim_thread->lane & 3;
+    float rows[2][16], columns[2][16];
+    for (unsigned from = 0; from < 4; from++) {  // elements 2 * from, 2 * from + 1, and those 8 further
+        ShimOperands left, right[2];
+        shim_lane(&left, sizeof left, g * 4 + from);
+        for (unsigned k = 0; k < 2; k++) shim_lane(&right[k], sizeof mine, (2 * t + k) * 4 + from);
+        for (unsigned k = 0; k < 2; k++)
+            for (unsigned far = 0; far < 2; far++)
+                for (unsigned half = 0; half < 2; half++) {
+                    const unsigned at = far * 8 + 2 * from + half;
+                    rows[k][at] = widen(left.a[k + 2 * far] >> 16 * half & 0xffff);
+                    columns[k][at] = widen(right[k].b[far] >> 16 * half & 0xffff);
+                }
+    }
+    for (unsigned e = 0; e < 4; e++)
+        for (unsigned k = 0; k < 16; k++) sum[e] += rows[e >> 1][k] * columns[e & 1][k];
+}
+static inline void k_mma_bfloat16(float (&d)[4], const unsigned (&a)[4], unsigned b, unsigned c, int line = __builtin_LINE()) {
+    shim_mma<shim_widen_bfloat16>(d, a, b, c, line);
+}
+static inline void k_mma_float16(float (&d)[4], const unsigned (&a)[4], unsigned b, unsigned c, int line = __builtin_LINE()) {
+    shim_mma<shim_widen_float16>(d, a, b, c, line);
+}
+static inline void shim_matrices(unsigned (&to)[4], unsigned long long row, bool turned, int line) {
+    if (row % 16) __builtin_trap();
+    shim_exchange(~0u, &row, sizeof row, turned ? 9 : 8, line);
+    const unsigned g = shim_thread->lane >> 2, t = shim_thread->lane & 3;
+    for (unsigned k = 0; k < 4; k++) {
+        to[k] = 0;
+        for (unsigned half = 0; half < 2; half++) {
+            unsigned long long from;
+            shim_lane(&from, sizeof from, k * 8 + (turned ? 2 * t + half : g));
+            to[k] |= ((const unsigned short *)from)[turned ? g : 2 * t + half] << 16 * half;
+        }
+    }
+}
+static inline void k_matrices(unsigned (&to)[4], unsigned long long row, int line = __builtin_LINE()) { shim_matrices(to, row, false, line); }
+static inline void k_matrices_turned(unsigned (&to)[4], unsigned long long row, int line = __builtin_LINE()) { shim_matrices(to, row, true, line); }
+static inline void k_copy_start(unsigned long long to, const unsigned short *from, bool exists) {
+    if (to % 16 || (exists && (unsigned long long)from % 16)) __builtin_trap();
+    shim_copy((void *)to, exists ? from : nullptr, 16);
+}
+static inline void k_copies_group() { shim_copies_group(); }
+static inline void k_copies_but_last() { shim_copies_end(1); }
+static inline void k_copies_end() { shim_copies_end(~0u); }
 
 // --------------------------------------------------------------------------------- what the runtime calls a kernel by
 template <int... I> struct ShimIndices {};

@@ -22,6 +22,8 @@ enum Status { FINE = 0, ILLEGAL_ADDRESS = 700, LAUNCH_FAILURE = 719 };  // as CU
 constexpr unsigned MOST_THREADS = 1024;
 constexpr size_t STACK = 128 << 10, PAGE = 4096, MOST_DYNAMIC = 228 << 10;
 
+struct Copy { void *to; const void *from; unsigned bytes, group; };  // which goes on by itself; zeros where `from` is null
+constexpr unsigned MOST_COPIES = 64;
 struct Fiber {
     ShimThread thread;  // first: shim_thread points to it
     unsigned mask, live;
@@ -32,6 +34,8 @@ struct Fiber {
 #else
     ucontext_t context;
 #endif
+    unsigned copying, group;
+    Copy copies[MOST_COPIES];
     alignas(16) unsigned char values[2][32];  // given to others; two, as fast lanes go on while slow ones still read
 };
 static Fiber fibers[MOST_THREADS];
@@ -95,6 +99,7 @@ static void begin(Fiber &f, void (*entry)()) {
 static Fiber &current() { return *(Fiber *)shim_thread; }
 static void run_thread() {
     body(body_args);
+    shim_copies_end(~0u);
     current().state = DONE;
     leave(current());
     __builtin_unreachable();
@@ -190,6 +195,29 @@ static void arrange(unsigned *ids, unsigned count) {
         ids[j] = swapped;
     }
 }
+// A copy that goes on by itself is made when it is waited for, or at once, or either.
+static void copy(const Copy &c) {
+    if (c.from) memcpy(c.to, c.from, c.bytes);
+    else memset(c.to, 0, c.bytes);
+}
+extern "C" void shim_copy(void *to, const void *from, unsigned bytes) {
+    Fiber &f = current();
+    const Copy made = {to, from, bytes, f.group};
+    if (order == 1 || (order == 2 && draw(2))) copy(made);
+    else if (f.copying < MOST_COPIES) f.copies[f.copying++] = made;
+    else fail(LAUNCH_FAILURE, f, "more than %u copies are on their way", MOST_COPIES);
+}
+extern "C" void shim_copies_group() { current().group++; }
+// All of them, or (`but` is not ~0) those of all groups but so many last ones.
+extern "C" void shim_copies_end(unsigned but) {
+    Fiber &f = current();
+    unsigned left = 0;
+    for (unsigned k = 0; k < f.copying; k++) {
+        if (but == ~0u || f.copies[k].group + but < f.group) copy(f.copies[k]);
+        else f.copies[left++] = f.copies[k];
+    }
+    f.copying = left;
+}
 static unsigned long long common(unsigned long long a, unsigned long long b) { return b ? common(b, a % b) : a; }
 
 static void run_block(unsigned threads) {
@@ -202,6 +230,7 @@ static void run_block(unsigned threads) {
         f.stack = nullptr;
         f.state = READY;
         f.line = f.next = f.held = 0;
+        f.copying = f.group = 0;
     }
     while (!status) {
         arrange(warp_ids, warps);

@@ -25,6 +25,15 @@ def test_they_run(fake: Gpu, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert "softmax 3x70" in said and "% of a copy's" in said and "all sections worked" in said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("section", ["graphs", "host", "training"])
+def test_others_run(section: str, fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "SAMPLE", 1e-9)
+    monkeypatch.setattr(benchmarks, "ROUNDS", 1)
+    monkeypatch.setattr(benchmarks, "torch_module", lambda: None)
+    assert benchmarks.main(["--small", "--only", section]) == 0
+
+
 def test_they_say_what_is_missing() -> None:
     if kiln.cuda.is_available():
         pytest.skip("there is a GPU")

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kiln.codegen.cuda.pipeline import TEMPLATES, compile_cuda
 from kiln.ir.gpu_program import CudaText
+from kiln.ir.graph import GraphBuilder
+from kiln.ir.ops import OPS
+from kiln.ir.types import TensorType, bfloat16, float32
 from tests.codegen.test_cuda_ops import GROUPS, WRITTEN, cnn_step, program, some
 from tests.gpu import nvrtc
 from tests.gpu.nvrtc import ARCHITECTURES, Usage
@@ -16,7 +20,7 @@ from tests.ops.samples import Sample, samples
 
 GOLDEN = Path(__file__).parent / "golden"
 FEW = 6
-"""Samples per op that always run; `--slow` runs all, which takes some minutes."""
+"""Samples per op that always run, of long texts written by hand three; `--slow` runs all, which takes some minutes."""
 TOGETHER = 100
 """Kernels per compilation."""
 
@@ -55,11 +59,24 @@ def table(made: dict[str, dict[str, CudaText]], found: dict[str, Usage]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def heads(size: int) -> dict[str, CudaText]:
+    """The kernels of attention with heads of bfloat16 of this size."""
+    q, rows = TensorType(bfloat16, (1, 1, 64, size)), TensorType(float32, (1, 1, 64))
+    found: dict[str, CudaText] = {}
+    for name, types in (("attention", (q, q, q)), ("attention_backward", (q, q, q, q, rows, rows))):
+        builder = GraphBuilder(name)
+        inputs = [builder.input(t) for t in types]
+        outputs = builder.add(OPS[name], inputs, {"scale": 0.125, "causal": True, "repeat": 1})
+        found |= {k.name: k for k in compile_cuda(builder.build(outputs)).kernels}
+    return found
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_and_need_what_they_did(architecture: str, request: pytest.FixtureRequest) -> None:
     """The tables are those of one version of NVRTC; with another one only warnings and spills count."""
     nvrtc.need()
-    made = {name: kernels(name, some(name, FEW)) for name in WRITTEN}
+    made = {name: kernels(name, some(name, 3 if name in TEMPLATES else FEW)) for name in WRITTEN}
+    made |= {f"attention, heads of {size}": heads(size) for size in (64, 128)}
     every = {k.name: k for texts in made.values() for k in texts.values()}
     text, path = table(made, needs(every.values(), architecture)), GOLDEN / f"{architecture}.txt"
     if request.config.getoption("--update-golden"):

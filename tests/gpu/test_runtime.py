@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kiln.codegen.cuda import pipeline
 from kiln.codegen.cuda.pipeline import compile_cuda
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, number
@@ -164,7 +165,9 @@ def test_loops_and_branches(turns: int) -> None:
 
 
 @pytest.mark.parametrize("reverse", ["false", "true"])
-def test_libraries_in_loops_and_branches(reverse: str) -> None:
+def test_libraries_in_loops_and_branches(reverse: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they are for ops that have no kernels."""
+    monkeypatch.setattr(pipeline, "TEMPLATES", {})
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(3, 3)), rng.normal(size=(5, 3, 3)), np.array(3)]
     assert_as_cpu(LIBRARY.replace("REVERSE", reverse), arrays)
@@ -214,7 +217,11 @@ def test_failed_checks_name_the_site_and_leave_a_clean_record() -> None:
         assert same_bits(good()[0], table[[0, 7, 3, 3]])
 
 
-def test_a_library_that_refuses_is_a_failed_check() -> None:
+@pytest.mark.parametrize("hosted", [False, True])
+def test_a_matrix_that_is_refused_is_a_failed_check(hosted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a kernel, or by a library on the host."""
+    if hosted:
+        monkeypatch.setattr(pipeline, "TEMPLATES", {})
     with pytest.raises(ProgramError, match="singular") as caught:
         Call(program_of(INVERT), [np.zeros((3, 3), np.float32)])()
     assert caught.value.site.op == "inv"

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kiln.codegen.cuda import attention_tensor
+from kiln.ir import types as T
+from kiln.ir.halves import converted
 from tests.gpu import shim
 
 pytestmark = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
@@ -274,3 +277,82 @@ t.test_orders_give_the_same_bits(); t.test_warps(33); t.test_orders_differ()
 t.test_overruns_are_errors_of_the_launch("y[t] = x[t + 1];", "illegal memory access")
 """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=True)
+
+
+# ---------------------------------------------------------------------------------- what kernels have assembly for
+
+PRODUCT = """extern "C" __global__ void __launch_bounds__(32, 1)
+k(const unsigned short *a, const unsigned short *b, const unsigned short *turned, float *y, const long long n)
+{
+    __align__(16) __shared__ unsigned short tiles[48][24];
+    const int lane = threadIdx.x;
+    for (int e = lane; e < 96; e += 32) {
+        const unsigned short *from = e < 32 ? a : e < 64 ? b : turned;
+        k_copy_start(__cvta_generic_to_shared(&tiles[e / 2][e % 2 * 8]), from + e % 32 * 8, true);
+    }
+    k_copy_start(__cvta_generic_to_shared(&tiles[lane][16]), nullptr, false);
+    k_copies_end();
+    __syncthreads();
+    unsigned left[4], right[4], other[4];
+    float sum[2][4] = {};
+    k_matrices(left, __cvta_generic_to_shared(&tiles[lane % 16][lane / 16 * 8]));
+    k_matrices(right, __cvta_generic_to_shared(&tiles[16 + lane % 8 + lane / 16 * 8][lane / 8 % 2 * 8]));
+    k_matrices_turned(other, __cvta_generic_to_shared(&tiles[32 + lane % 16][lane / 16 * 8]));
+    for (int half = 0; half < 2; half++) {
+        k_mma_TYPE(sum[half], left, right[2 * half], right[2 * half + 1]);
+        k_mma_TYPE(sum[half], left, other[2 * half], other[2 * half + 1]);
+        for (int e = 0; e < 4; e++)
+            y[(lane / 4 + e / 2 * 8) * 16 + half * 8 + lane % 4 * 2 + e % 2] = sum[half][e];
+    }
+    y[256 + lane] = tiles[lane][16 + lane % 8];
+}
+"""
+NUMBERS = """extern "C" __global__ void __launch_bounds__(64, 1)
+k(const float *x, float *y, const long long n)
+{
+    for (int e = threadIdx.x; e < n; e += 64) {
+        ((unsigned *)y)[e] = k_pair_TYPE(x[e], -x[e]);
+        y[n + e] = k_exp2(x[e]);
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("dtype", [T.float16, T.bfloat16], ids=str)
+def test_products_of_fragments_are_products_of_matrices(dtype: T.DType) -> None:
+    """a @ b' + a @ turned, of small numbers, whose sums are exact; and zeros where a copy has nothing to copy."""
+    rng = np.random.default_rng(0)
+    a, b, turned = (rng.integers(-8, 9, (16, 16)).astype(dtype.numpy) for _ in range(3))
+    source = attention_tensor.products(dtype.name) + "\n" + attention_tensor.ASSEMBLY + "\n"
+    wanted = a.astype(np.float32) @ b.astype(np.float32).T + a.astype(np.float32) @ turned.astype(np.float32)
+    for order in shim.ORDERS:
+        given, made = [Buffer(x.view(np.uint16)) for x in (a, b, turned)], Buffer(np.full(288, 77, np.float32))
+        run_one = kernel(source + PRODUCT.replace("TYPE", dtype.name))
+        run_one(1, 32, *(x.address for x in given), made.address, 0, order=order)
+        assert (made.array[:256].reshape(16, 16) == wanted).all() and not made.array[256:].any()
+
+
+@pytest.mark.parametrize("dtype", [T.float16, T.bfloat16], ids=str)
+def test_pairs_are_rounded_once(dtype: T.DType) -> None:
+    edges = [
+        0,
+        1,
+        1 + 2.0**-11,
+        1 + 3 * 2.0**-11,
+        1 + 2.0**-8,
+        65519.9,
+        65520,
+        2.0**-24,
+        2.0**-25,
+        3 * 2.0**-26,
+        1e30,
+        np.inf,
+    ]
+    x = np.concatenate([np.array(edges, np.float32), floats(200) * np.float32(9)])
+    source = attention_tensor.products(dtype.name) + "\n" + attention_tensor.ASSEMBLY + "\n"
+    made = run(source + NUMBERS.replace("TYPE", dtype.name), x, 2 * x.size, "natural")
+    with np.errstate(over="ignore"):
+        low, high = (converted(v, dtype).view(np.uint16).astype(np.uint32) for v in (x, -x))
+        powers = np.exp2(x.astype(np.float64)).astype(np.float32)
+    assert (made[: x.size].view(np.uint32) == low + (high << 16)).all()
+    assert np.allclose(made[x.size :], powers, rtol=1e-6, atol=0)

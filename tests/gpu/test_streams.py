@@ -255,3 +255,35 @@ def test_importing_kiln_imports_no_cupy() -> None:
         assert not [m for m in sys.modules if m.startswith(("cupy", "kiln.runtime.cuda"))]
         assert not kiln.cuda.is_initialized()"""
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_streams_have_constants_of_their_own(fake: Gpu) -> None:
+    x = on_gpu()
+    x * 3
+    kiln.cuda.synchronize()
+    first, second = kiln.cuda.Stream(), kiln.cuda.Stream()
+    with kiln.cuda.stream(first):
+        a = x * 7.25  # the number is on its way when the other stream needs it
+    with kiln.cuda.stream(second):
+        made = (x * 7.25).cpu().numpy()
+    assert np.array_equal(made, np.arange(64) * 7.25)
+    first.synchronize()
+    assert np.array_equal(a.cpu().numpy(), made)
+
+
+def test_numbers_of_the_cpu_come_in_one_copy(fake: Gpu) -> None:
+    model = kiln.nn.Sequential(kiln.nn.Linear(3, 3), kiln.nn.Linear(3, 3)).cuda()
+    opt = kiln.optim.Adam(model.parameters(), lr=0.1)
+    for p in model.parameters():
+        p.grad = kiln.ones_like(p)
+    numbers = [kiln.tensor(float(k)) for k in range(4)]
+    f = kiln.compile(lambda x, a, b, c, d: (x * a + b, c - x, d * x))
+    x = on_gpu(4)
+    wanted = f(x, *numbers)
+    opt.step()
+    for run in (opt.step, lambda: f(x, *numbers)):
+        run()
+        fake.counts.clear()
+        made = run()
+        assert fake.counts["memcpy"] == 1 and fake.counts["synchronize"] == 0, fake.counts
+    assert all((a == b).all() for a, b in zip(made, wanted, strict=True))

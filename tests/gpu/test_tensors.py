@@ -66,7 +66,7 @@ def test_properties_and_transfers(gpu: Gpu) -> None:
     assert y.to(x).device.type == "cpu" and x.to(y).is_cuda
     assert x.to("cuda", non_blocking=True).data_ptr() != 0
     assert repr(y) == "tensor([[1., 2.],\n        [3., 4.]], device='cuda:0')"
-    assert x.pin_memory() is x and not x.is_pinned()
+    assert x.pin_memory().is_pinned() and not x.is_pinned()
 
 
 def test_functions_that_make_tensors() -> None:
@@ -126,8 +126,7 @@ TOGETHER: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = [
     ("gather", lambda a, i: a[i], (numbers(5, 2), kiln.tensor([4, 0, -1]))),
     ("scatter", lambda a, i: a.index_add(0, i, a[:2]), (numbers(3, 2), kiln.tensor([2, 2]))),
     ("masked", lambda a: (a[a > 0], a.masked_fill(a > 0, 0.0)), (numbers(3, 4),)),
-    ("library", lambda a: kiln.linalg.inv(a), (numbers(3, 3, dtype=np.float64),)),
-    ("fft", lambda a: kiln.fft.rfft(a), (numbers(8),)),
+    ("library", lambda a: kiln.linalg.eigvals(a), (numbers(3, 3, dtype=np.float64),)),
     ("conv", lambda x, w: kiln.nn.functional.conv2d(x, w, padding=1), (numbers(1, 2, 5, 5), numbers(3, 2, 3, 3))),
     ("pool", lambda x: kiln.nn.functional.max_pool2d(x, 2), (numbers(1, 2, 4, 4),)),
     ("bfloat16", lambda a: a.bfloat16().exp() * 2, (numbers(6),)),
@@ -154,7 +153,7 @@ def bound(name: str, sample: Sample) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in OPS if name not in APART])
+@pytest.mark.parametrize("name", [name for name in OPS if name not in (*APART, "transfer")])
 def test_every_op_has_the_cpus_bits(name: str) -> None:
     made = samples(name)
     for k in sorted({0, len(made) // 2, len(made) - 1}):

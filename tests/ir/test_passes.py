@@ -18,6 +18,7 @@ from kiln.ir.passes.dce import dce
 from kiln.ir.passes.fold import fold
 from kiln.ir.passes.mincut import choose
 from kiln.ir.passes.partition import AtHand, Differentiated, Early, another, can_repeat, split
+from kiln.ir.passes.spell import spell, spell_own
 from kiln.ir.passes.turn import turn
 from kiln.ir.printer import print_graph
 
@@ -53,9 +54,29 @@ def test_products_read_transposed_are_made_so() -> None:
         text.replace("(0, 2, 1)} : float32[2, 4, 5]", "(2, 0, 1)} : float32[4, 2, 5]").replace(
             "exp(%3) : float32[2, 4, 5]", "exp(%3) : float32[4, 2, 5]"
         ),
+        text.replace("matmul(%0, %1)", 'matmul(%0, %1) {library="nn"}'),
     ):
         graph = parse_graph(kept)
         assert turn(graph) is graph
+
+
+def test_addmm_is_spelled_out() -> None:
+    """But for a library's, where that is wanted."""
+    inputs = "%0: bfloat16[2, 5, 3], %1: bfloat16[2, 3, n], %2: bfloat16[2, n]"
+    text = lines("%3 = addmm(%0, %1, %2) : bfloat16[2, 5, n]", "return %3", inputs=inputs)
+    wanted = lines(
+        "%3 = matmul(%0, %1) {dtype=float32} : float32[2, 5, n]",
+        "%4 = cast(%2) {dtype=float32} : float32[2, n]",
+        "%5 = broadcast(%4) {dims=(0, 2), shape=(2, 5, $n)} : float32[2, 5, n]",
+        "%6 = add(%3, %5) : float32[2, 5, n]",
+        "%7 = cast(%6) {dtype=bfloat16} : bfloat16[2, 5, n]",
+        "return %7",
+        inputs=inputs,
+    )
+    assert print_graph(spell(parse_graph(text))).strip() == wanted == print_graph(spell_own(parse_graph(text))).strip()
+    whole = parse_graph(text.replace("addmm(%0, %1, %2)", 'addmm(%0, %1, %2) {library="nn"}'))
+    assert spell_own(whole) is whole
+    assert print_graph(spell(whole)).strip() == wanted
 
 
 def test_dce_drops_what_nothing_needs_and_keeps_what_can_fail() -> None:

@@ -18,6 +18,7 @@ from kiln.ir.graph import Constant
 from kiln.ir.halves import converted
 from kiln.ir.types import DTYPES, bool_, float32, float64, int64
 from tests.ops import (
+    samples_attention,
     samples_complex,
     samples_conv,
     samples_fft,
@@ -49,6 +50,7 @@ from tests.ops.sampling import (
 from tests.ops.sampling import t as _t
 
 FAMILIES: tuple[Any, ...] = (
+    samples_attention,
     samples_complex,
     samples_conv,
     samples_fft,
@@ -354,6 +356,17 @@ def _matmul() -> list[Sample]:
     return found
 
 
+def _addmm() -> list[Sample]:
+    found = []
+    for dtype in NUMERIC:
+        rng = generator("addmm", dtype)
+        cases = [("plain", (3, 4), (4, 5)), ("batch", (2, 7, 300), (2, 300, 5)), ("no-k", (2, 0), (0, 3))]
+        for label, a, b in cases if dtype in MAIN or dtype in HALVES else cases[:1]:
+            c = (*a[:-2], b[-1])
+            found.append(Sample(f"{dtype}-{label}", (draw(rng, a, dtype), draw(rng, b, dtype), draw(rng, c, dtype))))
+    return found
+
+
 # ------------------------------------------------------------------------------------ create, random
 
 
@@ -399,8 +412,8 @@ def _random() -> list[Sample]:
 
 _TABLE: dict[str, Callable[[], list[Sample]]] = {
     "where": _where, "cast": _cast, "reshape": _reshape, "permute": _permute, "broadcast": _broadcast,
-    "slice": _slice, "slice_scatter": _slice_scatter, "cat": _cat, "pick": _pick, "matmul": _matmul, "full": _full,
-    "iota": _iota, "constant": _constant, "uniform": _random, "normal": _random,
+    "slice": _slice, "slice_scatter": _slice_scatter, "cat": _cat, "pick": _pick, "matmul": _matmul, "addmm": _addmm,
+    "full": _full, "iota": _iota, "constant": _constant, "uniform": _random, "normal": _random,
 }  # fmt: skip
 _REDUCTIONS = ("sum", "prod", "amax", "amin", "argmax", "any", "all")
 
@@ -480,6 +493,8 @@ def _smooth_samples(name: str) -> list[Sample]:
     if name == "matmul":
         shapes = [((2, 3), (3, 4)), ((2, 2, 3), (2, 3, 2))]
         return [Sample(str(a), (rng.normal(size=a), rng.normal(size=b))) for a, b in shapes]
+    if name == "addmm":
+        return [Sample("plain", tuple(rng.normal(size=s) for s in ((2, 2, 3), (2, 3, 4), (2, 4))))]
     if name == "prod":
         x = rng.normal(size=(2, 3, 4))
         x[0, 1, 2] = x[1, 0, 3] = x[1, 1, 3] = 0.0  # the gradient is right beside zeros too
@@ -587,6 +602,13 @@ _ERRORS: dict[str, list[ErrorSample]] = {
         ErrorSample((_t("float32", 2, 3), _t("float32", 3, 2)), {"dtype": float64}, "dtype", "gives float32"),
         ErrorSample((_t("float32", 3), _t("float32", 3)), {}, "shape", "stacks of matrices"),
         ErrorSample((_t("float32", 2, 2, 3), _t("float32", 3, 3, 2)), {}, "shape", "batch"),
+    ],
+    "addmm": [
+        ErrorSample((_F, _t("float32", 3, 2), _t("float32", 3)), {}, "shape", "no row for each"),
+        ErrorSample((_F, _t("float32", 3, 2), _t("float64", 2)), {}, "dtype", "what is added"),
+        ErrorSample((_F, _F, _t("float32", 3)), {}, "shape", "columns"),
+        ErrorSample((_F, _t("float32", 3, 2), _t("float32", 2)), {"library": "no"}, "dtype", "nn, nt, tn or tt"),
+        ErrorSample((_t("int32", 2, 3), _t("int32", 3, 2), _t("int32", 2)), {"library": "nn"}, "dtype", "no library"),
     ],
     "full": [
         ErrorSample((), {"shape": (2,), "dtype": int64, "value": 1.5}, "value", "no int64"),

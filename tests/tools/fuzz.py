@@ -31,7 +31,9 @@ from fuzz_table_draw import UNTABLED, draw_table, public
 import kiln
 from kiln.ir.ops import OPS
 
-INTERNAL = frozenset({"fusion", "detach", "cond", "while_loop", "scan", "conv2d_direct", "conv2d_input_direct"})
+INTERNAL = frozenset(
+    {"fusion", "detach", "cond", "while_loop", "scan", "conv2d_direct", "conv2d_input_direct", "addmm"}
+)
 """Primitives that no captured program of these holds: code generation makes them, or control flow does, of which
 `tests/frontend/test_control_random.py` makes random programs."""
 

@@ -52,6 +52,9 @@ class Uncompiled:
         self.program = self.executable = None
         self.sizes = ()
 
+    def told(self) -> str:
+        return ""
+
 
 class Interpreted:
     """In place of `kiln.compiled.Compiled`: runs a graph op by op."""

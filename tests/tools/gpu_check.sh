@@ -15,7 +15,7 @@ if ! "$python" tests/benchmarks/gpu.py --check; then
     echo "gpu_check: nothing to check here (see above)"
     exit 1
 fi
-limited "${SECONDS_TESTS:-330}" "$python" -m pytest -m gpu -n 4 --maxprocesses 4 tests/gpu >"$out/tests.log" 2>&1
+limited "${SECONDS_TESTS:-330}" "$python" -m pytest -m gpu -n 8 --maxprocesses 8 tests/gpu >"$out/tests.log" 2>&1
 tests=$?
 limited "${SECONDS_BENCH:-230}" "$python" tests/benchmarks/gpu.py >"$out/bench.log" 2>&1
 bench=$?

@@ -33,12 +33,13 @@ def get_total_norm(
     error_if_nonfinite: bool = False,
     foreach: bool | None = None,
 ) -> Tensor:
-    """The p-norm of the p-norms of the tensors: that of all their elements. InvalidValueError if it is not finite and
+    """The p-norm of the p-norms of the tensors: that of all their elements, on the first one's device.
+    InvalidValueError if it is not finite and
     `error_if_nonfinite` (which asks for data, so it can't be captured)."""
     norms = [vector_norm(t.detach(), float(norm_type), None) for t in _listed(tensors)]
     if not norms:
         return tensor(0.0)
-    total = vector_norm(F.stack(norms), float(norm_type), None)
+    total = vector_norm(F.stack([n.to(norms[0].device) for n in norms]), float(norm_type), None)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise InvalidValueError(
             f"the total norm of order {norm_type} is {total.item()}",
@@ -55,7 +56,7 @@ def clip_grads_with_norm_(
     """Multiply all gradients by min(1, max_norm / (total_norm + 1e-6)), in place."""
     factor = F.clamp(F.div(float(max_norm), F.add(total_norm, 1e-6)), max=1.0)
     for g in _grads(parameters):
-        g.mul_(factor.to(g.dtype))
+        g.mul_(factor.to(g.device, g.dtype))
 
 
 def clip_grad_norm_(

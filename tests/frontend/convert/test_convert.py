@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import time
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -308,3 +310,16 @@ def _seconds(function: Callable[..., Any]) -> float:
     start = time.process_time()
     converted(function)
     return time.process_time() - start
+
+
+# ------------------------------------------------------------------------------------------ memory
+
+
+def test_what_is_kept_of_a_function_goes_with_it() -> None:
+    """The branches are compiled from what was kept, as long as the function is there."""
+    run = _module("def run(n):\n    for i in range(n):\n        if i > 1:\n            return i\n    return n").run
+    assert converted(run, Staging())(5) == 2
+    code = weakref.ref(run.__code__)
+    del run
+    gc.collect()
+    assert code() is None

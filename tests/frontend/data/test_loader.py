@@ -396,7 +396,10 @@ def test_wrong_arguments() -> None:
             D.DataLoader(Stream(3), **extra)  # type: ignore[arg-type]
     with pytest.raises(kiln.ArgumentError):
         D.DataLoader(data, num_workers=True)
-    D.DataLoader(data, pin_memory=True, pin_memory_device="cuda", in_order=True)
+    loader = D.DataLoader(data, pin_memory=True, pin_memory_device="cuda", in_order=True)
+    if not kiln.cuda.is_available():
+        with pytest.warns(UserWarning, match="there is no GPU: batches are not pinned"):
+            assert len(list(loader)) == 3
 
 
 def test_inside_a_capture_it_is_refused() -> None:

@@ -17,6 +17,7 @@ import kiln
 from kiln import nn
 from tests.frontend.nn.golden_cases import CASES
 
+pytestmark = pytest.mark.filterwarnings("ignore:Using a target size")  # as PyTorch warns
 GOLDEN = json.loads((Path(__file__).parents[2] / "golden/nn.json").read_text())
 
 CLOSE = {"rtol": 1e-8, "atol": 1e-10}

@@ -80,6 +80,14 @@ def test_strided_and_empty_inputs() -> None:
     assert F.cross_entropy(kiln.zeros(0, 3), kiln.zeros(0, dtype=kiln.int64), reduction="none").shape == (0,)
 
 
+@pytest.mark.parametrize("loss", [F.l1_loss, F.mse_loss, F.smooth_l1_loss, F.huber_loss])
+def test_what_is_broadcast_is_warned_of(loss: Any) -> None:
+    """(n, 1) beside (n,) is a mistake that trains."""
+    with pytest.warns(UserWarning, match=r"target size \(kiln.Size\(\[3\]\)\) that is different") as caught:
+        loss(kiln.zeros(3, 1), kiln.zeros(3))
+    assert caught[0].filename == __file__
+
+
 a, b, c3 = kiln.ones(2, 3), kiln.ones(3, 2), kiln.tensor([0, 1])
 
 

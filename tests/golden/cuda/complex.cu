@@ -1,7 +1,7 @@
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(32, 1)
 k_complex(const float2 *in0, const float2 *in1, const double2 *in2, float2 *out0, double2 *out1)
 {
-    for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 40ll; point1 += (long long)gridDim.x * 256) {
+    for (long long point1 = (long long)blockIdx.x * 32 + threadIdx.x; point1 < 40ll; point1 += (long long)gridDim.x * 32) {
         const float2 t1 = in0[point1];
         const float t2 = t1.x;
         const float2 t3 = in1[point1];

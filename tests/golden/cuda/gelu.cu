@@ -1,37 +1,51 @@
 __device__ __forceinline__ int k_f32_to_i32(float a)
-{ return a >= -0x1p31f && a < 0x1p31f ? (int)a : (int)0x80000000u; }
+{
+#ifdef __CUDA_ARCH__
+    return a < 0x1p31f ? __float2int_rz(a) : (int)0x80000000u;  // which has the least integer for what is less
+#else
+    return a >= -0x1p31f && a < 0x1p31f ? (int)a : (int)0x80000000u;
+#endif
+}
 template <class T, int N> struct __align__(sizeof(T) * N) k_pack { T at[N]; };
-template <class T, int N> __device__ __forceinline__ void k_get(T (&to)[N], const T *from, long long count)
+template <int N, class T> __device__ __forceinline__ void k_get(T *to, const T *from, long long at, long long count)
 {
-    if (count >= N && (unsigned long long)from % (sizeof(T) * N) == 0) {
-        const k_pack<T, N> all = *(const k_pack<T, N> *)from;
+    constexpr int M = N * sizeof(T) <= 16 ? N : 16 / sizeof(T);
+    if (count >= N && (unsigned long long)(from + at) % (sizeof(T) * M) == 0) {
         #pragma unroll
-        for (int k = 0; k < N; k++) to[k] = all.at[k];
+        for (int k = 0; k < N; k += M) {
+            const k_pack<T, M> all = *(const k_pack<T, M> *)(from + at + k);
+            #pragma unroll
+            for (int i = 0; i < M; i++) to[k + i] = all.at[i];
+        }
     } else {
         #pragma unroll
-        for (int k = 0; k < N; k++) to[k] = k < count ? from[k] : T();
+        for (int k = 0; k < N; k++) to[k] = k < count ? from[at + k] : T();
     }
 }
-template <class T, int N> __device__ __forceinline__ void k_put(const T (&from)[N], T *to, long long count)
+template <int N, class T> __device__ __forceinline__ void k_put(const T *from, T *to, long long at, long long count)
 {
-    if (count >= N && (unsigned long long)to % (sizeof(T) * N) == 0) {
-        k_pack<T, N> all;
+    constexpr int M = N * sizeof(T) <= 16 ? N : 16 / sizeof(T);
+    if (count >= N && (unsigned long long)(to + at) % (sizeof(T) * M) == 0) {
         #pragma unroll
-        for (int k = 0; k < N; k++) all.at[k] = from[k];
-        *(k_pack<T, N> *)to = all;
+        for (int k = 0; k < N; k += M) {
+            k_pack<T, M> all;
+            #pragma unroll
+            for (int i = 0; i < M; i++) all.at[i] = from[k + i];
+            *(k_pack<T, M> *)(to + at + k) = all;
+        }
     } else {
         #pragma unroll
-        for (int k = 0; k < N; k++) if (k < count) to[k] = from[k];
+        for (int k = 0; k < N; k++) if (k < count) to[at + k] = from[k];
     }
 }
-extern "C" __global__ void __launch_bounds__(256, 1)
+extern "C" __global__ void __launch_bounds__(32, 1)
 k_gelu(const float *in0, float *out0)
 {
-    for (long long point1 = (long long)blockIdx.x * 256 + threadIdx.x; point1 < 250ll; point1 += (long long)gridDim.x * 256) {
+    for (long long point1 = (long long)blockIdx.x * 32 + threadIdx.x; point1 < 250ll; point1 += (long long)gridDim.x * 32) {
         const long long t1 = (long long)((unsigned long long)point1 * (unsigned long long)4ll);
         const long long t2 = (long long)((unsigned long long)1000ll - (unsigned long long)t1);
         float in0_part6[4];
-        k_get(in0_part6, &in0[t1], t2);
+        k_get<4>(in0_part6, in0, t1, t2);
         float out0_part7[4];
         #pragma unroll
         for (long long lane5 = 0ll; lane5 < 4ll; lane5 += 1) {
@@ -100,6 +114,6 @@ k_gelu(const float *in0, float *out0)
             const float t65 = t4 * t64;
             out0_part7[lane5] = t65;
         }
-        k_put(out0_part7, &out0[t1], t2);
+        k_put<4>(out0_part7, out0, t1, t2);
     }
 }

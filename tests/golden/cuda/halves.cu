@@ -1,152 +1,173 @@
-__device__ __forceinline__ long long k_mod_i64(long long a, long long b)
-{
-    if (((unsigned long long)(a | b) >> 32) == 0 && b != 0) return (unsigned int)a % (unsigned int)b;
-    return b == 0 || b == -1 ? 0 : a % b;
-}
-extern "C" __global__ void __launch_bounds__(64, 1)
+extern "C" __global__ void __launch_bounds__(32, 1)
 k_halves(const unsigned short *in0, const double *in1, unsigned short *out0)
 {
-    const long long thread2 = threadIdx.x;
-    __align__(16) __shared__ float meet0[64];
-    for (long long row1 = blockIdx.x; row1 < 4ll; row1 += gridDim.x) {
-        float total17 = -0.0f;
-        for (long long start3 = 0ll; start3 < 50ll; start3 += 4096) {
-            const long long t1 = (long long)((unsigned long long)start3 + (unsigned long long)thread2);
-            const long long t2 = (long long)((unsigned long long)start3 + (unsigned long long)4096ll);
-            const long long t3 = t2 < 50ll ? t2 : 50ll;
-            float acc5 = -0.0f;
-            for (long long r_1 = t1; r_1 < t3; r_1 += 64) {
-                const long long t4 = (long long)((unsigned long long)row1 * (unsigned long long)50ll);
-                const long long t5 = (long long)((unsigned long long)t4 + (unsigned long long)r_1);
-                const unsigned short t6 = in0[t5];
-                const unsigned short t7 = (unsigned short)t6;
-                const unsigned int t8 = (unsigned int)t7;
-                const unsigned int t9 = (unsigned int)((unsigned int)t8 << 16u);
-                const float t10 = __uint_as_float(t9);
-                const float t11 = t10;
-                const unsigned short t12 = (unsigned short)t6;
-                const unsigned int t13 = (unsigned int)t12;
-                const unsigned int t14 = (unsigned int)((unsigned int)t13 << 16u);
-                const float t15 = __uint_as_float(t14);
-                const float t16 = t15;
-                const float t17 = t11 * t16;
-                const bool t18 = t17 != t17;
-                const unsigned int t19 = __float_as_uint(t17);
-                const unsigned int t20 = t19 | 4194304u;
-                const unsigned int t21 = t19 + 32767u;
-                const unsigned int t22 = t19 >> 16u;
-                const unsigned int t23 = t22 & 1u;
-                const unsigned int t24 = t21 + t23;
-                const unsigned int t25 = t18 ? t20 : t24;
-                const unsigned int t26 = t25 >> 16u;
-                const unsigned short t27 = (unsigned short)t26;
-                const unsigned short t28 = (unsigned short)t27;
-                const unsigned short t29 = t28;
-                const unsigned short t30 = (unsigned short)t29;
-                const unsigned int t31 = (unsigned int)t30;
-                const unsigned int t32 = (unsigned int)((unsigned int)t31 << 16u);
-                const float t33 = __uint_as_float(t32);
-                const float t34 = t33;
-                const float t35 = acc5 + t34;
-                acc5 = t35;
-            }
-            meet0[thread2] = acc5;
-            __syncthreads();
-            const long long t36 = (long long)k_mod_i64(thread2, 16ll);
-            const float t37 = meet0[t36];
-            const long long t38 = (long long)((unsigned long long)t36 + (unsigned long long)16ll);
-            const float t39 = meet0[t38];
-            const float t40 = t37 + t39;
-            const long long t41 = (long long)((unsigned long long)t36 + (unsigned long long)32ll);
-            const float t42 = meet0[t41];
-            const long long t43 = (long long)((unsigned long long)t36 + (unsigned long long)48ll);
-            const float t44 = meet0[t43];
-            const float t45 = t42 + t44;
-            const float t46 = t40 + t45;
-            const float t47 = __shfl_xor_sync(0xffffffffu, t46, 8);
-            const float t48 = t46 + t47;
-            const float t49 = __shfl_xor_sync(0xffffffffu, t48, 4);
-            const float t50 = t48 + t49;
-            const float t51 = __shfl_xor_sync(0xffffffffu, t50, 2);
-            const float t52 = t50 + t51;
-            const float t53 = __shfl_xor_sync(0xffffffffu, t52, 1);
-            const float t54 = t52 + t53;
-            __syncthreads();
-            const bool t55 = thread2 == 0ll;
-            if (t55) {
-                meet0[0ll] = t54;
-            }
-            __syncthreads();
-            const float t56 = meet0[0ll];
-            __syncthreads();
-            const float t57 = total17 + t56;
-            total17 = t57;
+    const long long thread1 = threadIdx.x;
+    for (long long group2 = blockIdx.x; group2 < 1ll; group2 += gridDim.x) {
+        const long long t1 = (long long)((unsigned long long)group2 * (unsigned long long)4ll);
+        const long long t2 = thread1 >> 3ll;
+        const long long t3 = (long long)((unsigned long long)t1 + (unsigned long long)t2);
+        float acc4[8];
+        #pragma unroll
+        for (long long cell5 = 0ll; cell5 < 8ll; cell5 += 1) {
+            acc4[cell5] = -0.0f;
         }
-        const bool t58 = 50ll == 0ll;
-        const float t59 = t58 ? 0.0f : total17;
-        const bool t60 = t59 != t59;
-        const unsigned int t61 = __float_as_uint(t59);
-        const unsigned int t62 = t61 | 4194304u;
-        const unsigned int t63 = t61 + 32767u;
-        const unsigned int t64 = t61 >> 16u;
-        const unsigned int t65 = t64 & 1u;
-        const unsigned int t66 = t63 + t65;
-        const unsigned int t67 = t60 ? t62 : t66;
-        const unsigned int t68 = t67 >> 16u;
-        const unsigned short t69 = (unsigned short)t68;
-        const unsigned short t70 = (unsigned short)t69;
-        const unsigned short t71 = t70;
-        const double t72 = in1[row1];
-        const float t73 = (float)t72;
-        const unsigned int t74 = __float_as_uint(t73);
-        const double t75 = (double)t73;
-        const double t76 = fabs(t75);
-        const double t77 = fabs(t72);
-        const bool t78 = t76 > t77;
-        const unsigned int t79 = (unsigned int)t78;
-        const unsigned int t80 = t74 - t79;
-        const bool t81 = t75 != t72;
-        const unsigned int t82 = (unsigned int)t81;
-        const unsigned int t83 = t80 | t82;
-        const float t84 = __uint_as_float(t83);
-        const bool t85 = t84 != t84;
-        const unsigned int t86 = __float_as_uint(t84);
-        const unsigned int t87 = t86 | 4194304u;
-        const unsigned int t88 = t86 + 32767u;
-        const unsigned int t89 = t86 >> 16u;
-        const unsigned int t90 = t89 & 1u;
-        const unsigned int t91 = t88 + t90;
-        const unsigned int t92 = t85 ? t87 : t91;
-        const unsigned int t93 = t92 >> 16u;
-        const unsigned short t94 = (unsigned short)t93;
-        const unsigned short t95 = (unsigned short)t94;
-        const unsigned short t96 = t95;
-        const unsigned short t97 = (unsigned short)t71;
-        const unsigned int t98 = (unsigned int)t97;
-        const unsigned int t99 = (unsigned int)((unsigned int)t98 << 16u);
-        const float t100 = __uint_as_float(t99);
-        const float t101 = t100;
-        const unsigned short t102 = (unsigned short)t96;
-        const unsigned int t103 = (unsigned int)t102;
-        const unsigned int t104 = (unsigned int)((unsigned int)t103 << 16u);
-        const float t105 = __uint_as_float(t104);
-        const float t106 = t105;
-        const float t107 = t101 + t106;
-        const bool t108 = t107 != t107;
-        const unsigned int t109 = __float_as_uint(t107);
-        const unsigned int t110 = t109 | 4194304u;
-        const unsigned int t111 = t109 + 32767u;
-        const unsigned int t112 = t109 >> 16u;
-        const unsigned int t113 = t112 & 1u;
-        const unsigned int t114 = t111 + t113;
-        const unsigned int t115 = t108 ? t110 : t114;
-        const unsigned int t116 = t115 >> 16u;
-        const unsigned short t117 = (unsigned short)t116;
-        const unsigned short t118 = (unsigned short)t117;
-        const unsigned short t119 = t118;
-        const bool t120 = thread2 == 0ll;
-        if (t120) {
-            out0[row1] = t119;
+        for (long long base6 = 0ll; base6 < 50ll; base6 += 64) {
+            const long long t4 = thread1 & 7ll;
+            const long long t5 = t4 & 7ll;
+            const long long t6 = (long long)((unsigned long long)base6 + (unsigned long long)t5);
+            unsigned short in0_part10[8];
+            #pragma unroll
+            for (long long step8 = 0ll; step8 < 1ll; step8 += 1) {
+                #pragma unroll
+                for (long long cell9 = 0ll; cell9 < 8ll; cell9 += 1) {
+                    const long long t7 = (long long)((unsigned long long)step8 * (unsigned long long)8ll);
+                    const long long t8 = (long long)((unsigned long long)t7 + (unsigned long long)cell9);
+                    const long long t9 = (long long)((unsigned long long)step8 * (unsigned long long)64ll);
+                    const long long t10 = (long long)((unsigned long long)t6 + (unsigned long long)t9);
+                    const long long t11 = (long long)((unsigned long long)cell9 * (unsigned long long)8ll);
+                    const long long t12 = (long long)((unsigned long long)t10 + (unsigned long long)t11);
+                    const bool t13 = t12 < 50ll;
+                    const long long t14 = (long long)((unsigned long long)t3 * (unsigned long long)50ll);
+                    const long long t15 = (long long)((unsigned long long)t14 + (unsigned long long)t12);
+                    const unsigned short t16 = t13 ? in0[t15] : (unsigned short)0x0;
+                    in0_part10[t8] = t16;
+                }
+            }
+            #pragma unroll
+            for (long long step8 = 0ll; step8 < 1ll; step8 += 1) {
+                #pragma unroll
+                for (long long cell9 = 0ll; cell9 < 8ll; cell9 += 1) {
+                    const long long t17 = (long long)((unsigned long long)step8 * (unsigned long long)64ll);
+                    const long long t18 = (long long)((unsigned long long)t6 + (unsigned long long)t17);
+                    const long long t19 = (long long)((unsigned long long)cell9 * (unsigned long long)8ll);
+                    const long long t20 = (long long)((unsigned long long)t18 + (unsigned long long)t19);
+                    const bool t21 = t20 < 50ll;
+                    if (t21) {
+                        const long long t22 = (long long)((unsigned long long)step8 * (unsigned long long)8ll);
+                        const long long t23 = (long long)((unsigned long long)t22 + (unsigned long long)cell9);
+                        const unsigned short t24 = in0_part10[t23];
+                        const unsigned short t25 = (unsigned short)t24;
+                        const unsigned int t26 = (unsigned int)t25;
+                        const unsigned int t27 = (unsigned int)((unsigned int)t26 << 16u);
+                        const float t28 = __uint_as_float(t27);
+                        const float t29 = t28;
+                        const unsigned short t30 = (unsigned short)t24;
+                        const unsigned int t31 = (unsigned int)t30;
+                        const unsigned int t32 = (unsigned int)((unsigned int)t31 << 16u);
+                        const float t33 = __uint_as_float(t32);
+                        const float t34 = t33;
+                        const float t35 = t29 * t34;
+                        const bool t36 = t35 != t35;
+                        const unsigned int t37 = __float_as_uint(t35);
+                        const unsigned int t38 = t37 | 4194304u;
+                        const unsigned int t39 = t37 + 32767u;
+                        const unsigned int t40 = t37 >> 16u;
+                        const unsigned int t41 = t40 & 1u;
+                        const unsigned int t42 = t39 + t41;
+                        const unsigned int t43 = t36 ? t38 : t42;
+                        const unsigned int t44 = t43 >> 16u;
+                        const unsigned short t45 = (unsigned short)t44;
+                        const unsigned short t46 = (unsigned short)t45;
+                        const unsigned short t47 = t46;
+                        const float t48 = acc4[cell9];
+                        const unsigned short t49 = (unsigned short)t47;
+                        const unsigned int t50 = (unsigned int)t49;
+                        const unsigned int t51 = (unsigned int)((unsigned int)t50 << 16u);
+                        const float t52 = __uint_as_float(t51);
+                        const float t53 = t52;
+                        const float t54 = t48 + t53;
+                        acc4[cell9] = t54;
+                    }
+                }
+            }
+        }
+        const float t55 = acc4[0ll];
+        const float t56 = acc4[2ll];
+        const float t57 = t55 + t56;
+        const float t58 = acc4[4ll];
+        const float t59 = acc4[6ll];
+        const float t60 = t58 + t59;
+        const float t61 = t57 + t60;
+        const float t62 = acc4[1ll];
+        const float t63 = acc4[3ll];
+        const float t64 = t62 + t63;
+        const float t65 = acc4[5ll];
+        const float t66 = acc4[7ll];
+        const float t67 = t65 + t66;
+        const float t68 = t64 + t67;
+        const float t69 = t61 + t68;
+        const float t70 = __shfl_xor_sync(0xffffffffu, t69, 4);
+        const float t71 = t69 + t70;
+        const float t72 = __shfl_xor_sync(0xffffffffu, t71, 2);
+        const float t73 = t71 + t72;
+        const float t74 = __shfl_xor_sync(0xffffffffu, t73, 1);
+        const bool t75 = 50ll == 0ll;
+        const float t76 = t73 + t74;
+        const float t77 = t75 ? 0.0f : t76;
+        const bool t78 = t77 != t77;
+        const unsigned int t79 = __float_as_uint(t77);
+        const unsigned int t80 = t79 | 4194304u;
+        const unsigned int t81 = t79 + 32767u;
+        const unsigned int t82 = t79 >> 16u;
+        const unsigned int t83 = t82 & 1u;
+        const unsigned int t84 = t81 + t83;
+        const unsigned int t85 = t78 ? t80 : t84;
+        const unsigned int t86 = t85 >> 16u;
+        const unsigned short t87 = (unsigned short)t86;
+        const unsigned short t88 = (unsigned short)t87;
+        const unsigned short t89 = t88;
+        const double t90 = in1[t3];
+        const float t91 = (float)t90;
+        const unsigned int t92 = __float_as_uint(t91);
+        const double t93 = (double)t91;
+        const double t94 = fabs(t93);
+        const double t95 = fabs(t90);
+        const bool t96 = t94 > t95;
+        const unsigned int t97 = (unsigned int)t96;
+        const unsigned int t98 = t92 - t97;
+        const bool t99 = t93 != t90;
+        const unsigned int t100 = (unsigned int)t99;
+        const unsigned int t101 = t98 | t100;
+        const float t102 = __uint_as_float(t101);
+        const bool t103 = t102 != t102;
+        const unsigned int t104 = __float_as_uint(t102);
+        const unsigned int t105 = t104 | 4194304u;
+        const unsigned int t106 = t104 + 32767u;
+        const unsigned int t107 = t104 >> 16u;
+        const unsigned int t108 = t107 & 1u;
+        const unsigned int t109 = t106 + t108;
+        const unsigned int t110 = t103 ? t105 : t109;
+        const unsigned int t111 = t110 >> 16u;
+        const unsigned short t112 = (unsigned short)t111;
+        const unsigned short t113 = (unsigned short)t112;
+        const unsigned short t114 = t113;
+        const unsigned short t115 = (unsigned short)t89;
+        const unsigned int t116 = (unsigned int)t115;
+        const unsigned int t117 = (unsigned int)((unsigned int)t116 << 16u);
+        const float t118 = __uint_as_float(t117);
+        const float t119 = t118;
+        const unsigned short t120 = (unsigned short)t114;
+        const unsigned int t121 = (unsigned int)t120;
+        const unsigned int t122 = (unsigned int)((unsigned int)t121 << 16u);
+        const float t123 = __uint_as_float(t122);
+        const float t124 = t123;
+        const float t125 = t119 + t124;
+        const bool t126 = t125 != t125;
+        const unsigned int t127 = __float_as_uint(t125);
+        const unsigned int t128 = t127 | 4194304u;
+        const unsigned int t129 = t127 + 32767u;
+        const unsigned int t130 = t127 >> 16u;
+        const unsigned int t131 = t130 & 1u;
+        const unsigned int t132 = t129 + t131;
+        const unsigned int t133 = t126 ? t128 : t132;
+        const unsigned int t134 = t133 >> 16u;
+        const unsigned short t135 = (unsigned short)t134;
+        const unsigned short t136 = (unsigned short)t135;
+        const unsigned short t137 = t136;
+        const long long t138 = thread1 & 7ll;
+        const bool t139 = t138 == 0ll;
+        if (t139) {
+            out0[t3] = t137;
         }
     }
 }
