@@ -52,6 +52,25 @@ def what_a_module_leaves() -> Iterator[None]:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def settings_are_as_before() -> Iterator[None]:
+    """A test that leaves a setting of the process or the thread changed fails, not one that runs after it."""
+    from kiln.base import MODES, PRODUCTS, STAGES
+
+    def settings() -> dict[str, object]:
+        switches = {name: getattr(PRODUCTS, name) for name in ("library", "tf32")}
+        modes = {name: getattr(MODES, name) for name in ("grad_enabled", "inference", "recorder", "compiling", "door")}
+        where = {name: getattr(MODES, name) for name in ("layers", "default_dtype", "device", "gpu")}
+        return {**switches, **modes, **where, "staging": STAGES.enabled}
+
+    before = settings()
+    yield
+    after = settings()
+    if after != before:
+        PRODUCTS.set(before["library"] is True, before["tf32"] is True)
+        pytest.fail(f"left changed: {({k: (before[k], v) for k, v in after.items() if v != before[k]})}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def captured_graphs_parse_back() -> Iterator[None]:
     """Every graph that any test captures prints to text that parses back to an equal graph."""

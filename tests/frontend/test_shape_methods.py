@@ -150,6 +150,9 @@ def test_switches() -> None:
             call()
     kiln.backends.cudnn.benchmark = True
     kiln.backends.cuda.matmul.allow_tf32 = True
+    assert kiln.get_float32_matmul_precision() == "high"
+    kiln.backends.cuda.matmul.allow_tf32 = False
+    assert kiln.get_float32_matmul_precision() == "highest"
     assert not kiln.backends.mps.is_available() and kiln.backends.cudnn.version() is None
 
 
