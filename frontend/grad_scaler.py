@@ -148,7 +148,7 @@ class GradScaler:
                 self._set(scale, new_scale)
             else:
                 self._adapt(scale, tracker)
-        self._turns = {}
+        self._turns.clear()  # the same object: a captured function may have seen it
 
     def _set(self, scale: Tensor, new: Any) -> None:
         if not isinstance(new, TensorBase):
