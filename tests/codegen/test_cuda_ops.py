@@ -40,11 +40,12 @@ FEW = 3
 needs_compiler = pytest.mark.skipif(shim.missing() is not None, reason=str(shim.missing()))
 
 
-def program(name: str, sample: Sample) -> CudaProgram:
+def program(name: str, sample: Sample, bounds: bool = False) -> CudaProgram:
+    """Of one op, for operands that lie as the sample's do."""
     builder = GraphBuilder(name)
     inputs = [builder.input(t) for t in sample.types()]
     strides = [tuple(s // x.itemsize for s in x.strides) for x in sample.operands]
-    return compile_cuda(builder.build(builder.add(OPS[name], inputs, sample.attrs)), strides)
+    return compile_cuda(builder.build(builder.add(OPS[name], inputs, sample.attrs)), strides, bounds=bounds)
 
 
 def some(name: str, count: int) -> list[Sample]:
