@@ -6,8 +6,8 @@ result. Operands come through shared memory: 16 elements of each row at a time f
 (`k_rows`), some whole rows at a time for what is mixed of them (`k_mix`). The gradient of keys and values has tiles of
 keys, which meet the queries.
 
-Weights are exp(score - top), where `top` is the largest score so far: when it grows, what was summed up shrinks. A query
-that a mask lets see nothing has a result of zeros; without a mask, one whose products are all -inf has NaN.
+Weights are exp(score - top), where `top` is the largest score so far: when it grows, what was summed up shrinks. A
+query that a mask lets see nothing has a result of zeros; without a mask, one whose products are all -inf has NaN.
 """
 
 from __future__ import annotations
