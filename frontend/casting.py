@@ -112,6 +112,11 @@ def _reciprocal(input: Any, *_: Any, **__: Any) -> Rule | None:
     return None if isinstance(input, TensorBase) else Rule.FLOAT32
 
 
+def _distance(anchor: Any, positive: Any, negative: Any, *, distance_function: Any = None, **_: Any) -> Rule:
+    """The distance that is taken by default has a rule; one of the user's is called."""
+    return Rule.FLOAT32 if distance_function is None else Rule.THROUGH
+
+
 _PRODUCTS: Final = """
     addbmm addmm baddbmm bmm chain_matmul conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d
     conv_transpose3d linalg.multi_dot linalg.vecdot linear matmul mm prelu scaled_dot_product_attention
@@ -138,8 +143,8 @@ _CPU: Final[Mapping[Rule, str]] = {
         fractional_max_pool2d_with_indices fractional_max_pool3d fractional_max_pool3d_with_indices grid_sample inverse
         linalg.cholesky linalg.cholesky_ex linalg.cond linalg.eig linalg.eigh linalg.eigvals linalg.eigvalsh linalg.inv
         linalg.inv_ex linalg.lstsq linalg.matrix_rank linalg.qr linalg.solve linalg.svd linalg.svdvals linalg.tensorinv
-        linalg.tensorsolve lu lu_solve max_unpool1d max_unpool2d max_unpool3d
-        nanquantile orgqr pinverse polar qr quantile stft svd trace triangular_solve view_as_complex
+        linalg.tensorsolve lp_pool3d lu lu_solve max_unpool1d max_unpool2d max_unpool3d nanquantile orgqr pinverse polar
+        qr quantile stft svd trace triangular_solve view_as_complex
     """,
     Rule.FLOAT32_UNLESS_TOLD: "prod",
     Rule.WIDEST: "cat index_copy stack",
@@ -151,9 +156,9 @@ _CUDA: Final[Mapping[Rule, str]] = {
         {_LOSSES}
         acos asin cdist cosh cosine_similarity cumulative_trapezoid dist erfinv exp expm1 frobenius_norm
         gaussian_nll_loss group_norm gumbel_softmax interpolate layer_norm linalg.norm linalg.vander local_response_norm
-        log log10 log1p log2 logsumexp multilabel_soft_margin_loss norm normalize nuclear_norm pairwise_distance pdist
-        pow reciprocal renorm rms_norm rsqrt sinh softmin softplus square sum_to_size tan trapezoid upsample
-        upsample_bilinear upsample_nearest
+        log log10 log1p log2 logsumexp lp_pool1d lp_pool2d lp_pool3d multilabel_soft_margin_loss norm normalize
+        nuclear_norm pairwise_distance pdist pow reciprocal renorm rms_norm rsqrt sinh softmin softplus square
+        sum_to_size tan trapezoid upsample upsample_bilinear upsample_nearest
     """,
     Rule.FLOAT32_UNLESS_TOLD: "cumprod cumsum linalg.matrix_norm linalg.vector_norm log_softmax prod softmax sum",
     Rule.WIDEST: """
@@ -165,7 +170,7 @@ _CUDA: Final[Mapping[Rule, str]] = {
 TABLES: Final = {"cpu": _CPU, "cuda": _CUDA}
 CHOICES: Final[Mapping[str, Mapping[str, Choice]]] = {
     "cpu": {"max_pool3d": _pool_of_volumes, "pad": _mode_of_padding},
-    "cuda": {"div": _reciprocal},
+    "cuda": {"div": _reciprocal, "triplet_margin_with_distance_loss": _distance},
 }
 """Functions whose rule depends on the call."""
 

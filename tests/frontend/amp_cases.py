@@ -73,6 +73,7 @@ poisson_nll_loss   F.poisson_nll_loss(a, b)   2,3 2,3
 smooth_l1_loss   F.smooth_l1_loss(a, b)   2,3 2,3
 soft_margin_loss   F.soft_margin_loss(a, i(1, -1))   2
 triplet_margin_loss   F.triplet_margin_loss(a, b, c)   2,3 2,3 2,3
+triplet_margin_with_distance_loss   F.triplet_margin_with_distance_loss(a, b, c)   2,3 2,3 2,3
 binary_cross_entropy   F.binary_cross_entropy(a, b)   2,3 2,3
 gaussian_nll_loss   F.gaussian_nll_loss(a, b, c)   2,3 2,3 2,3
 multilabel_soft_margin_loss   F.multilabel_soft_margin_loss(a, b)   2,3 2,3
@@ -92,6 +93,9 @@ fractional_max_pool3d_with_indices   F.fractional_max_pool3d(a, 2, output_size=2
 max_unpool1d   F.max_unpool1d(a, i(1, 2).reshape(1, 1, 2), 2)   1,1,2
 max_unpool2d   F.max_unpool2d(a, i(1).reshape(1, 1, 1, 1), 2)   1,1,1,1
 max_unpool3d   F.max_unpool3d(a, i(1).reshape(1, 1, 1, 1, 1), 2)   1,1,1,1,1
+lp_pool1d   F.lp_pool1d(a, 2, 2)   1,2,4
+lp_pool2d   F.lp_pool2d(a, 2, 2)   1,2,4,4
+lp_pool3d   F.lp_pool3d(a, 2, 2)   1,2,4,4,4
 grid_sample   F.grid_sample(a, b, align_corners=False)   1,2,3,3 1,2,2,2
 pad:reflect   F.pad(a, (1, 1), mode="reflect")   1,2,3
 pad:replicate   F.pad(a, (1, 1), mode="replicate")   1,2,3
