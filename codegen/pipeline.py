@@ -29,13 +29,14 @@ from kiln.ir.passes.fold import fold
 from kiln.ir.passes.inside import everywhere, prune
 from kiln.ir.passes.merge import merge
 from kiln.ir.passes.spell import spell, spell_own
+from kiln.ir.passes.stay import stay
 from kiln.ir.passes.turn import turn
 from kiln.ir.program import CheckSite, Entry, Module, Program, Slot
 from kiln.ir.target import Target
 from kiln.ir.types import Sym, row_major
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    everywhere(merge), everywhere(turn), everywhere(fold), everywhere(cse), prune, dce
+    everywhere(stay), everywhere(merge), everywhere(turn), everywhere(fold), everywhere(cse), prune, dce
 )  # fmt: skip
 """Exact, target-independent rewrites, in order; also of the graphs inside control flow."""
 Layouts = dict[Value, Layout | None]

@@ -9,6 +9,7 @@ Kernels compiled with other options than `OPTIONS` do not have the bits that are
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -22,6 +23,8 @@ from kiln.ir.types import Dim, DType, Sym, TensorType
 
 OPTIONS: Final = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "--std=c++17")
 """Compiler options that the numerics contract needs."""
+MOST_WORDS: Final = 512
+"""How many 64-bit arguments a kernel can take: 4096 bytes."""
 MOST_BLOCKS: Final = 2**31 - 1
 """What a grid may have along its first dimension; kernels stride by the grid, so fewer blocks than wanted are right."""
 
@@ -69,9 +72,21 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """What a launch of several pieces does for one node: in `blocks` blocks of its own, for the line `loc`."""
+
+    blocks: Expr
+    loc: SourceLoc | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel launch: arguments are pointers and int64 sizes (a `Sym` may be a product, "k*n"); `error` says that
-    the error record follows them. `loc`: the user's line that it computes."""
+    the error record follows them. `loc`: the user's line that it computes.
+
+    With `pieces` the kernel's only parameter is a table of 64-bit words: the number of the grid's first block (0, as
+    long as all pieces are launched together), those of each piece's first block, that of all blocks, and the arguments:
+    first the `common` ones that all pieces take, then those of each piece."""
 
     kernel: str
     threads: int
@@ -79,10 +94,24 @@ class Launch:
     args: tuple[Memory | Dim, ...]
     error: bool
     loc: SourceLoc | None = None
+    pieces: tuple[Piece, ...] = ()
+    common: int = 0
+
+    def firsts(self, sizes: Mapping[str, int]) -> list[int]:
+        """The numbers of the pieces' first blocks, and that of all blocks."""
+        return list(itertools.accumulate((number(p.blocks, sizes) for p in self.pieces), initial=0))
 
     def __str__(self) -> str:
-        args = ", ".join([*map(str, self.args), *(["error"] if self.error else [])])
-        return f"{self.kernel}<<<{formula(self.blocks)}, {self.threads}>>>({args})"
+        args = [str(a) for a in self.args] + ["error"] * self.error
+        head = f"{self.kernel}<<<{formula(self.blocks)}, {self.threads}>>>"
+        if not self.pieces:
+            return f"{head}({', '.join(args)})"
+        lines = [f"{head}({', '.join(args[: self.common])}) in {len(self.pieces)} pieces"]
+        each = (len(args) - self.common) // len(self.pieces)
+        for k, piece in enumerate(self.pieces):
+            own = args[self.common + each * k : self.common + each * (k + 1)]
+            lines.append(f"     {formula(piece.blocks)}: {', '.join(own)}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +323,7 @@ def every(steps: Sequence[CudaStep]) -> Iterator[CudaStep]:
 def _lines(steps: Sequence[CudaStep], indent: str) -> list[str]:
     lines = []
     for k, step in enumerate(steps):
-        lines.append(f"{indent}{k:4} {step}")
+        lines.append(f"{indent}{k:4} " + str(step).replace("\n", f"\n{indent}"))
         for name, inner in parts(step):
             lines += [f"{indent}     {name}", *_lines(inner, indent + "    ")]
     return lines

@@ -10,6 +10,7 @@ one graph, for those who ask for it.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -67,6 +68,9 @@ class Measured:
     def __init__(self, program: CudaProgram, dims: Sequence[Dim], sizes: dict[str, int], place: Gpu) -> None:
         self.blocks = [min(number(launch.blocks, sizes), MOST_BLOCKS) for launch in program.launches]
         self.numbers = [number(d, sizes) for d in dims]
+        for launch in program.launches:
+            if launch.pieces:
+                self.numbers += [0, *launch.firsts(sizes)]
         locals_at, local_bytes = placed(program.locals, sizes)
         self.places = [0, *locals_at]
         total = max(program.arena_bytes, local_bytes)
@@ -176,25 +180,36 @@ class CudaExecutable:
         ):
             base |= {(kind, k): at + k for k in range(count)}
             at += count
-        dims: dict[Dim, int] = {}
+        known: dict[Dim, int] = {}
+        for a in [a for x in self._launches for a in x.args if not isinstance(a, Memory)]:
+            known.setdefault(a, at + len(known))
+        at += len(known)
+        self._slots: list[tuple[int, int]] = []
         slots: dict[tuple[int, int], int] = {}
 
-        def slot(a: Memory | Dim) -> int:
-            if isinstance(a, Memory):
-                key = (base[a.kind, a.index], a.offset)
-            else:
-                key = (at + dims.setdefault(a, len(dims)), 0)
-            return slots.setdefault(key, len(slots))
+        def word(a: Memory | Dim) -> tuple[int, int]:
+            return (base[a.kind, a.index], a.offset) if isinstance(a, Memory) else (known[a], 0)
 
-        self._calls = [
-            (handles[x.kernel], x.threads, [*map(slot, x.args), *([slot(Memory("error"))] if x.error else [])])
-            for x in self._launches
-        ]
+        def slot(key: tuple[int, int]) -> int:
+            if key not in slots:
+                slots[key] = len(self._slots)
+                self._slots.append(key)
+            return slots[key]
+
+        self._calls: list[tuple[int, int, list[int]]] = []
+        for x in self._launches:
+            if x.pieces:  # one argument, whose words follow each other
+                args = [len(self._slots)]
+                head = len(x.pieces) + 2
+                self._slots += [*((at + k, 0) for k in range(head)), *map(word, x.args)]
+                at += head
+            else:
+                args = [slot(word(a)) for a in (*x.args, *([Memory("error")] if x.error else []))]
+            self._calls.append((handles[x.kernel], x.threads, args))
         self.base = base
-        self._dims = list(dims)
-        self._slots = list(slots)
+        self._dims = list(known)
         self._moved: list[list[tuple[int, int]]] = [[] for _ in range(program.pointers)]
-        for (index, offset), k in slots.items():
+        for k, (index, offset) in enumerate(self._slots):
             if 0 <= (pointer := index - base.get(("pointer", 0), at)) < program.pointers:
                 self._moved[pointer].append((k, offset))
 
@@ -312,10 +327,7 @@ class CudaExecutable:
         try:
             if session.debug and local.recording is None:
                 for k in range(first, last):
-                    function, threads, address = calls[k]
-                    if grids[k]:
-                        launch(function, grids[k], 1, 1, threads, 1, 1, 0, stream, address, 0)
-                        frame.stream.handle.synchronize()
+                    self._launch_alone(frame, k)
                 return
             for k in range(first, last):
                 if blocks := grids[k]:
@@ -325,6 +337,29 @@ class CudaExecutable:
             failed = self._launches[k]
             what = f"launch {k} of {self.program.name}"
             raise self.place.failure(error, what, failed.kernel, failed.loc) from None
+
+    def _launch_alone(self, frame: Frame, k: int) -> None:
+        """Launch number `k`, and wait for it; its pieces one by one."""
+        launch, queue = self.place.session.launch, frame.stream
+        (function, threads, address), made = frame.calls[k], self._launches[k]
+        if not made.pieces:
+            if grid := frame.sized.blocks[k]:
+                launch(function, grid, 1, 1, threads, 1, 1, 0, queue.ptr, address, 0)
+                queue.handle.synchronize()
+            return
+        start = self._calls[k][2][0]
+        firsts = frame.block[start + 1 : start + 2 + len(made.pieces)]
+        for piece, (first, after) in zip(made.pieces, itertools.pairwise(firsts), strict=True):
+            if first == after:
+                continue
+            frame.block[start] = first
+            try:
+                launch(function, after - first, 1, 1, threads, 1, 1, 0, queue.ptr, address, 0)
+                queue.handle.synchronize()
+            except self.place.session.errors as error:
+                what = f"launch {k} of {self.program.name}"
+                raise self.place.failure(error, what, made.kernel, piece.loc) from None
+        frame.block[start] = 0
 
     def at(self, memory: Memory) -> Callable[[Frame], int]:
         """Where something lies in a run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, cast
@@ -12,10 +13,12 @@ from kiln.codegen.cuda import attention, fft, linalg, spectral
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
+from kiln.codegen.cuda.pieces import Form, Formed, Part, formed, together
 from kiln.codegen.cuda.products import Planned, is_product, product, product_step
-from kiln.codegen.cuda.schedule import launches
+from kiln.codegen.cuda.schedule import Scheduled, launches
 from kiln.codegen.cuda.sort import lower_sort
 from kiln.codegen.cuda.template import Template
+from kiln.codegen.cuda.together import Together, gathered
 from kiln.codegen.domain import definition
 from kiln.codegen.layout import Layout, assign, is_view
 from kiln.codegen.library import library_step
@@ -28,7 +31,7 @@ from kiln.codegen.sort import SORTS
 from kiln.codegen.steps import Note, Strides, digest
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
-from kiln.ir.graph import Constant, Graph, Operation, Value
+from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
 from kiln.ir.ops.base import Control, Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite
@@ -64,7 +67,7 @@ def compile_cuda(
 
 class _Pipeline:
     """The kernels made so far; by a step's symbol its launches (text and size), their workspaces, their turns, and
-    which of the tables they read."""
+    which of the tables they read; its schedule where it is one launch that could be a piece, and then its form."""
 
     def __init__(self, note: Note, bounds: bool) -> None:
         self.note = note
@@ -74,6 +77,8 @@ class _Pipeline:
         self.products: dict[str, Planned] = {}
         self.made: dict[str, tuple[list[CudaText], list[Workspace], Sequence[int], Sequence[int]]] = {}
         self.tables: dict[str, tuple[int, Constant]] = {}
+        self.single: dict[str, Scheduled] = {}
+        self.formed: dict[str, Formed | None] = {}
         self.symbols = 0
 
     def run(self, graph: Graph, strides: list[Strides | None], name: str, donated: Sequence[int]) -> CudaProgram:
@@ -82,6 +87,7 @@ class _Pipeline:
         plan.constants += [table for _, table in self.tables.values()]
         reused = plans.take_over(graph, donated, plan.steps, layouts, strides)
         graph = write_back(graph, plan, layouts, strides, self._fusion)
+        plan.steps = self._gathered(plan.steps, graph, [*graph.aliases, *reused])
         slots = place_values(graph, plan)
         aliases = tuple((a.output, a.input) for a in (*graph.aliases, *reused))
         workspaces: list[Workspace] = []
@@ -166,6 +172,8 @@ class _Pipeline:
         symbol = self._symbol(stem)
         texts = [self._text(emit_scheduled(s, self.bounds), stem) for s in scheduled]
         self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch], (), ())
+        if len(scheduled) == 1 and not scratch and not lowered.checks:
+            self.single[symbol] = scheduled[0]
         return Step(op, symbol, (), _arguments(op, layouts, lowered.symbols)[skipped:], lowered)
 
     def _symbol(self, stem: str) -> str:
@@ -186,6 +194,22 @@ class _Pipeline:
 
     # ------------------------------------------------------------------------------------ launches
 
+    def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias]) -> list[Step]:
+        """The steps, those together that can be one launch."""
+        # Launches of one form are of one name and have as many parameters, which is soon known.
+        likeness = {s.symbol: (s.symbol.partition("#")[0], len(s.args)) for s in steps if s.symbol in self.single}
+        alike = Counter(likeness.values())
+
+        def form(step: Step) -> Form | None:
+            if alike[likeness.get(step.symbol, ("", 0))] < 2:
+                return None
+            if step.symbol not in self.formed:
+                self.formed[step.symbol] = formed(self.single[step.symbol], self.bounds)
+            found = self.formed[step.symbol]
+            return None if found is None else found.form
+
+        return gathered(steps, graph, aliases, form) if any(n > 1 for n in alike.values()) else steps
+
     def _run(self, steps: Sequence[Step], plan: Plan, workspaces: list[Workspace]) -> tuple[CudaStep, ...]:
         """What is done for these steps, in order."""
         out: list[CudaStep] = []
@@ -194,11 +218,26 @@ class _Pipeline:
                 out.append(flow(step, plan, [self._run(i.steps, plan, workspaces) for i in inner_of(step)]))
             elif step.site is not None:
                 out.append(host_call(step, plan))
+            elif isinstance(step, Together):
+                out += self._together(step, plan, workspaces)
             elif step.symbol in self.products:
                 out.append(product(step, self.products[step.symbol], plan))
             else:
                 out += self._launches(step, plan, workspaces)
         return tuple(out)
+
+    def _together(self, step: Together, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
+        parts = []
+        for piece in step.pieces:
+            found = self.formed[piece.symbol]
+            assert found is not None
+            args = tuple(memory(a, plan) if isinstance(a, Pointer) else a for a in piece.args)
+            parts.append(Part(found, args, piece.operation.loc))
+        made = together(parts)
+        if made is None:
+            return [launch for piece in step.pieces for launch in self._launches(piece, plan, workspaces)]
+        stem = step.symbol.partition("#")[0]
+        return [replace(launch, kernel=self._text(text, stem).name) for text, launch in made]
 
     def _launches(self, step: Step, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
         texts, scratch, turns, tables = self.made[step.symbol]
