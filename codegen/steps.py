@@ -67,7 +67,7 @@ def _steps(
     for op in graph.operations:
         if op.op.name == "fusion":
             key = (
-                _body_key(body_of(op.attrs)),
+                body_key(body_of(op.attrs)),
                 *(None if p is None else p.strides for p in map(layouts.get, op.operands)),
             )
             known = made.get(key)
@@ -95,7 +95,7 @@ def _steps(
     return steps
 
 
-def _body_key(body: Graph) -> object:
+def body_key(body: Graph) -> object:
     """What two equal bodies have in common: operations over numbered values, and types."""
     numbers = {v: k for k, v in enumerate(body.values())}
     operations = [

@@ -22,6 +22,7 @@ import numpy as np
 from kiln.ir.arena import place as placed
 from kiln.ir.gpu_program import (
     MOST_BLOCKS,
+    MOST_WORDS,
     Array,
     Branch,
     CudaProgram,
@@ -70,7 +71,7 @@ class Measured:
         self.numbers = [number(d, sizes) for d in dims]
         for launch in program.launches:
             if launch.pieces:
-                self.numbers += [0, *launch.firsts(sizes)]
+                self.numbers += launch.numbers(sizes)
         locals_at, local_bytes = placed(program.locals, sizes)
         self.places = [0, *locals_at]
         total = max(program.arena_bytes, local_bytes)
@@ -103,7 +104,7 @@ class Frame:
     bases: list[int]
 
     def __init__(self, slots: int, launches: Sequence[tuple[int, int, Sequence[int]]]) -> None:
-        self.block = (ctypes.c_int64 * slots)()
+        self.block = (ctypes.c_int64 * (slots + MOST_WORDS))()  # tables are as long as their kernels take them
         self.address = ctypes.addressof(self.block)
         self.pack = struct.Struct(f"{slots}q").pack_into
         params = (ctypes.c_uint64 * sum(len(args) for _, _, args in launches))()
@@ -200,9 +201,9 @@ class CudaExecutable:
         for x in self._launches:
             if x.pieces:  # one argument, whose words follow each other
                 args = [len(self._slots)]
-                head = len(x.pieces) + 2
-                self._slots += [*((at + k, 0) for k in range(head)), *map(word, x.args)]
-                at += head
+                numbers = [(at + k, 0) for k in range(len(x.pieces) + 3)]
+                self._slots += x.words(numbers, [*map(word, x.args)])
+                at += len(numbers)
             else:
                 args = [slot(word(a)) for a in (*x.args, *([Memory("error")] if x.error else []))]
             self._calls.append((handles[x.kernel], x.threads, args))
@@ -348,7 +349,7 @@ class CudaExecutable:
                 queue.handle.synchronize()
             return
         start = self._calls[k][2][0]
-        firsts = frame.block[start + 1 : start + 2 + len(made.pieces)]
+        firsts = [frame.block[start + place] for place in made.firsts()]
         for piece, (first, after) in zip(made.pieces, itertools.pairwise(firsts), strict=True):
             if first == after:
                 continue

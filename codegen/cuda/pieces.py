@@ -30,6 +30,7 @@ _STRIDE: Final = "\1"
 """The place of the number of threads."""
 _OWN: Final = ("table", "here", "piece", "block", "blocks")
 """Names of the kernel around the body."""
+_LEAST_WORDS: Final = 64
 ENOUGH: Final = 1 << 18
 """Threads of a launch that keeps a GPU busy, where dividing by what is not a literal costs more than a launch."""
 
@@ -138,7 +139,7 @@ def together(all_parts: Sequence[Part]) -> list[tuple[G.CudaText, G.Launch]] | N
     columns, body = _columns(form, all_parts)
     body = body.replace(_STRIDE, str(threads))
     common, own = [c for c in columns if c.common], [c for c in columns if not c.common]
-    most = (G.MOST_WORDS - 2 - len(common)) // (len(own) + 1)
+    most = (G.MOST_WORDS - 3 - len(common)) // (len(own) + 1)
     if most < 2:
         return None
     count = -(-len(all_parts) // most)
@@ -146,7 +147,8 @@ def together(all_parts: Sequence[Part]) -> list[tuple[G.CudaText, G.Launch]] | N
     found = []
     for start, end in itertools.pairwise(ends):
         chosen = all_parts[start:end]
-        text = _text(form, threads, len(chosen), common, own, body)
+        words = _words(len(chosen), len(common), len(own))
+        text = _text(form, threads, words, common, own, body)
         pieces = tuple(G.Piece(_capped(p.formed.grid(threads), len(chosen)), p.loc) for p in chosen)
         total: Expr = L.index(0)
         for p in pieces:
@@ -178,21 +180,28 @@ def _columns(form: Form, all_parts: Sequence[Part]) -> tuple[list[_Column], str]
     return columns, _NUMBER.sub(number, form.body)
 
 
-def _text(form: Form, threads: int, pieces: int, common: Sequence[_Column], own: Sequence[_Column], body: str) -> str:
-    first = 2 + pieces
-    words = first + len(common) + pieces * len(own)
+def _text(form: Form, threads: int, words: int, common: Sequence[_Column], own: Sequence[_Column], body: str) -> str:
+    start = 2 + len(common)
     lines = [
         f'extern "C" __global__ void __launch_bounds__({threads}, 1)',
         f"kernel(const k_table<{words}> table)",
         "{",
         "    const long long here = table.at[0] + blockIdx.x;",
-        f"    const int piece = k_piece<{pieces}>(table, here);",
-        "    const long long block = here - table.at[1 + piece], blocks = table.at[2 + piece] - table.at[1 + piece];",
+        f"    const int piece = k_piece(table, here, {start}, {1 + len(own)});",
+        "    const long long block = here - table.at[piece];",
+        f"    const long long blocks = table.at[piece + {1 + len(own)}] - table.at[piece];",
     ]
-    lines += [f"    {c.head}table.at[{first + k}];" for k, c in enumerate(common)]
-    start = first + len(common)
-    lines += [f"    {c.head}table.at[{start + k} + {len(own)} * piece];" for k, c in enumerate(own)]
+    lines += [f"    {c.head}table.at[{2 + k}];" for k, c in enumerate(common)]
+    lines += [f"    {c.head}table.at[piece + {1 + k}];" for k, c in enumerate(own)]
     return "\n".join([*lines, body, "}", ""])
+
+
+def _words(pieces: int, common: int, own: int) -> int:
+    """The length of a table, rounded up, so that there are few texts for many numbers of pieces."""
+    least, found = 3 + common + (1 + own) * pieces, _LEAST_WORDS
+    while found < least:
+        found *= 2
+    return found
 
 
 def _capped(blocks: Expr, pieces: int) -> Expr:

@@ -28,7 +28,7 @@ from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
 from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
 from kiln.codegen.sort import SORTS
-from kiln.codegen.steps import Note, Strides, digest
+from kiln.codegen.steps import Note, Strides, body_key, digest
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
 from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
@@ -67,7 +67,8 @@ def compile_cuda(
 
 class _Pipeline:
     """The kernels made so far; by a step's symbol its launches (text and size), their workspaces, their turns, and
-    which of the tables they read; its schedule where it is one launch that could be a piece, and then its form."""
+    which of the tables they read; or its schedule, where it is one launch that could be a piece, and then its form.
+    `fusions`: the steps of those that may be there again."""
 
     def __init__(self, note: Note, bounds: bool) -> None:
         self.note = note
@@ -77,6 +78,7 @@ class _Pipeline:
         self.products: dict[str, Planned] = {}
         self.made: dict[str, tuple[list[CudaText], list[Workspace], Sequence[int], Sequence[int]]] = {}
         self.tables: dict[str, tuple[int, Constant]] = {}
+        self.fusions: dict[object, Step] = {}
         self.single: dict[str, Scheduled] = {}
         self.formed: dict[str, Formed | None] = {}
         self.symbols = 0
@@ -155,7 +157,15 @@ class _Pipeline:
     def _fusion(self, op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
         body = body_of(op.attrs)
         strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
-        return self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
+        key = (body.name, body_key(body), tuple(strides), tuple(out_strides))
+        known = self.fusions.get(key)
+        if known is None:
+            made = self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
+            if not made.may_fail:  # a check names its own line
+                self.fusions[key] = made
+            return made
+        assert known.lowered is not None
+        return Step(op, known.symbol, (), _arguments(op, layouts, known.lowered.symbols), known.lowered)
 
     def _scatter(self, op: Operation, layouts: Layouts, strides: Sequence[Strides | None]) -> Step:
         """A table that is one number everywhere is part of the kernel; with `in_place` the result's memory is it."""
@@ -170,10 +180,11 @@ class _Pipeline:
         self.note(f"loops {stem}", lowered.kernel)
         scheduled, scratch = launches(lowered.kernel)
         symbol = self._symbol(stem)
-        texts = [self._text(emit_scheduled(s, self.bounds), stem) for s in scheduled]
-        self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch], (), ())
         if len(scheduled) == 1 and not scratch and not lowered.checks:
             self.single[symbol] = scheduled[0]
+        else:
+            texts = [self._text(emit_scheduled(s, self.bounds), stem) for s in scheduled]
+            self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch], (), ())
         return Step(op, symbol, (), _arguments(op, layouts, lowered.symbols)[skipped:], lowered)
 
     def _symbol(self, stem: str) -> str:
@@ -197,8 +208,8 @@ class _Pipeline:
     def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias]) -> list[Step]:
         """The steps, those together that can be one launch."""
         # Launches of one form are of one name and have as many parameters, which is soon known.
-        likeness = {s.symbol: (s.symbol.partition("#")[0], len(s.args)) for s in steps if s.symbol in self.single}
-        alike = Counter(likeness.values())
+        likeness = {s.symbol: (_stem(s), len(s.args)) for s in steps if s.symbol in self.single}
+        alike = Counter(likeness[s.symbol] for s in steps if s.symbol in likeness)
 
         def form(step: Step) -> Form | None:
             if alike[likeness.get(step.symbol, ("", 0))] < 2:
@@ -236,10 +247,12 @@ class _Pipeline:
         made = together(parts)
         if made is None:
             return [launch for piece in step.pieces for launch in self._launches(piece, plan, workspaces)]
-        stem = step.symbol.partition("#")[0]
-        return [replace(launch, kernel=self._text(text, stem).name) for text, launch in made]
+        return [replace(launch, kernel=self._text(text, _stem(step)).name) for text, launch in made]
 
     def _launches(self, step: Step, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
+        if step.symbol not in self.made:
+            text = self._text(emit_scheduled(self.single[step.symbol], self.bounds), _stem(step))
+            self.made[step.symbol] = ([text], [], (), ())
         texts, scratch, turns, tables = self.made[step.symbol]
         first = len(workspaces)
         workspaces += scratch
@@ -252,6 +265,11 @@ class _Pipeline:
             Launch(t.name, t.threads, t.blocks, (*pointers, *sizes, *turns[k : k + 1]), t.has_checks, loc)
             for k, t in enumerate(texts)
         ]
+
+
+def _stem(step: Step) -> str:
+    """What kernels of a step are named after."""
+    return step.symbol.partition("#")[0]
 
 
 def _elements(b: L.Buffer) -> L.Expr:

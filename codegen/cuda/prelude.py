@@ -4,7 +4,7 @@
 move neighbouring elements from place `at` on between memory and registers, 16 bytes at a time where all exist and lie
 so that it can be (of those that don't exist not even the address is made); `k_fetch` asks for them in shared
 memory, where they are after `k_arrive`. A kernel of several pieces has a `k_table` of its arguments, in which
-`k_piece` finds the last of P pieces that begins at `block` or before.
+`k_piece` finds the row of the last piece that begins at `block` or before; rows begin at `start`.
 
 Kernels are compiled with `-fmad=false` and without flush-to-zero, so `a * b + c` is two rounded operations and
 `fma` one. Division and square root use the intrinsics that are correctly rounded whatever the flags.
@@ -128,14 +128,15 @@ __device__ __forceinline__ long long k_rank(long long count, int *room, long lon
 }""",
     "k_table": """\
 template <int N> struct k_table { long long at[N]; };
-template <int P, int N> __device__ __forceinline__ int k_piece(const k_table<N> &table, long long block)
+template <int N> __device__ __forceinline__ int k_piece(const k_table<N> &table, long long block, int start, int width)
 {
-    int piece = 0, step = 1;
-    #pragma unroll
-    while (2 * step < P) step *= 2;
-    #pragma unroll
-    for (; step > 0; step /= 2) if (piece + step < P && table.at[1 + piece + step] <= block) piece += step;
-    return piece;
+    int low = 0, high = (int)table.at[1];
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (table.at[start + middle * width] <= block) low = middle;
+        else high = middle;
+    }
+    return start + low * width;
 }""",
     "k_within": """\
 __device__ __forceinline__ void k_within(long long first, long long count, long long low, long long high)
