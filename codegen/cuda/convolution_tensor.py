@@ -174,7 +174,7 @@ k_put_tile(const float (&sum)[M][N][4], unsigned short *tile, const long long *p
             for (int k = 0; k < 2; k++)
                 *(unsigned *)(tile + (row + m * 16 + (lane >> 2) + 8 * k) * pitch + column + n * 8 + (lane & 3) * 2) =
                     F::pair(sum[m][n][2 * k], sum[m][n][2 * k + 1]);
-    __syncthreads();  // the tile is there
+    __syncthreads();  // the tile and the places are there
     const int most = rows < height ? rows : height;
     if (even) {
         for (int k = threadIdx.x; k < most * (width / 8); k += blockDim.x) {
@@ -194,6 +194,7 @@ k_put_tile(const float (&sum)[M][N][4], unsigned short *, const long long *place
            int, int, int row, int column, bool)
 {
     const int lane = threadIdx.x & 31;
+    __syncthreads();  // the places are there
     #pragma unroll
     for (int n = 0; n < N; n++)
         #pragma unroll
@@ -286,7 +287,6 @@ k_convolve(unsigned short *room, const k_images &x, const unsigned short *weight
         const long long result = above / high * (W::groups * W::results) + group * W::results + first_row;
         places[threadIdx.x] = inside ? result * plane + i * out_w + j : -1;
     }
-    __syncthreads();  // the places are there
     const bool even = W::classes == 1 && plane % 8 == 0 && (unsigned long long)out % 16 == 0;
     k_put_tile<F, M, N>(sum, room, places, out, plane, rows, HEIGHT, WIDTH, row, column, even);
 }"""

@@ -23,6 +23,7 @@ import numpy as np
 from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
+from kiln.ir.halves import converted, is_half, widened
 from kiln.ir.ops.base import (
     BILINEAR,
     Call,
@@ -41,7 +42,7 @@ from kiln.ir.ops.cast import cast
 from kiln.ir.ops.elementwise import FLOATS, add
 from kiln.ir.ops.movement import copy, permute, reshape
 from kiln.ir.order import KBLOCK
-from kiln.ir.types import Dim, DType, Sym, TensorType, float32
+from kiln.ir.types import Dim, DType, Sym, TensorType, dtype_named, float32
 
 ARGUMENTS: Final = ("stride", "padding", "dilation", "groups", "tensor_cores")
 Place = tuple[L.Expr, list[L.Expr]]
@@ -333,6 +334,17 @@ def _depthwise_ref(xp: Any, x: Any, g: Any, *, size: tuple[int, int], **attrs: A
     return np.ascontiguousarray(found[:, 0].transpose(1, 2, 0))
 
 
+def _rounded_once(ref: Callable[..., Any]) -> Callable[..., Any]:
+    """`ref` of 16-bit floats: in float32, and rounded once."""
+
+    @functools.wraps(ref)
+    def run(xp: Any, a: Any, b: Any, *, tensor_cores: bool = False, dtype: DType | None = None, **attrs: Any) -> Any:
+        found = ref(xp, widened(a), widened(b), **attrs)
+        return converted(found, dtype_named(a.dtype.name)) if is_half(a.dtype) and dtype is None else found
+
+    return run
+
+
 # --------------------------------------------------------------------------------------- derivatives
 
 
@@ -425,7 +437,7 @@ def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any, lower: Lowerin
             name,
             doc,
             functools.partial(infer, name),
-            quiet(ref),
+            quiet(_rounded_once(ref)),
             lower or Template(name),
             vjp=vjp,
             jvp=_bilinear_jvp(name.removesuffix("_direct")),
