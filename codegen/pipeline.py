@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
+from kiln.codegen.channels import channels_last
 from kiln.codegen.composed import composed
 from kiln.codegen.control import Flow, bind, dense, every_step, is_host_step, spins, within
 from kiln.codegen.direct import direct
@@ -70,8 +71,8 @@ def compile_graph(
 def prepare(
     graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True, libraries: bool = False
 ) -> Graph:
-    """The front half, which is the same on every target: the passes and fusion. `libraries`: whether products can be
-    those of a GPU's library."""
+    """The front half, which is the same on every target: the passes and fusion. `libraries`: for a GPU, where products
+    can be a library's, and convolutions tensor cores'."""
     graph.verify()
     note("captured", graph)
     graph = everywhere(spell_own if libraries else spell)(graph)
@@ -79,6 +80,8 @@ def prepare(
         for rewrite in PASSES:
             graph = rewrite(graph)
         note("simplified", graph)
+    if libraries:
+        graph = channels_last(graph, strides)
     fused = _fused(graph, strides, passes)
     note("fused", fused)
     return fused

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from kiln.codegen import plan as plans
 from kiln.codegen.control import Flow, flow_step, inner_of
-from kiln.codegen.cuda import attention, fft, linalg, spectral
+from kiln.codegen.cuda import attention, convolution, fft, linalg, spectral
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
@@ -41,6 +41,7 @@ STYLE: Final = Style(nested="parallel", stack_bytes=1 << 14)
 """All independent loops become the grid; two rows of a kernel lie in shared memory."""
 TEMPLATES: Final[dict[str, Template]] = {
     **attention.TEMPLATES,
+    **convolution.TEMPLATES,
     **fft.TEMPLATES,
     **linalg.TEMPLATES,
     **spectral.TEMPLATES,
