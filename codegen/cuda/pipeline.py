@@ -9,14 +9,13 @@ from typing import Final, cast
 
 from kiln.codegen import plan as plans
 from kiln.codegen.control import Flow, flow_step, inner_of
-from kiln.codegen.cuda import attention, convolution, fft, linalg, spectral
+from kiln.codegen.cuda import attention, convolution, fft, linalg, scan, sort, spectral
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
 from kiln.codegen.cuda.pieces import Form, Formed, Part, formed, together
 from kiln.codegen.cuda.products import Planned, is_product, product, product_step
 from kiln.codegen.cuda.schedule import Scheduled, launches
-from kiln.codegen.cuda.sort import lower_sort
 from kiln.codegen.cuda.template import Template
 from kiln.codegen.cuda.together import Together, gathered
 from kiln.codegen.domain import definition
@@ -25,9 +24,8 @@ from kiln.codegen.library import library_step
 from kiln.codegen.lower import Lowered, Style, lower
 from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
 from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
-from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
-from kiln.codegen.sort import SORTS
+from kiln.codegen.sort import SORTS, lower_sort
 from kiln.codegen.steps import Note, Strides, body_key, digest
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
@@ -44,6 +42,8 @@ TEMPLATES: Final[dict[str, Template]] = {
     **convolution.TEMPLATES,
     **fft.TEMPLATES,
     **linalg.TEMPLATES,
+    **scan.TEMPLATES,
+    **sort.TEMPLATES,
     **spectral.TEMPLATES,
 }
 """Kernels whose text is written by hand, by the op's name."""
@@ -143,8 +143,6 @@ class _Pipeline:
             return Step(op, symbol, (), _arguments(op, layouts, sizes))
         if name in SORTS:
             return self._kernel(op, layouts, lower_sort(op, strides, STYLE), name)
-        if name in SCANS:
-            return self._kernel(op, layouts, lower_scan(op, strides, STYLE), name)
         if isinstance(lower_as, Scatter):
             return self._scatter(op, layouts, strides)
         if isinstance(lower_as, Library):
