@@ -128,7 +128,15 @@ class Steps:
         if not numel or not fits or any(t._layout.dtype.kind != "float" for t in tensors):
             return None
         kinds = tuple([(t._layout.dtype, t._layout.shape == ()) for t in tensors])
-        about = type(self.optimizer).update, names, kinds, MODES.default_dtype, dispatch.target(), device
+        about = (
+            type(self.optimizer).update,
+            names,
+            kinds,
+            MODES.default_dtype,
+            dispatch.target(),
+            device,
+            MODES.autocast,
+        )
         variants = _programs.setdefault(about, {})
         update = variants.get(self.fixed)
         if update is None:
