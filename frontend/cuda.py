@@ -311,8 +311,8 @@ class Stream:
 
     def query(self) -> bool:
         """Whether all work on it is done."""
-        with _typed("Stream.query"), self.queue.device.guarded("asking for a stream's state"):
-            return bool(self.queue.handle.done)
+        with _typed("Stream.query"):
+            return self.queue.done()
 
     def wait_event(self, event: Event) -> None:
         """What comes next on this stream runs after what the event marks."""
@@ -379,8 +379,8 @@ class Event:
         """Whether what it marks is done; true before anything was marked."""
         if self._queue is None:
             return True
-        with _typed("Event.query"), self._queue.device.guarded("asking for an event's state"):
-            return bool(self._handle.done)
+        with _typed("Event.query"):
+            return self._queue.device.done(self._handle)
 
     def synchronize(self) -> None:
         """Wait until what it marks is done."""

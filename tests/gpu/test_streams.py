@@ -110,6 +110,45 @@ def test_out_of_memory(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.loc.file == __file__
 
 
+def test_a_query_tells_of_a_failure(fake: Gpu) -> None:
+    """A loop that waits for `query` ends."""
+    event, stream = kiln.cuda.Event(), kiln.cuda.Stream()
+    event.record(stream)
+    kiln.cuda.synchronize()
+    assert event.query() and stream.query()
+    for query in (event.query, stream.query):
+        fake_device.state.devices[0].fail(700, "on purpose")
+        with pytest.raises(kiln.DeviceError, match="cudaErrorIllegalAddress"):
+            query()
+        assert fake.errors()
+        cuda_driver.session().gpus[0].fault = ""
+
+
+def test_memory_is_of_kilns_stream_whatever_cupys_is(fake: Gpu) -> None:
+    place = cuda_driver.gpu(0)
+    pool = place._pool._pool()
+    kiln.cuda.empty_cache()
+    theirs, mine = place.session.cupy.cuda.Stream(non_blocking=True), kiln.cuda.Stream()
+    with theirs:
+        on_gpu()
+        with kiln.cuda.stream(mine):
+            on_gpu()
+    with mine.queue.handle:
+        on_gpu()
+    assert {stream for stream, _ in pool.kept} == {0, mine.cuda_stream}
+
+
+def test_no_wait_for_the_gpu_while_another_thread_records(fake: Gpu) -> None:
+    place = cuda_driver.gpu(0)
+    for wait in (kiln.cuda.synchronize, kiln.cuda.empty_cache):
+        thread = threading.Thread(target=wait)
+        with place.recording:
+            thread.start()
+            thread.join(0.05)
+            assert thread.is_alive()
+        thread.join()
+
+
 def test_streams_are_equal_by_what_they_are(fake: Gpu) -> None:
     s = kiln.cuda.Stream()
     assert s == s and s != kiln.cuda.Stream() and s.device == kiln.device("cuda:0") and s.cuda_stream
