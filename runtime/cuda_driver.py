@@ -272,6 +272,10 @@ class Gpu:
                     self._streams.append(Stream(self, self.session.cupy.cuda.Stream(non_blocking=True)))
             return self._streams[k]
 
+    def known(self, ptr: int) -> Stream | None:
+        """The stream of `new_stream` that CUDA knows by this handle, if it is one of these."""
+        return next((s for s in self._streams if s.ptr == ptr), None)
+
     def new_event(self, timing: bool = False) -> Any:
         """An event of CuPy's."""
         return self.session.cupy.cuda.Event(disable_timing=not timing)

@@ -26,6 +26,8 @@ from kiln.runtime.cuda_driver import (
 )
 from kiln.runtime.memory import Buffer
 
+LEGACY: Final = 1
+"""The default stream, as other libraries number it, for whom 0 is none."""
 STAGED: Final = 1 << 16
 """Bytes up to which a copy to a GPU goes through memory of kiln's own, so that nobody waits."""
 STAGED_ASYNC: Final = 1 << 26  # the same where the caller asked not to wait
@@ -261,3 +263,42 @@ def copy_on_device(dst: DeviceBuffer, dst_offset: int, src: DeviceBuffer, src_of
         stream.handle.record(done)
         with other.guarded("waiting for another GPU"):
             there.handle.wait_event(done)
+
+
+# ------------------------------------------------------------------------------------------- other libraries' memory
+
+
+def foreign(ptr: int, nbytes: int, owner: object, index: int) -> DeviceBuffer:
+    """Memory of another library on a GPU: `owner` is kept until nobody uses it, and what the current stream has by then
+    is done."""
+    made = DeviceBuffer(ptr, nbytes, owner, index)
+    made.record_stream(gpu(index).stream())
+    return made
+
+
+def taken(index: int, ask: Callable[[int], Any]) -> Any:
+    """What `ask` returns: another library hands over memory of a GPU, for a stream whose number it is told. What we do
+    there comes after what it has done."""
+    if local.recording is not None:
+        unrecorded("taking another library's memory")
+    place = gpu(index)
+    with place.guarded("taking another library's memory"):
+        return ask(place.stream().ptr or LEGACY)
+
+
+def hand_over(buffer: DeviceBuffer, stream: int) -> None:
+    """Another library's stream uses this memory from now on, after what the current stream has. When it is dropped, it
+    is not reused before that stream is done, if that is the default stream or one of kiln's."""
+    place = gpu(buffer.device)
+    queue = place.stream()
+    if stream == (queue.ptr or LEGACY):
+        return
+    if local.recording is not None:
+        unrecorded("handing memory to another stream")
+    with place.guarded("handing memory to another library"):
+        event = place.new_event()
+        queue.handle.record(event)
+        place.session.runtime.streamWaitEvent(stream, event.ptr)
+    ours = place.default if stream == LEGACY else place.known(stream)
+    if ours is not None:
+        buffer.record_stream(ours)

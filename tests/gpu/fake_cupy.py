@@ -145,6 +145,19 @@ def streamQuery(stream: int) -> int:
 
 
 @locked
+def streamSynchronize(stream: int) -> None:
+    state.counts["synchronize"] += 1
+    queue = state.stream(stream)
+    queue.refuse()
+    if queue is queue.device.null:
+        for other in queue.device.streams.values():
+            if other.blocking:
+                fake_device.finish(other.last)
+    fake_device.finish(queue.last)
+    queue.device.check()
+
+
+@locked
 def eventQuery(event: int) -> int:
     def ask() -> bool:
         found = _events.get(event)
@@ -300,17 +313,8 @@ class Stream:
         """False also after an error, which is not raised."""
         return streamQuery(self.ptr) == 0
 
-    @locked
     def synchronize(self) -> None:
-        state.counts["synchronize"] += 1
-        stream = state.stream(self.ptr)
-        stream.refuse()
-        if stream is stream.device.null:
-            for other in stream.device.streams.values():
-                if other.blocking:
-                    fake_device.finish(other.last)
-        fake_device.finish(stream.last)
-        stream.device.check()
+        streamSynchronize(self.ptr)
 
     def record(self, event: Event | None = None) -> Event:
         event = Event() if event is None else event
@@ -482,7 +486,8 @@ class PooledMemory:
 
 
 class MemoryPointer:
-    def __init__(self, mem: PooledMemory, offset: int) -> None:
+    def __init__(self, mem: Any, offset: int) -> None:
+        assert mem.ptr != 0 or offset == 0
         self.mem, self.ptr = mem, mem.ptr + offset
         self.device_id = mem.device_id
 
@@ -816,7 +821,8 @@ def _named(*functions: Callable[..., Any]) -> dict[str, Any]:
 
 _RUNTIME: Final = _named(
     getDeviceCount, getDeviceProperties, memGetInfo, driverGetVersion, runtimeGetVersion, setDevice, getDevice,
-    deviceSynchronize, memcpyAsync, memsetAsync, streamQuery, streamWaitEvent, eventQuery, CUDARuntimeError,
+    deviceSynchronize, memcpyAsync, memsetAsync, streamQuery, streamSynchronize, streamWaitEvent, eventQuery,
+    CUDARuntimeError,
 )  # fmt: skip
 _NVRTC: Final = _named(getVersion, createProgram, compileProgram, getCUBIN, getProgramLog, destroyProgram, NVRTCError)
 _runtime = _module("cupy.cuda.runtime", {"streamNonBlocking": 1, **_COPIES, **_RUNTIME})

@@ -71,6 +71,7 @@ ERRORS: Final = {
 _TAG: Final = 1 << 52
 F = TypeVar("F", bound=Callable[..., Any])
 NULL_STREAMS: Final = (0, 1)
+PER_THREAD: Final = 2
 
 
 class CUDARuntimeError(RuntimeError):
@@ -300,6 +301,10 @@ class State:
     def stream(self, handle: int) -> StreamState:
         if handle in NULL_STREAMS:
             return self.device().null
+        if handle == PER_THREAD:
+            device = self.device()
+            made: dict[int, StreamState] = self.local.__dict__.setdefault("per_thread", {})
+            return made.setdefault(device.index, StreamState(device, PER_THREAD, True))
         if handle not in self.streams:
             raise CUDARuntimeError(400, f"{handle:#x} is no stream")
         stream = self.streams[handle]

@@ -442,7 +442,7 @@ def test_streams_that_join_a_recording() -> None:
         record(False)
     queued = kiln.cuda.Stream()
     with (
-        pytest.raises(kiln.DeviceError, match="cudaErrorStreamCapture(Isolation|Invalidated)"),
+        pytest.raises(kiln.DeviceError, match=r"cudaErrorStreamCapture(Isolation|Invalidated)"),
         kiln.cuda.graph(kiln.cuda.CUDAGraph()),
     ):
         kiln.cuda.current_stream().wait_stream(queued)
