@@ -34,7 +34,7 @@ _NO_MEMORY: Final = 2
 _NOT_INITIALIZED: Final = 3
 _NOT_READY: Final = 600
 _NO_DRIVER: Final = (34, 35, 803, 804)  # stub library, too old or absent, does not fit, does not fit forward
-_STICKY: Final = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 911})
+_STICKY: Final = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
 """After these no call of the process on that GPU works any more."""
 
 

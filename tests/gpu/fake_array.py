@@ -158,11 +158,11 @@ class ndarray:
         stream.synchronize()
         return self._view(host, low).copy()
 
-    def set(self, values: Any) -> None:
+    def set(self, arr: Any) -> None:
         """Put values there, in the order of the current stream."""
         low, high = self._span()
         host = np.zeros(high - low, np.uint8)
-        self._view(host, low)[...] = values
+        self._view(host, low)[...] = arr
         fake_device.copy(self.data.ptr + low, host.ctypes.data, host.nbytes, 1, fake_cupy.get_current_stream().ptr)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -163,7 +163,7 @@ def eventQuery(event: int) -> int:
         found = _events.get(event)
         if found is None:
             raise CUDARuntimeError(400)
-        found.settled()
+        found._settled()
         return _done(found.work) and found.device.check() is None
 
     return _status(ask)
@@ -361,7 +361,7 @@ class Event:
 
     __del__ = _native(lambda self: state.alive())
 
-    def settled(self) -> None:
+    def _settled(self) -> None:
         """Nothing may be asked of an event that a capture has: the capture is lost."""
         if self.mark is not None:
             self.mark[0].invalid = True
@@ -384,7 +384,7 @@ class Event:
     @locked
     def synchronize(self) -> None:
         state.counts["synchronize"] += 1
-        self.settled()
+        self._settled()
         fake_device.finish(self.work)
         self.device.check()
 

@@ -54,7 +54,7 @@ ERRORS: Final = {
     903: (
         "StreamCaptureUnmatched",
         "STREAM_CAPTURE_UNMATCHED",
-        "capture was not initiated in this stream",
+        "capture was not ended in the same stream as it began",
     ),
     904: (
         "StreamCaptureUnjoined",
