@@ -304,6 +304,10 @@ class Stream:
         """CUDA's handle; 0 is the default stream."""
         return self.queue.ptr
 
+    def __cuda_stream__(self) -> tuple[int, int]:
+        """How other libraries take it: `cupy.cuda.Stream.from_external(stream)`."""
+        return 0, self.queue.ptr
+
     def synchronize(self) -> None:
         """Wait until all work on it is done."""
         with _typed("Stream.synchronize"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import threading
 import weakref
@@ -330,14 +331,21 @@ class Gpu:
 
     def no_memory(self, what: str) -> CudaError:
         """With all sizes."""
-        free, total = self.session.runtime.memGetInfo()
-        used, held = self.used(), self.reserved()
-        return CudaError(
-            "memory",
-            f"out of memory on GPU {self.index}, {what}: {used:,} bytes are used by tensors and programs, "
-            f"{held - used:,} more are kept for reuse, and {free:,} of the GPU's {total:,} bytes are free",
-            "use smaller batches, drop tensors that are not needed, or look for other processes on this GPU",
-        )
+        message = f"out of memory on GPU {self.index}, {what}"
+        fix = "use smaller batches, drop tensors that are not needed, or look for other processes on this GPU"
+        runtime = self.session.runtime
+        try:
+            before = runtime.getDevice()
+            runtime.setDevice(self.index)
+            try:
+                free, total = runtime.memGetInfo()
+                used, held = self.used(), self.reserved()
+            finally:
+                runtime.setDevice(before)
+        except self.session.errors as error:  # not even a context has room
+            return CudaError("memory", f"{message} ({error})", fix)
+        message += f": {used:,} bytes are used by tensors and programs, {held - used:,} more are kept for reuse, "
+        return CudaError("memory", f"{message}and {free:,} of the GPU's {total:,} bytes are free", fix)
 
     def release_idle(self) -> None:
         """Give what the pool keeps for reuse back to the GPU, while this is CUDA's current device."""
@@ -362,9 +370,9 @@ class Gpu:
             return
         events = []
         try:
-            with self.guarded("keeping memory for another stream"):
-                for stream in streams:
-                    event = self.new_event()
+            for stream in streams:
+                with stream.device.guarded("keeping memory for another stream"):
+                    event = stream.device.new_event()
                     stream.handle.record(event)
                     events.append(event)
         except CudaError:  # the GPU has failed, which the next call says: nobody will use this memory
@@ -416,6 +424,11 @@ class Session:
         return status == 0
 
 
+def said(error: BaseException) -> str:
+    """What an error says, in one line: CuPy's may be a page, with what went wrong below."""
+    return " ".join(re.sub("={9,}", "", str(error).rpartition("Original error:")[2]).split())
+
+
 _lock: Final = threading.Lock()
 _opened: list[Session] = []
 _inherited: Final[list[Session]] = []
@@ -439,7 +452,7 @@ def session() -> Session:
             import cupy
         except ImportError as error:
             fix = "pip install 'cupy-cuda13x[ctk]', or use the CPU"
-            raise CudaError("cupy", f"GPUs need CuPy, which can't be imported ({error})", fix) from None
+            raise CudaError("cupy", f"GPUs need CuPy, which can't be imported ({said(error)})", fix) from None
         if not _opened or _opened[0].cupy is not cupy:
             made = Session(cupy)
             _opened[:] = [made]

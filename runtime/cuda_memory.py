@@ -17,6 +17,7 @@ from kiln.runtime.cuda_driver import (
     TO_DEVICE,
     TO_HOST,
     WITHIN,
+    CudaError,
     Gpu,
     Stream,
     current_device,
@@ -44,8 +45,14 @@ class PinnedBuffer(Buffer):
     def allocate(nbytes: int) -> PinnedBuffer:
         """Uninitialised memory, for all GPUs. CudaError without a GPU, and when the system pins no more."""
         place = gpu(current_device())
-        with place.guarded(f"pinning {nbytes:,} bytes"):
-            memory = place.session.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
+        try:
+            with place.guarded(f"pinning {nbytes:,} bytes"):
+                memory = place.session.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
+        except CudaError as error:
+            if error.kind != "memory":
+                raise
+            message = f"the system pins no {nbytes:,} bytes more of the host's memory"
+            raise CudaError("memory", message, "pin less, or raise the limit (ulimit -l)") from None
         return PinnedBuffer(memory.ptr, nbytes, memory, 0)
 
 
@@ -57,7 +64,7 @@ class DeviceBuffer(Buffer):
     def __init__(self, ptr: int, nbytes: int, memory: Any, device: int) -> None:
         super().__init__(ptr, nbytes, None, 0)
         self._memory = memory
-        self._users: dict[int, Stream] | None = None
+        self._users: dict[Stream, None] | None = None
         self.device = device
 
     @staticmethod
@@ -111,11 +118,11 @@ class DeviceBuffer(Buffer):
         before what that stream then has is done."""
         if self._users is None:
             self._users = {}
-        self._users[stream.ptr] = stream
+        self._users[stream] = None
 
     def __del__(self) -> None:
         if self._users:
-            users = list(self._users.values())
+            users = list(self._users)
             users[0].device.lend(users, self._memory)
 
     def as_numpy(

@@ -154,7 +154,7 @@ def test_streams_are_equal_by_what_they_are(fake: Gpu) -> None:
     assert s == s and s != kiln.cuda.Stream() and s.device == kiln.device("cuda:0") and s.cuda_stream
     assert kiln.cuda.default_stream() == kiln.cuda.current_stream() != kiln.cuda.default_stream(1)
     assert kiln.cuda.default_stream().cuda_stream == 0 and len({s, s, kiln.cuda.default_stream()}) == 2
-    assert "cuda:0" in repr(s)
+    assert "cuda:0" in repr(s) and s.__cuda_stream__() == (0, s.cuda_stream)
 
 
 def test_work_goes_to_the_current_stream(fake: Gpu) -> None:
@@ -216,6 +216,25 @@ def test_memory_of_a_tensor_that_another_stream_uses(gpu: Gpu) -> None:
         del other
     with pytest.raises(kiln.KilnError, match=r"expected a kiln\.cuda\.Stream"):
         on_gpu().record_stream(3)
+
+
+def test_memory_that_another_gpu_reads(fake: Gpu) -> None:
+    y, s = kiln.zeros(64, device="cuda:1"), kiln.cuda.Stream()
+    kiln.cuda.synchronize(1)
+    with fake.deferred():
+        with kiln.cuda.stream(s):
+            x = on_gpu()
+        s.synchronize()
+        with cuda_driver.session().cupy.cuda.Device(1):
+            fake_device.copy(y.data_ptr(), x.data_ptr(), 256, 4, 0)
+        for index in (1, 0):  # CUDA has one number for both
+            x.record_stream(kiln.cuda.default_stream(index))
+        del x
+        with kiln.cuda.stream(s):
+            other = kiln.zeros(64, device="cuda")
+        s.synchronize()
+        np.testing.assert_array_equal(y.cpu().numpy(), np.arange(64))
+        del other
 
 
 def test_events(fake: Gpu) -> None:
