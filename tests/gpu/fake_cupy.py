@@ -542,6 +542,9 @@ class _DevicePool:
     @locked
     def free_all_blocks(self, stream: Stream | None = None) -> None:
         gone = [kept for kept in self.kept if stream is None or kept[0] == stream.ptr]
+        if gone:  # cudaFree may wait for the device
+            for capture in {s.capture for s in self.device.streams.values() if s.capture is not None}:
+                capture.invalid = True
         self.kept = [kept for kept in self.kept if kept not in gone]
         self.total -= sum(size for _, size in gone)
         self.device.taken -= sum(size for _, size in gone)

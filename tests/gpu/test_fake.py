@@ -325,6 +325,10 @@ def test_other_streams_join_a_capture_and_must_come_back(cupy: Any, gpu: Gpu) ->
         capture(True, lambda end: one.wait_event(before))
     with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureInvalidated"):
         one.end_capture()
+    pool = cupy.cuda.MemoryPool()
+    pool.malloc(512)  # dropped, and kept for reuse
+    with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+        capture(True, lambda end: pool.free_all_blocks())  # cudaFree
     with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureUnmatched"):
         capture(True, lambda end: two.end_capture())
     one.end_capture()
