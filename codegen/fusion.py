@@ -144,10 +144,11 @@ class _Partition:
         """A write in place comes after what touched the memory before, and after all that may refuse the data."""
         if may_refuse(op):
             self.refusing.append(op)
-        places = [(v, self.layouts[v]) for v in op.operands]
-        for root in dict.fromkeys(v if p is None else p.root for v, p in places):
+        places = [self.layouts[v] for v in op.operands]
+        roots = [v if p is None else p.root for v, p in zip(op.operands, places, strict=True)]
+        for root in dict.fromkeys(roots):
             touching = self.touching.setdefault(root, [])
-            if is_in_place(op) and (p := places[0][1]) is not None and p.root is root:
+            if is_in_place(op) and root is roots[0]:
                 self._link(group, {self.group[before] for before in (*touching, *self.refusing)} - {group})
                 touching.clear()
             touching.append(op)

@@ -45,6 +45,7 @@ class _Lowering:
         self.combine = op.op.lower.combine
         self.affine = "steps" in op.attrs
         self.in_place = bool(op.attrs.get("in_place", False))
+        self.checked = self.in_place or bool(op.attrs.get("checked", False))
         self.sites = sites
         self.symbols: dict[str, Var] = {}
         self.fill = fill
@@ -80,7 +81,7 @@ class _Lowering:
         touched = self.op.operands[1:2] if self.in_place else self.op.operands[:2]
         sizes = [self._product(v.type.shape) for v in touched]
         work = sum(int(n.value) * 4 for n in sizes if isinstance(n, L.Const))
-        return Lowered(kernel, names, {}, [()], not self.affine and not self.in_place, work)
+        return Lowered(kernel, names, {}, [()], not self.affine and not self.checked, work)
 
     # ------------------------------------------------------------------------------------ set-up
 
@@ -201,7 +202,7 @@ class _Lowering:
     def _position(self, index: Sequence[Expr]) -> tuple[list[Stmt], Expr, list[Expr]]:
         """Where the value at `index` goes: the statements that check it, whether it goes anywhere, the index.
 
-        Who writes in place has checked it: no program waits for that again."""
+        Indices that have been checked are not again: no program waits for that."""
         if self.affine:
             return [], L.const(True, L.BOOL), list(place_of(self.op.attrs, len(self.shape), index))
         at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
@@ -212,7 +213,7 @@ class _Lowering:
         buffers = iter(self.indices)
 
         def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
-            if self.in_place:
+            if self.checked:
                 return
             self.sites.append(CheckSite(kind, self.op.op.name, message, self.op.loc))
             statements.append(L.Verify(ok, len(self.sites) - 1, value))

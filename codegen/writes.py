@@ -8,8 +8,8 @@ once more at the end. Here such operations are marked `in_place`: the memory of 
 Nobody may be able to tell. So there must be an order of the operations in which
 
 - what reads the memory as it was comes before the write that changes it,
-- what may fail on account of data comes before all such writes: a call that fails has changed nothing. Indices are
-  checked by operations of their own, which need nothing but the indices.
+- what may fail on account of data comes before all such writes: a call that fails has changed nothing. Indices, also of
+  what is read later, are checked by operations of their own, which need nothing but the indices.
 
 Where there is none (a result needs what was there both before and after), the write stays a value.
 """
@@ -34,7 +34,7 @@ Layouts = dict[Value, Layout | None]
 
 def may_refuse(op: Operation) -> bool:
     """Whether an operation, or one inside it, may fail on account of data."""
-    if is_in_place(op):
+    if is_in_place(op) or op.attrs.get("checked", False):
         return False
     lower = getattr(op.op, "lower", None)
     own = isinstance(lower, Library) or "check" in getattr(op.op, "traits", ())
@@ -136,6 +136,8 @@ class _Marking:
         self.written = {a.output: _written(graph, a) for a in spines}
         self.inside = {graph.inputs[a.input] for a in spines}
         """The values whose memory is an input's that is written."""
+        self.later: set[Value] = set()
+        """What depends on a write."""
         self.checked: dict[object, Value] = {}
         self.builder, self.mapped = rebuild(graph)
 
@@ -144,7 +146,14 @@ class _Marking:
             kind = self.kinds.get(op)
             if (kind is not None or is_view(op)) and op.operands[0] in self.inside:
                 self.inside.add(op.result)
-            made = self.builder.clone(op, [self.mapped[v] for v in op.operands]) if kind is None else self._mark(op)
+            if kind is not None:
+                made = self._mark(op)
+            elif self._is_checked_early(op):
+                made = self._checked(op)
+            else:
+                made = self.builder.clone(op, [self.mapped[v] for v in op.operands])
+            if kind is not None or not self.later.isdisjoint(op.operands):
+                self.later.update(op.results)
             self.mapped.update(zip(op.results, made, strict=True))
         outputs = [
             self.mapped[self.written[k]] if k in self.written else self._apart(v)
@@ -168,18 +177,36 @@ class _Marking:
             matrix = tuple(s if d == k else 0 for d, s in enumerate(steps) for k in range(len(steps)))
             attrs: Attrs = {"starts": op.attrs["starts"], "steps": matrix}
             return self._append(op, "affine_scatter", [base, self._apart(value)], attrs)
-        indices = [self._position(op, k) for k in range(2, len(op.operands))]
-        return self._append(op, op.op.name, [base, self._apart(value), *indices], op.attrs)
+        return self._append(op, op.op.name, [base, self._apart(value), *self._positions(op)], op.attrs)
 
     def _append(self, op: Operation, name: str, operands: list[Value], attrs: Attrs) -> tuple[Value, ...]:
         types = [r.type for r in op.results]
         return self.builder.append(OPS[name], operands, {**attrs, "in_place": True}, types, op.loc)
 
-    def _position(self, op: Operation, k: int) -> Value:
-        """Index tensor number `k` - 2, looked up in a counter: the same numbers, from 0 on, if they are in range; else
-        the error that the scatter has for them."""
-        index, table = self._apart(op.operands[k]), op.operands[0].type
-        d = [d for d, p in enumerate(ints_attr(op.attrs, "place")) if p < 0][k - 2]
+    def _is_checked_early(self, op: Operation) -> bool:
+        """Whether an operation that checks indices comes after a write, and the indices do not."""
+        if "place" not in op.attrs or op.attrs.get("checked", False) or self.later.isdisjoint(op.operands):
+            return False
+        return self.later.isdisjoint(op.operands[_first_index(op) :])
+
+    def _checked(self, op: Operation) -> tuple[Value, ...]:
+        """The operation without a check, behind one."""
+        operands = [*(self.mapped[v] for v in op.operands[: _first_index(op)]), *self._positions(op)]
+        types = [r.type for r in op.results]
+        return self.builder.append(op.op, operands, {**op.attrs, "checked": True}, types, op.loc)
+
+    def _positions(self, op: Operation) -> list[Value]:
+        """The index tensors, checked."""
+        indices = op.operands[_first_index(op) :]
+        if not indices:
+            return []
+        dims = [d for d, p in enumerate(ints_attr(op.attrs, "place")) if p < 0]
+        return [self._position(op, v, d) for v, d in zip(indices, dims, strict=True)]
+
+    def _position(self, op: Operation, v: Value, d: int) -> Value:
+        """An index tensor of dimension `d`, looked up in a counter: the same numbers, from 0 on, if they are in range;
+        else the error that the operation has for them."""
+        index, table = self._apart(v), op.operands[0].type
         key = (index, d, table.rank, table.shape[d], op.attrs["wrap"])
         if key not in self.checked:
             rank = index.type.rank
@@ -191,6 +218,11 @@ class _Marking:
             (found,) = self.builder.add(OPS["gather"], [line, index], scheme, op.loc)
             (self.checked[key],) = self.builder.add(OPS["reshape"], [found], {"shape": index.type.shape}, op.loc)
         return self.checked[key]
+
+
+def _first_index(op: Operation) -> int:
+    """Which operand of a `gather` or a scatter is the first index tensor."""
+    return 1 if op.op.name == "gather" else 2
 
 
 # ------------------------------------------------------------------------------------------ whether it is right
