@@ -19,7 +19,7 @@ from kiln.codegen.cuda.schedule import Scheduled, launches
 from kiln.codegen.cuda.template import Template
 from kiln.codegen.cuda.together import Together, gathered
 from kiln.codegen.domain import definition
-from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.layout import Layout, assign, is_layout
 from kiln.codegen.library import library_step
 from kiln.codegen.lower import Lowered, Style, lower
 from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
@@ -149,7 +149,7 @@ class _Pipeline:
             return library_step(op, layouts, self.sites)
         if isinstance(lower_as, Control):
             return flow_step(op, layouts, lambda inner, strides: self._steps(inner, assign(inner, strides)))
-        if name in ("constant", "full") or (is_view(op) and layouts[op.result] is not None):
+        if name in ("constant", "full") or is_layout(op, layouts):
             return None
         raise TypeError(f"no step for {name} in a fused graph")
 
