@@ -160,7 +160,7 @@ class _Pipeline:
         known = self.fusions.get(key)
         if known is None:
             made = self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
-            if not made.may_fail:  # a check names its own line
+            if not made.may_refuse:  # a check names its own line
                 self.fusions[key] = made
             return made
         assert known.lowered is not None

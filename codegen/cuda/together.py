@@ -96,6 +96,6 @@ class _Order:
             self._read[v] = max(at, self._read.get(v, -1))
         for v in writes:
             self._written[v] = max(at, self._written.get(v, -1))
-        if step.may_fail:
+        if step.may_refuse:
             self._failing = at
         return at

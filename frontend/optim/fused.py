@@ -19,7 +19,7 @@ from kiln import dispatch
 from kiln.base import MODES, READONLY, TensorBase, layout_of
 from kiln.ir.types import CPU, Device, Sym
 from kiln.optim.groups import Group
-from kiln.sketch import Sketch, Update, generalised
+from kiln.sketch import Sketch, Update, generalised, written
 
 if TYPE_CHECKING:
     from kiln.optim.optimizer import Optimizer
@@ -155,8 +155,7 @@ class Steps:
         with Sketch(f"{type(self.optimizer).__name__}_step", made) as sketch:
             self.optimizer.update(p, -grad if options.get("maximize") else grad, state, options)
             graph = generalised(sketch.finish([]), lambda d: Sym("n") if d == _FEW else d)
-        bumps = [(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version]
-        return Update(graph, bumps, device)
+        return Update(graph, written(made), device)
 
 
 def _is_tensor(x: Any) -> bool:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 import kiln
-from kiln.errors import KilnIndexError
 from tests.frontend.writing import HAZARDS, READS, WRITES, arguments, outcome
-from tests.gpu.conftest import Gpu
 
 pytestmark = pytest.mark.usefixtures("gpu")
 ALL = WRITES | READS | HAZARDS
