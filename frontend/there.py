@@ -110,7 +110,9 @@ def build(
 
 def bounds() -> bool:
     """Whether kernels are made that stop at accesses beyond their buffers."""
-    return os.environ.get("KILN_CUDA_DEBUG", "0") not in ("", "0")
+    from kiln.runtime.cuda_driver import debugging
+
+    return debugging()
 
 
 def stages(graph: Graph, strides: Sequence[tuple[Dim, ...] | None], name: str) -> tuple[tuple[str, str], ...]:

@@ -187,34 +187,24 @@ class Plan:
         self.result = self.layout(2)
         self.algo, self.workspace = self._chosen(blas)
 
-    def width(self, which: int) -> int:
-        """The length of stored rows of left (0), right (1) or result (2)."""
+    def stored(self, which: int) -> tuple[int, int]:
+        """How many rows left (0), right (1) or result (2) has in memory, and how long they are."""
         key = self.key
-        if which == 2:
-            return key.n
-        rows, columns = ((key.m, key.k), (key.k, key.n))[which]
-        return rows if key.turned[which] else columns
-
-    def height(self, which: int) -> int:
-        """The number of stored rows of left (0), right (1) or result (2)."""
-        key = self.key
-        if which == 2:
-            return key.m
-        rows, columns = ((key.m, key.k), (key.k, key.n))[which]
-        return columns if key.turned[which] else rows
+        rows, columns = ((key.m, key.k), (key.k, key.n), (key.m, key.n))[which]
+        return (columns, rows) if which < 2 and key.turned[which] else (rows, columns)
 
     def layout(self, which: int, ld: int = 0, stride: int = -1) -> _Handle:
         """Of left (0), right (1) or result (2): rows that begin every `ld` elements, matrices every `stride`; by
         default without gaps."""
-        width = self.width(which)
+        height, width = self.stored(which)
         ld = ld or width
-        stride = self.height(which) * width if stride < 0 else stride
+        stride = height * width if stride < 0 else stride
         found = self._layouts.get((which, ld, stride))
         if found is None:
             if len(self._layouts) >= _MOST_LAYOUTS:
                 self._layouts.clear()
             dtype = _TYPES[self.key.out if which == 2 else self.key.dtype]
-            found = _Handle(self._library, "MatrixLayout", dtype, width, self.height(which), ld)
+            found = _Handle(self._library, "MatrixLayout", dtype, width, height, ld)
             if self.key.batch > 1:
                 found.set(LAYOUT_BATCH_COUNT, c_int32(self.key.batch))
                 found.set(LAYOUT_STRIDED_BATCH_OFFSET, c_int64(stride))

@@ -36,6 +36,11 @@ _STICKY: Final = frozenset({214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 71
 """After these no call of the process on that GPU works any more."""
 
 
+def debugging() -> bool:
+    """Whether what runs on GPUs is to say where it fails, at the cost of its speed (KILN_CUDA_DEBUG)."""
+    return os.environ.get("KILN_CUDA_DEBUG", "0") not in ("", "0")
+
+
 class CudaError(Exception):
     """What a GPU, or the way to it, refused. `kind`: "cupy" (not installed), "driver" (none, or it does not fit),
     "device" (no such GPU), "memory", "compile" (a kernel's text, or no NVRTC), "launch" (a kernel or a copy failed).
@@ -358,7 +363,7 @@ class Session:
         self.copy: Callable[[int, int, int, int, int], None] = cuda.runtime.memcpyAsync
         self.errors: tuple[type[Exception], ...] = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)
         self.out_of_memory: type[Exception] = cuda.memory.OutOfMemoryError
-        self.debug = os.environ.get("KILN_CUDA_DEBUG", "0") not in ("", "0")
+        self.debug = debugging()
         try:
             self.count: int = self.runtime.getDeviceCount()
         except self.errors as error:

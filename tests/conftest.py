@@ -6,6 +6,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -54,21 +55,29 @@ def what_a_module_leaves() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def settings_are_as_before() -> Iterator[None]:
-    """A test that leaves a setting of the process or the thread changed fails, not one that runs after it."""
+    """A test that leaves a setting of the process or of the thread changed fails, not one that runs after it."""
     from kiln.base import MODES, PRODUCTS, STAGES
 
-    def settings() -> dict[str, object]:
-        switches = {name: getattr(PRODUCTS, name) for name in ("library", "tf32")}
-        modes = {name: getattr(MODES, name) for name in ("grad_enabled", "inference", "recorder", "compiling", "door")}
-        where = {name: getattr(MODES, name) for name in ("layers", "default_dtype", "device", "gpu")}
-        return {**switches, **modes, **where, "staging": STAGES.enabled}
+    switches: tuple[tuple[Any, tuple[str, ...]], ...] = (
+        (PRODUCTS, ("library", "mode", "tf32")),
+        (STAGES, ("enabled",)),
+        (
+            MODES,
+            ("grad_enabled", "inference", "compiling", "default_dtype", "device", "door", "gpu", "layers", "recorder"),
+        ),
+    )
+
+    def settings() -> list[Any]:
+        return [getattr(holder, name) for holder, names in switches for name in names]
 
     before = settings()
     yield
-    after = settings()
-    if after != before:
-        PRODUCTS.set(before["library"] is True, before["tf32"] is True)
-        pytest.fail(f"left changed: {({k: (before[k], v) for k, v in after.items() if v != before[k]})}")
+    if (after := settings()) != before:
+        places = [(holder, name) for holder, names in switches for name in names]
+        changed = [(*place, *pair) for place, *pair in zip(places, before, after, strict=True) if pair[0] != pair[1]]
+        for holder, name, was, _ in changed:
+            setattr(holder, name, was)
+        pytest.fail(f"left changed: {', '.join(f'{name} is {now}, was {was}' for _, name, was, now in changed)}")
 
 
 @pytest.fixture(scope="session", autouse=True)

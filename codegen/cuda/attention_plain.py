@@ -6,7 +6,8 @@ result. Operands come through shared memory: 16 elements of each row at a time f
 (`k_rows`), some whole rows at a time for what is mixed of them (`k_mix`). The gradient of keys and values has tiles of
 keys, which meet the queries.
 
-Weights are exp(score - top), where `top` is the largest score so far: when it grows, what was summed up shrinks.
+Weights are exp(score - top), where `top` is the largest score so far: when it grows, what was summed up shrinks. A
+query that a mask lets see nothing has a result of zeros; without a mask, one whose products are all -inf has NaN.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ k_attend(typename F::C (&left)[16][16 * SIDE + 1], typename F::C (&right)[16][16
     }
     #pragma unroll
     for (int r = 0; r < SIDE; r++) {
-        const C all = total[r] == 0 ? (C)1 : total[r];
+        const C all = total[r] == 0 && (M::hides || M::adds || s == 0) ? (C)1 : total[r];
         #pragma unroll
         for (int c = 0; c < WIDTH; c++) mixed[r][c] = F::div(mixed[r][c], all);
         if (x == 0 && row + y + 16 * r < l)

@@ -266,7 +266,7 @@ k_attend_tensor(unsigned short *room, k_view<const unsigned short> q, k_view<con
         const long long query = row + from + (lane >> 2) + 8 * r;
         total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
         total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
-        if (total[r] == 0) total[r] = 1;
+        if (total[r] == 0 && (M::hides || M::adds || s == 0)) total[r] = 1;
         const float base = top[r] == F::least() ? 0.0f : top[r] * unit;
         if ((lane & 3) == 0 && query < l) lse[query] = fmaf(base, 0x1.62e43p-1f, F::log(total[r]));
         total[r] = __fdiv_rn(1.0f, total[r]);

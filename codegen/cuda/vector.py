@@ -59,7 +59,7 @@ def vectorised(loop: For, alone: bool, inside: Block, fresh: Callable[[str], Var
             found = None if e.mask is not None else step(e.buffer, e.indices, loop.var, lets)
             if found == 1:
                 moved.append(e)
-            rest = rest or found is None or found > 1
+            rest = rest or found not in (0, 1)
     sizes = [b.dtype.itemsize for b in (*(e.buffer for e in moved), *(s.buffer for s in stores))]
     lanes = BYTES // max(sizes)
     work = weight(every)

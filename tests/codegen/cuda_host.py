@@ -32,12 +32,13 @@ Array = np.ndarray[Any, Any]
 class _Guarded:
     """Copies of arrays in memory between guard pages."""
 
-    def __init__(self) -> None:
+    def __init__(self, low: bool) -> None:
         self.blocks: list[tuple[int, int]] = []
+        self.low = low
 
     def new(self, nbytes: int) -> int:
         """The address of new memory."""
-        self.blocks.append((shim.allocate(nbytes), nbytes))
+        self.blocks.append((shim.allocate(nbytes, self.low), nbytes))
         return self.blocks[-1][0]
 
     def put(self, x: Array) -> tuple[int, Array]:
@@ -75,8 +76,9 @@ class Host:
         order: str = "natural",
     ) -> tuple[list[Array], tuple[int, int] | None]:
         """The outputs (of aliased ones the input) and the check that failed: its number and value. `inputs` lie as the
-        program was told; threads run in this order of `shim.ORDERS`."""
-        sizes, memory = sizes or {}, _Guarded()
+        program was told; threads run in this order of `shim.ORDERS`. In the reverse one a guard page is before the
+        memory, in the others behind it."""
+        sizes, memory = sizes or {}, _Guarded(low=order == "reverse")
         given = [memory.put(x) for x in inputs]
         outputs = [np.full([number(d, sizes) for d in t.shape], 77).astype(t.dtype.numpy) for t in program.output_types]
         made = [memory.put(x) for x in outputs]

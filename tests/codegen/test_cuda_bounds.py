@@ -6,31 +6,19 @@ import numpy as np
 import pytest
 
 import kiln
-from kiln.codegen.cuda.emit import emit_kernel, emit_scheduled, extent
-from kiln.codegen.cuda.pipeline import compile_cuda
+from kiln.codegen.cuda.emit import emit_scheduled, extent
 from kiln.codegen.cuda.schedule import schedule
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, number
-from kiln.ir.graph import GraphBuilder
 from kiln.ir.loops import INDEX, Buffer, For, Kernel, Store, Var
-from kiln.ir.ops import OPS
 from kiln.ir.program import Slot
 from kiln.ir.types import TensorType, float32
 from tests.codegen.cuda_host import Host
-from tests.codegen.test_cuda_ops import EXACT, needs_compiler, same_as_the_cpu, some
+from tests.codegen.test_cuda_ops import EXACT, needs_compiler, program, same_as_the_cpu, some
 from tests.gpu import shim
 from tests.ops.samples import Sample, samples
 
 N = 40
-CHEAP = ("add", "where", "cat", "sum", "argmax", "matmul", "argsort", "cumsum", "affine_scatter_add", "permute")
-
-
-def program(name: str, sample: Sample) -> CudaProgram:
-    """As `test_cuda_ops.program`, with bounds."""
-    builder = GraphBuilder(name)
-    inputs = [builder.input(t) for t in sample.types()]
-    strides = [tuple(s // x.itemsize for s in x.strides) for x in sample.operands]
-    return compile_cuda(builder.build(builder.add(OPS[name], inputs, sample.attrs)), strides, bounds=True)
 
 
 def shifted(by: int, mask: bool = False) -> CudaText:
@@ -73,28 +61,30 @@ def test_extents() -> None:
 
 
 def test_only_where_asked_for() -> None:
-    kernel = Kernel("plain", (), ())
-    assert "k_within" not in emit_kernel(kernel).source
     (sample,) = some("matmul", 1)
-    assert all("k_within" in k.source for k in program("matmul", sample).kernels)
+    for bounds in (False, True):
+        assert all(("k_within" in k.source) == bounds for k in program("matmul", sample, bounds).kernels)
+
+
+def stay_within(calls: list[tuple[str, Sample]]) -> None:
+    """Kernels with bounds go through, with the CPU's bits."""
+    made = [program(name, sample, bounds=True) for name, sample in calls]
+    host = Host(made)
+    for (name, sample), one in zip(calls, made, strict=True):
+        same_as_the_cpu(host, name, sample, one)
 
 
 @needs_compiler
-def test_the_bits_are_the_same() -> None:
-    calls = [(name, s, program(name, s)) for name in CHEAP for s in some(name, 2)]
-    host = Host([made for *_, made in calls])
-    for name, sample, made in calls:
-        same_as_the_cpu(host, name, sample, made)
+def test_rows_that_are_read_backwards() -> None:
+    """Threads take several elements, also where a row ends: nothing before its first one is read."""
+    stay_within([("reverse", s) for s in samples("reverse") if s.label.endswith("-line-(0,)")])
 
 
 @pytest.mark.slow
 @needs_compiler
 @pytest.mark.parametrize("name", EXACT)
 def test_no_sample_reaches_beyond(name: str) -> None:
-    calls = [(s, program(name, s)) for s in samples(name)]
-    host = Host([made for _, made in calls])
-    for sample, made in calls:
-        same_as_the_cpu(host, name, sample, made)
+    stay_within([(name, s) for s in samples(name)])
 
 
 def test_debug_builds_have_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,7 +172,7 @@ def runtime() -> ctypes.PyDLL:
     library = ctypes.PyDLL(str(_made(source, [])), mode=ctypes.RTLD_GLOBAL)
     word, size = ctypes.c_void_p, ctypes.c_size_t
     library.shim_launch.argtypes = [word, word, word, ctypes.c_int, ctypes.c_uint, ctypes.c_uint64, word, size]
-    library.shim_allocate.argtypes, library.shim_allocate.restype = [size], word
+    library.shim_allocate.argtypes, library.shim_allocate.restype = [size, ctypes.c_int], word
     library.shim_free.argtypes = library.shim_damaged.argtypes = [word, size]
     return library
 
@@ -241,9 +241,10 @@ def loaded(path: Path) -> Library:
     return Library(path)
 
 
-def allocate(nbytes: int) -> int:
-    """The address of memory between guard pages, full of 0xA5."""
-    address = runtime().shim_allocate(nbytes)
+def allocate(nbytes: int, low: bool = False) -> int:
+    """The address of memory between guard pages, full of 0xA5: it ends at one (but for less than 16 bytes), or begins
+    at one (`low`)."""
+    address = runtime().shim_allocate(nbytes, low)
     if not address:
         raise MemoryError(f"{nbytes} bytes")
     return int(address)

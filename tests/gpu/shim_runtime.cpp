@@ -260,19 +260,21 @@ static void run_block(unsigned threads) {
 }
 
 // ------------------------------------------------------------------------------------------------------ memory
-// [guard page][0xA5 ... the bytes asked for, then less than 16 of 0xA5][guard page]
+// [guard page][0xA5 ... the bytes asked for, then less than 16 of 0xA5][guard page], or with the bytes right behind the
+// first guard page (`low`), so that what reads before them is found, too
 constexpr unsigned char PATTERN = 0xA5;
 static char *pages_of(char *ptr, size_t bytes, size_t *inner) {
     *inner = bytes ? (bytes + PAGE - 1) / PAGE * PAGE : PAGE;
+    if (bytes && (uintptr_t)ptr % PAGE == 0) return ptr;
     return (char *)(((uintptr_t)ptr + (bytes + 15) / 16 * 16) - *inner);
 }
-extern "C" char *shim_allocate(size_t bytes) {
+extern "C" char *shim_allocate(size_t bytes, int low) {
     const size_t inner = bytes ? (bytes + PAGE - 1) / PAGE * PAGE : PAGE;
     char *map = (char *)mmap(nullptr, inner + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (map == MAP_FAILED) return nullptr;
     if (mprotect(map + PAGE, inner, PROT_READ | PROT_WRITE)) return nullptr;
     memset(map + PAGE, PATTERN, inner);
-    return map + PAGE + inner - (bytes + 15) / 16 * 16;
+    return bytes && low ? map + PAGE : map + PAGE + inner - (bytes + 15) / 16 * 16;
 }
 // 0, or 1 where something was written before the memory, 2 where it was written after it.
 extern "C" int shim_damaged(char *ptr, size_t bytes) {

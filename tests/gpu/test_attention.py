@@ -151,6 +151,22 @@ def test_calls_of_all_kinds(gpu: Gpu) -> None:
     assert not found[2][:, :, 2].any().item() and not found[4][2].any().item()  # who sees nothing gets zeros
 
 
+@pytest.mark.parametrize("dtype", [kiln.float32, kiln.bfloat16], ids=str)
+def test_products_beyond_all_numbers(gpu: Gpu, dtype: Any) -> None:
+    """A query whose products are all -inf has NaN, or zeros where there is a mask; others have numbers."""
+    large = kiln.full((1, 1, 2, 8), 1e38)
+    large[..., 1, :] = 1e-38
+    for mask in (None, kiln.ones(2, 3, dtype=kiln.bool), kiln.zeros(2, 3).to(dtype)):
+        found = []
+        for device in ("cpu", "cuda"):
+            q, k = (x.detach().to(dtype).to(device).requires_grad_() for x in (large, kiln.full((1, 1, 3, 8), -1e38)))
+            out = sdpa(q, k, kiln.ones_like(k), None if mask is None else mask.to(device))
+            out.sum().backward()
+            found.append([x.detach().float().cpu().isnan().tolist() for x in (out, q.grad, k.grad)])
+            assert mask is not None or found[-1][0] == [[[[True] * 8, [False] * 8]]]
+        assert found[0] == found[1]
+
+
 def test_compiled_is_eager(gpu: Gpu) -> None:
     def step(q: Any, k: Any, v: Any, g: Any) -> tuple[Any, ...]:
         out = sdpa(q, k, v, is_causal=True)

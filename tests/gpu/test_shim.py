@@ -128,6 +128,14 @@ def test_what_is_written_beside_small_memory_is_found() -> None:
     assert shim.damaged(other.address, other.nbytes) is None
 
 
+def test_what_is_read_before_memory_is_found() -> None:
+    before = kernel(HEAD + "y[t] = t < 4 ? x[t - 4] : 0; }\n")
+    y = Buffer(floats(64))
+    before(1, 64, shim.allocate(256), y.address, 64)
+    with pytest.raises(shim.KernelError, match="illegal memory access"):
+        before(1, 64, shim.allocate(256, low=True), y.address, 64)
+
+
 def test_freed_memory_faults() -> None:
     x, y = Buffer(floats(64)), Buffer(floats(64))
     shim.free(x.address, x.nbytes)

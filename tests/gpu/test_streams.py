@@ -79,6 +79,7 @@ def test_the_current_device(fake: Gpu) -> None:
         kiln.cuda.set_device(5)
     with pytest.raises(kiln.KilnError, match="expected a GPU, got cpu"):
         kiln.cuda.set_device("cpu")
+    kiln.cuda.set_device(0)
 
 
 def test_memory_statistics() -> None:
