@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
 import kiln
+from kiln.errors import GradError
 from tests.frontend.writing import HAZARDS, READS, WRITES, arguments, outcome
 
 ALL = WRITES | READS | HAZARDS
@@ -52,3 +54,32 @@ def test_parts_of_complex_numbers() -> None:
     compiled = kiln.compile(write)
     for position in (1, 0, 0):
         assert outcome(compiled, given(position)) == outcome(write, given(position))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_derivatives_need_is_kept(again: bool) -> None:
+    """What was there before, what was written, and a later write, of which a derivative is told."""
+
+    def step(c: kiln.Tensor, x: kiln.Tensor, i: kiln.Tensor, w: kiln.Tensor) -> kiln.Tensor:
+        y = (c.clone() * w).sum()
+        c.index_copy_(0, i, (x * w).detach()[None])
+        return y + (c @ w).sum() * w.sum()
+
+    def gradient(function: Callable[..., kiln.Tensor], position: int) -> object:
+        c, _, x, i = arguments(position)
+        w = kiln.arange(6.0, requires_grad=True)
+        loss = function(c, x, i, w)
+        if again:
+            function(c, x, i, w)
+
+        try:
+            loss.backward()
+        except GradError:  # which names the op in eager code
+            return GradError
+        assert w.grad is not None
+        return w.grad.numpy().tobytes(), c.numpy().tobytes()
+
+    compiled = kiln.compile(step)
+    for position in (1, 0, 0):
+        assert gradient(compiled, position) == gradient(step, position)
+    assert (gradient(step, 1) is GradError) is again
