@@ -55,10 +55,11 @@ class _Lowering:
         """Whether the table is copied as one run of memory, or one repeated element."""
         size = _plain(self._product(self.shape))
         dtype = op.result.type.dtype
-        strided = self.in_place and table is not None
-        self.steps = [self.dim(s) for s in table] if strided and table else self._row_major(self.shape)
-        """From one element of the result to the next, along each dimension."""
-        self.out = Buffer("out0", dtype, (_plain(self._reach()) if strided else size,), (1,))
+        self.strided = self.in_place and table is not None
+        if self.strided:
+            self.out = self._buffer("out0", op.result.type, table)
+        else:
+            self.out = Buffer("out0", dtype, (size,), (1,))
         self.sums = self.out
         """Where values meet: of 16-bit floats a float32 copy, which is rounded at the end."""
         if dtype.is_half and self.combine != "set":
@@ -103,19 +104,14 @@ class _Lowering:
         steps = self._row_major(t.shape) if strides is None else [self.dim(s) for s in strides]
         return Buffer(name, t.dtype, tuple(_plain(self.dim(d)) for d in t.shape), tuple(map(_plain, steps)))
 
-    def _place(self, at: Sequence[Expr]) -> tuple[Expr]:
-        """The result's element at an index, as its position in memory."""
+    def _place(self, at: Sequence[Expr]) -> tuple[Expr, ...]:
+        """The result's element at an index: where its memory is row-major, by its position there."""
+        if self.strided:
+            return tuple(at)
         position: Expr = L.index(0)
-        for i, step in zip(at, self.steps, strict=True):
+        for i, step in zip(at, self._row_major(self.shape), strict=True):
             position = L.add(position, L.mul(i, step))
         return (position,)
-
-    def _reach(self) -> Expr:
-        """How far the result's memory goes."""
-        reach: Expr = L.index(1)
-        for n, step in zip(self.shape, self.steps, strict=True):
-            reach = L.add(reach, L.mul(L.sub(self.dim(n), L.index(1)), step))
-        return reach
 
     def _grain(self, inner: Sequence[Dim], work: int) -> Expr:
         """How many iterations, of so many points each, are worth a thread."""

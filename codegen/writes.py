@@ -24,8 +24,7 @@ from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.layout import Layout, Strides, assign, is_in_place, is_view, place
 from kiln.ir.graph import Alias, Attrs, Graph, Operation, Value, rebuild
 from kiln.ir.ops import OPS
-from kiln.ir.ops.affine import overlaps
-from kiln.ir.ops.base import Library, Scatter, ints_attr
+from kiln.ir.ops.base import Scatter, ints_attr
 from kiln.ir.passes.dce import dce
 from kiln.ir.types import Sym, int64
 
@@ -36,8 +35,7 @@ def may_refuse(op: Operation) -> bool:
     """Whether an operation, or one inside it, may fail on account of data."""
     if is_in_place(op) or op.attrs.get("checked", False):
         return False
-    lower = getattr(op.op, "lower", None)
-    own = isinstance(lower, Library) or "check" in getattr(op.op, "traits", ())
+    own = "check" in getattr(op.op, "traits", ())
     return own or any(may_refuse(inner) for graph in op.graphs() for inner in graph.operations)
 
 
@@ -109,7 +107,7 @@ def _walk(v: Value, source: Value | None, part: Operation | None) -> Spine | Non
             found.append(within | {op: _JOIN} if within else {op: _PART})
         elif isinstance(lower, Scatter) and not (op.result.type.dtype.is_half and lower.combine != "set"):
             found.append({op: _WRITE})  # sums of 16-bit floats are kept in float32, elsewhere
-        elif not is_view(op) or op.result.type.dtype is not op.operands[0].type.dtype:
+        elif not is_view(op):
             return None
         v = op.operands[0]
     return {op: kind for each in reversed(found) for op, kind in each.items()}
@@ -184,10 +182,8 @@ class _Marking:
         return self.builder.append(OPS[name], operands, {**attrs, "in_place": True}, types, op.loc)
 
     def _is_checked_early(self, op: Operation) -> bool:
-        """Whether an operation that checks indices comes after a write, and the indices do not."""
-        if "place" not in op.attrs or op.attrs.get("checked", False) or self.later.isdisjoint(op.operands):
-            return False
-        return self.later.isdisjoint(op.operands[_first_index(op) :])
+        """Whether an operation that checks indices depends on a write: the indices may not."""
+        return "place" in op.attrs and not op.attrs.get("checked", False) and not self.later.isdisjoint(op.operands)
 
     def _checked(self, op: Operation) -> tuple[Value, ...]:
         """The operation without a check, behind one."""
@@ -236,28 +232,15 @@ def _unfit(graph: Graph, spines: dict[Alias, Spine], strides: Sequence[Strides |
             return alias
         source = graph.inputs[alias.input]
         for op in filter(is_in_place, graph.operations):
-            table = place(op.operands[0], layouts)
-            if table.root is not source:
-                continue
-            whole = table == place(source, layouts) and layouts[source] is None
-            if not whole and not _apart(op.operands[0], table):
-                return alias
-            if op.op.name == "slice_scatter" and not _lies_inside(op, layouts):
+            if place(op.result, layouts).root is source and not _lies_inside(op, layouts):
                 return alias
     return None
 
 
-def _apart(v: Value, table: Layout) -> bool:
-    """Whether all elements of a table have places of their own, and it is known that they have."""
-    shape, strides = v.type.shape, table.strides
-    if any(isinstance(n, Sym) for n in (*shape, *strides)):
-        return False
-    sizes, steps = [n for n in shape if isinstance(n, int)], [s for s in strides if isinstance(s, int)]
-    return min(steps, default=0) >= 0 and not overlaps(sizes, steps)
-
-
 def _lies_inside(op: Operation, layouts: Layouts) -> bool:
-    """Whether the slice that `op` replaces is where its value is."""
+    """Whether the slice that `op` replaces, if it does, is where its value is."""
+    if op.op.name != "slice_scatter":
+        return True
     base, value = (place(v, layouts) for v in op.operands)
     starts, steps = ints_attr(op.attrs, "starts"), ints_attr(op.attrs, "steps")
     if any(isinstance(s, Sym) for s in base.strides):

@@ -90,7 +90,7 @@ class _Pipeline:
         plan.constants += [table for _, table in self.tables.values()]
         reused = plans.take_over(graph, donated, plan.steps, layouts, strides)
         graph = write_back(graph, plan, layouts, strides, self._fusion)
-        plan.steps = self._gathered(plan.steps, graph, [*graph.aliases, *reused])
+        plan.steps = self._gathered(plan.steps, graph, [*graph.aliases, *reused], layouts)
         slots = place_values(graph, plan)
         aliases = tuple((a.output, a.input) for a in (*graph.aliases, *reused))
         workspaces: list[Workspace] = []
@@ -204,7 +204,7 @@ class _Pipeline:
 
     # ------------------------------------------------------------------------------------ launches
 
-    def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias]) -> list[Step]:
+    def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias], layouts: Layouts) -> list[Step]:
         """The steps, those together that can be one launch."""
         # Launches of one form are of one name and have as many parameters, which is soon known.
         likeness = {s.symbol: (_stem(s), len(s.args)) for s in steps if s.symbol in self.single}
@@ -218,7 +218,7 @@ class _Pipeline:
             found = self.formed[step.symbol]
             return None if found is None else found.form
 
-        return gathered(steps, graph, aliases, form) if any(n > 1 for n in alike.values()) else steps
+        return gathered(steps, graph, aliases, layouts, form) if any(n > 1 for n in alike.values()) else steps
 
     def _run(self, steps: Sequence[Step], plan: Plan, workspaces: list[Workspace]) -> tuple[CudaStep, ...]:
         """What is done for these steps, in order."""

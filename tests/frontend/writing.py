@@ -260,33 +260,97 @@ def index_from_the_table(c: Any, d: Any, x: Any, i: Any) -> None:
     c[c[1, :1].abs().long() % 4] = x * 2
 
 
+def but_for_two(i: Any, other: int) -> Any:
+    """The position, or `other` in place of 2: functions that always fail are never compiled."""
+    return kiln.where(i == 2, other, i)
+
+
 @_into(HAZARDS)
 def refused_at_once(c: Any, d: Any, x: Any, i: Any) -> None:
-    c.index_add_(0, kiln.cat([i, i + 9]), kiln.stack([x, x]))
+    c.index_add_(0, kiln.cat([i, but_for_two(i, 9)]), kiln.stack([x, x]))
 
 
 @_into(HAZARDS)
 def refused_after_a_write(c: Any, d: Any, x: Any, i: Any) -> None:
     c.index_add_(0, i, x[None])
-    d.index_add_(0, i + 9, x[None])
+    d.index_add_(0, but_for_two(i, 9), x[None])
+
+
+@_into(HAZARDS)
+def refused_beside_what_was_written(c: Any, d: Any, x: Any, i: Any) -> Any:
+    c.index_add_(0, i, x[None])
+    y = d[but_for_two(i, -9)] * c.sum()
+    c[0] += 1
+    return y
 
 
 @_into(HAZARDS)
 def refused_by_what_was_written(c: Any, d: Any, x: Any, i: Any) -> Any:
     c.index_add_(0, i, x[None])
-    return d[(c.abs().sum() + 50).long()[None]]
+    return d[but_for_two(i, 4) + (c.sum() * 0).long()]
+
+
+@_into(HAZARDS)
+def refused_after_all_was_written(c: Any, d: Any, x: Any, i: Any) -> Any:
+    c.mul_(2.0)
+    return d[but_for_two(i, 4) + (c.sum() * 0).long()]
 
 
 @_into(HAZARDS)
 def refused_by_a_factorization(c: Any, d: Any, x: Any, i: Any) -> Any:
     c.index_add_(0, i, x[None])
-    return kiln.linalg.cholesky(c[:, :4] - 99)
+    return kiln.linalg.cholesky(kiln.eye(4, device=c.device) * (2 - i + c.sum() * 0))
 
 
 @_into(HAZARDS)
 def refused_in_a_branch(c: Any, d: Any, x: Any, i: Any) -> Any:
     c.index_add_(0, i, x[None])
-    return kiln.cond(c.sum() > -99, lambda c, i: c[i + 9], lambda c, i: c[i], (c, i))
+    return kiln.cond(i.sum() == 2, lambda c, i: c[i + (c.sum() * 0).long() + 9], lambda c, i: c[i], (c, i))
+
+
+@_into(HAZARDS)
+def refused_from_below(c: Any, d: Any, x: Any, i: Any) -> None:
+    j = but_for_two(i, -1)
+    c[j] = x
+    d.index_copy_(0, j, x[None])
+
+
+@_into(HAZARDS)
+def refused_in_one_dimension(c: Any, d: Any, x: Any, i: Any) -> None:
+    j = but_for_two(i, 5)
+    c.index_copy_(1, j, x[:4, None])
+    c.index_copy_(0, j, x[None])
+
+
+@_into(HAZARDS)
+def returned_and_written(c: Any, d: Any, x: Any, i: Any) -> Any:
+    made = c.index_copy(0, i, x[None])
+    c.copy_(made)
+    c[0] = 9.0
+    c[1] = c.sum(0)
+    return made
+
+
+@_into(HAZARDS)
+def through_another_view(c: Any, d: Any, x: Any, i: Any) -> None:
+    c.copy_(c.view(6, 4).t().index_copy(0, i, x[None]))
+
+
+@_into(HAZARDS)
+def a_part_turned_round(c: Any, d: Any, x: Any, i: Any) -> None:
+    c[:4, :4] = c[:4, :4].index_copy(0, i, x[None, :4]).t()
+
+
+@_into(HAZARDS)
+def a_part_of_a_larger_part(c: Any, d: Any, x: Any, i: Any) -> None:
+    c[1:2] = c[0:3].index_copy(0, i, x[None])[1:2]
+
+
+@_into(HAZARDS)
+def a_part_of_before(c: Any, d: Any, x: Any, i: Any) -> None:
+    made = c[1:2].index_copy(0, i * 0, x[None])
+    c[1, 0:3] = 7.0
+    c[1:2] = made
 
 
 @_into(HAZARDS)
@@ -326,21 +390,14 @@ def part_of_what_another_makes(c: Any, d: Any, x: Any, i: Any) -> Any:
     return other
 
 
-@_into(HAZARDS)
-def half_sums(c: Any, d: Any, x: Any, i: Any) -> Any:
-    h = c.half()
-    h.index_add_(0, kiln.cat([i, i]), kiln.stack([x, x]).half())
-    return h
-
-
 def numbers(seed: int, *shape: int) -> Any:
     """Small numbers, the same for a seed."""
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-def arguments(position: int, device: str = "cpu", seed: int = 0) -> list[Any]:
+def arguments(position: int, device: str = "cpu", seed: int = 0, dtype: Any = kiln.float32) -> list[Any]:
     """c, d, x and i."""
-    made = [kiln.from_numpy(numbers(seed + k, *shape)) for k, shape in enumerate([(4, 6), (4, 6), (6,)])]
+    made = [kiln.from_numpy(numbers(seed + k, *shape)).to(dtype) for k, shape in enumerate([(4, 6), (4, 6), (6,)])]
     return [t.clone().to(device) for t in (*made, kiln.tensor([position]))]
 
 
