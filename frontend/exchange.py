@@ -218,6 +218,8 @@ def _taken(source: Any, kind: int, number: int) -> Tensor:
     from kiln.runtime import cuda, dlpack
 
     def ask(stream: int) -> Any:
+        if not dlpack.VERSIONED:
+            return source.__dlpack__(stream=stream)
         try:
             return source.__dlpack__(stream=stream, max_version=_VERSION)
         except TypeError:  # from before there were versions

@@ -21,7 +21,7 @@ VERSION: Final = (1, 0)
 """The newest that is made, and that others are asked for."""
 _UNSIGNED, _BFLOAT = 1, 4
 _COPIED: Final = 2
-_VERSIONED: Final = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+VERSIONED: Final = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 """Whether NumPy knows of versions; before, no capsule has one."""
 
 
@@ -119,7 +119,7 @@ def exported(
         "version": 3,
     }
     array = np.asarray(_Window(owner, interface))
-    capsule = array.__dlpack__(max_version=VERSION) if versioned and _VERSIONED else array.__dlpack__()
+    capsule = array.__dlpack__(max_version=VERSION) if versioned and VERSIONED else array.__dlpack__()
     tensor, managed = _opened(capsule)
     tensor.data = ptr if 0 not in shape else None
     tensor.device_type, tensor.device_id = CUDA, device
@@ -145,6 +145,8 @@ class Taken:
         kind, index = tensor.device_type, tensor.device_id
         if kind != CUDA:
             raise BufferError(f"memory of a device of type {kind}, which is no GPU of CUDA's")
+        if managed is not None and not VERSIONED:
+            raise BufferError(f"a capsule with a version, which NumPy {np.__version__} does not know (2.1 does)")
         code = tensor.code
         self.bfloat16 = code == _BFLOAT and tensor.bits == 16
         tensor.device_type, tensor.device_id = CPU, 0
