@@ -292,7 +292,7 @@ for dtype in ("float32", ml_dtypes.bfloat16, "bool", "complex64", "float16", "in
         steps = tuple(s * dtype.itemsize for s in strides)
         for versioned in (False, True):
             capsule = dlpack.exported(
-                object(), 3, address, dtype, shape, steps, readonly=False, versioned=versioned, copied=False
+                object(), (2, 3), address, dtype, shape, steps, readonly=False, versioned=versioned, copied=False
             )
             a = cupy.from_dlpack(capsule)
             same = a.data.ptr == (0 if 0 in shape else address) and a.dtype == dtype and a.shape == shape
