@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from kiln import dispatch, there
-from kiln.base import READONLY, TensorBase, layout_of
+from kiln.base import READONLY, layout_of
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, ExportError, GradError, InvalidValueError, from_cuda
 from kiln.ir.types import CPU, Device, bfloat16, device_at
@@ -30,12 +30,6 @@ _KINDS: Final = {13: "memory that CPU and GPU share (cudaMallocManaged)", 10: "a
 _NO_SYNC: Final = -1
 
 
-def place_of(t: TensorBase) -> tuple[int, int]:
-    """A tensor's device, as DLPack numbers them."""
-    device = t._layout.device
-    return (_CPU, 0) if device is CPU else (_CUDA, device.slot)
-
-
 # ------------------------------------------------------------------------------------------------------------ giving
 
 
@@ -49,7 +43,7 @@ def exported(
     """`Tensor.__dlpack__`."""
     if t.requires_grad:
         raise GradError("a tensor that requires a gradient can't be exported", op="__dlpack__", fix="use detach()")
-    own = place_of(t)
+    own = t.__dlpack_device__()
     target = own if dl_device is None else (int(dl_device[0]), int(dl_device[1]))
     if own == target == (_CPU, 0):
         _no_stream(stream)
@@ -84,7 +78,7 @@ def _given(t: Tensor, stream: int | None, max_version: tuple[int, int] | None, c
             cuda.hand_over(buffer, number)
         except cuda.CudaError as error:
             raise from_cuda(error, "__dlpack__") from None
-    return _capsule(t, buffer, place_of(t), max_version, copied)
+    return _capsule(t, buffer, t.__dlpack_device__(), max_version, copied)
 
 
 def _capsule(
