@@ -16,6 +16,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kiln.activation import gelu as gelu
     from kiln.amp import autocast as autocast
+    from kiln.amp import clear_autocast_cache as clear_autocast_cache
+    from kiln.amp import get_autocast_dtype as get_autocast_dtype
+    from kiln.amp import is_autocast_cache_enabled as is_autocast_cache_enabled
+    from kiln.amp import is_autocast_enabled as is_autocast_enabled
+    from kiln.amp import set_autocast_cache_enabled as set_autocast_cache_enabled
+    from kiln.amp import set_autocast_dtype as set_autocast_dtype
+    from kiln.amp import set_autocast_enabled as set_autocast_enabled
     from kiln.autograd import enable_grad as enable_grad
     from kiln.autograd import grad as grad
     from kiln.autograd import inference_mode as inference_mode
@@ -520,7 +527,10 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "kiln.activation": "gelu",
-    "kiln.amp": "autocast",
+    "kiln.amp": (
+        "autocast clear_autocast_cache get_autocast_dtype is_autocast_cache_enabled is_autocast_enabled "
+        "set_autocast_cache_enabled set_autocast_dtype set_autocast_enabled"
+    ),
     "kiln.autograd": (
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
     ),
@@ -677,6 +687,7 @@ _MODULES = frozenset(
     {
         "amp",
         "backends",
+        "cpu",
         "return_types",
         "special",
         "ir",

@@ -454,6 +454,8 @@ def launch(function: int, grid: tuple[int, ...], block: tuple[int, ...], shared:
         raise CUDADriverError(1, f"{kernel.name}: {threads} threads, {shared} bytes of dynamic shared memory")
     if kernel.sizes and not params:
         raise CUDADriverError(1, f"{kernel.name}: no arguments")
+    if sum(kernel.sizes) > 4096:
+        raise CUDADriverError(1, f"{kernel.name}: {sum(kernel.sizes)} bytes of arguments")
     state.counts["launch"] += 1
     places = (ctypes.c_void_p * len(kernel.sizes)).from_address(params) if kernel.sizes else ()
     values = [ctypes.create_string_buffer(ctypes.string_at(p, n), n) for p, n in zip(places, kernel.sizes, strict=True)]
@@ -465,7 +467,9 @@ def launch(function: int, grid: tuple[int, ...], block: tuple[int, ...], shared:
         except shim.KernelError as error:
             return device.fail(error.status, str(error))
         for value, is_pointer in zip(values, kernel.pointers, strict=True):
-            if is_pointer:
-                device.intact(int.from_bytes(value.raw, "little"), kernel.name)
+            words = [int.from_bytes(value.raw[k : k + 8], "little") for k in range(0, len(value.raw), 8)]
+            for word in words:
+                if is_pointer or (len(words) > 1 and word >> 52 == device.tag >> 52):
+                    device.intact(word, kernel.name)
 
     device.issue(stream, run)

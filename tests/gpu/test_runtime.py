@@ -17,8 +17,9 @@ import pytest
 
 from kiln.codegen.cuda import pipeline
 from kiln.codegen.cuda.pipeline import compile_cuda
+from kiln.codegen.cuda.prelude import HELPERS
 from kiln.ir import loops as L
-from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, number
+from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, Piece, number
 from kiln.ir.graph import SourceLoc
 from kiln.ir.parser import parse_graph
 from kiln.ir.program import Slot
@@ -341,6 +342,34 @@ def test_debugging_names_the_kernel_and_the_line(fake: Gpu) -> None:
     assert caught.value.op == "overrun" and caught.value.loc == SourceLoc("model.py", 12, "forward")
     assert "launch 1 of step" in caught.value.message and "model.py:12" in str(caught.value)
     assert fake.errors()
+
+
+def test_debugging_names_the_line_of_the_piece(fake: Gpu) -> None:
+    """Of one launch for several lines, the one that fails."""
+    cuda_driver.session().debug = True
+    text = """extern "C" __global__ void __launch_bounds__(40)
+k(const k_table<64> table)
+{
+    const int piece = k_piece(table, table.at[0] + blockIdx.x, 3, 2);
+    ((float *)table.at[piece + 1])[threadIdx.x] = ((const float *)table.at[2])[threadIdx.x];
+}
+"""
+    plain = written(COPY)
+    kernel = CudaText("k", text, (HELPERS["k_table"],), 40, L.index(3), False)
+    locs = [SourceLoc("model.py", line, "forward") for line in (11, 12, 13)]
+    places = tuple(Memory("output", offset=4 * (n == 1)) for n in range(3))
+    parts = tuple(Piece(L.index(1), loc) for loc in locs)
+    launch = Launch("k", 40, L.index(3), (Memory("input"), *places), False, locs[0], parts, 1)
+    good = replace(launch, args=(Memory("input"), *[Memory("output")] * 3))
+    x = random(40)
+    assert same_bits(Call(replace(plain, kernels=(kernel,), steps=(good,)), [x])()[0], x)
+    fake.counts.clear()
+    call = Call(replace(plain, kernels=(kernel,), steps=(launch,)), [random(40)])
+    with fake.deferred(), pytest.raises(CudaError) as caught:
+        call.executable.run(call.values())
+    assert caught.value.op == "k" and caught.value.loc == locs[1]
+    assert "launch 0 of step" in caught.value.message and "model.py:12" in str(caught.value)
+    assert fake.counts["launch"] == 2 and fake.errors()
 
 
 def test_a_launch_that_is_refused_ends_nothing() -> None:
