@@ -302,3 +302,21 @@ def test_a_missing_barrier_shows(which: str, small: scan.Sizes, monkeypatch: pyt
         else:
             seen += not same_bits(got, wanted)
     assert seen > 0
+
+
+def test_masks_ask_the_host_for_one_number(gpu: Gpu) -> None:
+    """`nonzero` and masks, empty and full ones among them, as the CPU finds them, eagerly and compiled."""
+    x, y = numbers((40, 70), "float32"), numbers((40, 70), "float32", 1)
+
+    def f(x: kiln.Tensor, y: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
+        picked = x[x > 1], x[x > 100], x[x == x], kiln.masked_scatter(x, x > 0.5, y)
+        return *picked, kiln.nonzero(x < -2), kiln.nonzero(x[0] > 0), kiln.unique(x.sign())
+
+    given = [kiln.from_numpy(v).to("cuda") for v in (x, y)]
+    eager, compiled = ([t.cpu().numpy() for t in run(*given)] for run in (f, kiln.compile(f)))
+    wanted = [t.numpy() for t in f(*map(kiln.from_numpy, (x, y)))]
+    assert all(map(same_bits, eager, wanted)) and all(map(same_bits, compiled, wanted))
+    mask = given[0].flatten() > 0.9
+    copies = gpu.counts["memcpy"]
+    mask.nonzero()
+    assert gpu.real or gpu.counts["memcpy"] - copies == 2  # a constant there, the count back
