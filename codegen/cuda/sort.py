@@ -130,7 +130,7 @@ def topk(op: Operation, layouts: Mapping[Value, Layout | None], sites: list[Chec
     """One launch, or one for every time that tiles are left."""
     sort, k = _Sort(op, layouts), op.attrs["k"]
     assert isinstance(k, int)
-    sort.numbers["k"] = k
+    sort.numbers["few"] = k
     tiles = _tiles_left(sort, k)
     for name, count in zip("01", tiles[:-1], strict=False):
         sort.room(name, sort.blocks(L.mul(count, L.index(k))))
@@ -140,9 +140,9 @@ def topk(op: Operation, layouts: Mapping[Value, Layout | None], sites: list[Chec
         if turn:
             source = str((turn - 1) % 2)
             bring, place = f"keys{source}[line * m + base + q]", f"(from < m ? places{source}[line * m + from] : 0)"
-        store = f"if (tiles == 1) out0[line * k + q] = (long long){place};"
+        store = f"if (tiles == 1) out0[line * few + q] = (long long){place};"
         if turn < len(tiles) - 1:
-            keep = f"keys{to}[at * k + q] = keys[k_sort_at(q)], places{to}[at * k + q] = (@P@){place};"
+            keep = f"keys{to}[at * few + q] = keys[k_sort_at(q)], places{to}[at * few + q] = (@P@){place};"
             store += f"\n        else {keep}"
         blocks = L.mul(active, sort.blocks(count))
         start = text.NARROWED if sort.several() else text.WHOLE

@@ -145,14 +145,14 @@ for (long long at = blockIdx.x; at < lines * tiles; at += gridDim.x) {{
     const int count = m - base < @TILE@ ? (int)(m - base) : @TILE@;
     for (int q = thread; q < @TILE@; q += @N@) keys[k_sort_at(q)] = q < count ? @bring@ : @MOST@;
     __syncthreads();{_TILE}
-    for (int q = thread; q < (int)k; q += @N@) {{
+    for (int q = thread; q < (int)few; q += @N@) {{
         const long long from = base + places[k_sort_at(q)];
         @store@
     }}
     __syncthreads();
 }}"""
-"""Of each tile of a row the first k; of those in turn, until there is one tile."""
+"""Of each tile of a row the first `few`; of those in turn, until there is one tile."""
 NARROWED: Final = """long long m = n;
-for (long long t = 0; t < turn; t++) m = (m + @TILE@ - 1) / @TILE@ * k;"""
+for (long long t = 0; t < turn; t++) m = (m + @TILE@ - 1) / @TILE@ * few;"""
 WHOLE: Final = "const long long m = n;"
 """How many are left of a row."""
