@@ -267,10 +267,8 @@ def test_eager_compiled_and_gradients(gpu: Gpu) -> None:
 
     def f(x: kiln.Tensor, w: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
         x = x.clone().requires_grad_()
-        y = kiln.cumsum(x, 1) + kiln.logcumsumexp(x, 1) + kiln.cumprod(kiln.sigmoid(x) + 0.5, 1).clamp(max=3)
-        y = y + kiln.cummax(x, 1).values
-        (g,) = kiln.grad((y * w).sum(), [x])
-        return y.detach(), g
+        y = kiln.cumsum(x, 1) + kiln.logcumsumexp(x, 1)
+        return y.detach(), kiln.grad(y, [x], w)[0]
 
     on_device = [kiln.from_numpy(v).to("cuda") for v in (x, w)]
     eager = [t.cpu().numpy() for t in f(*on_device)]
