@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kiln.ir.gpu_program import OPTIONS, CudaText
 from kiln.runtime import cache
-from kiln.runtime.cuda_driver import CudaError, Gpu
+from kiln.runtime.cuda_driver import CudaError, Gpu, said
 
 _KIND: Final = "cubins"
 _LOG_LINES: Final = 8
@@ -66,7 +66,9 @@ def _nvrtc_version(place: Gpu) -> str:
         return str(place.session.nvrtc.getVersion())
     except (RuntimeError, OSError, ImportError) as error:  # which one depends on how CuPy was installed
         raise CudaError(
-            "compile", f"NVRTC, which compiles kernels, was not found ({error})", "pip install 'cupy-cuda13x[ctk]'"
+            "compile",
+            f"NVRTC, which compiles kernels, was not found ({said(error)})",
+            "pip install 'cupy-cuda13x[ctk]'",
         ) from None
 
 
