@@ -22,7 +22,7 @@ from kiln.ir.types import Device, DType, Sym, float16, float32, int32
 from kiln.location import frames_of_kiln
 from kiln.pointwise import isfinite
 from kiln.promotion import cast_to, transferred
-from kiln.sketch import Sketch, Update, generalised
+from kiln.sketch import Sketch, Update, generalised, written
 from kiln.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -325,4 +325,4 @@ def _program(dtype: DType, device: Device) -> Update:
     with Sketch("unscale", made) as sketch:
         run(*made)
         graph = generalised(sketch.finish([]), lambda d: Sym("n") if d == _FEW else d)
-    return Update(graph, made)
+    return Update(graph, written(made), device)
