@@ -89,30 +89,27 @@ Choice: TypeAlias = Callable[..., "Rule | None"]
 """The rule, from the arguments of a call."""
 
 
-def _mode_of_padding(input: Any, pad: Any = (), mode: str = "constant", value: Any = None) -> Rule | None:
+# Wrong arguments are for the function itself to refuse.
+
+
+def _mode_of_padding(*args: Any, pad: Any = (), mode: Any = "constant", **_: Any) -> Rule | None:
     """On the CPU padding by what is there is computed in float32, but for reflections of volumes."""
-    return Rule.FLOAT32 if mode == "replicate" or (mode == "reflect" and len(pad) < 6) else None
+    pad, mode = (args[1:2] or (pad,))[0], (args[2:3] or (mode,))[0]
+    volumes = isinstance(pad, (list, tuple)) and len(pad) > 4
+    return Rule.FLOAT32 if mode == "replicate" or (mode == "reflect" and not volumes) else None
 
 
-def _pool_of_volumes(
-    input: Any,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Rule | None:
+def _pool_of_volumes(*args: Any, return_indices: Any = False, **_: Any) -> Rule | None:
     """Where indices are wanted, too, it is another function of PyTorch's, which it does not name."""
-    return None if return_indices else Rule.FLOAT32
+    return None if return_indices or (len(args) > 6 and args[6]) else Rule.FLOAT32
 
 
-def _reciprocal(input: Any, *_: Any, **__: Any) -> Rule | None:
+def _reciprocal(*args: Any, **_: Any) -> Rule | None:
     """number / tensor is number * reciprocal(tensor)."""
-    return None if isinstance(input, TensorBase) else Rule.FLOAT32
+    return Rule.FLOAT32 if args and not isinstance(args[0], TensorBase) else None
 
 
-def _distance(anchor: Any, positive: Any, negative: Any, *, distance_function: Any = None, **_: Any) -> Rule:
+def _distance(*_: Any, distance_function: Any = None, **__: Any) -> Rule:
     """The distance that is taken by default has a rule; one of the user's is called."""
     return Rule.FLOAT32 if distance_function is None else Rule.THROUGH
 

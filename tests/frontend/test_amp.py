@@ -181,6 +181,21 @@ def test_unlisted_functions_are_one_op() -> None:
     assert inside[0].dtype is BF16 and inside[1].dtype is kiln.float32
 
 
+def test_wrong_arguments_are_refused_by_the_function() -> None:
+    x = kiln.ones(1, 2, 3)
+    for call in (
+        lambda: NF.pad(x, (1, 1), fashion="reflect"),  # type: ignore[call-arg]
+        lambda: NF.max_pool3d(x, 2, 2, 0, 1, False, False, 1),  # type: ignore[call-arg]
+        lambda: kiln.matmul(x),  # type: ignore[call-arg]
+    ):
+        messages = []
+        for inside in (False, True):
+            with kiln.autocast("cpu", enabled=inside), pytest.raises(TypeError) as caught:
+                call()
+            messages.append(str(caught.value))
+        assert messages[0] == messages[1]
+
+
 @pytest.mark.usefixtures("_rules_of_gpus")
 def test_what_is_unsafe_is_refused() -> None:
     p = kiln.full((2,), 0.5)
