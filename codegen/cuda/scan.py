@@ -33,8 +33,8 @@ SHORT: Final = 1024
 THREADS: Final = 256
 TILES: Final = 4
 """Of a line that one block walks along."""
-ROOM: Final = 8192
-"""Bytes of shared memory for the elements of several chains, at least (per operand)."""
+ROOM: Final = 32768
+"""Bytes of shared memory for the elements of several chains."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ class _Scan:
         self.state = text.state(op.op.name, dtype)
         self.element, self.out = text.memory_type(dtype), text.memory_type(op.result.type.dtype)
         self.nbytes = max(dtype.itemsize, op.result.type.dtype.itemsize)
+        own = op.result.type.dtype.itemsize if self.element != self.out else 0
+        self.held = len(op.operands) * dtype.itemsize + own  # bytes of an element in shared memory
         self.each = 8 if self.nbytes == 8 else 16
         self.tile = self.each * self.cut.threads
         self.wild = op.op.name == "recur" and dtype.is_floating_point
@@ -200,7 +202,7 @@ class _Scan:
             piece = self.cut.short
             while isinstance(self.n, int) and piece >= 2 * max(self.n, 16):
                 piece //= 2
-            together = max(1, min(self.cut.threads, ROOM // self.nbytes // piece))
+            together = max(1, min(self.cut.threads, ROOM // self.held // piece))
             self._chains(signature, now, piece, together, {})
             return
         words = {

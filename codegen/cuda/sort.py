@@ -1,8 +1,9 @@
 """Sorts on a GPU: tiles of rows in shared memory, then merges, each a launch of many blocks per row (`sort_text`).
 
-Rows of up to a tile are done with one launch. The first few of a long row are the first few of the first few of its
-tiles. A stable order of one set of keys is unique, so the result is the CPU's. Where the length of rows is symbolic,
-there are as many launches as the longest would need; those that a row does not need have no blocks.
+Rows of up to a tile are done with one launch, those of up to `FEW` elements by a warp each. The first few of a long row
+are the first few of the first few of its tiles. A stable order of one set of keys is unique, so the result is the
+CPU's. Where the length of rows is symbolic, there are as many launches as the longest would need; those that a row does
+not need have no blocks.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from kiln.ir.program import CheckSite
 from kiln.ir.types import Dim, int32, int64, product
 
 THREADS: Final = 256
+FEW: Final = 64
+"""Elements of a row that a warp sorts."""
 LONGEST: Final = 36
 """Bits of the length of the longest row there may be."""
 
@@ -63,7 +66,7 @@ class _Sort:
         self.pointers = [f"const {C_TYPES[dtype]} *in0", "long long *out0"]
         key = L.Var(L.Vec(dtype), "x")
         name = f"k_sort_key_{dtype.name}_{'down' if descending else 'up'}"
-        self.words = {
+        self.words: dict[str, object] = {
             "key": name,
             "at": self.row.at,
             "K": C_TYPES[self.kind],
@@ -103,9 +106,21 @@ class _Sort:
         )
 
 
+def _ranked(sort: _Sort, few: Dim) -> Filled:
+    """The first `few` of short rows."""
+    sort.numbers["few"] = few
+    warps = SIZES.threads // 32
+    sort.threads = sort.words["N"] = SIZES.threads
+    blocks = ceiling(expression(sort.lines), warps)
+    turns = -(-(sort.known or 1) // 32)
+    return sort.filled([sort.text(sort.signature(), "ranks", text.RANKS, blocks, M=turns)], [])
+
+
 def argsort(op: Operation, layouts: Mapping[Value, Layout | None], sites: list[CheckSite]) -> Filled:
     """One launch, or one for the tiles and one for every doubling of the runs."""
     sort = _Sort(op, layouts)
+    if sort.known is not None and sort.known <= FEW:
+        return _ranked(sort, sort.n)
     n, tiles = expression(sort.n), ceiling(expression(sort.n), sort.tile)
     if not sort.several():
         return sort.filled(
@@ -130,7 +145,9 @@ def topk(op: Operation, layouts: Mapping[Value, Layout | None], sites: list[Chec
     """One launch, or one for every time that tiles are left."""
     sort, k = _Sort(op, layouts), op.attrs["k"]
     assert isinstance(k, int)
-    sort.numbers["k"] = k
+    if sort.known is not None and sort.known <= FEW:
+        return _ranked(sort, k)
+    sort.numbers["few"] = k
     tiles = _tiles_left(sort, k)
     for name, count in zip("01", tiles[:-1], strict=False):
         sort.room(name, sort.blocks(L.mul(count, L.index(k))))
@@ -140,9 +157,9 @@ def topk(op: Operation, layouts: Mapping[Value, Layout | None], sites: list[Chec
         if turn:
             source = str((turn - 1) % 2)
             bring, place = f"keys{source}[line * m + base + q]", f"(from < m ? places{source}[line * m + from] : 0)"
-        store = f"if (tiles == 1) out0[line * k + q] = (long long){place};"
+        store = f"if (tiles == 1) out0[line * few + q] = (long long){place};"
         if turn < len(tiles) - 1:
-            keep = f"keys{to}[at * k + q] = keys[k_sort_at(q)], places{to}[at * k + q] = (@P@){place};"
+            keep = f"keys{to}[at * few + q] = keys[k_sort_at(q)], places{to}[at * few + q] = (@P@){place};"
             store += f"\n        else {keep}"
         blocks = L.mul(active, sort.blocks(count))
         start = text.NARROWED if sort.several() else text.WHOLE

@@ -5,6 +5,8 @@ then runs are merged by two, and every thread makes `EACH` elements of the resul
 search along the diagonal says (Odeh et al., 2012, "merge path"). Of equals the left run's come first. Between memory
 and memory a block makes a tile of the result in the same way; a warp searches together.
 
+Rows of few elements are a warp's, which counts how many elements come before each.
+
 `K` is a key's type, `P` that of a place; shared memory has a gap after every `EACH` elements.
 """
 
@@ -145,14 +147,40 @@ for (long long at = blockIdx.x; at < lines * tiles; at += gridDim.x) {{
     const int count = m - base < @TILE@ ? (int)(m - base) : @TILE@;
     for (int q = thread; q < @TILE@; q += @N@) keys[k_sort_at(q)] = q < count ? @bring@ : @MOST@;
     __syncthreads();{_TILE}
-    for (int q = thread; q < (int)k; q += @N@) {{
+    for (int q = thread; q < (int)few; q += @N@) {{
         const long long from = base + places[k_sort_at(q)];
         @store@
     }}
     __syncthreads();
 }}"""
-"""Of each tile of a row the first k; of those in turn, until there is one tile."""
+"""Of each tile of a row the first `few`; of those in turn, until there is one tile."""
 NARROWED: Final = """long long m = n;
-for (long long t = 0; t < turn; t++) m = (m + @TILE@ - 1) / @TILE@ * k;"""
+for (long long t = 0; t < turn; t++) m = (m + @TILE@ - 1) / @TILE@ * few;"""
 WHOLE: Final = "const long long m = n;"
 """How many are left of a row."""
+
+RANKS: Final = """
+const int lane = threadIdx.x & 31;
+const long long warp = ((long long)blockIdx.x * @N@ + threadIdx.x) / 32;
+for (long long line = warp; line < lines; line += (long long)gridDim.x * (@N@ / 32)) {
+    @K@ own[@M@];
+    int rank[@M@];
+    #pragma unroll
+    for (int i = 0; i < @M@; i++) {
+        const long long q = i * 32 + lane;
+        own[i] = q < n ? @key@(in0[@at@ + q * in0_step]) : @MOST@, rank[i] = 0;
+    }
+    #pragma unroll
+    for (int j = 0; j < @M@; j++)
+        #pragma unroll
+        for (int k = 0; k < 32; k++) {
+            const @K@ other = __shfl_sync(0xffffffffu, own[j], k);
+            #pragma unroll
+            for (int i = 0; i < @M@; i++)
+                rank[i] += other < own[i] || (other == own[i] && j * 32 + k < i * 32 + lane);
+        }
+    #pragma unroll
+    for (int i = 0; i < @M@; i++)
+        if (i * 32 + lane < n && rank[i] < few) out0[line * few + rank[i]] = i * 32 + lane;
+}"""
+"""Rows of up to 32 `M` elements, a warp's each: an element's place is how many come before it."""

@@ -16,6 +16,7 @@ from kiln.ir.gpu_program import CudaProgram
 from kiln.ir.graph import GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.types import Sym, TensorType, float32
+from tests import tolerances as tol
 from tests.codegen.cuda_host import Host
 from tests.codegen.test_cuda_ops import needs_compiler, program
 from tests.gpu import shim
@@ -134,8 +135,9 @@ def test_sums_are_no_worse_than_a_chain(dtype: str) -> None:
     s = sample("cumsum", x)
     ((made, got),) = on_gpu([("cumsum", s)])
     exact = np.cumsum(x.astype(np.longdouble), axis=-1)
-    mine, chain = (float(np.abs(y - exact).max()) for y in (got, on_cpu("cumsum", s)))
-    assert mine < chain / 4
+    unit = np.finfo(dtype).eps * np.abs(exact).max()
+    mine, chain = (float(np.abs(y - exact).max() / unit) for y in (got, on_cpu("cumsum", s)))
+    assert mine < tol.SCANNED < chain
     assert len(made.launches) == 3
 
 
@@ -252,7 +254,7 @@ def test_recurrences_that_could_overflow_are_chains(dim: int, small: scan.Sizes)
         got, wanted = got.T.copy(), wanted.T.copy()
     assert same_bits(got[1:], wanted[1:]) and (wanted[2] == 1).all()
     assert not same_bits(got[0], wanted[0])
-    assert np.abs(got[0] - wanted[0]).max() < 1e-5
+    assert np.abs(got[0] - wanted[0]).max() < tol.SCANNED_CHAIN * np.finfo(np.float32).eps * np.abs(wanted[0]).max()
     assert len(made.launches) == 5
 
 
@@ -265,10 +267,8 @@ def test_eager_compiled_and_gradients(gpu: Gpu) -> None:
 
     def f(x: kiln.Tensor, w: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
         x = x.clone().requires_grad_()
-        y = kiln.cumsum(x, 1) + kiln.logcumsumexp(x, 1) + kiln.cumprod(kiln.sigmoid(x) + 0.5, 1).clamp(max=3)
-        y = y + kiln.cummax(x, 1).values
-        (g,) = kiln.grad((y * w).sum(), [x])
-        return y.detach(), g
+        y = kiln.cumsum(x, 1) + kiln.logcumsumexp(x, 1)
+        return y.detach(), kiln.grad(y, [x], w)[0]
 
     on_device = [kiln.from_numpy(v).to("cuda") for v in (x, w)]
     eager = [t.cpu().numpy() for t in f(*on_device)]
@@ -276,7 +276,7 @@ def test_eager_compiled_and_gradients(gpu: Gpu) -> None:
     host = [t.numpy() for t in f(*map(kiln.from_numpy, (x, w)))]
     assert all(map(same_bits, eager, compiled))
     for mine, theirs in zip(eager, host, strict=True):
-        assert np.abs(mine - theirs).max() < 2e-6 * np.abs(theirs).max()
+        assert np.abs(mine - theirs).max() < tol.SCANNED_CHAIN * np.finfo(np.float32).eps * np.abs(theirs).max()
 
 
 # --------------------------------------------------------------------------------- tests of the tests
@@ -302,3 +302,21 @@ def test_a_missing_barrier_shows(which: str, small: scan.Sizes, monkeypatch: pyt
         else:
             seen += not same_bits(got, wanted)
     assert seen > 0
+
+
+def test_masks_ask_the_host_for_one_number(gpu: Gpu) -> None:
+    """`nonzero` and masks, empty and full ones among them, as the CPU finds them, eagerly and compiled."""
+    x, y = numbers((40, 70), "float32"), numbers((40, 70), "float32", 1)
+
+    def f(x: kiln.Tensor, y: kiln.Tensor) -> tuple[kiln.Tensor, ...]:
+        picked = x[x > 1], x[x > 100], x[x == x], kiln.masked_scatter(x, x > 0.5, y)
+        return *picked, kiln.nonzero(x < -2), kiln.nonzero(x[0] > 0), kiln.unique(x.sign())
+
+    given = [kiln.from_numpy(v).to("cuda") for v in (x, y)]
+    eager, compiled = ([t.cpu().numpy() for t in run(*given)] for run in (f, kiln.compile(f)))
+    wanted = [t.numpy() for t in f(*map(kiln.from_numpy, (x, y)))]
+    assert all(map(same_bits, eager, wanted)) and all(map(same_bits, compiled, wanted))
+    mask = given[0].flatten() > 0.9
+    copies = gpu.counts["memcpy"]
+    mask.nonzero()
+    assert gpu.real or gpu.counts["memcpy"] - copies == 2  # a constant there, the count back
