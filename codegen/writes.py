@@ -54,6 +54,8 @@ def is_settled(graph: Graph, alias: Alias, layouts: Layouts) -> bool:
 
 def _same(v: Value, a: Layout, b: Layout) -> bool:
     """Whether two layouts of a value are one."""
+    if 0 in v.type.shape:
+        return a.root is b.root
     steps = zip(v.type.shape, a.strides, b.strides, strict=True)
     return a.root is b.root and a.offset == b.offset and all(n == 1 or s == t for n, s, t in steps)
 
@@ -62,7 +64,7 @@ def write_in_place(graph: Graph, strides: Sequence[Strides | None]) -> Graph:
     """`graph` with such writes marked and its operations in such an order; `graph` itself where there are none."""
     found = {alias: spine for alias in graph.aliases if (spine := _spine(graph, alias))}
     while found:
-        marked = _Marking(graph, found).run()
+        marked = _Marking(graph, found, strides).run()
         unfit = _unfit(marked, found, strides) or _unordered(marked, found, strides)
         if isinstance(unfit, Graph):
             return unfit
@@ -128,12 +130,14 @@ def _plain(op: Operation) -> bool:
 class _Marking:
     """A graph with writes marked: indices checked before, and copies of what lies in memory that is written."""
 
-    def __init__(self, graph: Graph, spines: dict[Alias, Spine]) -> None:
+    def __init__(self, graph: Graph, spines: dict[Alias, Spine], strides: Sequence[Strides | None]) -> None:
         self.graph = graph
         self.kinds = {op: kind for spine in spines.values() for op, kind in spine.items()}
         self.written = {a.output: _written(graph, a) for a in spines}
-        self.inside = {graph.inputs[a.input] for a in spines}
-        """The values whose memory is an input's that is written."""
+        self.inside = {v: v for a in spines for v in [graph.inputs[a.input]]}
+        """The values whose memory is an input's that is written, and which one's."""
+        sizes = {v: (*v.type.shape, *(s or ())) for v, s in zip(graph.inputs, strides, strict=True)}
+        self.named = {v for v, numbers in sizes.items() if any(isinstance(n, Sym) for n in numbers)}
         self.later: set[Value] = set()
         """What depends on a write."""
         self.checked: dict[object, Value] = {}
@@ -143,7 +147,7 @@ class _Marking:
         for op in self.graph.operations:
             kind = self.kinds.get(op)
             if (kind is not None or is_view(op)) and op.operands[0] in self.inside:
-                self.inside.add(op.result)
+                self.inside[op.result] = self.inside[op.operands[0]]
             if kind is not None:
                 made = self._mark(op)
             elif self._is_checked_early(op):
@@ -171,11 +175,19 @@ class _Marking:
         if self.kinds[op] == _JOIN:
             return self._append(op, op.op.name, [base, self.mapped[value]], op.attrs)
         if self.kinds[op] == _PART:
-            steps = ints_attr(op.attrs, "steps")
-            matrix = tuple(s if d == k else 0 for d, s in enumerate(steps) for k in range(len(steps)))
-            attrs: Attrs = {"starts": op.attrs["starts"], "steps": matrix}
-            return self._append(op, "affine_scatter", [base, self._apart(value)], attrs)
+            return self._write_part(op, base, self._apart(value))
         return self._append(op, op.op.name, [base, self._apart(value), *self._positions(op)], op.attrs)
+
+    def _write_part(self, op: Operation, base: Value, value: Value) -> tuple[Value, ...]:
+        """The slice is a table of its own, so that one kernel writes all slices of a shape; but where sizes have names,
+        the kernel knows where the slice is."""
+        steps = ints_attr(op.attrs, "steps")
+        if self.inside[op.operands[0]] in self.named:
+            return self._append(op, "affine_scatter", [base, value], _diagonal(ints_attr(op.attrs, "starts"), steps))
+        (part,) = self.builder.add(OPS["slice"], [base], op.attrs, op.loc)
+        whole = _diagonal((0,) * len(steps), (1,) * len(steps))
+        (made,) = self.builder.add(OPS["affine_scatter"], [part, value], {**whole, "in_place": True}, op.loc)
+        return self._append(op, op.op.name, [base, made], op.attrs)
 
     def _append(self, op: Operation, name: str, operands: list[Value], attrs: Attrs) -> tuple[Value, ...]:
         types = [r.type for r in op.results]
@@ -214,6 +226,14 @@ class _Marking:
             (found,) = self.builder.add(OPS["gather"], [line, index], scheme, op.loc)
             (self.checked[key],) = self.builder.add(OPS["reshape"], [found], {"shape": index.type.shape}, op.loc)
         return self.checked[key]
+
+
+def _diagonal(starts: tuple[int, ...], steps: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The attributes of an affine scatter to a slice."""
+    return {
+        "starts": starts,
+        "steps": tuple(s if d == k else 0 for d, s in enumerate(steps) for k in range(len(steps))),
+    }
 
 
 def _first_index(op: Operation) -> int:

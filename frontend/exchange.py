@@ -7,17 +7,17 @@ https://data-apis.org/array-api/latest/API_specification/generated/array_api.arr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from kiln import dispatch, there
-from kiln.base import READONLY, TensorBase, layout_of
+from kiln.base import READONLY, layout_of
 from kiln.device import placed
 from kiln.errors import ArgumentError, DeviceError, ExportError, GradError, InvalidValueError, from_cuda
 from kiln.ir.types import CPU, Device, bfloat16, device_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kiln.base import Layout
     from kiln.runtime.dlpack import Taken
     from kiln.tensor import Tensor
@@ -27,14 +27,7 @@ __all__ = ["from_dlpack"]
 _CPU, _CUDA, _PINNED = 1, 2, 3
 """Kinds of devices; the last is the host's memory, too."""
 _KINDS: Final = {13: "memory that CPU and GPU share (cudaMallocManaged)", 10: "an AMD GPU", 8: "Metal", 7: "Vulkan"}
-_VERSION: Final = (1, 0)
 _NO_SYNC: Final = -1
-
-
-def place_of(t: TensorBase) -> tuple[int, int]:
-    """A tensor's device, as DLPack numbers them."""
-    device = t._layout.device
-    return (_CPU, 0) if device is CPU else (_CUDA, device.slot)
 
 
 # ------------------------------------------------------------------------------------------------------------ giving
@@ -50,16 +43,18 @@ def exported(
     """`Tensor.__dlpack__`."""
     if t.requires_grad:
         raise GradError("a tensor that requires a gradient can't be exported", op="__dlpack__", fix="use detach()")
-    own = place_of(t)
+    own = t.__dlpack_device__()
     target = own if dl_device is None else (int(dl_device[0]), int(dl_device[1]))
     if own == target == (_CPU, 0):
         _no_stream(stream)
-        given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
         array = t._read("__dlpack__", None)
-        try:
-            return array.__dlpack__(**{k: v for k, v in given.items() if v is not None})
-        except BufferError as error:
-            raise ExportError(str(error), op="__dlpack__", operands=[t.ttype]) from None
+        if t.dtype is not bfloat16:
+            given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
+            return _refused(t, lambda: array.__dlpack__(**{k: v for k, v in given.items() if v is not None}))
+        if copy:
+            t = t.clone()
+            array = t._read("__dlpack__", None)
+        return _capsule(t, array, own, max_version, bool(copy))
     t.data_ptr()  # which is an error in captures and transforms
     if target != own:
         if copy is False:
@@ -75,17 +70,28 @@ def _given(t: Tensor, stream: int | None, max_version: tuple[int, int] | None, c
     """A capsule on the very memory of a tensor."""
     if t._layout.device is CPU:  # the stream is that of the device it came from, for which the copy has waited
         return exported(t, None, max_version, None, None)
-    from kiln.runtime import cuda, dlpack
+    from kiln.runtime import cuda
 
-    number = _number(stream)
-    layout, size = t._layout, t._layout.dtype.itemsize
-    buffer: Any = t._buffer
-    try:
-        if number != _NO_SYNC:
+    number, buffer = _number(stream), cast("Any", t._buffer)
+    if number != _NO_SYNC:
+        try:
             cuda.hand_over(buffer, number)
-        return dlpack.exported(
-            buffer,
-            layout.device.slot,
+        except cuda.CudaError as error:
+            raise from_cuda(error, "__dlpack__") from None
+    return _capsule(t, buffer, t.__dlpack_device__(), max_version, copied)
+
+
+def _capsule(
+    t: Tensor, owner: object, place: tuple[int, int], max_version: tuple[int, int] | None, copied: bool
+) -> Any:
+    from kiln.runtime import dlpack
+
+    layout, size = t._layout, t._layout.dtype.itemsize
+    return _refused(
+        t,
+        lambda: dlpack.exported(
+            owner,
+            place,
             t._ptr,
             layout.dtype.numpy,
             layout.shape,
@@ -93,9 +99,13 @@ def _given(t: Tensor, stream: int | None, max_version: tuple[int, int] | None, c
             readonly=bool(t._flags & READONLY),
             versioned=max_version is not None and max_version[0] >= 1,
             copied=copied,
-        )
-    except cuda.CudaError as error:
-        raise from_cuda(error, "__dlpack__") from None
+        ),
+    )
+
+
+def _refused(t: Tensor, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
     except BufferError as error:
         raise ExportError(str(error), op="__dlpack__", operands=[t.ttype], fix="pass max_version=(1, 0)") from None
 
@@ -113,7 +123,7 @@ def _number(stream: Any) -> int:
 
 
 def _no_stream(stream: Any) -> None:
-    if stream is not None:
+    if stream not in (None, _NO_SYNC):
         raise DeviceError("there are no streams on the CPU", op="__dlpack__")
 
 
@@ -205,36 +215,53 @@ def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None
 
 def _taken(source: Any, kind: int, number: int) -> Tensor:
     """A tensor on the memory of `source`."""
-    from kiln import creation
-
-    if kind in (_CPU, _PINNED):
-        return creation.from_numpy(np.from_dlpack(source))
-    if kind != _CUDA:
+    if kind not in (_CPU, _PINNED, _CUDA):
         raise DeviceError(
             f"the tensor is on {_named((kind, number))}, of which kiln takes no memory",
             op="from_dlpack", fix="move it to the CPU or a GPU of CUDA's",
         )  # fmt: skip
-    there.check(device_at("cuda", number), "from_dlpack")
-    from kiln.runtime import cuda, dlpack
+    from kiln.runtime import dlpack
 
-    def ask(stream: int) -> Any:
+    def ask(**how: Any) -> Any:
+        if not dlpack.VERSIONED:
+            return source.__dlpack__(**how)
         try:
-            return source.__dlpack__(stream=stream, max_version=_VERSION)
+            return source.__dlpack__(max_version=dlpack.VERSION, **how)
         except TypeError:  # from before there were versions
-            return source.__dlpack__(stream=stream)
+            return source.__dlpack__(**how)
 
     try:
-        taken = dlpack.Taken(source._capsule if isinstance(source, _Capsule) else cuda.taken(number, ask))
-    except cuda.CudaError as error:
-        raise from_cuda(error, "from_dlpack") from None
+        if kind != _CUDA:
+            return _on_host(dlpack.Taken(ask()))
+        there.check(device_at("cuda", number), "from_dlpack")
+        return _on_gpu(dlpack.Taken(ask() if isinstance(source, _Capsule) else _in_order(number, ask)))
     except BufferError as error:
         raise ExportError(str(error), op="from_dlpack") from None
-    return _tensor(taken)
 
 
-def _tensor(taken: Taken) -> Tensor:
+def _in_order(number: int, ask: Callable[..., Any]) -> Any:
+    """What a library hands over, after what it has done there."""
+    from kiln.runtime import cuda
+
+    try:
+        return cuda.taken(number, lambda stream: ask(stream=stream))
+    except cuda.CudaError as error:
+        raise from_cuda(error, "from_dlpack") from None
+
+
+def _on_host(taken: Taken) -> Tensor:
     from kiln import creation
 
+    if taken.kind == _CUDA:
+        raise ExportError("a GPU's memory, of which its library says that it is the CPU's", op="from_dlpack")
+    return creation.from_numpy(taken.array.view(bfloat16.numpy) if taken.bfloat16 else taken.array)
+
+
+def _on_gpu(taken: Taken) -> Tensor:
+    from kiln import creation
+
+    if taken.kind != _CUDA:
+        raise ExportError("the CPU's memory, of which its library says that it is a GPU's", op="from_dlpack")
     dtype = bfloat16 if taken.bfloat16 else creation.numpy_dtype(taken.dtype)
     size, device = dtype.itemsize, device_at("cuda", taken.device)
     if 0 in taken.shape:
@@ -246,7 +273,7 @@ def _tensor(taken: Taken) -> Tensor:
     span = size * (1 + sum((n - 1) * s // size for s, n in steps))
     from kiln.runtime import cuda
 
-    buffer = cuda.foreign(taken.ptr, span, taken.owner, taken.device)
+    buffer = cuda.foreign(taken.ptr, span, taken.array, taken.device)
     flags = READONLY if taken.readonly else 0
     made: Tensor = dispatch.tensor_on(buffer, taken.ptr, _layout(dtype, taken.shape, strides, device), flags)
     return made

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from kiln import exchange, printing
 from kiln import functional as F
+from kiln import printing
 from kiln.answers import contents, truth
 from kiln.base import LAYERED, MODES, READONLY, REQUIRES_GRAD, TensorBase, on_memory
 from kiln.device import gpu_named, placed
@@ -138,7 +138,8 @@ class InteropMethods(TensorBase):
 
     def __dlpack_device__(self) -> tuple[int, int]:
         """(1, 0): the CPU; (2, n): GPU number n."""
-        return exchange.place_of(self)
+        device = self._layout.device
+        return (1, 0) if device is CPU else (2, device.slot)
 
     def __dlpack__(
         self,
@@ -155,12 +156,16 @@ class InteropMethods(TensorBase):
         after what the current stream has. ExportError for read-only memory unless the taker knows of it
         (`max_version`), GradError where gradients are required.
         """
+        from kiln import exchange
+
         return exchange.exported(cast("Tensor", self), stream, max_version, dl_device, copy)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """How other libraries (`cupy.asarray(x)`) find memory of a GPU, version 3: they share it, and wait for the work
         of the current stream. AttributeError for tensors on the CPU, GradError where gradients are required."""
+        from kiln import exchange
+
         return exchange.array_interface(cast("Tensor", self))
 
     # ------------------------------------------------------------------------------- devices and dtypes

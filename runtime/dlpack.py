@@ -1,5 +1,5 @@
-"""DLPack for memory of GPUs: NumPy makes and takes the capsules, of arrays whose addresses are a GPU's and that nobody
-reads, and what it can't say (where the memory is, bfloat16) is written into them here.
+"""DLPack: NumPy makes and takes the capsules, of a GPU's memory as arrays at addresses that nobody reads, and what it
+can't say (where the memory is, bfloat16) is written into them here.
 
 So who keeps whom alive is NumPy's affair: a capsule holds the array that it was made of, an array the capsule that it
 came from, and these the memory.
@@ -21,7 +21,7 @@ VERSION: Final = (1, 0)
 """The newest that is made, and that others are asked for."""
 _UNSIGNED, _BFLOAT = 1, 4
 _COPIED: Final = 2
-_VERSIONED: Final = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
+VERSIONED: Final = np.lib.NumpyVersion(np.__version__) >= "2.1.0"
 """Whether NumPy knows of versions; before, no capsule has one."""
 
 
@@ -97,7 +97,7 @@ class _Capsule:
 
 def exported(
     owner: object,
-    device: int,
+    place: tuple[int, int],
     ptr: int,
     dtype: np.dtype[Any],
     shape: tuple[int, ...],
@@ -107,7 +107,7 @@ def exported(
     versioned: bool,
     copied: bool,
 ) -> Any:
-    """A capsule over elements that begin at `ptr` on a GPU, in memory that `owner` keeps (strides in bytes).
+    """A capsule over elements that begin at `ptr`, in memory of a device that `owner` keeps (strides in bytes).
     BufferError for read-only memory, which only a `versioned` one can say; `copied`, which only such a one says:
     nobody else has this memory."""
     bfloat16 = dtype.name == "bfloat16"
@@ -119,10 +119,10 @@ def exported(
         "version": 3,
     }
     array = np.asarray(_Window(owner, interface))
-    capsule = array.__dlpack__(max_version=VERSION) if versioned and _VERSIONED else array.__dlpack__()
+    capsule = array.__dlpack__(max_version=VERSION) if versioned and VERSIONED else array.__dlpack__()
     tensor, managed = _opened(capsule)
     tensor.data = ptr if 0 not in shape else None
-    tensor.device_type, tensor.device_id = CUDA, device
+    tensor.device_type, tensor.device_id = place
     if bfloat16:
         tensor.code = _BFLOAT
     if managed is not None and copied:
@@ -137,14 +137,16 @@ def place_of(capsule: Any) -> tuple[int, int]:
 
 
 class Taken:
-    """A tensor on a GPU that a capsule brought: from now on it is ours. BufferError for what is none, and for types of
-    elements that NumPy lacks but bfloat16. `strides` are in bytes."""
+    """A tensor on the CPU or a GPU that a capsule brought: from now on it is ours. BufferError for other devices, and
+    for types of elements that NumPy lacks but bfloat16 (which `array` has as integers). `strides` are in bytes."""
 
     def __init__(self, capsule: Any) -> None:
         tensor, managed = _opened(capsule)
         kind, index = tensor.device_type, tensor.device_id
-        if kind != CUDA:
-            raise BufferError(f"memory of a device of type {kind}, which is no GPU of CUDA's")
+        if kind not in (CPU, PINNED, CUDA):
+            raise BufferError(f"memory of a device of type {kind}, which is neither the CPU nor a GPU of CUDA's")
+        if managed is not None and not VERSIONED:
+            raise BufferError(f"a capsule with a version, which NumPy {np.__version__} does not know (2.1 does)")
         code = tensor.code
         self.bfloat16 = code == _BFLOAT and tensor.bits == 16
         tensor.device_type, tensor.device_id = CPU, 0
@@ -154,10 +156,11 @@ class Taken:
         except (BufferError, RuntimeError) as error:  # the capsule still is somebody's
             tensor.device_type, tensor.device_id, tensor.code = kind, index, code
             raise BufferError(str(error)) from None
+        self.kind: int = kind
         self.device: int = index
         self.dtype = array.dtype
         self.shape, self.strides = array.shape, array.strides
         self.ptr = int(array.__array_interface__["data"][0])
         self.readonly = managed is not None and not array.flags.writeable  # NumPy is in doubt about others
-        self.owner = array
-        """Keeps the memory until it is dropped."""
+        self.array = array
+        """Keeps the memory until it is dropped; not to be read where that is a GPU's."""

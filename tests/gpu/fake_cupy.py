@@ -463,18 +463,19 @@ class PooledMemory:
         self.device_id = pool.device.index
         current = get_current_stream()
         self._stream = state.stream(current.ptr)
+        self._captured = self._stream.captured is not None
         self.ptr = pool.device.allocate(nbytes) if nbytes else 0
 
     def free(self) -> None:
         ptr, self.ptr = self.ptr, 0
         if not ptr:
             return
-        pool, stream, size = self._pool, self._stream, self.size
+        pool, stream, size, captured = self._pool, self._stream, self.size, self._captured
 
         def drop() -> None:
             pool.used -= size
             pool.kept.append((stream.handle, size))
-            if stream.captured is not None:  # graphs use it as long as nobody else gets it
+            if captured or stream.captured is not None:  # graphs use it as long as nobody else gets it
                 pool.parked.append(ptr)
                 return
             # Memory is used again in the order of the stream on which it was allocated.

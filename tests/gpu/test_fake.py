@@ -27,11 +27,11 @@ scale(const float *x, float *y, const float by, const long long n)
 
 
 @pytest.fixture
-def cupy(gpu: Gpu) -> Iterator[Any]:
+def cupy(fake: Gpu) -> Iterator[Any]:
     """It works at once unless a test says otherwise."""
     import cupy
 
-    with gpu.deferred(False):
+    with fake.deferred(False):
         yield cupy
 
 

@@ -128,6 +128,32 @@ def test_a_training_step_compiles(architecture: str) -> None:
     needs(cnn_step()[1].cuda().kernels, architecture)
 
 
+def test_kernels_take_what_launches_give() -> None:
+    """64-bit numbers, as many as the machine code says."""
+    nvrtc.need()
+    names = [
+        "matmul",
+        "where",
+        "sum",
+        "gather",
+        "scatter_add",
+        "topk",
+        "cumsum",
+        "conv2d",
+        "fft",
+        "cholesky",
+        "attention",
+    ]
+    programs = [program(name, sample) for name in names for sample in some(name, 1)]
+    wanted = {x.kernel: len(x.args) + bool(x.error) for p in programs for x in p.launches}
+    every = {k.name: k for p in programs for k in p.kernels}
+    code, _ = nvrtc.compiled(nvrtc.text(list(every.values())), "sm_90")
+    found = nvrtc.MachineCode(code)
+    assert found.end == len(code) and found.architecture == 90 and every.keys() <= found.functions
+    given = {name: found.parameters[name] for name in wanted}
+    assert given == {name: [(8 * k, 8) for k in range(count)] for name, count in wanted.items()} and len(wanted) > 10
+
+
 def test_a_warning_and_a_spill_are_seen() -> None:
     nvrtc.need()
     _, log = nvrtc.compiled('extern "C" __global__ void f(int *a) { int unused; a[0] = 1; }')

@@ -505,6 +505,13 @@ def test_no_nvrtc(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.kind == "compile" and "ctk" in caught.value.fix
 
 
+def test_no_folder_for_machine_code(fake: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(CudaError, match="loaded from a file, and none can be written") as caught:
+        cuda.load(written(COPY))
+    assert caught.value.kind == "compile" and "TMPDIR" in caught.value.fix
+
+
 def test_a_forked_child_says_what_is_wrong(fake: Gpu) -> None:
     call = Call(written(COPY), [random(40)])
     read, write = os.pipe()

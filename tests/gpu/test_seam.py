@@ -13,7 +13,6 @@ import inspect
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
 import types
@@ -26,6 +25,7 @@ from kiln.ir.ops import OPS
 from kiln.runtime import cuda_driver, cuda_memory
 from tests.codegen.test_cuda_ops import program, some
 from tests.gpu import fake_array, fake_cupy, fake_device
+from tests.gpu.nvrtc import MachineCode
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 UNLIKE: Final = {
@@ -275,29 +275,10 @@ print(json.dumps([base64.b64encode(code).decode(), refused]))
     if found is None:
         pytest.skip("no NVRTC that CuPy finds: pip install nvidia-cuda-nvrtc")
     code = base64.b64decode(found[0])
-    functions, end, machine, arch = elf(code)
-    assert end == len(code) and machine == 190 and arch == 90
-    assert {k.name for k in texts} <= functions
+    found_code = MachineCode(code)
+    assert found_code.end == len(code) and found_code.machine == 190 and found_code.architecture == 90
+    assert {k.name for k in texts} <= found_code.functions
     assert found[1][0] == "compile" and "NVRTC_ERROR_COMPILATION (6)" in found[1][1] and "some.cu(1)" in found[1][1]
-
-
-def elf(code: bytes) -> tuple[set[str], int, int, int]:
-    """Of machine code: its global functions, where it ends, the machine, and the number of the architecture."""
-    assert code[:6] == b"\x7fELF\x02\x01"
-    _, machine, _, _, phoff, shoff, flags, _, phsize, phs, shsize, shs, _ = struct.unpack_from(
-        "<HHIQQQIHHHHHH", code, 16
-    )
-    sections = [struct.unpack_from("<IIQQQQIIQQ", code, shoff + k * shsize) for k in range(shs)]
-    functions = set()
-    for section in sections:
-        if section[1] == 2:  # symbols
-            texts = sections[section[6]][4]
-            for at in range(section[4], section[4] + section[5], section[9]):
-                name, info = struct.unpack_from("<IB", code, at)
-                if info == 0x12:  # a global function
-                    functions.add(code[texts + name : code.index(b"\0", texts + name)].decode())
-    ends = [shoff + shs * shsize, phoff + phs * phsize, *(s[4] + s[5] for s in sections if s[1] != 8)]
-    return functions, max(ends), machine, flags >> 8 & 0xFF
 
 
 def test_cupy_reads_kilns_capsules() -> None:
@@ -311,7 +292,7 @@ for dtype in ("float32", ml_dtypes.bfloat16, "bool", "complex64", "float16", "in
         steps = tuple(s * dtype.itemsize for s in strides)
         for versioned in (False, True):
             capsule = dlpack.exported(
-                object(), 3, address, dtype, shape, steps, readonly=False, versioned=versioned, copied=False
+                object(), (2, 3), address, dtype, shape, steps, readonly=False, versioned=versioned, copied=False
             )
             a = cupy.from_dlpack(capsule)
             same = a.data.ptr == (0 if 0 in shape else address) and a.dtype == dtype and a.shape == shape
