@@ -205,6 +205,8 @@ class Modes(threading.local):
     """Where tensors are made that are not told where."""
     gpu: int = 0
     """The number of the GPU that "cuda" means (`kiln.cuda.set_device`)."""
+    autocast: Any = None
+    """What automatic mixed precision does (`kiln.casting.State`); None: nothing, and nothing about it was changed."""
 
 
 MODES: Final = Modes()

@@ -13,9 +13,9 @@ from kiln import dispatch
 from kiln.base import TensorBase, layout_of
 from kiln.capture import Capture
 from kiln.errors import from_type_error
-from kiln.ir.graph import Attrs, AttrValue, Graph, GraphBuilder, Value
+from kiln.ir.graph import Alias, Attrs, AttrValue, Graph, GraphBuilder, Value
 from kiln.ir.ops.base import OpDef, OpTypeError
-from kiln.ir.types import Dim, TensorType
+from kiln.ir.types import Device, Dim, Sym, TensorType
 
 
 class Sketch(Capture):
@@ -45,37 +45,76 @@ def generalised(graph: Graph, dim: Callable[[int], Dim]) -> Graph:
     """`graph` with every size replaced by what `dim` makes of it, in types and in shapes among attributes. For graphs
     of elementwise ops and of ops without operands, for which it means the same at other sizes."""
     builder = GraphBuilder(graph.name)
+    inputs = {v: builder.input(_sized(v.type, dim), v.hint) for v in graph.inputs}
+    return builder.build(_again(graph, builder, inputs, dim), graph.aliases)
 
-    def shape(sizes: Sequence[Any]) -> tuple[Dim, ...]:
-        return tuple([dim(d) for d in sizes])
 
-    mapped: dict[Value, Value] = {
-        v: builder.input(TensorType(v.type.dtype, shape(v.type.shape)), v.hint) for v in graph.inputs
-    }
+def _sized(t: TensorType, dim: Callable[[Any], Dim]) -> TensorType:
+    return TensorType(t.dtype, tuple([dim(d) for d in t.shape]))
+
+
+def _again(graph: Graph, builder: GraphBuilder, mapped: dict[Value, Value], dim: Callable[[Any], Dim]) -> list[Value]:
+    """The results of a graph, whose operations are added to another one, with other sizes. `mapped`: its inputs."""
     for op in graph.operations:
         attrs: dict[str, AttrValue] = dict(op.attrs)
         if "shape" in attrs:
-            attrs["shape"] = shape(op.result.type.shape)
+            attrs["shape"] = _sized(op.result.type, dim).shape
         mapped.update(zip(op.results, builder.add(op.op, [mapped[v] for v in op.operands], attrs, op.loc), strict=True))
-    return builder.build([mapped[v] for v in graph.outputs], graph.aliases)
+    return [mapped[v] for v in graph.outputs]
+
+
+def repeated(graph: Graph, own: int, times: int) -> Graph:
+    """`graph` done `times` times, each time on first `own` inputs of their own, and all on the same others, which come
+    last. What its sizes are called gets a number, in which names have the order of the times."""
+    builder = GraphBuilder(graph.name)
+
+    def numbered(k: int) -> Callable[[Dim], Dim]:
+        return lambda d: Sym(f"{d.name}{k:04}") if isinstance(d, Sym) else d
+
+    sizes = [numbered(k) for k in range(times)]
+    inputs = [[builder.input(_sized(v.type, dim), v.hint) for v in graph.inputs[:own]] for dim in sizes]
+    shared = [builder.input(v.type, v.hint) for v in graph.inputs[own:]]
+    outputs, aliases = list[Value](), list[Alias]()
+    for k, dim in enumerate(sizes):
+        aliases += [Alias(a.output + len(outputs), a.input + k * own) for a in graph.aliases]
+        outputs += _again(graph, builder, dict(zip(graph.inputs, [*inputs[k], *shared], strict=True)), dim)
+    return builder.build(outputs, tuple(aliases))
+
+
+def written(made: Sequence[TensorBase]) -> list[tuple[int, int]]:
+    """Which of the tensors of a sketch it wrote to, and how often."""
+    return [(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version]
 
 
 class Update:
-    """The loaded program of a sketch that only wrote to its arguments (`made`, right after it; all are on one device):
-    to run on others."""
+    """The loaded program of a sketch that only wrote to its arguments (all are on one device): to run on others.
+    `bumps`: how often it wrote to which."""
 
-    __slots__ = ("_bumps", "_executable", "_written")
+    __slots__ = ("_executable", "_many", "_written", "bumps", "device", "graph")
 
-    def __init__(self, graph: Graph, made: Sequence[TensorBase]) -> None:
-        device = made[0]._layout.device
-        program = dispatch.build(graph, [None] * len(made), name=graph.name, device=device)
+    def __init__(self, graph: Graph, bumps: Sequence[tuple[int, int]], device: Device) -> None:
+        program = dispatch.build(graph, [None] * len(graph.inputs), name=graph.name, device=device)
         self._executable = dispatch.load(program, device)
         self._written = tuple([i for _, i in sorted(program.aliases)])
-        self._bumps = tuple([(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version])
+        self._many: dict[int, Update] = {}
+        self.graph = graph
+        self.bumps = tuple(bumps)
+        self.device = device
+
+    def many(self, own: int, times: int) -> Update:
+        """`times` of it in one, for arguments of which the first `own` are each one's: theirs, one after the other, and
+        then those of all. It must not write to these."""
+        if times == 1:
+            return self
+        found = self._many.get(times)
+        if found is None:
+            bumps = [(k + own * n, count) for n in range(times) for k, count in self.bumps]
+            found = self._many[times] = Update(repeated(self.graph, own, times), bumps, self.device)
+        return found
 
     def run(self, tensors: Sequence[TensorBase], sizes: Sequence[int]) -> None:
         """Give `tensors` (contiguous, writable, apart in memory) their new contents; versions count every write."""
         values = [t._ptr for t in tensors]
         self._executable.run([*values, *[values[k] for k in self._written], *sizes])
-        for k, count in self._bumps:
+        for k, count in self.bumps:
             tensors[k]._buffer.version += count

@@ -9,9 +9,10 @@ Kernels compiled with other options than `OPTIONS` do not have the bits that are
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from kiln.ir import loops as L
 from kiln.ir.arena import Local
@@ -20,8 +21,11 @@ from kiln.ir.loops import Expr
 from kiln.ir.program import CheckSite, Slot
 from kiln.ir.types import Dim, DType, Sym, TensorType
 
+T = TypeVar("T")
 OPTIONS: Final = ("-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true", "--std=c++17")
 """Compiler options that the numerics contract needs."""
+MOST_WORDS: Final = 512
+"""How many 64-bit arguments a kernel can take: 4096 bytes."""
 MOST_BLOCKS: Final = 2**31 - 1
 """What a grid may have along its first dimension; kernels stride by the grid, so fewer blocks than wanted are right."""
 
@@ -69,9 +73,21 @@ class Workspace:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """What a launch of several pieces does for one node: in `blocks` blocks of its own, for the line `loc`."""
+
+    blocks: Expr
+    loc: SourceLoc | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One kernel launch: arguments are pointers and int64 sizes (a `Sym` may be a product, "k*n"); `error` says that
-    the error record follows them. `loc`: the user's line that it computes."""
+    the error record follows them. `loc`: the user's line that it computes.
+
+    With `pieces` all this is one parameter, a table of 64-bit words (`words`): the number of the grid's first block (0,
+    as long as all pieces are launched together), that of pieces, the `common` arguments that all pieces take, for each
+    piece the number of its first block and the arguments of its own, and the number of all blocks."""
 
     kernel: str
     threads: int
@@ -79,10 +95,41 @@ class Launch:
     args: tuple[Memory | Dim, ...]
     error: bool
     loc: SourceLoc | None = None
+    pieces: tuple[Piece, ...] = ()
+    common: int = 0
+
+    @property
+    def own(self) -> int:
+        """How many arguments are each piece's own."""
+        return (len(self.args) - self.common) // len(self.pieces)
+
+    def numbers(self, sizes: Mapping[str, int]) -> list[int]:
+        """0, how many pieces there are, the numbers of their first blocks, and that of all blocks."""
+        blocks = [number(p.blocks, sizes) for p in self.pieces]
+        return [0, len(blocks), *itertools.accumulate(blocks, initial=0)]
+
+    def words(self, numbers: Sequence[T], args: Sequence[T]) -> list[T]:
+        """The table of what `numbers` and the arguments are."""
+        first = list(args[: self.common])
+        rows = [args[k : k + self.own] for k in range(self.common, len(args), self.own)]
+        each = [x for n, row in zip(numbers[2:], rows, strict=False) for x in (n, *row)]
+        return [*numbers[:2], *first, *each, numbers[-1]]
+
+    def firsts(self) -> range:
+        """Where the table has the numbers of first blocks, and last that of all blocks."""
+        start, step = 2 + self.common, 1 + self.own
+        return range(start, start + step * len(self.pieces) + 1, step)
 
     def __str__(self) -> str:
-        args = ", ".join([*map(str, self.args), *(["error"] if self.error else [])])
-        return f"{self.kernel}<<<{formula(self.blocks)}, {self.threads}>>>({args})"
+        args = [str(a) for a in self.args] + ["error"] * self.error
+        head = f"{self.kernel}<<<{formula(self.blocks)}, {self.threads}>>>"
+        if not self.pieces:
+            return f"{head}({', '.join(args)})"
+        lines = [f"{head}({', '.join(args[: self.common])}) in {len(self.pieces)} pieces"]
+        for k, piece in enumerate(self.pieces):
+            own = args[self.common + self.own * k : self.common + self.own * (k + 1)]
+            lines.append(f"     {formula(piece.blocks)}: {', '.join(own)}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +341,7 @@ def every(steps: Sequence[CudaStep]) -> Iterator[CudaStep]:
 def _lines(steps: Sequence[CudaStep], indent: str) -> list[str]:
     lines = []
     for k, step in enumerate(steps):
-        lines.append(f"{indent}{k:4} {step}")
+        lines.append(f"{indent}{k:4} " + str(step).replace("\n", f"\n{indent}"))
         for name, inner in parts(step):
             lines += [f"{indent}     {name}", *_lines(inner, indent + "    ")]
     return lines

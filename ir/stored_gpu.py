@@ -22,8 +22,8 @@ _LEVEL: Final = 1
 _CLASSES: Final[dict[str, Callable[..., Any]]] = {
     c.__name__: c
     for c in (
-        G.CudaProgram, G.CudaText, G.Memory, G.Workspace, G.Launch, G.Matrix, G.Product, G.Look, G.Array, G.HostCall,
-        G.Branch, G.Carried, G.Sliced, G.Loop, L.Vec, L.Const, L.Var, L.Apply, Local, Slot, CheckSite,
+        G.CudaProgram, G.CudaText, G.Memory, G.Workspace, G.Piece, G.Launch, G.Matrix, G.Product, G.Look, G.Array,
+        G.HostCall, G.Branch, G.Carried, G.Sliced, G.Loop, L.Vec, L.Const, L.Var, L.Apply, Local, Slot, CheckSite,
     )
 }  # fmt: skip
 

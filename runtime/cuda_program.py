@@ -10,6 +10,7 @@ one graph, for those who ask for it.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ import numpy as np
 from kiln.ir.arena import place as placed
 from kiln.ir.gpu_program import (
     MOST_BLOCKS,
+    MOST_WORDS,
     Array,
     Branch,
     CudaProgram,
@@ -67,6 +69,9 @@ class Measured:
     def __init__(self, program: CudaProgram, dims: Sequence[Dim], sizes: dict[str, int], place: Gpu) -> None:
         self.blocks = [min(number(launch.blocks, sizes), MOST_BLOCKS) for launch in program.launches]
         self.numbers = [number(d, sizes) for d in dims]
+        for launch in program.launches:
+            if launch.pieces:
+                self.numbers += launch.numbers(sizes)
         locals_at, local_bytes = placed(program.locals, sizes)
         self.places = [0, *locals_at]
         total = max(program.arena_bytes, local_bytes)
@@ -99,7 +104,7 @@ class Frame:
     bases: list[int]
 
     def __init__(self, slots: int, launches: Sequence[tuple[int, int, Sequence[int]]]) -> None:
-        self.block = (ctypes.c_int64 * slots)()
+        self.block = (ctypes.c_int64 * (slots + MOST_WORDS))()  # tables are as long as their kernels take them
         self.address = ctypes.addressof(self.block)
         self.pack = struct.Struct(f"{slots}q").pack_into
         params = (ctypes.c_uint64 * sum(len(args) for _, _, args in launches))()
@@ -176,25 +181,36 @@ class CudaExecutable:
         ):
             base |= {(kind, k): at + k for k in range(count)}
             at += count
-        dims: dict[Dim, int] = {}
+        known: dict[Dim, int] = {}
+        for a in [a for x in self._launches for a in x.args if not isinstance(a, Memory)]:
+            known.setdefault(a, at + len(known))
+        at += len(known)
+        self._slots: list[tuple[int, int]] = []
         slots: dict[tuple[int, int], int] = {}
 
-        def slot(a: Memory | Dim) -> int:
-            if isinstance(a, Memory):
-                key = (base[a.kind, a.index], a.offset)
-            else:
-                key = (at + dims.setdefault(a, len(dims)), 0)
-            return slots.setdefault(key, len(slots))
+        def word(a: Memory | Dim) -> tuple[int, int]:
+            return (base[a.kind, a.index], a.offset) if isinstance(a, Memory) else (known[a], 0)
 
-        self._calls = [
-            (handles[x.kernel], x.threads, [*map(slot, x.args), *([slot(Memory("error"))] if x.error else [])])
-            for x in self._launches
-        ]
+        def slot(key: tuple[int, int]) -> int:
+            if key not in slots:
+                slots[key] = len(self._slots)
+                self._slots.append(key)
+            return slots[key]
+
+        self._calls: list[tuple[int, int, list[int]]] = []
+        for x in self._launches:
+            if x.pieces:  # one argument, whose words follow each other
+                args = [len(self._slots)]
+                numbers = [(at + k, 0) for k in range(len(x.pieces) + 3)]
+                self._slots += x.words(numbers, [*map(word, x.args)])
+                at += len(numbers)
+            else:
+                args = [slot(word(a)) for a in (*x.args, *([Memory("error")] if x.error else []))]
+            self._calls.append((handles[x.kernel], x.threads, args))
         self.base = base
-        self._dims = list(dims)
-        self._slots = list(slots)
+        self._dims = list(known)
         self._moved: list[list[tuple[int, int]]] = [[] for _ in range(program.pointers)]
-        for (index, offset), k in slots.items():
+        for k, (index, offset) in enumerate(self._slots):
             if 0 <= (pointer := index - base.get(("pointer", 0), at)) < program.pointers:
                 self._moved[pointer].append((k, offset))
 
@@ -312,10 +328,7 @@ class CudaExecutable:
         try:
             if session.debug and local.recording is None:
                 for k in range(first, last):
-                    function, threads, address = calls[k]
-                    if grids[k]:
-                        launch(function, grids[k], 1, 1, threads, 1, 1, 0, stream, address, 0)
-                        frame.stream.handle.synchronize()
+                    self._launch_alone(frame, k)
                 return
             for k in range(first, last):
                 if blocks := grids[k]:
@@ -325,6 +338,29 @@ class CudaExecutable:
             failed = self._launches[k]
             what = f"launch {k} of {self.program.name}"
             raise self.place.failure(error, what, failed.kernel, failed.loc) from None
+
+    def _launch_alone(self, frame: Frame, k: int) -> None:
+        """Launch number `k`, and wait for it; its pieces one by one."""
+        launch, queue = self.place.session.launch, frame.stream
+        (function, threads, address), made = frame.calls[k], self._launches[k]
+        if not made.pieces:
+            if grid := frame.sized.blocks[k]:
+                launch(function, grid, 1, 1, threads, 1, 1, 0, queue.ptr, address, 0)
+                queue.handle.synchronize()
+            return
+        start = self._calls[k][2][0]
+        firsts = [frame.block[start + place] for place in made.firsts()]
+        for piece, (first, after) in zip(made.pieces, itertools.pairwise(firsts), strict=True):
+            if first == after:
+                continue
+            frame.block[start] = first
+            try:
+                launch(function, after - first, 1, 1, threads, 1, 1, 0, queue.ptr, address, 0)
+                queue.handle.synchronize()
+            except self.place.session.errors as error:
+                what = f"launch {k} of {self.program.name}"
+                raise self.place.failure(error, what, made.kernel, piece.loc) from None
+        frame.block[start] = 0
 
     def at(self, memory: Memory) -> Callable[[Frame], int]:
         """Where something lies in a run."""

@@ -100,6 +100,15 @@ def close_on_gpu(op: str, got: Any, wanted: Any) -> bool:
     return bool((np.abs(found - exact) <= share * np.abs(exact).max(initial=0.0)).all())
 
 
+SCANNED = 4
+"""Running sums of floats in tiles, against longer numbers, in units of epsilon of the largest: up to 2.3 found, as what
+is added to what is joined by doubling distances."""
+
+SCANNED_CHAIN = 64
+"""The same against a CPU's chain, which has a rounding for each of some thousand elements, and has been off by 30 after
+20,000."""
+
+
 DIFFERENCE_STEP = 1e-5
 """Step of central differences in float64: truncation error about step**2, rounding error epsilon / step."""
 

@@ -8,6 +8,7 @@ like the loop IR and NVRTC sees the sharing that the IR states.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 from kiln.codegen import halves
@@ -76,6 +77,7 @@ class Emitter:
 
     def __init__(self, bounds: bool = False) -> None:
         self._bounds = bounds
+        self._literal: Callable[[Const], str] = literal
         self._lines: list[str] = []
         self._depth = 1
         self._count = 0
@@ -87,23 +89,27 @@ class Emitter:
 
     def emit(self, scheduled: Scheduled) -> CudaText:
         kernel = scheduled.kernel
+        params = ["".join(p) for p in self._parameters(kernel)]
+        self._block(kernel.body)
+        params += ["long long *error"] * self._checks
+        helpers = tuple(HELPERS[name] for name in HELPERS if name in self._helpers)
+        head = f'extern "C" __global__ void __launch_bounds__({scheduled.threads}, 1)\n{kernel.name}('
+        text = "\n".join([head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
+        return CudaText(kernel.name, text, helpers, scheduled.threads, scheduled.blocks, self._checks)
+
+    def _parameters(self, kernel: Kernel, size: str = "") -> list[tuple[str, str]]:
+        """The types and the names of a kernel's parameters; `size`: what sizes are called, if not by their names."""
         written = {s.buffer for s in walk(kernel.body) if isinstance(s, L.Store)}
         written |= {s.memory for s in walk(kernel.body) if isinstance(s, Move) and s.store}
         params = []
         for p in kernel.params:
             if isinstance(p, Var):
-                self._names[p] = self._fresh(p.name)
-                params.append(f"const long long {self._names[p]}")
+                self._names[p] = self._fresh(size or p.name)
+                params.append(("const long long ", self._names[p]))
             else:
                 self._buffers[p] = self._fresh(p.name)
-                params.append(f"{'' if p in written else 'const '}{C_TYPES[p.dtype]} *{self._buffers[p]}")
-        self._block(kernel.body)
-        if self._checks:
-            params.append("long long *error")
-        helpers = tuple(HELPERS[name] for name in HELPERS if name in self._helpers)
-        head = f'extern "C" __global__ void __launch_bounds__({scheduled.threads}, 1)\n{kernel.name}('
-        text = "\n".join([head + ", ".join(params) + ")", "{", *self._lines, "}", ""])
-        return CudaText(kernel.name, text, helpers, scheduled.threads, scheduled.blocks, self._checks)
+                params.append((f"{'' if p in written else 'const '}{C_TYPES[p.dtype]} *", self._buffers[p]))
+        return params
 
     # ---------------------------------------------------------------------------------- statements
 
@@ -182,9 +188,7 @@ class Emitter:
         saved, taken = dict(self._names), set(self._taken)
         name = self._names[s.var] = self._fresh(s.var.name)
         if s.kind == "grid":
-            points = s.step > 1
-            first = f"(long long)blockIdx.x * {s.step} + threadIdx.x" if points else "blockIdx.x"
-            stride = f"(long long)gridDim.x * {s.step}" if points else "gridDim.x"
+            first, stride = self._grid(s)
             self._line(f"for (long long {name} = {first}; {name} < {hi}; {name} += {stride}) {{")
         else:
             if s.kind == "unrolled":
@@ -194,6 +198,12 @@ class Emitter:
         self._rounds(s.carried, s.body, None)
         self._names, self._taken = saved, taken
         self._forget_loads()
+
+    def _grid(self, s: L.For) -> tuple[str, str]:
+        """The first round of a thread, and how far it is to the next one."""
+        if s.step > 1:
+            return f"(long long)blockIdx.x * {s.step} + threadIdx.x", f"(long long)gridDim.x * {s.step}"
+        return "blockIdx.x", "gridDim.x"
 
     def _while(self, s: L.While) -> None:
         self._start(s.carried)
@@ -286,7 +296,7 @@ class Emitter:
         if e.lanes != 1:
             raise TypeError(f"CUDA text is scalar, got {e.type}")
         if isinstance(e, Const):
-            return literal(e)
+            return self._literal(e)
         found = self._names.get(e)
         if found is not None:
             return found

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, cast
 
 from kiln.codegen import plan as plans
 from kiln.codegen.control import Flow, flow_step, inner_of
-from kiln.codegen.cuda import attention, convolution, fft, linalg, spectral
+from kiln.codegen.cuda import attention, convolution, fft, linalg, scan, sort, spectral
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
+from kiln.codegen.cuda.pieces import Form, Formed, Part, formed, together
 from kiln.codegen.cuda.products import Planned, is_product, product, product_step
-from kiln.codegen.cuda.schedule import launches
-from kiln.codegen.cuda.sort import lower_sort
+from kiln.codegen.cuda.schedule import Scheduled, launches
 from kiln.codegen.cuda.template import Template
+from kiln.codegen.cuda.together import Together, gathered
 from kiln.codegen.domain import definition
-from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.layout import Layout, assign, is_layout
 from kiln.codegen.library import library_step
 from kiln.codegen.lower import Lowered, Style, lower
 from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
 from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
-from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
-from kiln.codegen.sort import SORTS
-from kiln.codegen.steps import Note, Strides, digest
+from kiln.codegen.sort import SORTS, lower_sort
+from kiln.codegen.steps import Note, Strides, body_key, digest
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
-from kiln.ir.graph import Constant, Graph, Operation, Value
+from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
 from kiln.ir.ops.base import Control, Library, Scatter
 from kiln.ir.ops.fusion import body_of
 from kiln.ir.program import CheckSite
@@ -41,6 +42,8 @@ TEMPLATES: Final[dict[str, Template]] = {
     **convolution.TEMPLATES,
     **fft.TEMPLATES,
     **linalg.TEMPLATES,
+    **scan.TEMPLATES,
+    **sort.TEMPLATES,
     **spectral.TEMPLATES,
 }
 """Kernels whose text is written by hand, by the op's name."""
@@ -65,7 +68,8 @@ def compile_cuda(
 
 class _Pipeline:
     """The kernels made so far; by a step's symbol its launches (text and size), their workspaces, their turns, and
-    which of the tables they read."""
+    which of the tables they read; or its schedule, where it is one launch that could be a piece, and then its form.
+    `fusions`: the steps of those that may be there again."""
 
     def __init__(self, note: Note, bounds: bool) -> None:
         self.note = note
@@ -75,6 +79,9 @@ class _Pipeline:
         self.products: dict[str, Planned] = {}
         self.made: dict[str, tuple[list[CudaText], list[Workspace], Sequence[int], Sequence[int]]] = {}
         self.tables: dict[str, tuple[int, Constant]] = {}
+        self.fusions: dict[object, Step] = {}
+        self.single: dict[str, Scheduled] = {}
+        self.formed: dict[str, Formed | None] = {}
         self.symbols = 0
 
     def run(self, graph: Graph, strides: list[Strides | None], name: str, donated: Sequence[int]) -> CudaProgram:
@@ -83,6 +90,7 @@ class _Pipeline:
         plan.constants += [table for _, table in self.tables.values()]
         reused = plans.take_over(graph, donated, plan.steps, layouts, strides)
         graph = write_back(graph, plan, layouts, strides, self._fusion)
+        plan.steps = self._gathered(plan.steps, graph, [*graph.aliases, *reused], layouts)
         slots = place_values(graph, plan)
         aliases = tuple((a.output, a.input) for a in (*graph.aliases, *reused))
         workspaces: list[Workspace] = []
@@ -135,22 +143,28 @@ class _Pipeline:
             return Step(op, symbol, (), _arguments(op, layouts, sizes))
         if name in SORTS:
             return self._kernel(op, layouts, lower_sort(op, strides, STYLE), name)
-        if name in SCANS:
-            return self._kernel(op, layouts, lower_scan(op, strides, STYLE), name)
         if isinstance(lower_as, Scatter):
             return self._scatter(op, layouts, strides)
         if isinstance(lower_as, Library):
             return library_step(op, layouts, self.sites)
         if isinstance(lower_as, Control):
             return flow_step(op, layouts, lambda inner, strides: self._steps(inner, assign(inner, strides)))
-        if name in ("constant", "full") or (is_view(op) and layouts[op.result] is not None):
+        if name in ("constant", "full") or is_layout(op, layouts):
             return None
         raise TypeError(f"no step for {name} in a fused graph")
 
     def _fusion(self, op: Operation, layouts: Layouts, out_strides: Sequence[Strides | None]) -> Step:
         body = body_of(op.attrs)
         strides = [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)]
-        return self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
+        key = (body.name, body_key(body), tuple(strides), tuple(out_strides))
+        known = self.fusions.get(key)
+        if known is None:
+            made = self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
+            if not made.may_refuse:  # a check names its own line
+                self.fusions[key] = made
+            return made
+        assert known.lowered is not None
+        return Step(op, known.symbol, (), _arguments(op, layouts, known.lowered.symbols), known.lowered)
 
     def _scatter(self, op: Operation, layouts: Layouts, strides: Sequence[Strides | None]) -> Step:
         """A table that is one number everywhere is part of the kernel; with `in_place` the result's memory is it."""
@@ -165,8 +179,11 @@ class _Pipeline:
         self.note(f"loops {stem}", lowered.kernel)
         scheduled, scratch = launches(lowered.kernel)
         symbol = self._symbol(stem)
-        texts = [self._text(emit_scheduled(s, self.bounds), stem) for s in scheduled]
-        self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch], (), ())
+        if len(scheduled) == 1 and not scratch and not lowered.checks:
+            self.single[symbol] = scheduled[0]
+        else:
+            texts = [self._text(emit_scheduled(s, self.bounds), stem) for s in scheduled]
+            self.made[symbol] = (texts, [Workspace(b.dtype, _elements(b)) for b in scratch], (), ())
         return Step(op, symbol, (), _arguments(op, layouts, lowered.symbols)[skipped:], lowered)
 
     def _symbol(self, stem: str) -> str:
@@ -187,6 +204,22 @@ class _Pipeline:
 
     # ------------------------------------------------------------------------------------ launches
 
+    def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias], layouts: Layouts) -> list[Step]:
+        """The steps, those together that can be one launch."""
+        # Launches of one form are of one name and have as many parameters, which is soon known.
+        likeness = {s.symbol: (_stem(s), len(s.args)) for s in steps if s.symbol in self.single}
+        alike = Counter(likeness[s.symbol] for s in steps if s.symbol in likeness)
+
+        def form(step: Step) -> Form | None:
+            if alike[likeness.get(step.symbol, ("", 0))] < 2:
+                return None
+            if step.symbol not in self.formed:
+                self.formed[step.symbol] = formed(self.single[step.symbol], self.bounds)
+            found = self.formed[step.symbol]
+            return None if found is None else found.form
+
+        return gathered(steps, graph, aliases, layouts, form) if any(n > 1 for n in alike.values()) else steps
+
     def _run(self, steps: Sequence[Step], plan: Plan, workspaces: list[Workspace]) -> tuple[CudaStep, ...]:
         """What is done for these steps, in order."""
         out: list[CudaStep] = []
@@ -195,13 +228,30 @@ class _Pipeline:
                 out.append(flow(step, plan, [self._run(i.steps, plan, workspaces) for i in inner_of(step)]))
             elif step.site is not None:
                 out.append(host_call(step, plan))
+            elif isinstance(step, Together):
+                out += self._together(step, plan, workspaces)
             elif step.symbol in self.products:
                 out.append(product(step, self.products[step.symbol], plan))
             else:
                 out += self._launches(step, plan, workspaces)
         return tuple(out)
 
+    def _together(self, step: Together, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
+        parts = []
+        for piece in step.pieces:
+            found = self.formed[piece.symbol]
+            assert found is not None
+            args = tuple(memory(a, plan) if isinstance(a, Pointer) else a for a in piece.args)
+            parts.append(Part(found, args, piece.operation.loc))
+        made = together(parts)
+        if made is None:
+            return [launch for piece in step.pieces for launch in self._launches(piece, plan, workspaces)]
+        return [replace(launch, kernel=self._text(text, _stem(step)).name) for text, launch in made]
+
     def _launches(self, step: Step, plan: Plan, workspaces: list[Workspace]) -> list[Launch]:
+        if step.symbol not in self.made:
+            text = self._text(emit_scheduled(self.single[step.symbol], self.bounds), _stem(step))
+            self.made[step.symbol] = ([text], [], (), ())
         texts, scratch, turns, tables = self.made[step.symbol]
         first = len(workspaces)
         workspaces += scratch
@@ -214,6 +264,11 @@ class _Pipeline:
             Launch(t.name, t.threads, t.blocks, (*pointers, *sizes, *turns[k : k + 1]), t.has_checks, loc)
             for k, t in enumerate(texts)
         ]
+
+
+def _stem(step: Step) -> str:
+    """What kernels of a step are named after."""
+    return step.symbol.partition("#")[0]
 
 
 def _elements(b: L.Buffer) -> L.Expr:

@@ -3,7 +3,8 @@
 `k_div_i64` and `k_mod_i64` divide indices, which mostly have 32 bits: that is several times faster. `k_get` and `k_put`
 move neighbouring elements from place `at` on between memory and registers, 16 bytes at a time where all exist and lie
 so that it can be (of those that don't exist not even the address is made); `k_fetch` asks for them in shared
-memory, where they are after `k_arrive`.
+memory, where they are after `k_arrive`. A kernel of several pieces has a `k_table` of its arguments, in which
+`k_piece` finds the row of the last piece that begins at `block` or before; rows begin at `start`.
 
 Kernels are compiled with `-fmad=false` and without flush-to-zero, so `a * b + c` is two rounded operations and
 `fma` one. Division and square root use the intrinsics that are correctly rounded whatever the flags.
@@ -124,6 +125,18 @@ __device__ __forceinline__ long long k_rank(long long count, int *room, long lon
     }
     total = all;
     return before + upto - count;
+}""",
+    "k_table": """\
+template <int N> struct k_table { long long at[N]; };
+template <int N> __device__ __forceinline__ int k_piece(const k_table<N> &table, long long block, int start, int width)
+{
+    int low = 0, high = (int)table.at[1];
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (table.at[start + middle * width] <= block) low = middle;
+        else high = middle;
+    }
+    return start + low * width;
 }""",
     "k_within": """\
 __device__ __forceinline__ void k_within(long long first, long long count, long long low, long long high)

@@ -1,4 +1,4 @@
-"""A step as one native call per parameter (docs/decisions/0010).
+"""A step as one native call per parameter, on a GPU as one for many (docs/decisions/0010).
 
 What an optimiser of kiln's own does to a parameter is elementwise arithmetic on it, its gradient and its state, and on
 a few single numbers. So it is sketched once, for tensors of a few elements; the graph, with its size made symbolic,
@@ -19,7 +19,7 @@ from kiln import dispatch
 from kiln.base import MODES, READONLY, TensorBase, layout_of
 from kiln.ir.types import CPU, Device, Sym
 from kiln.optim.groups import Group
-from kiln.sketch import Sketch, Update, generalised
+from kiln.sketch import Sketch, Update, generalised, written
 
 if TYPE_CHECKING:
     from kiln.optim.optimizer import Optimizer
@@ -30,6 +30,9 @@ _FEW: Final = 5
 """Elements of the tensors that are sketched with."""
 _NUMBERS: Final = (bool, int, float, str, type(None))
 _MAX_LAUNCHES: Final = 16384
+_MOST_TOGETHER: Final = 32
+"""Parameters that are updated by one program, and by as many launches as one alone; there are as many programs at
+most, whatever models there are."""
 _MAX_VARIANTS: Final = 16
 """Programs that differ in options alone: where a number changes all the time, ops one by one are quicker."""
 
@@ -59,6 +62,8 @@ class Steps:
         self.near: dict[Device, list[Any]] = {}
         """The numbers, on the devices that parameters are on, for one step."""
         self._launches: dict[tuple[Any, ...], tuple[Update, tuple[int, ...]] | None] = {}
+        self._waiting: dict[Update, list[tuple[Sequence[Any], tuple[int, ...]]]] = {}
+        """What is to be updated on GPUs, by `finish`: for each the tensors of its own, and its size."""
 
     def fit(self, group: Group) -> bool:
         """Whether the group is still the one that they were made for."""
@@ -69,7 +74,8 @@ class Steps:
         return type(None), ()
 
     def take(self, p: Any, grad: Any, state: Mapping[str, Any]) -> bool:
-        """Update a parameter; False, and nothing is done, when that takes the ops one by one."""
+        """Update a parameter, on a GPU when all are known (`finish`); False, and nothing is done, when that takes the
+        ops one by one."""
         tensors = [p, grad, *state.values(), *self.scalars]
         key = (*state, *[getattr(t, "_layout", None) for t in tensors])
         try:
@@ -85,16 +91,30 @@ class Steps:
         flags = 0
         for t in tensors:
             flags |= t._flags
-        if flags & READONLY or not _apart([t._buffer for t in tensors]):
+        if flags & READONLY or not _apart(tensors):
             return False
         update, sizes = launch
-        device = p._layout.device
-        if device is not CPU and self.scalars:
-            if (near := self.near.get(device)) is None:
-                near = self.near[device] = dispatch.brought(self.scalars, device)
-            tensors[-len(self.scalars) :] = near
-        update.run(tensors, sizes)
+        if p._layout.device is CPU:
+            update.run(tensors, sizes)
+        else:
+            own = tensors[: len(tensors) - len(self.scalars)]
+            self._waiting.setdefault(update, []).append((own, sizes))
         return True
+
+    def finish(self) -> None:
+        """Update what was taken and waits."""
+        waiting, self._waiting = self._waiting, {}
+        for update, parts in waiting.items():
+            near = self.near.get(update.device)
+            if near is None:
+                near = self.near[update.device] = dispatch.brought(self.scalars, update.device)
+            apart = _apart([t for own, _ in parts for t in own])
+            most = _MOST_TOGETHER if apart else 1
+            for start in range(0, len(parts), most):
+                chosen = parts[start : start + most]
+                tensors = [t for own, _ in chosen for t in own]
+                many = update.many(len(chosen[0][0]), len(chosen))
+                many.run([*tensors, *near], [n for _, sizes in chosen for n in sizes])
 
     def _prepare(self, p: Any, tensors: Sequence[Any], names: tuple[str, ...]) -> tuple[Update, tuple[int, ...]] | None:
         """The program for tensors of these layouts, with its sizes; None where there can be none."""
@@ -108,7 +128,15 @@ class Steps:
         if not numel or not fits or any(t._layout.dtype.kind != "float" for t in tensors):
             return None
         kinds = tuple([(t._layout.dtype, t._layout.shape == ()) for t in tensors])
-        about = type(self.optimizer).update, names, kinds, MODES.default_dtype, dispatch.target(), device
+        about = (
+            type(self.optimizer).update,
+            names,
+            kinds,
+            MODES.default_dtype,
+            dispatch.target(),
+            device,
+            MODES.autocast,
+        )
         variants = _programs.setdefault(about, {})
         update = variants.get(self.fixed)
         if update is None:
@@ -127,7 +155,7 @@ class Steps:
         with Sketch(f"{type(self.optimizer).__name__}_step", made) as sketch:
             self.optimizer.update(p, -grad if options.get("maximize") else grad, state, options)
             graph = generalised(sketch.finish([]), lambda d: Sym("n") if d == _FEW else d)
-        return Update(graph, made)
+        return Update(graph, written(made), device)
 
 
 def _is_tensor(x: Any) -> bool:
@@ -155,8 +183,9 @@ def _replaced(option: Any, stand_in: Mapping[int, Any]) -> Any:
     return stand_in[id(option)] if _is_tensor(option) else option
 
 
-def _apart(buffers: Sequence[Any]) -> bool:
-    """Whether no two buffers share memory."""
+def _apart(tensors: Sequence[Any]) -> bool:
+    """Whether no two tensors share a buffer, or memory."""
+    buffers = [t._buffer for t in tensors]
     if len(set(buffers)) != len(buffers):
         return False
     if all(b.owner is None for b in buffers):

@@ -146,18 +146,28 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                options = group.current()
                 fused = self._steps(group)
-                for p in options["params"]:
-                    grad = p.grad
-                    if grad is not None and not (fused is not None and fused.take(p, grad, self.state[p])):
-                        self.follow(p, options)
-                        grad = -grad if options.get("maximize") else grad
-                        if p.dtype.is_complex:
-                            self._update_parts(p, grad, self.state[p], options)
-                        else:
-                            self.update(p, grad, self.state[p], options)
+                try:
+                    self._step(group.current(), fused)
+                finally:
+                    if fused is not None:
+                        fused.finish()
         return loss
+
+    def _step(self, options: Mapping[str, Any], fused: Steps | None) -> None:
+        """One step of a group."""
+        for p in options["params"]:
+            grad = p.grad
+            if grad is None or (fused is not None and fused.take(p, grad, self.state[p])):
+                continue
+            if fused is not None:
+                fused.finish()  # in order, since memory may be shared
+            self.follow(p, options)
+            grad = -grad if options.get("maximize") else grad
+            if p.dtype.is_complex:
+                self._update_parts(p, grad, self.state[p], options)
+            else:
+                self.update(p, grad, self.state[p], options)
 
     def follow(self, p: Tensor, options: Mapping[str, Any]) -> bool:
         """Bring state to where its parameter has gone since it was made (`module.cuda()`). What no step has written yet

@@ -160,6 +160,9 @@ class _Run:
     def launch(self, launch: Launch) -> None:
         args = [self.at(a) if isinstance(a, Memory) else number(a, self.sizes) for a in launch.args]
         blocks = min(number(launch.blocks, self.sizes), MOST_BLOCKS)
+        if launch.pieces:
+            args = launch.words(launch.numbers(self.sizes), args)
+            args += [0] * (self.host.library[launch.kernel].sizes[0] // 8 - len(args))
         if blocks:
             record = [self.record] * launch.error
             self.host.library[launch.kernel](blocks, launch.threads, *args, *record, order=self.order)

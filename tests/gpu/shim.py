@@ -156,8 +156,8 @@ class _Entry(ctypes.Structure):
 
     _fields_ = (
         ("body", ctypes.c_void_p),
-        ("sizes", ctypes.POINTER(ctypes.c_ubyte)),
-        ("pointers", ctypes.POINTER(ctypes.c_ubyte)),
+        ("sizes", ctypes.POINTER(ctypes.c_ushort)),
+        ("pointers", ctypes.POINTER(ctypes.c_ushort)),
         ("shared_begin", ctypes.c_void_p),
         ("shared_end", ctypes.c_void_p),
         ("count", ctypes.c_uint),
@@ -211,8 +211,10 @@ class Kernel:
             raise KernelError(status, f"{self.name}: {said.value.decode()}")
 
     def __call__(self, blocks: int, threads: int, *args: int | float, **options: Any) -> None:
-        """Launch on plain addresses and 64-bit numbers."""
+        """Launch on plain addresses and 64-bit numbers, which may also be the words of a table."""
         values = [ctypes.c_double(a) if isinstance(a, float) else ctypes.c_int64(a) for a in args]
+        if len(self.sizes) == 1 < len(values):
+            values = [(ctypes.c_int64 * len(values))(*args)]  # type: ignore[list-item]
         assert [ctypes.sizeof(v) for v in values] == list(self.sizes), f"{self.name} takes {self.sizes}"
         params = (ctypes.c_void_p * max(1, len(values)))(*(ctypes.addressof(v) for v in values))
         self.launch((blocks, 1, 1), (threads, 1, 1), ctypes.addressof(params), **options)

@@ -25,7 +25,7 @@ static inline double2 make_double2(double x, double y) { return {x, y}; }
 struct ShimThread { uint3 index; unsigned lane; };
 struct ShimKernel {
     void (*body)(void **);
-    const unsigned char *sizes, *pointers;  // of the parameters
+    const unsigned short *sizes, *pointers;  // of the parameters
     char *shared_begin, *shared_end;
     unsigned count, threads;
 };
@@ -226,7 +226,7 @@ template <class T> struct ShimPlain { typedef T type; };
 template <class T> struct ShimPlain<const T> { typedef T type; };
 template <class... P> struct ShimSignature {
     enum { count = sizeof...(P) };
-    static constexpr unsigned char sizes[] = {sizeof(P)..., 0}, pointers[] = {ShimPointer<P>::is..., 0};
+    static constexpr unsigned short sizes[] = {sizeof(P)..., 0}, pointers[] = {ShimPointer<P>::is..., 0};
     template <int... I> static inline void call(void (*kernel)(P...), void **a, ShimIndices<I...>) {
         kernel(*(typename ShimPlain<P>::type *)a[I]...);
     }

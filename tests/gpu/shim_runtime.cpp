@@ -338,12 +338,15 @@ extern "C" int shim_launch(const ShimKernel *kernel, const unsigned *size, void 
         dynamic = (char *)mmap(nullptr, MOST_DYNAMIC + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         mprotect(dynamic + MOST_DYNAMIC, PAGE, PROT_NONE);
     }
-    uint64_t values[256][4];  // parameters, of at most 32 bytes
-    void *args[256];
-    for (unsigned k = 0; k < kernel->count; k++) {
-        memcpy(values[k], params[k], kernel->sizes[k]);
-        if (kernel->pointers[k] && values[k][0]) values[k][0] ^= tags;
-        args[k] = values[k];
+    static uint64_t values[512];  // parameters, of at most 4096 bytes
+    void *args[512];
+    for (unsigned k = 0, at = 0; k < kernel->count; k++) {
+        const unsigned words = (kernel->sizes[k] + 7u) / 8;
+        memcpy(values + at, params[k], kernel->sizes[k]);
+        for (unsigned w = at; w < at + words; w++)
+            if (words > 1 ? tags && values[w] >> 52 == tags >> 52 : kernel->pointers[k] && values[w]) values[w] ^= tags;
+        args[k] = values + at;
+        at += words;
     }
     body = kernel->body;
     body_args = args;

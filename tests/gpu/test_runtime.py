@@ -17,8 +17,9 @@ import pytest
 
 from kiln.codegen.cuda import pipeline
 from kiln.codegen.cuda.pipeline import compile_cuda
+from kiln.codegen.cuda.prelude import HELPERS
 from kiln.ir import loops as L
-from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, number
+from kiln.ir.gpu_program import CudaProgram, CudaText, Launch, Memory, Piece, number
 from kiln.ir.graph import SourceLoc
 from kiln.ir.parser import parse_graph
 from kiln.ir.program import Slot
@@ -343,6 +344,34 @@ def test_debugging_names_the_kernel_and_the_line(fake: Gpu) -> None:
     assert fake.errors()
 
 
+def test_debugging_names_the_line_of_the_piece(fake: Gpu) -> None:
+    """Of one launch for several lines, the one that fails."""
+    cuda_driver.session().debug = True
+    text = """extern "C" __global__ void __launch_bounds__(40)
+k(const k_table<64> table)
+{
+    const int piece = k_piece(table, table.at[0] + blockIdx.x, 3, 2);
+    ((float *)table.at[piece + 1])[threadIdx.x] = ((const float *)table.at[2])[threadIdx.x];
+}
+"""
+    plain = written(COPY)
+    kernel = CudaText("k", text, (HELPERS["k_table"],), 40, L.index(3), False)
+    locs = [SourceLoc("model.py", line, "forward") for line in (11, 12, 13)]
+    places = tuple(Memory("output", offset=4 * (n == 1)) for n in range(3))
+    parts = tuple(Piece(L.index(1), loc) for loc in locs)
+    launch = Launch("k", 40, L.index(3), (Memory("input"), *places), False, locs[0], parts, 1)
+    good = replace(launch, args=(Memory("input"), *[Memory("output")] * 3))
+    x = random(40)
+    assert same_bits(Call(replace(plain, kernels=(kernel,), steps=(good,)), [x])()[0], x)
+    fake.counts.clear()
+    call = Call(replace(plain, kernels=(kernel,), steps=(launch,)), [random(40)])
+    with fake.deferred(), pytest.raises(CudaError) as caught:
+        call.executable.run(call.values())
+    assert caught.value.op == "k" and caught.value.loc == locs[1]
+    assert "launch 0 of step" in caught.value.message and "model.py:12" in str(caught.value)
+    assert fake.counts["launch"] == 2 and fake.errors()
+
+
 def test_a_launch_that_is_refused_ends_nothing() -> None:
     program = written(COPY)
     launch = program.steps[0]
@@ -405,7 +434,7 @@ def test_no_cupy(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.kind == "cupy"
 
 
-@pytest.mark.parametrize(("status", "kind"), [(35, "driver"), (100, "device")])
+@pytest.mark.parametrize(("status", "kind"), [(35, "driver"), (3, "driver"), (100, "device")])
 def test_no_driver_and_no_gpu(fake: Gpu, status: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = sys.modules["cupy"]
 
@@ -424,6 +453,40 @@ def test_no_driver_and_no_gpu(fake: Gpu, status: int, kind: str, monkeypatch: py
     assert caught.value.kind == kind
 
 
+def test_a_gpu_that_has_no_room_for_a_context(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where other processes have it all: CUDA says so when the GPU is chosen."""
+    runtime = sys.modules["cupy"].cuda.runtime
+    cuda.check()
+
+    def refuse(device: int = 0) -> None:
+        raise runtime.CUDARuntimeError(2)
+
+    monkeypatch.setattr(runtime, "setDevice", refuse)
+    said: list[str] = []
+
+    def use() -> None:
+        try:
+            DeviceBuffer.allocate(100)
+        except CudaError as error:
+            said.append(f"{error.kind}: {error}")
+
+    thread = threading.Thread(target=use)  # which has no context yet
+    thread.start()
+    thread.join()
+    assert said and said[0].startswith("memory: out of memory on GPU 0, choosing a GPU (cudaErrorMemoryAllocation")
+
+
+def test_an_import_that_fails_is_told_in_a_line(fake: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = "\n==========\nFailed to import CuPy.\n\nOriginal error:\n  OSError: no libnvrtc\n==========\n"
+    (tmp_path / "cupy.py").write_text(f"raise ImportError({text!r})")
+    for name in [n for n in sys.modules if n == "cupy" or n.startswith("cupy.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CudaError) as caught:
+        cuda.check()
+    assert caught.value.message == "GPUs need CuPy, which can't be imported (OSError: no libnvrtc)"
+
+
 @pytest.mark.parametrize("index", [-1, 2, 9])
 def test_no_such_gpu(fake: Gpu, index: int) -> None:
     for use in (lambda: cuda.check(index), lambda: cuda.load(written(COPY), index), lambda: cuda.synchronize(index)):
@@ -434,7 +497,7 @@ def test_no_such_gpu(fake: Gpu, index: int) -> None:
 
 def test_no_nvrtc(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
-        raise RuntimeError('Failure finding "libnvrtc.so.13"')
+        raise RuntimeError('Failure finding "libnvrtc.so.13": No such file\n')
 
     monkeypatch.setattr(sys.modules["cupy"].cuda.nvrtc, "getVersion", missing)
     with pytest.raises(CudaError, match=r"libnvrtc\.so\.13") as caught:
@@ -442,24 +505,33 @@ def test_no_nvrtc(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.kind == "compile" and "ctk" in caught.value.fix
 
 
+def test_no_folder_for_machine_code(fake: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(CudaError, match="loaded from a file, and none can be written") as caught:
+        cuda.load(written(COPY))
+    assert caught.value.kind == "compile" and "TMPDIR" in caught.value.fix
+
+
 def test_a_forked_child_says_what_is_wrong(fake: Gpu) -> None:
     call = Call(written(COPY), [random(40)])
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        os.dup2(write, 2)
         said = []
         for use in (call, cuda.check):
             try:
                 use()
             except CudaError as error:
                 said.append(str(error))
+        gc.collect()  # nothing that is dropped calls CUDA
         os.write(write, "|".join(said).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
         said = file.read()
     os.waitpid(child, 0)
-    assert said.count("forked") == 2
+    assert said.count("forked") == 2 and "ignored" not in said, said
     call()
 
 

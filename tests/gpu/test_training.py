@@ -108,6 +108,78 @@ def test_training_has_the_cpus_bits(make: Any, optimiser: Optimiser, compiled: b
         assert step.report().compiled == 2, step.report()
 
 
+# ------------------------------------------------------------------------------------------- one launch for many
+
+
+def test_few_launches(fake: Gpu) -> None:
+    """Of a step of AdamW, eagerly and as part of a compiled step, for 7 parameters; before there were 42 and 49."""
+    made = {}
+    for compiled in (False, True):
+        model, x, y = transformer()
+        model, x, y = model.cuda(), x.cuda(), y.cuda()
+        opt = adamw(model.parameters())
+
+        def backward(model: Any, x: Any, y: Any, opt: Any) -> None:
+            opt.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+
+        def step(*args: Any) -> None:
+            backward(*args)
+            args[-1].step()
+
+        run = kiln.compile(step) if compiled else step
+        run(model, x, y, opt)
+        if not compiled:
+            backward(model, x, y, opt)
+        before = fake.counts["launch"]
+        run(model, x, y, opt) if compiled else opt.step()
+        made[compiled] = fake.counts["launch"] - before
+    assert made[False] <= 5, made
+    assert made[True] <= 34, made
+
+
+@pytest.mark.parametrize("order", ["natural", "reverse", "shuffled"])
+def test_one_launch_for_many_parameters_has_the_cpus_bits(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KILN_SHIM_ORDER", order)
+    wanted, _ = trained(mlp, adamw, "cpu", False)
+    for compiled in (False, True):
+        assert trained(mlp, adamw, "cuda", compiled)[0] == wanted
+
+
+def test_steps_of_parameters_that_share_memory(fake: Gpu) -> None:
+    """One after the other, and in order; others are one launch."""
+    found = []
+    for device in ("cpu", "cuda"):
+        flat = kiln.arange(12.0, device=device)
+        params = [kiln.ones(n, device=device) for n in (3, 5)]
+        params += [flat[:6].detach(), flat[3:9].detach(), flat[9:].detach(), kiln.ones((), device=device)]
+        for k, p in enumerate(params):
+            p.requires_grad_().grad = kiln.full_like(p, k + 1.0)
+        opt = kiln.optim.SGD(params, lr=0.1, momentum=0.9)
+        for _ in range(2):
+            before = fake.counts["launch"]
+            opt.step()
+        found.append([bits(t) for t in (flat, *params)])
+    assert found[0] == found[1]
+    assert fake.counts["launch"] - before >= 6
+
+
+def test_more_parameters_than_one_program_takes(fake: Gpu) -> None:
+    found = []
+    for device in ("cpu", "cuda"):
+        params = [kiln.arange(n + 1.0, device=device).requires_grad_() for n in range(70)]
+        opt = kiln.optim.SGD(params, lr=0.5)
+        for count in (70, 3):  # the second time the others have no gradient
+            for p in params:
+                p.grad = p.detach() + 1 if p.numel() <= count else None
+            before = fake.counts["launch"]
+            opt.step()
+            launches = fake.counts["launch"] - before
+            assert device == "cpu" or launches <= (9 if count == 70 else 3), launches
+        found.append([bits(p) for p in params])
+    assert found[0] == found[1]
+
+
 # ----------------------------------------------------------------------------------------- compiled functions
 
 
@@ -121,7 +193,7 @@ def test_captures_are_of_one_device(gpu: Gpu) -> None:
     assert f.report().captured == 2 and f.report().compiled == 2
     launches = gpu.counts["launch"]
     f(x.cuda())
-    assert gpu.counts["launch"] in (launches + 1, launches + 2)
+    assert gpu.real or gpu.counts["launch"] in (launches + 1, launches + 2)
 
 
 def test_gradients_of_a_compiled_function() -> None:
