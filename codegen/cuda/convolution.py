@@ -31,6 +31,8 @@ BUSY: Final = 264
 """Blocks that share out a sum over positions: two for each multiprocessor of the largest GPUs."""
 LEAST: Final = 512
 """Positions that are worth a part of their own."""
+MOST: Final = 1 << 29
+"""Positions that a part has at most."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Tile:
     def room(self) -> int:
         """Elements of shared memory."""
         return texts.STAGES * (self.height + self.width) * texts.STEP
+
+    @property
+    def part(self) -> Tile:
+        """64 x 64 of it, by as many threads."""
+        return Tile(4, 2, 1, 4) if self.threads == 256 else SMALL
 
     @property
     def bounds(self) -> str:
@@ -143,11 +150,48 @@ extern "C" __global__ void {tile.bounds}
 kernel({pointers}, {scalars})
 {{
     typedef {self.walk} W;
-    __align__(16) __shared__ unsigned short room[{tile.room}];
+    __align__(128) __shared__ unsigned short room[{tile.room}];
 {body}
 }}
 """
         return CudaText("kernel", function, self.helpers(helper), tile.threads, blocks, False)
+
+    @property
+    def pieces(self) -> bool:
+        """Whether channels can come by 16 bytes."""
+        along = (self.depth, self.results) if self.op.op.name == "conv2d_weight" else (self.depth,)
+        return not any(n % 8 for n in along)
+
+    def evenly(self, other: str, near: str) -> str:
+        """What says whether operands lie so that they do."""
+        if not self.pieces:
+            return ""
+        return f"""\
+    const bool even = k_even(in0, x_c, x_n, x_h, x_w) && {other}
+        && {near};"""
+
+    def twice(self, function: str, tile: Tile, given: str) -> str:
+        """The call for operands that come by pieces of 16 bytes, where channels allow that; and for others, which have
+        more to remember: in parts of the tile, one after the other."""
+        part, across = tile.part, tile.width // tile.part.width
+        count = tile.height // part.height * across
+        even = given.replace("@down@", "").replace("@across@", "")
+        rest = given.replace("@down@", f" + turn / {across} * {part.height}")
+        rest = rest.replace("@across@", f" + turn % {across} * {part.width}")
+        other = f"""\
+            #pragma unroll 1
+            for (int turn = 0; turn < {count}; turn++)
+                {function}<{self.cores}, W, false, {part.arguments}>(
+                    {rest});"""
+        if not self.pieces:
+            return other
+        return f"""\
+        if (even) {{
+            {function}<{self.cores}, W, true, {tile.arguments}>(
+                    {even});
+        }} else {{
+{other}
+        }}"""
 
     # ------------------------------------------------------------------------------------ kernels
 
@@ -179,18 +223,19 @@ kernel({pointers}, {scalars})
         dtype, out = (C_TYPES[v.type.dtype] for v in (self.op.operands[0], self.op.result))
         row, depth, group = ("w_c", "w_n", "W::depth") if self.turned else ("w_n", "w_c", "W::results")
         spread = [f"(out_{d} + W::stride_{d} - 1) / W::stride_{d}" if self.turned else f"out_{d}" for d in "hw"]
+        reach = "x_h * W::reach_h + x_w * W::reach_w < 1 << 30 && w_h * W::taps_h + w_w * W::taps_w < 1 << 30"
+        given = f"""\
+room, x, in1 + group * {group} * w_n, {row}, {depth}, w_h, w_w, out0, group, block % down * {tile.height}@down@,
+                    block / down % across * {tile.width}@across@, (int)(block / down / across / W::groups), images,
+                    (int)out_h, (int)out_w"""
         body = f"""\
     const k_images x = {{in0, x_n, x_c, x_h, x_w, (int)height, (int)width}};
-    const bool even_x = W::depth % 8 == 0 && k_even(in0, x_c, x_n, x_h, x_w);
-    const bool even_w = W::depth % 8 == 0 && k_even(in1, {depth}, {row}, w_h, w_w);
+{self.evenly(f"k_even(in1, {depth}, {row}, w_h, w_w)", reach)}
     constexpr int down = {max(1, -(-self.results // tile.height))};
     const long long across = (images * ({spread[0]}) * ({spread[1]}) + {tile.width - 1}) / {tile.width};
     for (long long block = blockIdx.x; block < across * down * W::groups * W::classes; block += gridDim.x) {{
         const long long group = block / down / across % W::groups;
-        k_convolve<{self.cores}, W, {tile.arguments}>(
-            room, x, in1 + group * {group} * w_n, {row}, {depth}, w_h, w_w, out0, group, block % down * {tile.height},
-            block / down % across * {tile.width}, (int)(block / down / across / W::groups), images, (int)out_h,
-            (int)out_w, even_x, even_w);
+{self.twice("k_convolve", tile, given)}
     }}"""
         pointers = f"const {dtype} *in0, const {dtype} *in1, {out} *out0"
         return self.text(pointers, numbers, tile, body, texts.FORWARD, blocks)
@@ -205,25 +250,26 @@ kernel({pointers}, {scalars})
         most = max(1, BUSY // max(1, self.groups * down * across))
         images, _, height, width = map(_index, g.type.shape)
         positions = L.mul(images, L.mul(height, width))
-        parts = maximum(minimum(ceil_div(positions, LEAST), most), 1)
+        parts = maximum(minimum(ceil_div(positions, LEAST), most), L.add(quotient(positions, MOST), L.index(1)))
         size = self.groups * self.results * columns
         counted = f"""\
     const long long positions = images * out_h * out_w, wanted = (positions + {LEAST - 1}) / {LEAST};
-    const long long parts = wanted < 1 ? 1 : wanted < {most} ? wanted : {most};"""
+    const long long few = wanted < {most} ? wanted : {most}, least = positions / {MOST} + 1;
+    const long long parts = few < least ? least : few;"""
+        given = f"""\
+room, x, g, sums + part * {size}, block / down / across % W::groups, (int)(block % down) * {side.height}@down@,
+                    (int)(block / down % across) * {side.width}@across@, start, stop"""
         body = f"""\
     const k_images x = {{in0, x_n, x_c, x_h, x_w, (int)height, (int)width}};
     const k_images g = {{in1, g_n, g_c, g_h, g_w, (int)out_h, (int)out_w}};
-    const bool even_x = W::depth % 8 == 0 && k_even(in0, x_c, x_n, x_h, x_w);
-    const bool even_g = W::results % 8 == 0 && k_even(in1, g_c, g_n, g_h, g_w);
+{self.evenly("k_even(in1, g_c, g_n, g_h, g_w)", "x.dense(images) && g.dense(images)")}
     constexpr int down = {max(1, down)}, across = {max(1, across)};
 {counted}
     const long long each = ((positions + parts - 1) / parts + 31) / 32 * 32;
     for (long long block = blockIdx.x; block < parts * down * across * W::groups; block += gridDim.x) {{
         const long long part = block / down / across / W::groups, start = part * each;
-        k_correlate<{self.cores}, W, {side.arguments}>(
-            room, x, g, sums + part * {size}, block / down / across % W::groups, (int)(block % down) * {side.height},
-            (int)(block / down % across) * {side.width}, start, start + each < positions ? start + each : positions,
-            even_x, even_g);
+        const long long stop = start + each < positions ? start + each : positions;
+{self.twice("k_correlate", side, given)}
     }}"""
         pointers = f"const {C_TYPES[x.type.dtype]} *in0, const {C_TYPES[g.type.dtype]} *in1"
         pointers += f", {C_TYPES[self.op.result.type.dtype]} *out0, float *sums"

@@ -28,6 +28,7 @@ template <int TAPS_H, int TAPS_W, int STRIDE_H, int STRIDE_W, int BEFORE_H, int 
           int DEPTH, int RESULTS, int GROUPS, bool TURNED> struct k_walk {
     static constexpr int taps_h = TAPS_H, taps_w = TAPS_W, stride_h = STRIDE_H, stride_w = STRIDE_W, depth = DEPTH;
     static constexpr int results = RESULTS, groups = GROUPS, pieces = DEPTH ? (DEPTH + 7) / 8 : 1;
+    static constexpr long long reach_h = TAPS_H * SPREAD_H + BEFORE_H, reach_w = TAPS_W * SPREAD_W + BEFORE_W;
     static constexpr int classes = TURNED ? STRIDE_H * STRIDE_W : 1;
     static constexpr bool turned = TURNED;
     static __device__ __forceinline__ bool meets_h(int tap, int row)
@@ -85,38 +86,33 @@ struct k_images {
     const unsigned short *at;
     long long n, c, h, w;
     int height, width;
+    __device__ __forceinline__ bool have(int row, int column) const
+    { return (unsigned)row < (unsigned)height && (unsigned)column < (unsigned)width; }
+    __device__ __forceinline__ bool dense(long long images) const
+    { return h == width * w && n == height * h && w < 1 << 30 && images * height * width < 1 << 30; }
 };
 __device__ __forceinline__ bool k_even(const unsigned short *at, long long along, long long a, long long b, long long c)
 { return along == 1 && (a | b | c) % 8 == 0 && (unsigned long long)at % 16 == 0; }
-__device__ __forceinline__ void
-k_piece(unsigned short *to, const unsigned short *from, long long step, int count, bool even)
+__device__ __forceinline__ void k_piece(unsigned short *to, const unsigned short *from, long long step, int count)
 {
-    if (even) {
-        k_copy_start(__cvta_generic_to_shared(to), from, count > 0);
-    } else {
-        #pragma unroll 1
-        for (int k = 0; k < 8; k++) to[k] = k < count ? from[k * step] : (unsigned short)0;
-    }
+    #pragma unroll 1
+    for (int k = 0; k < 8; k++) to[k] = k < count ? from[k * step] : (unsigned short)0;
 }
 __device__ __forceinline__ int k_spot(int row, int piece) { return row * 32 + (piece ^ (row >> 1 & 3)) * 8; }
 template <int WIDTH> __device__ __forceinline__ int k_turned_spot(int row, int piece)
 { return row * WIDTH + (piece ^ (row & 7)) * 8; }
 template <class F, int M, int N> __device__ __forceinline__ void
-k_multiply(float (&sum)[M][N][4], const unsigned short *left, const unsigned short *right, int row, int column)
+k_multiply(float (&sum)[M][N][4], unsigned long long left, unsigned long long right)
 {
-    const int lane = threadIdx.x & 31;
     #pragma unroll
     for (int depth = 0; depth < 2; depth++) {
         unsigned a[M][4];
         #pragma unroll
-        for (int m = 0; m < M; m++)
-            k_matrices(a[m], __cvta_generic_to_shared(
-                left + k_spot(row + m * 16 + (lane & 15), depth * 2 + (lane >> 4))));
+        for (int m = 0; m < M; m++) k_matrices(a[m], (left ^ depth * 32) + m * 1024);
         #pragma unroll
         for (int n = 0; n < N; n += 2) {
             unsigned b[4];
-            k_matrices(b, __cvta_generic_to_shared(
-                right + k_spot(column + n * 8 + (lane & 7) + (lane >> 4) * 8, depth * 2 + (lane >> 3 & 1))));
+            k_matrices(b, (right ^ depth * 32) + n * 512);
             #pragma unroll
             for (int m = 0; m < M; m++) {
                 F::mma(sum[m][n], a[m], b[0], b[1]);
@@ -126,21 +122,17 @@ k_multiply(float (&sum)[M][N][4], const unsigned short *left, const unsigned sho
     }
 }
 template <class F, int WIDTH, int M, int N> __device__ __forceinline__ void
-k_multiply_turned(float (&sum)[M][N][4], const unsigned short *left, const unsigned short *right, int row, int column)
+k_multiply_turned(float (&sum)[M][N][4], unsigned long long left, unsigned long long right)
 {
-    const int lane = threadIdx.x & 31;
     #pragma unroll
     for (int depth = 0; depth < 2; depth++) {
         unsigned a[M][4];
         #pragma unroll
-        for (int m = 0; m < M; m++)
-            k_matrices_turned(a[m], __cvta_generic_to_shared(left + k_turned_spot<WIDTH>(
-                depth * 16 + (lane & 7) + (lane >> 4) * 8, (row + m * 16) / 8 + (lane >> 3 & 1))));
+        for (int m = 0; m < M; m++) k_matrices_turned(a[m], (left ^ m * 32) + depth * 32 * WIDTH);
         #pragma unroll
         for (int n = 0; n < N; n += 2) {
             unsigned b[4];
-            k_matrices_turned(b, __cvta_generic_to_shared(right + k_turned_spot<WIDTH>(
-                depth * 16 + (lane & 15), (column + n * 8) / 8 + (lane >> 4))));
+            k_matrices_turned(b, (right ^ n * 16) + depth * 32 * WIDTH);
             #pragma unroll
             for (int m = 0; m < M; m++) {
                 F::mma(sum[m][n], a[m], b[0], b[1]);
@@ -156,9 +148,10 @@ template <int M, int N> __device__ __forceinline__ void k_clear(float (&sum)[M][
         #pragma unroll
         for (int n = 0; n < N; n++) sum[m][n][0] = sum[m][n][1] = sum[m][n][2] = sum[m][n][3] = 0;
 }"""
-"""Images by their strides. `k_piece` brings 8 numbers along k to shared memory, or as many as there are and zeros.
+"""Images by their strides. `k_piece` brings as many of 8 numbers along k as there are to shared memory, and zeros.
 `k_spot`: where a piece lies in a tile with rows of 32, `k_turned_spot` in one with k along its columns. A warp's
-products of 16 * M rows from `row` on and 8 * N columns from `column` on, over one step of k."""
+products of 16 * M rows and 8 * N columns over one step of k: each lane gives the addresses of its first row and column;
+what else it reads is found by exchanging bits of those, since tiles begin at multiples of 128 bytes."""
 
 FORWARD: Final = """\
 template <class F, int M, int N> __device__ __forceinline__ void
@@ -200,65 +193,82 @@ k_put_tile(const float (&sum)[M][N][4], unsigned short *, const long long *place
         #pragma unroll
         for (int e = 0; e < 2; e++) {
             const long long place = places[column + n * 8 + (lane & 3) * 2 + e];
+            float *at = out + place + (row + (lane >> 2)) * step;
             #pragma unroll
             for (int m = 0; m < M; m++)
                 #pragma unroll
                 for (int k = 0; k < 2; k++) {
-                    const int line = row + m * 16 + (lane >> 2) + 8 * k;
-                    if (place >= 0 && line < rows) out[place + line * step] = sum[m][n][2 * k + e];
+                    if (place >= 0 && row + m * 16 + (lane >> 2) + 8 * k < rows) *at = sum[m][n][2 * k + e];
+                    at += 8 * step;
                 }
         }
 }
-template <class F, class W, int DOWN, int ACROSS, int M, int N, class OUT> __device__ __forceinline__ void
+template <class F, class W, bool EVEN, int DOWN, int ACROSS, int M, int N, class OUT> __device__ __forceinline__ void
 k_convolve(unsigned short *room, const k_images &x, const unsigned short *weights, long long w_row, long long w_depth,
            long long w_h, long long w_w, OUT *out, long long group, long long first_row, long long first, int turn,
-           long long images, int out_h, int out_w, bool even_x, bool even_w)
+           long long images, int out_h, int out_w)
 {
-    constexpr int HEIGHT = DOWN * M * 16, WIDTH = ACROSS * N * 8, THREADS = DOWN * ACROSS * 32;
-    constexpr int LEFT = HEIGHT * 4 / THREADS, RIGHT = WIDTH * 4 / THREADS, STAGE = (HEIGHT + WIDTH) * 32;
+    constexpr int HEIGHT = DOWN * M * 16, WIDTH = ACROSS * N * 8, THREADS = DOWN * ACROSS * 32, TURN = THREADS / 4;
+    constexpr int LEFT = HEIGHT / TURN, RIGHT = WIDTH / TURN, STAGE = (HEIGHT + WIDTH) * 32;
     const int class_h = W::turned ? turn / W::stride_w : 0, class_w = W::turned ? turn % W::stride_w : 0;
     const int high = W::turned ? (out_h + W::stride_h - 1) / W::stride_h : out_h;  // positions of a class
     const int wide = W::turned ? (out_w + W::stride_w - 1) / W::stride_w : out_w;
     const long long positions = images * high * wide;
     const int line = threadIdx.x / 4, slot = threadIdx.x % 4;  // the thread's piece of every step
     const int rows = (int)(W::results - first_row < HEIGHT ? W::results - first_row : HEIGHT);
-    long long base[RIGHT];
+    const unsigned short *base[RIGHT];
     int at_h[RIGHT], at_w[RIGHT];
     #pragma unroll
     for (int r = 0; r < RIGHT; r++) {
-        const long long position = first + line + r * (THREADS / 4), above = position / wide;
-        const long long image = above / high;
+        const long long position = first + line + r * TURN, above = position / wide;
         const bool inside = position < positions;
-        base[r] = inside ? image * x.n + group * W::depth * x.c : 0;
-        at_h[r] = inside ? (int)(above % high) * (W::turned ? 1 : W::stride_h) : -(1 << 30);
+        at_h[r] = (int)(above % high) * (W::turned ? 1 : W::stride_h);
         at_w[r] = (int)(position % wide) * (W::turned ? 1 : W::stride_w);
+        base[r] = x.at + above / high * x.n + group * W::depth * x.c + at_h[r] * x.h + at_w[r] * x.w;
+        if (!inside) at_h[r] = -(1 << 30);
     }
     const unsigned short *const lines = weights + (first_row + line) * w_row;
     const int steps = W::steps(class_h, class_w);
     k_tap<W> tap(class_h, class_w, slot);
     float sum[M][N][4];
     k_clear(sum);
+    const unsigned long long shared = __cvta_generic_to_shared(room), spot = shared + 2 * k_spot(line, slot);
     const auto fetch = [&](int stage) {
-        unsigned short *const left = room + stage * STAGE, *const right = left + HEIGHT * 32;
         const int channels = tap.channels(), h = W::shift_h(tap.h, class_h), w = W::shift_w(tap.w, class_w);
-        const long long of_w = tap.h * w_h + tap.w * w_w + tap.piece * 8 * w_depth, of_x = tap.piece * 8 * x.c;
-        #pragma unroll
-        for (int r = 0; r < LEFT; r++) {
-            const int row = line + r * (THREADS / 4);
-            const bool exists = row < rows && channels > 0;
-            k_piece(left + k_spot(row, slot), exists ? lines + r * (THREADS / 4) * w_row + of_w : weights, w_depth,
-                    exists ? channels : 0, even_w);
-        }
-        #pragma unroll
-        for (int r = 0; r < RIGHT; r++) {
-            const int y = at_h[r] + h, z = at_w[r] + w;
-            const bool exists = channels > 0 && y >= 0 && y < x.height && z >= 0 && z < x.width;
-            k_piece(right + k_spot(line + r * (THREADS / 4), slot),
-                    exists ? x.at + base[r] + y * x.h + z * x.w + of_x : x.at, x.c, exists ? channels : 0, even_x);
+        if (EVEN) {
+            const unsigned long long to = spot + stage * (2 * STAGE);
+            const int of_w = tap.h * (int)w_h + tap.w * (int)w_w + tap.piece * 8;
+            const int of_x = h * (int)x.h + w * (int)x.w + tap.piece * 8;
+            #pragma unroll
+            for (int r = 0; r < LEFT; r++)
+                k_copy_start(to + r * TURN * 64, lines + r * TURN * w_row + of_w,
+                             line + r * TURN < rows && channels > 0);
+            #pragma unroll
+            for (int r = 0; r < RIGHT; r++) {
+                const bool meets = x.have(at_h[r] + h, at_w[r] + w);
+                k_copy_start(to + (HEIGHT + r * TURN) * 64, base[r] + of_x, meets && channels > 0);
+            }
+        } else {
+            unsigned short *const left = room + stage * STAGE + k_spot(line, slot);
+            const long long of_w = tap.h * w_h + tap.w * w_w + tap.piece * 8 * w_depth;
+            const long long of_x = h * x.h + w * x.w + tap.piece * 8 * x.c;
+            #pragma unroll
+            for (int r = 0; r < LEFT; r++)
+                k_piece(left + r * TURN * 32, lines + r * TURN * w_row + of_w, w_depth,
+                        line + r * TURN < rows ? channels : 0);
+            #pragma unroll
+            for (int r = 0; r < RIGHT; r++) {
+                const bool meets = x.have(at_h[r] + h, at_w[r] + w);
+                k_piece(left + (HEIGHT + r * TURN) * 32, base[r] + of_x, x.c, meets ? channels : 0);
+            }
         }
         tap.ahead(4);
     };
     const int warp = threadIdx.x / 32, row = warp / ACROSS * (M * 16), column = warp % ACROSS * (N * 8);
+    const int lane = threadIdx.x & 31;
+    const unsigned long long left = shared + 2 * k_spot(row + (lane & 15), lane >> 4);
+    const unsigned long long right =
+        shared + HEIGHT * 64 + 2 * k_spot(column + (lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
     __syncthreads();  // nobody reads the tiles of before
     #pragma unroll 1
     for (int step = 0; step < 2; step++) {
@@ -272,8 +282,7 @@ k_convolve(unsigned short *room, const k_images &x, const unsigned short *weight
         __syncthreads();  // this step is there, and nobody reads the one before
         if (step + 2 < steps) fetch(stage ? stage - 1 : 2);
         k_copies_group();
-        const unsigned short *const left = room + stage * STAGE;
-        k_multiply<F, M, N>(sum, left, left + HEIGHT * 32, row, column);
+        k_multiply<F, M, N>(sum, left + stage * (2 * STAGE), right + stage * (2 * STAGE));
         stage = stage < 2 ? stage + 1 : 0;
     }
     __syncthreads();  // nobody reads the last step
@@ -290,13 +299,13 @@ k_convolve(unsigned short *room, const k_images &x, const unsigned short *weight
     const bool even = W::classes == 1 && plane % 8 == 0 && (unsigned long long)out % 16 == 0;
     k_put_tile<F, M, N>(sum, room, places, out, plane, rows, HEIGHT, WIDTH, row, column, even);
 }"""
-"""One tile of results x positions; `turn` is the class of the positions. A 16-bit tile goes through shared memory, so
-that memory is written 16 bytes at a time where positions allow it."""
+"""One tile of results x positions, EVEN with copies of 16 bytes; `turn` is the class of the positions. A 16-bit
+tile goes through shared memory, so that memory is written 16 bytes at a time where positions allow it."""
 
 WEIGHT: Final = """\
-template <class F, class W, int DOWN, int ACROSS, int M, int N> __device__ __forceinline__ void
+template <class F, class W, bool EVEN, int DOWN, int ACROSS, int M, int N> __device__ __forceinline__ void
 k_correlate(unsigned short *room, const k_images &x, const k_images &g, float *part, long long group, int first_row,
-            int first_column, long long start, long long stop, bool even_x, bool even_g)
+            int first_column, long long start, long long stop)
 {
     constexpr int SIDE = DOWN * M * 16, THREADS = DOWN * ACROSS * 32, TURN = THREADS / (SIDE / 8), LINES = 32 / TURN;
     constexpr int STAGE = SIDE * 2 * 32, COLUMNS = W::taps_h * W::taps_w * W::pieces * 8;
@@ -304,11 +313,11 @@ k_correlate(unsigned short *room, const k_images &x, const k_images &g, float *p
     const int piece = first_column / 8 + slot, tap = piece / W::pieces, channel = piece % W::pieces * 8;
     const int rows = W::results - first_row - slot * 8, channels = tap < W::taps_h * W::taps_w ? W::depth - channel : 0;
     const int shift_h = W::shift_h(tap / W::taps_w, 0), shift_w = W::shift_w(tap % W::taps_w, 0);
-    const long long of_g = (group * W::results + first_row + slot * 8) * g.c;
-    const long long of_x = (group * W::depth + channel) * x.c;
-    const int plane = 32 % ((long long)g.height * g.width > 32 ? 33 : g.height * g.width);  // 32 positions further
-    const int more_n = (long long)g.height * g.width > 32 ? 0 : 32 / (g.height * g.width);
-    const int more_h = plane / g.width, more_w = plane % g.width;
+    const unsigned short *of_g = g.at + (group * W::results + first_row + slot * 8) * g.c;
+    const unsigned short *const of_x = x.at + (group * W::depth + channel) * x.c;
+    if (EVEN) of_g += (start + line) * g.w;  // else it stays where images begin
+    const int few = (long long)g.height * g.width > 32 ? 33 : g.height * g.width;
+    const int more_n = 32 / few, more_h = 32 % few / g.width, more_w = 32 % few % g.width;  // 32 positions further
     int image[LINES], i[LINES], j[LINES];
     #pragma unroll
     for (int r = 0; r < LINES; r++) {
@@ -319,18 +328,31 @@ k_correlate(unsigned short *room, const k_images &x, const k_images &g, float *p
     }
     float sum[M][N][4];
     k_clear(sum);
-    const auto fetch = [&](int stage, long long step) {
-        unsigned short *const left = room + stage * STAGE, *const right = left + SIDE * 32;
+    const unsigned long long shared = __cvta_generic_to_shared(room);
+    const unsigned long long spot = shared + 2 * k_turned_spot<SIDE>(line, slot);
+    int ahead = (int)(stop - start < 1 << 30 ? stop - start : 1 << 30) - line;  // positions that are left
+    const auto fetch = [&](int stage) {
         #pragma unroll
         for (int r = 0; r < LINES; r++) {
-            const bool inside = start + step * 32 + line + r * TURN < stop;
+            const bool inside = r * TURN < ahead;
+            if (!EVEN) {
+                const long long position = stop - ahead + r * TURN, above = position / g.width;
+                j[r] = (int)(position % g.width);
+                i[r] = (int)(above % g.height);
+                image[r] = (int)(above / g.height);
+            }
             const int y = i[r] * W::stride_h + shift_h, z = j[r] * W::stride_w + shift_w;
-            const bool meets = inside && channels > 0 && y >= 0 && y < x.height && z >= 0 && z < x.width;
-            k_piece(left + k_turned_spot<SIDE>(line + r * TURN, slot),
-                    inside && rows > 0 ? g.at + image[r] * g.n + i[r] * g.h + j[r] * g.w + of_g : g.at, g.c,
-                    inside ? rows : 0, even_g);
-            k_piece(right + k_turned_spot<SIDE>(line + r * TURN, slot),
-                    meets ? x.at + image[r] * x.n + y * x.h + z * x.w + of_x : x.at, x.c, meets ? channels : 0, even_x);
+            const bool meets = inside && channels > 0 && x.have(y, z);
+            if (EVEN) {
+                const unsigned long long to = spot + stage * (2 * STAGE) + r * TURN * SIDE * 2;
+                const int pixel = (image[r] * x.height + y) * x.width + z;
+                k_copy_start(to, of_g + r * TURN * g.w, inside && rows > 0);
+                k_copy_start(to + SIDE * 64, of_x + (long long)pixel * (int)x.w, meets);
+            } else {
+                unsigned short *const to = room + stage * STAGE + k_turned_spot<SIDE>(line, slot) + r * TURN * SIDE;
+                k_piece(to, of_g + image[r] * g.n + i[r] * g.h + j[r] * g.w, g.c, inside ? rows : 0);
+                k_piece(to + SIDE * 32, of_x + image[r] * x.n + y * x.h + z * x.w, x.c, meets ? channels : 0);
+            }
             j[r] += more_w;
             i[r] += more_h;
             if (j[r] >= g.width) {
@@ -343,27 +365,31 @@ k_correlate(unsigned short *room, const k_images &x, const k_images &g, float *p
                 image[r]++;
             }
         }
+        if (EVEN) of_g += 32 * g.w;
+        ahead -= 32;
     };
     const int warp = threadIdx.x / 32, row = warp / ACROSS * (M * 16), column = warp % ACROSS * (N * 8);
-    const long long steps = stop > start ? (stop - start + 31) / 32 : 0;
+    const int lane = threadIdx.x & 31;
+    const unsigned long long left =
+        shared + 2 * k_turned_spot<SIDE>((lane & 7) + (lane >> 4) * 8, row / 8 + (lane >> 3 & 1));
+    const unsigned long long right = shared + SIDE * 64 + 2 * k_turned_spot<SIDE>(lane & 15, column / 8 + (lane >> 4));
+    const int steps = ahead + line > 0 ? (ahead + line + 31) / 32 : 0;
     __syncthreads();  // nobody reads the tiles of before
     #pragma unroll 1
     for (int step = 0; step < 2; step++) {
-        if (step < steps) fetch(step, step);
+        if (step < steps) fetch(step);
         k_copies_group();
     }
     int stage = 0;
     #pragma unroll 1
-    for (long long step = 0; step < steps; step++) {
+    for (int step = 0; step < steps; step++) {
         k_copies_but_last();
         __syncthreads();  // this step is there, and nobody reads the one before
-        if (step + 2 < steps) fetch(stage ? stage - 1 : 2, step + 2);
+        if (step + 2 < steps) fetch(stage ? stage - 1 : 2);
         k_copies_group();
-        const unsigned short *const left = room + stage * STAGE;
-        k_multiply_turned<F, SIDE, M, N>(sum, left, left + SIDE * 32, row, column);
+        k_multiply_turned<F, SIDE, M, N>(sum, left + stage * (2 * STAGE), right + stage * (2 * STAGE));
         stage = stage < 2 ? stage + 1 : 0;
     }
-    const int lane = threadIdx.x & 31;
     #pragma unroll
     for (int m = 0; m < M; m++)
         #pragma unroll
@@ -378,4 +404,5 @@ k_correlate(unsigned short *room, const k_images &x, const k_images &g, float *p
             }
         }
 }"""
-"""One tile of results x (tap, channel), of the positions from `start` to `stop`; sums go to `part` as they are."""
+"""One tile of results x (tap, channel), of the positions from `start` to `stop`, fewer than 2**30; sums go to `part` as
+they are. EVEN here means that images have no gaps between their positions, either."""

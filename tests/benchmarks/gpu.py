@@ -258,6 +258,41 @@ class Bench:
                 peer = self.peer(lambda t, given=given: lambda: t.nn.functional.linear(given, given, given[0]))
                 self.row(f"{dtype} linear {n}^3", took, peer, f"{2 * n**3 / took / 1e12:6.2f} TFLOP/s")
 
+    def convolution(self) -> None:
+        """As in a residual network; torch has images channels last, its fastest. The share is of `PEAK`."""
+        F = kiln.nn.functional
+        for dtype, channels, side, taps in itertools.product(("bfloat16", "float16"), (64, 256), (14, 56), (1, 3)):
+            if self.small and (dtype, channels, side) != ("bfloat16", 64, 14):
+                continue
+            n, size = self.size(128, 1), self.size(side, 4)
+            hosts = self.numbers(n, channels, size, size), self.numbers(channels, channels, taps, taps)
+            x, w = (kiln.from_numpy(a).cuda().to(getattr(kiln, dtype)).requires_grad_() for a in hosts)
+            given: list[Any] = []
+            if self.torch is not None:
+                kind = {"dtype": getattr(self.torch, dtype), "memory_format": self.torch.channels_last}
+                given = [self.torch.from_numpy(a).cuda().to(**kind).requires_grad_() for a in hosts]
+            run = lambda x=x, w=w, taps=taps: F.conv2d(x, w, padding=taps // 2)  # noqa: E731
+            y = run().detach()
+            middle = hosts[0][0, :, :taps, :taps].ravel() @ hosts[1][0].ravel()
+            allowed = 0.05 * (channels * taps) ** 0.5 + 0.1
+            assert np.isclose(float(y[0, 0, taps // 2, taps // 2].float()), middle, atol=allowed)
+            flops = 2 * n * size * size * (channels * taps) ** 2
+            name = f"{dtype} convolution {taps}x{taps}, {channels} of {size}x{size}"
+
+            def peer(torch: Any, given: list[Any] = given, taps: int = taps) -> Run:
+                return lambda: torch.nn.functional.conv2d(*given, padding=taps // 2)
+
+            def both(torch: Any, given: list[Any] = given, peer: Any = peer) -> Run:
+                return lambda: torch.autograd.grad(peer(torch)(), given, given[0])
+
+            backward = lambda x=x, w=w, run=run: kiln.grad(run(), [x, w], x.detach())  # noqa: E731
+            for what, mine, theirs, times in (("", run, peer, 1), (" and gradients", backward, both, 3)):
+                took = kiln_time(mine)
+                rate = times * flops / took / 1e12
+                self.row(
+                    name + what, took, self.peer(theirs), f"{rate:6.1f} TFLOP/s, {100 * rate / PEAK:4.1f}% of peak"
+                )
+
     def attention(self) -> None:
         """Of heads like a language model's; the share is of `PEAK`, or of what KILN_PEAK_TFLOPS says."""
         N, H, L = (4, 16, 4096) if not self.small else (1, 2, 70)
@@ -467,7 +502,8 @@ def block_of(library: Any) -> Any:
 def sections(bench: Bench) -> Iterator[tuple[str, Run]]:
     """By name, those that matter most first; all but the first need what it finds."""
     for run in (
-        bench.copy, bench.elementwise, bench.rows, bench.scans, bench.host, bench.gemm, bench.attention,
+        bench.copy, bench.elementwise, bench.rows, bench.scans, bench.host, bench.gemm, bench.convolution,
+        bench.attention,
         bench.training, bench.graphs,
     ):  # fmt: skip
         yield run.__name__, run

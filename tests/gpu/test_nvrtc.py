@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from kiln.codegen.cuda.contraction import CONTRACTIONS
 from kiln.codegen.cuda.pipeline import TEMPLATES, compile_cuda
 from kiln.ir.gpu_program import CudaText
 from kiln.ir.graph import AttrValue, GraphBuilder
@@ -71,6 +72,26 @@ def heads(size: int) -> dict[str, CudaText]:
     return found
 
 
+def convolutions(channels: int) -> dict[str, CudaText]:
+    """The kernels of a convolution of bfloat16 between so many channels, and of its gradients."""
+    x, w, y = (
+        TensorType(bfloat16, s) for s in ((32, channels, 28, 28), (channels, channels, 3, 3), (32, channels, 14, 14))
+    )
+    attrs = {"stride": (2, 2), "padding": (1, 1, 1, 1), "dilation": (1, 1), "groups": 1, "tensor_cores": True}
+    found: dict[str, CudaText] = {}
+    for name, types, more in (
+        ("conv2d", (x, w), {}),
+        ("conv2d", (x, w), {"dtype": float32}),
+        ("conv2d_input", (y, w), {"size": (28, 28)}),
+        ("conv2d_weight", (x, y), {"size": (3, 3)}),
+    ):
+        builder = GraphBuilder(name)
+        inputs = [builder.input(t) for t in types]
+        made = compile_cuda(builder.build(builder.add(OPS[name], inputs, {**attrs, **more})))
+        found |= {k.name: k for k in made.kernels if k.name.startswith("conv2d")}
+    return found
+
+
 def long_lines(name: str, dtype: DType, dim: int = 1) -> dict[str, CudaText]:
     """The kernels of a scan or a sort of long lines."""
     attrs: dict[str, AttrValue] = {"descending": False} if name in ("argsort", "topk") else {"dim": dim}
@@ -95,8 +116,12 @@ LONG = (
 def test_kernels_compile_and_need_what_they_did(architecture: str, request: pytest.FixtureRequest) -> None:
     """The tables are those of one version of NVRTC; with another one only warnings and spills count."""
     nvrtc.need()
-    made = {name: kernels(name, some(name, 3 if name in TEMPLATES else FEW)) for name in WRITTEN}
+    made = {
+        name: kernels(name, some(name, 3 if name in TEMPLATES and name not in CONTRACTIONS else FEW))
+        for name in WRITTEN
+    }
     made |= {f"attention, heads of {size}": heads(size) for size in (64, 128)}
+    made |= {f"convolution, {n} channels": convolutions(n) for n in (64, 256)}
     made |= {
         f"{name}, long, {dtype}": {k: t for d in dims for k, t in long_lines(name, dtype, d).items()}
         for name, dtype, dims in LONG
