@@ -14,6 +14,7 @@ from kiln.ir.graph import GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.types import TensorType, bfloat16, float32
 from tests.codegen.test_cuda_ops import GROUPS, WRITTEN, cnn_step, program, some
+from tests.codegen.test_cuda_pieces import scaled_sums
 from tests.gpu import nvrtc
 from tests.gpu.nvrtc import ARCHITECTURES, Usage
 from tests.ops.samples import Sample, samples
@@ -77,6 +78,7 @@ def test_kernels_compile_and_need_what_they_did(architecture: str, request: pyte
     nvrtc.need()
     made = {name: kernels(name, some(name, 3 if name in TEMPLATES else FEW)) for name in WRITTEN}
     made |= {f"attention, heads of {size}": heads(size) for size in (64, 128)}
+    made["pieces of one launch"] = {k.name: k for k in compile_cuda(scaled_sums(56, 1000, 257, "n")).kernels}
     every = {k.name: k for texts in made.values() for k in texts.values()}
     text, path = table(made, needs(every.values(), architecture)), GOLDEN / f"{architecture}.txt"
     if request.config.getoption("--update-golden"):
