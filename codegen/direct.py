@@ -17,7 +17,7 @@ FEW: Final = 2
 
 
 def direct(graph: Graph) -> Graph:
-    """Replace `conv2d` and `conv2d_input` of few results per group."""
+    """Replace `conv2d` and `conv2d_input` of few results per group, but for those by tensor cores."""
     if not any(_few(op) for op in graph.operations):
         return graph
     builder, mapped = rebuild(graph)
@@ -33,7 +33,7 @@ def direct(graph: Graph) -> Graph:
 
 
 def _few(op: Operation) -> bool:
-    if op.op.name not in ("conv2d", "conv2d_input"):
+    if op.op.name not in ("conv2d", "conv2d_input") or "tensor_cores" in op.attrs:
         return False
     results, channels = op.operands[1].type.shape[:2]
     groups = op.attrs["groups"]

@@ -28,7 +28,8 @@ from kiln.codegen.domain import (
     same_index,
     stripped,
 )
-from kiln.codegen.layout import Layout, is_view
+from kiln.codegen.layout import Layout, is_in_place, is_view
+from kiln.codegen.writes import may_refuse
 from kiln.ir.graph import Attrs, Graph, GraphBuilder, Operation, Value, rebuild
 from kiln.ir.ops.base import Template
 from kiln.ir.ops.fusion import fusion
@@ -43,8 +44,8 @@ LONG_ROW: Final = 1 << 16
 
 
 def stands_alone(op: Operation) -> bool:
-    """Templates, and constants in memory: never part of a generated kernel."""
-    return isinstance(definition(op).lower, Template) or op.op.name == "constant"
+    """Templates, constants in memory and writes in place: never part of a generated kernel."""
+    return isinstance(definition(op).lower, Template) or op.op.name == "constant" or is_in_place(op)
 
 
 class Group:
@@ -93,6 +94,9 @@ class _Partition:
         self.gathered = False  # by the merge that is being considered
         self.source: dict[Value, Value] = {v: v for v in graph.inputs}
         """What each value is a view of."""
+        self.touching: dict[Value, list[Operation]] = {}
+        """By what has the memory, the operations that touched it since it was last written in place, and that write."""
+        self.refusing: list[Operation] = []
         written = {graph.outputs[a.output] for a in graph.aliases}
         fallible = self._fallible()
         for serial, op in enumerate(graph.operations):
@@ -104,6 +108,7 @@ class _Partition:
             group.writes = any(r in written for r in op.results)
             group.fallible = op in fallible
             self._link(group, self.producers(op))
+            self._keep_order(op, group)
             if fuse and not stands_alone(op):
                 self._join(op)
 
@@ -134,6 +139,19 @@ class _Partition:
             group.needs.add(before)
             before.users.add(group)
             group.ancestors |= before.ancestors | before.bits
+
+    def _keep_order(self, op: Operation, group: Group) -> None:
+        """A write in place comes after what touched the memory before, and after all that may refuse the data."""
+        if may_refuse(op):
+            self.refusing.append(op)
+        places = [self.layouts[v] for v in op.operands]
+        roots = [v if p is None else p.root for v, p in zip(op.operands, places, strict=True)]
+        for root in dict.fromkeys(roots):
+            touching = self.touching.setdefault(root, [])
+            if is_in_place(op) and root is roots[0]:
+                self._link(group, {self.group[before] for before in (*touching, *self.refusing)} - {group})
+                touching.clear()
+            touching.append(op)
 
     def _cyclic(self, a: Group, b: Group) -> bool:
         """Whether a path from one to the other leads through a third group."""

@@ -1,7 +1,8 @@
 """Where values lie: the table beside the graph that says which memory a value is, and with which strides.
 
 Results of computing operations are materialised row-major. View operations of something materialised are only
-other strides on the same memory; a view that strides cannot express is computed like any other operation.
+other strides on the same memory; a view that strides cannot express is computed like any other operation. A write in
+place (`writes.py`) has the memory of its table.
 """
 
 from __future__ import annotations
@@ -32,6 +33,17 @@ def is_view(op: Operation) -> bool:
     return isinstance(op.op, OpDef) and op.op.view is not None
 
 
+def is_in_place(op: Operation) -> bool:
+    """Whether the memory of the result is that of the first operand."""
+    return bool(op.attrs.get("in_place", False))
+
+
+def is_layout(op: Operation, layouts: Mapping[Value, Layout | None]) -> bool:
+    """Whether nothing is to be done for an operation, as its result is there: a view, or what has been written in place
+    as a part of it."""
+    return layouts[op.result] is not None and (is_view(op) or (is_in_place(op) and op.op.name == "slice_scatter"))
+
+
 def assign(graph: Graph, input_strides: Sequence[Strides | None]) -> dict[Value, Layout | None]:
     """The layout of every value. None: materialised row-major in memory of its own (its layout is itself)."""
     table: dict[Value, Layout | None] = {}
@@ -39,7 +51,10 @@ def assign(graph: Graph, input_strides: Sequence[Strides | None]) -> dict[Value,
         table[v] = None if strides is None else Layout(v, 0, strides)
     for op in graph.operations:
         for r in op.results:
-            table[r] = _view_layout(op, table) if is_view(op) else None
+            if is_in_place(op):
+                table[r] = place(op.operands[0], table)
+            else:
+                table[r] = _view_layout(op, table) if is_view(op) else None
     return table
 
 

@@ -9,15 +9,17 @@ import itertools
 from collections.abc import Callable, Sequence
 
 from kiln.codegen import entry, plan
+from kiln.codegen.channels import channels_last
 from kiln.codegen.composed import composed
 from kiln.codegen.control import Flow, bind, dense, every_step, is_host_step, spins, within
 from kiln.codegen.direct import direct
 from kiln.codegen.domain import definition, is_literal
 from kiln.codegen.fusion import fuse
-from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.layout import Layout, assign, is_in_place, is_view
 from kiln.codegen.library import flow_entry, library_call
 from kiln.codegen.plan import Plan, Step
 from kiln.codegen.steps import Note, Strides, digest, fusion_step, step_work, steps
+from kiln.codegen.writes import is_settled, source_is_literal, write_in_place
 from kiln.ir import loops as L
 from kiln.ir.arena import Local
 from kiln.ir.graph import Constant, Graph, GraphBuilder, Operation, Value, rebuild
@@ -70,8 +72,8 @@ def compile_graph(
 def prepare(
     graph: Graph, strides: list[Strides | None], note: Note, passes: bool = True, libraries: bool = False
 ) -> Graph:
-    """The front half, which is the same on every target: the passes and fusion. `libraries`: whether products can be
-    those of a GPU's library."""
+    """The front half, which is the same on every target: the passes and fusion. `libraries`: for a GPU, where products
+    can be a library's, and convolutions tensor cores'."""
     graph.verify()
     note("captured", graph)
     graph = everywhere(spell_own if libraries else spell)(graph)
@@ -79,6 +81,8 @@ def prepare(
         for rewrite in (everywhere(stay), *PASSES):
             graph = rewrite(graph)
         note("simplified", graph)
+    if libraries:
+        graph = channels_last(graph, strides)
     fused = _fused(graph, strides, passes)
     note("fused", fused)
     return fused
@@ -86,7 +90,7 @@ def prepare(
 
 def _fused(graph: Graph, strides: Sequence[Strides | None], passes: bool) -> Graph:
     """The kernels of a graph and of those inside it."""
-    graph = dense(_materialise(direct(graph)), strides)
+    graph = dense(write_in_place(_materialise(direct(graph)), strides), strides)
     graph = fuse(graph, assign(graph, strides), passes)
     return within(graph, strides, lambda inner, strides: _fused(inner, strides, passes))
 
@@ -191,7 +195,7 @@ def _materialise(graph: Graph) -> Graph:
                 filled = v.producer is not None and v.producer.op.name == "full"
                 if isinstance(lower, Scatter) and k == 0 and filled:
                     continue  # part of its kernel
-                if _source_is_literal(v):
+                if source_is_literal(v):
                     operands[k], changed = own(v), True
         mapped.update(zip(op.results, builder.clone(op, operands), strict=True))
     outputs: list[Value] = []
@@ -206,23 +210,20 @@ def _materialise(graph: Graph) -> Graph:
     return builder.build(outputs, graph.aliases) if changed else graph
 
 
-def _source_is_literal(v: Value) -> bool:
-    while v.producer is not None and is_view(v.producer):
-        v = v.producer.operands[0]
-    return v.producer is not None and is_literal(v.producer)
-
-
 # --------------------------------------------------------------------------------------- memory plan
 
 
 def write_back(graph: Graph, made: Plan, layouts: Layouts, strides: list[Strides | None], fusion: MakeFusion) -> Graph:
-    """Make aliased outputs end in their inputs' memory: computed there where that is safe, else copied at the
-    very end, after the last step that can fail. Returns the graph with its final outputs. `fusion` makes the step of a
-    fusion whose results have these strides."""
+    """Make aliased outputs end in their inputs' memory: written there (`writes.py`) or computed there where that is
+    safe, else copied at the very end, after the last step that can fail. Returns the graph with its final outputs.
+    `fusion` makes the step of a fusion whose results have these strides."""
     outputs = list(graph.outputs)
     late: list[Step] = []
+    _write_home(graph, made, layouts)
     for a in graph.aliases:
         v, into = graph.outputs[a.output], strides[a.input]
+        if is_settled(graph, a, layouts):
+            continue
         if plan.in_place(graph, a, made.steps, layouts, into):
             if into is not None:
                 at = next(k for k, s in enumerate(made.steps) if v in s.operation.results)
@@ -235,6 +236,21 @@ def write_back(graph: Graph, made: Plan, layouts: Layouts, strides: list[Strides
         outputs[a.output] = copied.result
     made.steps.extend(late)
     return Graph(graph.name, graph.inputs, graph.operations, tuple(outputs), graph.aliases)
+
+
+def _write_home(graph: Graph, made: Plan, layouts: Layouts) -> None:
+    """Writes in place go by the output's name, not the input's, as all that overwrites inputs does."""
+    homes = {graph.inputs[a.input]: graph.outputs[a.output] for a in graph.aliases}
+    for step in made.steps:
+        if not is_in_place(step.operation):
+            continue
+        v = step.operation.result
+        there = layouts[v]
+        if there is not None and there.root in homes:
+            home = plan.Pointer(homes[there.root], there.offset, v.type.dtype)
+            step.args = tuple(home if a == plan.Pointer(v) else a for a in step.args)
+            if home.root is not v:
+                made.bound[v] = home
 
 
 def _copy_of(v: Value) -> Operation:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kiln.codegen.domain import same_index
 from kiln.codegen.layout import Layout
 from kiln.codegen.lower import Lowered
+from kiln.codegen.writes import may_refuse
 from kiln.ir.arena import Local, place
 from kiln.ir.graph import Alias, Constant, Graph, Operation, Value
 from kiln.ir.program import Module
@@ -66,8 +67,9 @@ class Step:
         return {a.root for a in self.args if isinstance(a, Pointer) and a.root not in written}
 
     @property
-    def may_fail(self) -> bool:
-        return self.lowered is None or self.lowered.checks
+    def may_refuse(self) -> bool:
+        """Whether it may fail on account of data."""
+        return may_refuse(self.operation) if self.lowered is None else self.lowered.checks
 
 
 @dataclass(slots=True)
@@ -137,10 +139,11 @@ def in_place(
     strides: tuple[Dim, ...] | None,
 ) -> bool:
     """Whether the output of `alias` may be computed straight into its input's memory: no later step reads the
-    old content, this step reads it only at the element being written, and no step from here on can fail."""
+    old content, this step reads it only at the element being written, and no step from here on can
+    fail on account of data."""
     v, source = graph.outputs[alias.output], graph.inputs[alias.input]
     at = next((k for k, s in enumerate(steps) if v in s.operation.results), None)
-    if at is None or any(s.may_fail for s in steps[at:]) or any(source in s.reads() for s in steps[at + 1 :]):
+    if at is None or any(s.may_refuse for s in steps[at:]) or any(source in s.reads() for s in steps[at + 1 :]):
         return False
     if strides is not None and any(v in s.reads() for s in steps[at + 1 :]):
         return False  # later steps were written for a row-major value

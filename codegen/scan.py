@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from kiln.codegen.lower import CPU, GRAIN, Lowered, Steps, Style
+from kiln.codegen.lower import GRAIN, Lowered, Steps
 from kiln.ir import loops as L
 from kiln.ir.graph import Operation
 from kiln.ir.loops import INDEX, Block, Buffer, Carry, Expr, For, Kernel, Store, Var, Vec
@@ -22,9 +22,9 @@ COST: Final = 8
 """Operations per element, roughly: a step waits for the one before."""
 
 
-def lower_scan(op: Operation, strides: Sequence[Steps], style: Style = CPU) -> Lowered:
+def lower_scan(op: Operation, strides: Sequence[Steps]) -> Lowered:
     """The kernel of a scan; its result is row-major. `strides`: of its operands (None: row-major)."""
-    lowering = _Lowering(op, strides, style)
+    lowering = _Lowering(op, strides)
     body = lowering.loops()
     names = tuple(sorted(lowering.symbols))
     params: tuple[Buffer | Var, ...] = (*lowering.inputs, lowering.out, *(lowering.symbols[n] for n in names))
@@ -33,9 +33,8 @@ def lower_scan(op: Operation, strides: Sequence[Steps], style: Style = CPU) -> L
 
 
 class _Lowering:
-    def __init__(self, op: Operation, strides: Sequence[Steps], style: Style) -> None:
+    def __init__(self, op: Operation, strides: Sequence[Steps]) -> None:
         self.op = op
-        self.nested = style.nested
         self.symbols: dict[str, Var] = {}
         pairs = zip(op.operands, strides, strict=True)
         self.inputs = [self._buffer(f"in{k}", v.type, s) for k, (v, s) in enumerate(pairs)]
@@ -62,13 +61,12 @@ class _Lowering:
 
     def loops(self) -> Block:
         """The loops around the scan: those of the dimensions but the last, the blocks of lanes, the lanes. A scan along
-        the last dimension has no lanes: neighbours would lie a row apart, and a row is read fastest from end to end.
-        Nor are there any where all loops are shared out, one by one."""
+        the last dimension has no lanes: neighbours would lie a row apart, and a row is read fastest from end to end."""
         others = [d for d in range(len(self.sizes)) if d != self.dim]
         work = L.mul(self.sizes[self.dim], L.index(COST))
         around: list[tuple[Expr, Expr]] = []
         body = self._walk()
-        if others and others[-1] > self.dim and self.nested == "serial":
+        if others and others[-1] > self.dim:
             last = others.pop()
             body, block, blocks = self._lanes(last)
             around.append((block, blocks))
@@ -79,7 +77,7 @@ class _Lowering:
             grain = None
             if k == 0:
                 grain = L.add(L.apply("div", L.index(GRAIN), L.apply("max", work, L.index(1))), L.index(1))
-            body = (For(self.nested if k else "parallel", var, L.index(0), count, body, grain=grain),)
+            body = (For("serial" if k else "parallel", var, L.index(0), count, body, grain=grain),)
             work = L.mul(work, count)
         return body
 

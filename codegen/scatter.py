@@ -30,7 +30,8 @@ def lower_scatter(
     op: Operation, fill: Fill, strides: Sequence[Steps], sites: list[CheckSite], style: Style = CPU
 ) -> Lowered:
     """The kernel of a scatter; its result is row-major. `strides`: of its operands (None: row-major). With `fill` the
-    table is that number everywhere, and is no parameter; nor is it where the operation says `in_place`."""
+    table is that number everywhere, and is no parameter; nor is it where the operation says `in_place`: then the result
+    has the table's strides."""
     return _Lowering(op, fill, strides, sites, style).run()
 
 
@@ -44,6 +45,7 @@ class _Lowering:
         self.combine = op.op.lower.combine
         self.affine = "steps" in op.attrs
         self.in_place = bool(op.attrs.get("in_place", False))
+        self.checked = self.in_place or bool(op.attrs.get("checked", False))
         self.sites = sites
         self.symbols: dict[str, Var] = {}
         self.fill = fill
@@ -53,7 +55,11 @@ class _Lowering:
         """Whether the table is copied as one run of memory, or one repeated element."""
         size = _plain(self._product(self.shape))
         dtype = op.result.type.dtype
-        self.out = Buffer("out0", dtype, (size,), (1,))
+        self.strided = self.in_place and table is not None
+        if self.strided:
+            self.out = self._buffer("out0", op.result.type, table)
+        else:
+            self.out = Buffer("out0", dtype, (size,), (1,))
         self.sums = self.out
         """Where values meet: of 16-bit floats a float32 copy, which is rounded at the end."""
         if dtype.is_half and self.combine != "set":
@@ -73,9 +79,10 @@ class _Lowering:
         alone = self.fill is not None or self.in_place
         given = [self.value, *self.indices] if alone else [self.table, self.value, *self.indices]
         kernel = Kernel("kernel", (*given, self.out, *(self.symbols[n] for n in names)), body)
-        sizes = [self._product(v.type.shape) for v in self.op.operands[:2]]
+        touched = self.op.operands[1:2] if self.in_place else self.op.operands[:2]
+        sizes = [self._product(v.type.shape) for v in touched]
         work = sum(int(n.value) * 4 for n in sizes if isinstance(n, L.Const))
-        return Lowered(kernel, names, {}, [()], not self.affine, work)
+        return Lowered(kernel, names, {}, [()], not self.affine and not self.checked, work)
 
     # ------------------------------------------------------------------------------------ set-up
 
@@ -97,8 +104,10 @@ class _Lowering:
         steps = self._row_major(t.shape) if strides is None else [self.dim(s) for s in strides]
         return Buffer(name, t.dtype, tuple(_plain(self.dim(d)) for d in t.shape), tuple(map(_plain, steps)))
 
-    def _place(self, at: Sequence[Expr]) -> tuple[Expr]:
-        """The result's element at an index, as its position in memory."""
+    def _place(self, at: Sequence[Expr]) -> tuple[Expr, ...]:
+        """The result's element at an index: where its memory is row-major, by its position there."""
+        if self.strided:
+            return tuple(at)
         position: Expr = L.index(0)
         for i, step in zip(at, self._row_major(self.shape), strict=True):
             position = L.add(position, L.mul(i, step))
@@ -189,7 +198,7 @@ class _Lowering:
     def _position(self, index: Sequence[Expr]) -> tuple[list[Stmt], Expr, list[Expr]]:
         """Where the value at `index` goes: the statements that check it, whether it goes anywhere, the index.
 
-        Who writes in place has checked it: no program waits for that again."""
+        Indices that have been checked are not again: no program waits for that."""
         if self.affine:
             return [], L.const(True, L.BOOL), list(place_of(self.op.attrs, len(self.shape), index))
         at, place = ints_attr(self.op.attrs, "at"), ints_attr(self.op.attrs, "place")
@@ -200,7 +209,7 @@ class _Lowering:
         buffers = iter(self.indices)
 
         def check(ok: Expr, kind: str, message: str, value: Expr) -> None:
-            if self.in_place:
+            if self.checked:
                 return
             self.sites.append(CheckSite(kind, self.op.op.name, message, self.op.loc))
             statements.append(L.Verify(ok, len(self.sites) - 1, value))

@@ -43,16 +43,16 @@ WINDOW: Final = 256
 """Elements that such a walk looks at together."""
 
 
-def lower_sort(op: Operation, strides: Sequence[Steps]) -> Lowered:
+def lower_sort(op: Operation, strides: Sequence[Steps], style: Style = CPU) -> Lowered:
     """The kernel of an op of `SORTS`; its result is row-major. `strides`: of its operands (None: row-major)."""
-    lowering = Lowering(op, strides)
+    lowering = _Lowering(op, strides, style)
     return lowering.lowered(lowering.body())
 
 
-class Lowering:
+class _Lowering:
     """The loops of all of them, over the leading dimensions and inside a row."""
 
-    def __init__(self, op: Operation, strides: Sequence[Steps], style: Style = CPU) -> None:
+    def __init__(self, op: Operation, strides: Sequence[Steps], style: Style) -> None:
         self.op = op
         self.nested = style.nested
         self.symbols: dict[str, Var] = {}
@@ -179,17 +179,8 @@ class Lowering:
         return For("parallel", block, L.index(0), blocks, (lanes,), grain=L.index(GRAIN // (RUN * LANES * STEPS) + 1))
 
     def key(self, x: Expr) -> Expr:
-        """An integer in the order of the elements: NaN is the largest number, zeros are equal."""
-        kind = self.kind
-        if x.dtype.is_floating_point:
-            real = float32 if kind is int32 else float64
-            wide = L.add(L.cast(x, real), L.const(0.0, real))
-            bits = L.bitcast(wide, kind)
-            flip = L.apply("and", L.apply("shr", bits, L.const(kind.bits - 1, kind)), L.const(kind.most, kind))
-            key = L.select(L.apply("ne", wide, wide), L.const(kind.most, kind), L.apply("xor", bits, flip))
-        else:
-            key = L.cast(x, kind)
-        return L.apply("not", key) if self.op.attrs["descending"] else key
+        """What an element is compared by."""
+        return key_of(x, bool(self.op.attrs["descending"]))
 
     def _merges(self, row: _Row, width: Expr, base: Expr) -> Block:
         """Runs of `width` from `base` on, merged by two into the other half."""
@@ -402,6 +393,20 @@ def _merge(row: _Row, n: Expr, base: Expr, low: Expr, middle: Expr, high: Expr) 
         Carry(right, middle, L.add(right, step), Var(INDEX, "right_end")),
     )
     return For("serial", k, low, high, body, carried=carried)
+
+
+def key_of(x: Expr, descending: bool) -> Expr:
+    """An integer in the order of the elements: NaN is the largest number, zeros are equal."""
+    kind = key_type(x.dtype)
+    if x.dtype.is_floating_point:
+        real = float32 if kind is int32 else float64
+        wide = L.add(L.cast(x, real), L.const(0.0, real))
+        bits = L.bitcast(wide, kind)
+        flip = L.apply("and", L.apply("shr", bits, L.const(kind.bits - 1, kind)), L.const(kind.most, kind))
+        key = L.select(L.apply("ne", wide, wide), L.const(kind.most, kind), L.apply("xor", bits, flip))
+    else:
+        key = L.cast(x, kind)
+    return L.apply("not", key) if descending else key
 
 
 def key_type(dtype: DType) -> DType:

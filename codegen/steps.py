@@ -14,7 +14,7 @@ from typing import Final, cast
 from kiln.codegen.control import Flow, flow_step, flow_work
 from kiln.codegen.conv import conv_step, conv_work
 from kiln.codegen.domain import definition
-from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.layout import Layout, assign, is_layout
 from kiln.codegen.library import library_step
 from kiln.codegen.llvm.emit import emit_kernel
 from kiln.codegen.lower import Lowered, lower
@@ -71,7 +71,7 @@ def _steps(
                 *(None if p is None else p.strides for p in map(layouts.get, op.operands)),
             )
             known = made.get(key)
-            if known is None or known.may_fail:  # a check names its own line
+            if known is None or known.may_refuse:  # a check names its own line
                 step = made[key] = fusion_step(op, layouts, [None] * len(op.results), target, sites, note)
             else:
                 step = _same_step(known, op, layouts)
@@ -90,7 +90,7 @@ def _steps(
             make = lower_scan if op.op.name in SCANS else lower_sort
             lowered = make(op, [None if p is None else p.strides for p in map(layouts.__getitem__, op.operands)])
             steps.append(_kernel_step(op, lowered, _arguments(op, layouts, lowered), target, note))
-        elif op.op.name not in ("constant", "full") and not (is_view(op) and layouts[op.result] is not None):
+        elif op.op.name not in ("constant", "full") and not is_layout(op, layouts):
             raise TypeError(f"no step for {op.op.name} in a fused graph")
     return steps
 

@@ -16,6 +16,13 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from kiln.activation import gelu as gelu
     from kiln.amp import autocast as autocast
+    from kiln.amp import clear_autocast_cache as clear_autocast_cache
+    from kiln.amp import get_autocast_dtype as get_autocast_dtype
+    from kiln.amp import is_autocast_cache_enabled as is_autocast_cache_enabled
+    from kiln.amp import is_autocast_enabled as is_autocast_enabled
+    from kiln.amp import set_autocast_cache_enabled as set_autocast_cache_enabled
+    from kiln.amp import set_autocast_dtype as set_autocast_dtype
+    from kiln.amp import set_autocast_enabled as set_autocast_enabled
     from kiln.autograd import enable_grad as enable_grad
     from kiln.autograd import grad as grad
     from kiln.autograd import inference_mode as inference_mode
@@ -119,6 +126,7 @@ if TYPE_CHECKING:
     from kiln.errors import CaptureError as CaptureError
     from kiln.errors import DeviceError as DeviceError
     from kiln.errors import DTypeError as DTypeError
+    from kiln.errors import ExportError as ExportError
     from kiln.errors import GradError as GradError
     from kiln.errors import InvalidValueError as InvalidValueError
     from kiln.errors import KilnError as KilnError
@@ -133,6 +141,7 @@ if TYPE_CHECKING:
     from kiln.errors import SpentError as SpentError
     from kiln.errors import TransformError as TransformError
     from kiln.errors import WorkerError as WorkerError
+    from kiln.exchange import from_dlpack as from_dlpack
     from kiln.explain import explain as explain
     from kiln.factorizations import cholesky_ as cholesky
     from kiln.factorizations import householder_product as orgqr
@@ -234,7 +243,6 @@ if TYPE_CHECKING:
     from kiln.gathering import unique_consecutive as unique_consecutive
     from kiln.integers import gcd as gcd
     from kiln.integers import lcm as lcm
-    from kiln.interop import from_dlpack as from_dlpack
     from kiln.interop import is_tensor as is_tensor
     from kiln.interop import numel as numel
     from kiln.ir.types import DType as dtype
@@ -519,7 +527,10 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "kiln.activation": "gelu",
-    "kiln.amp": "autocast",
+    "kiln.amp": (
+        "autocast clear_autocast_cache get_autocast_dtype is_autocast_cache_enabled is_autocast_enabled "
+        "set_autocast_cache_enabled set_autocast_dtype set_autocast_enabled"
+    ),
     "kiln.autograd": (
         "enable_grad grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled"
     ),
@@ -554,7 +565,7 @@ _NAMES = {
     "kiln.distances": "cdist pdist renorm",
     "kiln.dtypes": "finfo iinfo is_complex is_floating_point",
     "kiln.errors": (
-        "ArgumentError CaptureError DTypeError DeviceError GradError InvalidValueError KilnError "
+        "ArgumentError CaptureError DTypeError DeviceError ExportError GradError InvalidValueError KilnError "
         "KilnIndexError LinAlgError LoadError NanError NotYetError OutOfMemoryError SaveError ShapeError SpentError "
         "TransformError WorkerError"
     ),
@@ -583,13 +594,14 @@ _NAMES = {
         "mul ne neg not_equal=ne permute pow reciprocal relu reshape rsqrt sigmoid sin softmax sqrt square "
         "squeeze stack sub sum t tanh transpose true_divide=div unsqueeze where"
     ),
+    "kiln.exchange": "from_dlpack",
     "kiln.gathering": (
         "argwhere bincount gather histc index_add index_copy index_fill index_put index_reduce index_select "
         "masked_fill masked_scatter masked_select nonzero put scatter scatter_add scatter_reduce take "
         "take_along_dim unique unique_consecutive"
     ),
     "kiln.integers": "gcd lcm",
-    "kiln.interop": "from_dlpack is_tensor numel",
+    "kiln.interop": "is_tensor numel",
     "kiln.ir.types": (
         "dtype=DType bool=bool_ uint8 int8 int16 short=int16 int32 int=int32 int64 long=int64 float16 "
         "half=float16 bfloat16 float32 float=float32 float64 double=float64 complex64 cfloat=complex64 "
@@ -675,6 +687,7 @@ _MODULES = frozenset(
     {
         "amp",
         "backends",
+        "cpu",
         "return_types",
         "special",
         "ir",

@@ -1,5 +1,5 @@
-"""`kiln.backends`: switches of libraries that PyTorch uses. They can be set; those of `cuda.matmul` that say so change
-what products on a GPU are, the others nothing."""
+"""`kiln.backends`: switches of libraries that PyTorch uses. They can be set; those of `cuda.matmul` and `cudnn` that
+say so change what products and convolutions on a GPU are, the others nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,20 @@ class _Switches:
         """None: there is no version."""
 
 
-cudnn = _Switches(enabled=False, benchmark=False, deterministic=True, allow_tf32=False, benchmark_limit=10)
+class _Convolutions(_Switches):
+    """`enabled`: whether a GPU's tensor cores compute convolutions of 16-bit floats (kiln has no cuDNN: the kernels are
+    its own). If not, they are those of float32, with the CPU's bits. The other switches change nothing."""
+
+    @property
+    def enabled(self) -> bool:
+        return PRODUCTS.cores
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        products.change(cores=bool(enabled), what="cudnn.enabled")
+
+
+cudnn = _Convolutions(benchmark=False, deterministic=True, allow_tf32=False, benchmark_limit=10)
 
 
 class _Matmul(_Switches):

@@ -205,24 +205,27 @@ class Modes(threading.local):
     """Where tensors are made that are not told where."""
     gpu: int = 0
     """The number of the GPU that "cuda" means (`kiln.cuda.set_device`)."""
+    autocast: Any = None
+    """What automatic mixed precision does (`kiln.casting.State`); None: nothing, and nothing about it was changed."""
 
 
 MODES: Final = Modes()
 
 
 class Products:
-    """What computes matrix products on a GPU, and whether float32 may be rounded to tf32 there, for all threads.
-    `mode`: both as a number, for keys."""
+    """What computes matrix products and convolutions on a GPU, for all threads: whether a library computes products,
+    whether float32 may be rounded to tf32 there, and whether tensor cores compute convolutions of 16-bit floats.
+    `mode`: all of it as a number, for keys."""
 
-    __slots__ = ("library", "mode", "tf32")
+    __slots__ = ("cores", "library", "mode", "tf32")
 
     def __init__(self) -> None:
-        self.set(True, False)
+        self.set(True, False, True)
 
-    def set(self, library: bool, tf32: bool) -> None:
-        """Change both at once."""
-        self.library, self.tf32 = library, tf32
-        self.mode = 2 * library + tf32
+    def set(self, library: bool, tf32: bool, cores: bool) -> None:
+        """Change all at once."""
+        self.library, self.tf32, self.cores = library, tf32, cores
+        self.mode = 4 * cores + 2 * library + tf32
 
 
 PRODUCTS: Final = Products()

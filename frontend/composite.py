@@ -4,9 +4,10 @@ A `composite` that is called again and again with tensors of the same layouts is
 function: one program for it, and one for its gradient. The results are those of its ops one by one, bit for bit; so are
 gradients of any order, since its node on the tape expands to theirs where those are wanted.
 
-Only what can't be told from the ops one by one is run like this: not where a capture listens or NaNs are looked for,
-not with subclasses of `Tensor`, nor where an input is used twice on the way back (the uses of a value are added up one
-after the other, also those outside). And where a check on data fails, the ops run one by one, to fail at their place.
+Only what can't be told from the ops one by one is run like this: not where a capture listens, NaNs are looked for or
+autocast is on (a public function turns that off for what it calls), not with subclasses of `Tensor`, nor where an input
+is used twice on the way back (the uses of a value are added up one after the other, also those outside). And where a
+check on data fails, the ops run one by one, to fail at their place.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def composite(function: F) -> F:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if MODES.recorder is None and not ANOMALY.enabled:
+        if MODES.recorder is None and MODES.autocast is None and not ANOMALY.enabled:
             tensors: list[Any] = []
             key = _key(args, kwargs, tensors)
             if key is not None:

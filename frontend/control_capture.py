@@ -98,7 +98,8 @@ class Inner(Sketch):
             raise self.refused
         if _modes() != before:
             self.refuse(
-                f"{self.what} left gradients, inference mode or the default dtype changed", fix="use a with block"
+                f"{self.what} left gradients, inference mode, autocast or the default dtype changed",
+                fix="use a with block",
             )
         if self.parent is not None and self.differentiated:
             self.parent.differentiated = True
@@ -243,7 +244,7 @@ _MAX_DEPTH = 24
 
 
 def _modes() -> tuple[Any, ...]:
-    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device, MODES.gpu
+    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device, MODES.gpu, MODES.autocast
 
 
 def _held(function: Any, seen: frozenset[int] = frozenset()) -> list[int]:

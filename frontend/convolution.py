@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 import numpy as np
 
 from kiln import functional as F
-from kiln import volumes
+from kiln import products, volumes
 from kiln.base import TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, ShapeError
 from kiln.gathering import index_add, index_select
 from kiln.ir.graph import Constant
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, broadcast_to, full_like_number, in_float32, tensor_arg
+from kiln.ir.types import float32
+from kiln.promotion import apply, broadcast_to, cast_to, full_like_number, in_float32, tensor_arg, wide
 
 if TYPE_CHECKING:
+    from kiln.ir.types import DType
     from kiln.tensor import Tensor
 
 __all__ = [
@@ -105,7 +107,7 @@ def _line(x: Tensor) -> Tensor:
 def _finished(op: str, y: Tensor, bias: TensorBase | None, single: bool) -> Tensor:
     """Plus the bias of each channel; without N if there was none."""
     if bias is not None:
-        b = tensor_arg(op, bias)
+        b = wide(tensor_arg(op, bias))
         if b.shape != (y.shape[1],):
             raise ShapeError(f"the bias must have shape [{y.shape[1]}]", op=op, operands=[b.ttype])
         # Repeated along all positions as one dimension, so that its gradient sums long runs.
@@ -135,7 +137,6 @@ def _of_one_dtype(function: Function) -> Function:
 
 
 @_of_one_dtype
-@in_float32
 def conv1d(
     input: TensorBase,
     weight: TensorBase,
@@ -150,7 +151,6 @@ def conv1d(
 
 
 @_of_one_dtype
-@in_float32
 def conv2d(
     input: TensorBase,
     weight: TensorBase,
@@ -160,8 +160,8 @@ def conv2d(
     dilation: Sizes = 1,
     groups: int = 1,
 ) -> Tensor:
-    """Sums over taps and channels: input [N, C, H, W] or [C, H, W], weight [O, C/groups, KH, KW], bias [O], float32 or
-    float64, all of one dtype -> [N, O, OH, OW] with OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1.
+    """Sums over taps and channels: input [N, C, H, W] or [C, H, W], weight [O, C/groups, KH, KW], bias [O], all of
+    one floating-point dtype -> [N, O, OH, OW] with OH = (H + 2 * padding - dilation * (KH - 1) - 1) // stride + 1.
 
     padding="same" pads so that stride 1 keeps the size (one more behind than before where that is uneven), "valid"
     does not pad. Padding is not there: nothing is multiplied by it.
@@ -170,7 +170,6 @@ def conv2d(
 
 
 @_of_one_dtype
-@in_float32
 def conv3d(
     input: TensorBase,
     weight: TensorBase,
@@ -186,7 +185,6 @@ def conv3d(
 
 
 @_of_one_dtype
-@in_float32
 def conv_tbc(input: TensorBase, weight: TensorBase, bias: TensorBase, pad: int = 0) -> Tensor:
     """`conv1d` with the time first: input [T, N, C], weight [K, C, O], bias [O] -> [T + 2 * pad - K + 1, N, O]."""
     x, w, b = (tensor_arg("conv_tbc", t) for t in (input, weight, bias))
@@ -214,14 +212,29 @@ def _convolution(
     at_least(op, "stride", steps, 1)
     at_least(op, "dilation", spread, 1)
     around = _padding(op, padding, w.shape[2:], steps, spread)
+    dtype, x, w, how = _multiplied(x, w, groups, (*around, *spread), bias is None and dims < 3)
     if dims == 1:
         x, w = _line(x), _line(w)
         steps, spread, around = (1, *steps), (1, *spread), (0, 0, *around)
     if dims == 3:
-        y = volumes.convolved(x, w, _positions(op, x, w, steps, around, spread), steps, around, spread, groups)
+        y = volumes.convolved(x, w, _positions(op, x, w, steps, around, spread), steps, around, spread, how)
     else:
-        y = apply(_CONV2D, x, w, stride=steps, padding=around, dilation=spread, groups=groups)
-    return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
+        y = apply(_CONV2D, x, w, stride=steps, padding=around, dilation=spread, **how)
+    return cast_to(_finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single), dtype)
+
+
+def _multiplied(
+    x: Tensor, w: Tensor, groups: int, sizes: Sequence[int], finished: bool
+) -> tuple[DType, Tensor, Tensor, dict[str, Any]]:
+    """What is multiplied, and how: the dtype of the result, the operands and attributes. 16-bit floats are rounded
+    once, at the end: by the convolution itself when it is `finished` then."""
+    dtype = x._layout.dtype
+    if not dtype.is_half:
+        return dtype, x, w, {"groups": groups}
+    if products.tensor_cores(x, w, groups, sizes):
+        how: dict[str, Any] = {"groups": groups, "tensor_cores": True}
+        return dtype, x, w, how if finished else {**how, "dtype": float32}
+    return dtype, wide(x), wide(w), {"groups": groups}
 
 
 def _positions(
@@ -239,7 +252,6 @@ def _positions(
 
 
 @_of_one_dtype
-@in_float32
 def conv_transpose1d(
     input: TensorBase,
     weight: TensorBase,
@@ -255,7 +267,6 @@ def conv_transpose1d(
 
 
 @_of_one_dtype
-@in_float32
 def conv_transpose2d(
     input: TensorBase,
     weight: TensorBase,
@@ -273,7 +284,6 @@ def conv_transpose2d(
 
 
 @_of_one_dtype
-@in_float32
 def conv_transpose3d(
     input: TensorBase,
     weight: TensorBase,
@@ -324,17 +334,17 @@ def _transposed(
     # What is asked for beyond the end first takes the place of padding there; what no tap reaches is zeros.
     pads = tuple([n for p, extra in zip(around, more, strict=True) for n in (p, max(0, p - extra))])
     reached = [n - max(0, extra - p) for n, p, extra in zip(out, around, more, strict=True)]
-    attrs: dict[str, Any] = {"stride": steps, "dilation": spread, "groups": groups}
+    dtype, x, w, how = _multiplied(x, w, groups, (*pads, *spread, *out), bias is None and dims < 3)
     if any(n < 1 for n in reached):
-        y = volumes.nothing(x, w, (x.shape[0], w.shape[1] * groups, *out))
+        y = volumes.nothing(wide(x), wide(w), (x.shape[0], w.shape[1] * groups, *out))
     elif dims == 3:
-        y = volumes.transposed(x, w, reached, steps, pads, spread, groups)
+        y = volumes.transposed(x, w, reached, steps, pads, spread, how)
     else:
-        y = apply(_CONV2D_INPUT, x, w, size=tuple(reached), padding=pads, **attrs)
+        y = apply(_CONV2D_INPUT, x, w, size=tuple(reached), padding=pads, stride=steps, dilation=spread, **how)
     if list(y.shape[2:]) != list(out):
         zeros = full_like_number(y, y.dtype, 0, (*y.shape[:2], *out))
         y = apply(_SCATTER, zeros, y, starts=(0,) * y.ndim, stops=tuple(y.shape), steps=(1,) * y.ndim)
-    return _finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single)
+    return cast_to(_finished(op, F.squeeze(y, 2) if dims == 1 else y, bias, single), dtype)
 
 
 # --------------------------------------------------------------------------------------------- patches

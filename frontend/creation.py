@@ -91,7 +91,7 @@ def tensor(
     there = placed("tensor", device)
     if isinstance(data, (np.ndarray, np.generic)):
         array = np.asarray(data)
-        wanted = _dtype("tensor", dtype, _numpy_dtype(array.dtype))
+        wanted = _dtype("tensor", dtype, numpy_dtype(array.dtype))
     else:
         array = _array_of(data)
         wanted = _dtype("tensor", dtype, _default_dtype(array))
@@ -157,7 +157,8 @@ def _default_dtype(array: np.ndarray[Any, Any]) -> DType:
     return {"b": T.bool_, "i": T.int64, "f": floats, "c": floats.paired}[array.dtype.kind]
 
 
-def _numpy_dtype(dtype: np.dtype[Any]) -> DType:
+def numpy_dtype(dtype: np.dtype[Any]) -> DType:
+    """The tensor dtype of NumPy's; DTypeError where there is none."""
     found = dtype_of_numpy(dtype)
     if not dtype.isnative:
         raise DTypeError(f"the elements of {dtype} are in a foreign byte order", fix="array.astype(array.dtype.name)")
@@ -177,7 +178,7 @@ def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
         raise ArgumentError(
             f"expected a NumPy array, got {type(array).__name__}", op="from_numpy", fix="kiln.tensor takes other data"
         )
-    dtype = _numpy_dtype(array.dtype)
+    dtype = numpy_dtype(array.dtype)
     size = dtype.itemsize
     if (
         any(s < 0 or s % size for s, n in zip(array.strides, array.shape, strict=True) if n > 1)

@@ -304,6 +304,10 @@ class Stream:
         """CUDA's handle; 0 is the default stream."""
         return self.queue.ptr
 
+    def __cuda_stream__(self) -> tuple[int, int]:
+        """How other libraries take it: `cupy.cuda.Stream.from_external(stream)`."""
+        return 0, self.queue.ptr
+
     def synchronize(self) -> None:
         """Wait until all work on it is done."""
         with _typed("Stream.synchronize"):
@@ -311,8 +315,8 @@ class Stream:
 
     def query(self) -> bool:
         """Whether all work on it is done."""
-        with _typed("Stream.query"), self.queue.device.guarded("asking for a stream's state"):
-            return bool(self.queue.handle.done)
+        with _typed("Stream.query"):
+            return self.queue.done()
 
     def wait_event(self, event: Event) -> None:
         """What comes next on this stream runs after what the event marks."""
@@ -379,8 +383,8 @@ class Event:
         """Whether what it marks is done; true before anything was marked."""
         if self._queue is None:
             return True
-        with _typed("Event.query"), self._queue.device.guarded("asking for an event's state"):
-            return bool(self._handle.done)
+        with _typed("Event.query"):
+            return self._queue.device.done(self._handle)
 
     def synchronize(self) -> None:
         """Wait until what it marks is done."""

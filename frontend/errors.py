@@ -112,6 +112,10 @@ class DeviceError(KilnError, RuntimeError):
     """A device that is not there or can't be used, or operands on different devices."""
 
 
+class ExportError(KilnError, BufferError):
+    """A tensor can't be handed on to another library in the way it asks for."""
+
+
 class OutOfMemoryError(DeviceError, MemoryError):
     """A GPU has no room for a tensor."""
 

@@ -15,13 +15,13 @@ import numpy as np
 
 from kiln import functional as F
 from kiln import indexing
-from kiln.answers import extremes, ones
+from kiln.answers import extremes
 from kiln.autograd import write_in_place
 from kiln.base import MODES, Operand, TensorBase
 from kiln.errors import ArgumentError, DTypeError, InvalidValueError, KilnIndexError, ShapeError
 from kiln.ir import types as T
 from kiln.ir.ops.base import OPS, OpDef
-from kiln.positions import flat_positions, host_tensor, positions
+from kiln.positions import flat_positions, host_tensor, how_many, positions
 from kiln.promotion import (
     CATEGORY,
     apply,
@@ -413,7 +413,7 @@ def masked_scatter(input: TensorBase, mask: TensorBase, source: TensorBase) -> T
     _same_dtype("masked_scatter", x, v)
     shape = broadcast_shapes("masked_scatter", x, m)
     wide, m = broadcast_to(x, shape), broadcast_to(m, shape)
-    count = int(np.count_nonzero(m._read("masked_scatter, which needs as many values as the mask has ones,", ones)))
+    count = how_many(m, "masked_scatter, which needs as many values as the mask has ones,")
     if count > v.numel():
         raise ShapeError(
             f"the mask has {count} ones, the source {v.numel()} elements", op="masked_scatter", operands=[v.ttype]

@@ -46,8 +46,8 @@ def collapse(
 class Symbols:
     """Symbolic types and strides for operands of given sizes: what one kernel serves.
 
-    A stride stays a number where code depends on it (0: broadcast, 1 in the last dimension: contiguous
-    runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
+    A stride stays a number where code depends on it (0: broadcast, 1 in the last dimension, or in that of channels
+    for tensor cores: contiguous runs); every other one, and every dimension, becomes a `Sym` with its value in `sizes`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Symbols:
         names = _dimension_names(op, [len(shape) for _, shape, _ in operands], attrs)
         for k, (dtype, shape, strides) in enumerate(operands):
             self.types.append(TensorType(dtype, tuple(map(self._dim, names[k], shape))))
-            self.strides.append(self._strides(k, shape, strides))
+            self.strides.append(self._strides(k, shape, strides, "tensor_cores" in attrs))
 
     def _dim(self, name: str, size: int) -> Dim:
         if not name:
@@ -68,12 +68,12 @@ class Symbols:
         assert known == size, f"dimension {name} is both {known} and {size}"
         return Sym(name)
 
-    def _strides(self, k: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Strides:
+    def _strides(self, k: int, shape: tuple[int, ...], strides: tuple[int, ...], neighbours: bool) -> Strides:
         if is_contiguous(shape, strides):
             return None
         symbolic: list[Dim] = []
         for d, step in enumerate(strides):
-            if step == 0 or (step == 1 and d == len(strides) - 1):
+            if step == 0 or (step == 1 and (neighbours or d == len(strides) - 1)):
                 symbolic.append(step)
             else:
                 name = f"s{k}_{d}"

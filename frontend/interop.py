@@ -26,7 +26,7 @@ from kiln.promotion import cast_to, transferred
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
 
-__all__ = ["InteropMethods", "from_dlpack", "is_tensor", "numel"]
+__all__ = ["InteropMethods", "is_tensor", "numel"]
 
 Self = TypeVar("Self", bound="InteropMethods")
 
@@ -144,43 +144,29 @@ class InteropMethods(TensorBase):
     def __dlpack__(
         self,
         *,
-        stream: Any = None,
+        stream: int | None = None,
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
     ) -> Any:
-        """A capsule on this memory, which stays alive as long as whoever takes it. BufferError for read-only memory
-        unless the taker knows of it (`max_version`)."""
-        if cast("Tensor", self).requires_grad:
-            raise GradError("a tensor that requires a gradient can't be exported", op="__dlpack__", fix="use detach()")
-        self._hosted("__dlpack__", "use .cpu(): tensors on a GPU are not handed on to other libraries")
-        if stream is not None:
-            raise DeviceError("there are no streams on the CPU", op="__dlpack__")
-        given: dict[str, Any] = {"max_version": max_version, "dl_device": dl_device, "copy": copy}
-        return self._read("__dlpack__", None).__dlpack__(**{k: v for k, v in given.items() if v is not None})
+        """A capsule on this memory, which stays alive as long as whoever takes it; a copy of it if `copy` says so or
+        `dl_device` is another device than the tensor's.
+
+        `stream` is the taker's, of a GPU (None or 1: the default stream; -1: no order is wanted): what it does comes
+        after what the current stream has. ExportError for read-only memory unless the taker knows of it
+        (`max_version`), GradError where gradients are required.
+        """
+        from kiln import exchange
+
+        return exchange.exported(cast("Tensor", self), stream, max_version, dl_device, copy)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """How other libraries (`cupy.asarray(x)`) find memory of a GPU, version 3: they share it, and wait for the work
         of the current stream. AttributeError for tensors on the CPU, GradError where gradients are required."""
-        layout, t = self._layout, cast("Tensor", self)
-        if layout.device is CPU:
-            raise AttributeError("__cuda_array_interface__ is what tensors on a GPU have")
-        if t.requires_grad:
-            fix = "use detach()"
-            raise GradError("a tensor that requires a gradient can't be exported", op="cuda_array_interface", fix=fix)
-        from kiln.cuda import current_stream
+        from kiln import exchange
 
-        address = t.data_ptr() if layout.numel else 0
-        strides = None if layout.contiguous else tuple([n * layout.dtype.itemsize for n in layout.strides])
-        return {
-            "version": 3,
-            "shape": layout.shape,
-            "typestr": layout.dtype.numpy.str,
-            "data": (address, bool(self._flags & READONLY)),
-            "strides": strides,
-            "stream": current_stream(layout.device).cuda_stream or 1,  # 1: the default stream, as there is no 0
-        }
+        return exchange.array_interface(cast("Tensor", self))
 
     # ------------------------------------------------------------------------------- devices and dtypes
 
@@ -339,42 +325,6 @@ def is_tensor(obj: object) -> bool:
 def numel(input: Tensor) -> int:
     """Number of elements."""
     return input.numel()
-
-
-class _Capsule:
-    """A bare DLPack capsule as the object that NumPy expects."""
-
-    def __init__(self, capsule: Any) -> None:
-        self._capsule = capsule
-
-    def __dlpack__(self, **_: Any) -> Any:
-        return self._capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
-
-
-def from_dlpack(ext_tensor: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
-    """A tensor on the memory of another library's tensor, or of a DLPack capsule; a copy of it if `copy`.
-
-    The memory lives as long as the tensor. DeviceError unless it is the CPU's, ArgumentError for other objects.
-    """
-    from kiln import creation
-
-    there = None if device is None else placed("from_dlpack", device)
-    source = ext_tensor
-    if type(source).__name__ == "PyCapsule":
-        source = _Capsule(source)
-    if not hasattr(source, "__dlpack__"):
-        raise ArgumentError(f"a {type(source).__name__} does not export DLPack", op="from_dlpack")
-    kind, number = source.__dlpack_device__()
-    if int(kind) != 1:
-        raise DeviceError(
-            f"the tensor is on a device of type {int(kind)}, number {number}", op="from_dlpack", fix="move it to a CPU"
-        )
-    made = creation.from_numpy(np.from_dlpack(source))
-    made = made.clone() if copy else made
-    return made if there is None else made.to(there)
 
 
 def truth_of(x: Tensor) -> bool:

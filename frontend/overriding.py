@@ -2,8 +2,9 @@
 
 Until somebody asks for it nothing is looked at, so that plain tensors pay nothing. The first subclass of `Tensor`, the
 first mode and `import kiln.overrides` *arm* the protocol: from then on every public function looks at the classes of
-its arguments first. Users may have imported functions already, and keep them in tables: so it is the function's code
-that is exchanged, and the function stays the object that it was (docs/decisions/0013).
+its arguments first. So does the first autocast region: `casting.py` is the last to see a call. Users may have imported
+functions already, and keep them in tables: so it is the function's code that is exchanged, and the function stays the
+object that it was (docs/decisions/0013).
 """
 
 from __future__ import annotations
@@ -257,6 +258,15 @@ def _entry(cells: int) -> CodeType:
     return made.replace(co_filename=__file__, co_firstlineno=_enter.__code__.co_firstlineno)
 
 
+_casting: Final[list[Callable[..., Any]]] = []
+
+
+def register_casting(call: Callable[..., Any]) -> None:
+    """`call(public, original, args, kwargs)` is what a call comes to in an autocast region; called once by
+    `kiln.casting`, which lies above this file."""
+    _casting[:] = [call]
+
+
 def _route(original: Callable[..., Any], public: Callable[..., Any]) -> Callable[..., Any]:
     """What a call of `public` does, which by itself does what `original` does."""
     plain = _PLAIN | importlib.import_module("kiln.composite").plain_classes()
@@ -267,9 +277,11 @@ def _route(original: Callable[..., Any], public: Callable[..., Any]) -> Callable
                 if x.__class__ not in plain:
                     break
             else:
-                return original(*args)
+                return original(*args) if MODES.autocast is None else _casting[0](public, original, args, kwargs)
         asked = overloaded(_arguments((*args, *kwargs.values()))) if THREAD.enabled else []
-        return ask(public, asked, args, kwargs) if asked or THREAD.modes else original(*args, **kwargs)
+        if asked or THREAD.modes:
+            return ask(public, asked, args, kwargs)
+        return original(*args, **kwargs) if MODES.autocast is None else _casting[0](public, original, args, kwargs)
 
     return route
 
@@ -289,7 +301,9 @@ def use_modes() -> None:
 def arm() -> None:
     """Let every public function look at the classes of its arguments."""
     global _armed
-    with _lock:
+    if _armed:
+        return
+    with _lock, dispatch.unwatched():
         if not _armed:
             for function in dict.fromkeys(public_functions().values()):
                 _exchange(function)

@@ -1,13 +1,19 @@
-"""Whether matrix products on a GPU are a library's, and with which precision: switches with PyTorch's names."""
+"""What computes matrix products and convolutions on a GPU, and with which precision: switches with PyTorch's names."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from kiln import there
 from kiln.base import LAYERED, MODES, PRODUCTS, TensorBase
 from kiln.errors import InvalidValueError
 
+_FEWEST: Final = 4
+"""Channels per group that are worth a tensor core's products, which take 8 at a time; a convolution without groups is
+worth them in any case."""
+_LARGEST: Final = 1 << 26
+"""Of a dimension: kernels count places along one with 32 bits."""
 _LIBRARIES: Final = {"default": True, "cublaslt": True, "cublas": True, "kiln": False}
 
 
@@ -36,11 +42,32 @@ def at_once(x: TensorBase, weight: TensorBase, bias: TensorBase) -> dict[str, An
     return {} if any(t._flags & LAYERED for t in (x, weight, bias)) else told(x, weight, "nt")
 
 
-def change(*, library: bool | None = None, tf32: bool | None = None, what: str) -> None:
-    """Set what holds for products from here on. CaptureError inside a captured function, which could not repeat it."""
+def tensor_cores(x: TensorBase, weight: TensorBase, groups: object, sizes: Iterable[int]) -> bool:
+    """Whether tensor cores of a GPU are to compute a convolution of `x` and `weight`: of 16-bit floats, on compute
+    capability 8.0 or later, unless `kiln.backends.cudnn.enabled` is False. That follows from dtype and shapes (`sizes`:
+    what else is as large as a dimension), never from where tensors lie."""
+    layout, other = x._layout, weight._layout
+    if not layout.dtype.is_half or layout.device.kind == "cpu" or other.device is not layout.device:
+        return False
+    if not PRODUCTS.cores or not isinstance(groups, int) or groups < 1:
+        return False
+    if groups > 1 and min(other.shape[0] // groups, other.shape[1]) < _FEWEST:
+        return False
+    if 0 in other.shape or max((*layout.shape, *other.shape, *sizes)) >= _LARGEST:
+        return False
+    return there.has_tensor_cores(layout.device)
+
+
+def change(*, library: bool | None = None, tf32: bool | None = None, cores: bool | None = None, what: str) -> None:
+    """Set what holds for products and convolutions from here on. CaptureError inside a captured function, which could
+    not repeat it."""
     if MODES.recorder is not None:
         MODES.recorder.reject(f"{what} inside a captured function", fix="call it before the compiled function")
-    PRODUCTS.set(PRODUCTS.library if library is None else library, PRODUCTS.tf32 if tf32 is None else tf32)
+    PRODUCTS.set(
+        PRODUCTS.library if library is None else library,
+        PRODUCTS.tf32 if tf32 is None else tf32,
+        PRODUCTS.cores if cores is None else cores,
+    )
 
 
 def preferred_blas_library(backend: str | None = None) -> str:

@@ -50,7 +50,11 @@ def difference(function: Callable[..., Any], known: tuple[Any, ...], key: tuple[
     for k, (a, b) in enumerate(zip(known[3:], key[3:], strict=False)):
         if a != b:
             return _leaf(names[k] if named else f"argument leaf {k}", a, b)
-    return "gradients, inference mode or the default dtype changed" if known[1] != key[1] else "the arguments differ"
+    return (
+        "gradients, inference mode, autocast or the default dtype changed"
+        if known[1] != key[1]
+        else "the arguments differ"
+    )
 
 
 def _leaf(name: str, known: Any, now: Any) -> str:

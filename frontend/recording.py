@@ -193,7 +193,7 @@ class Recording:
             raise unrepeatable("an argument that the function also reaches by itself")
         if modes() != call.key[1]:
             raise CaptureError(
-                "the call left gradients, inference mode or the default dtype changed", fix="use a with block"
+                "the call left gradients, inference mode, autocast or the default dtype changed", fix="use a with block"
             )
 
 

@@ -67,8 +67,9 @@ def brief(keep: tuple[int, ...], args: tuple[Any, ...]) -> tuple[tuple[Any, ...]
     """(key, tensor arguments) of the plainest calls: only tensors, each on memory of its own and no view, numbers and
     strings, after an object whose id is in `keep`. Calls that are alike in this are alike in `signature`. None for
     other calls."""
-    place = (MODES.device is CPU and not MODES.gpu) or (MODES.device, MODES.gpu)
-    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype, place, PRODUCTS.mode]
+    usual = MODES.autocast is None and MODES.device is CPU and not MODES.gpu
+    rest = usual or (MODES.autocast, MODES.device, MODES.gpu)
+    key: list[Any] = [keep, MODES.grad_enabled, MODES.inference, MODES.default_dtype, rest, PRODUCTS.mode]
     tensors: list[Any] = []
     plain = plain_classes()
     for x in args:
@@ -117,7 +118,15 @@ _NOT_BRIEF: Final = (tuple, np.ndarray, MethodType, TensorBase)
 
 def modes() -> tuple[Any, ...]:
     """What holds for the thread and decides what a call does."""
-    return MODES.grad_enabled, MODES.inference, MODES.default_dtype, MODES.device, MODES.gpu, PRODUCTS.mode
+    return (
+        MODES.grad_enabled,
+        MODES.inference,
+        MODES.default_dtype,
+        MODES.device,
+        MODES.gpu,
+        PRODUCTS.mode,
+        MODES.autocast,
+    )
 
 
 _BY_VALUE: Final = frozenset({*SCALARS, Size, range}) - {np.generic} | set(np.sctypeDict.values())

@@ -81,6 +81,11 @@ def repeated(graph: Graph, own: int, times: int) -> Graph:
     return builder.build(outputs, tuple(aliases))
 
 
+def written(made: Sequence[TensorBase]) -> list[tuple[int, int]]:
+    """Which of the tensors of a sketch it wrote to, and how often."""
+    return [(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version]
+
+
 class Update:
     """The program of a sketch that only wrote to its arguments (all are on one device): to run on others. It is made
     when it is first run. `bumps`: how often it wrote to which."""

@@ -26,8 +26,19 @@ from kiln.staging_grown import Growing
 _MAX_NOTED: Final = 4096
 """Containers that are looked at for changes in one trial."""
 _PURE_FILES: Final = frozenset(
-    {"activation", "base", "bessel", "complexes", "composite", "contraction", "convolution", "creation", "cumulative"}
-    | {"differences", "distances", "factorizations", "fft", "functional", "gathering", "hints", "indexing", "inplace"}
+    {"activation", "amp", "base", "bessel", "complexes", "composite", "contraction", "convolution", "creation"}
+    | {
+        "cumulative",
+        "differences",
+        "distances",
+        "factorizations",
+        "fft",
+        "functional",
+        "gathering",
+        "hints",
+        "indexing",
+        "inplace",
+    }
     | {"integers", "interop", "linalg", "lowrank", "marks", "maths", "methods", "movement", "padding", "pointwise"}
     | {"polynomials", "pooling", "promotion", "random_methods", "ranges", "reductions", "resampling", "segments"}
     | {"selection", "shape_methods"}
@@ -40,7 +51,7 @@ _PURE_RANDOM: Final = frozenset(
 )
 _ON_THE_TAPE: Final = frozenset({"backward", "retain_grad", "register_hook", "register_post_accumulate_grad_hook"})
 """Methods of tensors that do more than compute: they leave gradients and hooks."""
-_PURE_CLASSES: Final = frozenset({"no_grad", "enable_grad", "inference_mode"})
+_PURE_CLASSES: Final = frozenset({"no_grad", "enable_grad", "inference_mode", "autocast"})
 
 
 class Unstaged(CaptureError):
@@ -63,7 +74,7 @@ class Snapshot:
         while at is not None:
             self._captures.append((at, self._state(at)))
             at = getattr(at, "parent", None)
-        self._modes = MODES.grad_enabled, MODES.inference, MODES.recorder
+        self._modes = MODES.grad_enabled, MODES.inference, MODES.recorder, MODES.autocast
 
     def _state(self, c: Capture) -> tuple[Any, ...]:
         c._settle()
@@ -88,7 +99,7 @@ class Snapshot:
                 del each[size:]
             c.taped, c.rederived, c.severed, c.produced, c.hooked = sets
             c._latest = None
-        MODES.grad_enabled, MODES.inference, MODES.recorder = self._modes
+        MODES.grad_enabled, MODES.inference, MODES.recorder, MODES.autocast = self._modes
 
 
 class Noted:

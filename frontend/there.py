@@ -5,6 +5,7 @@ Nothing here is imported before a tensor is put on a GPU but this file itself.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -93,6 +94,14 @@ def multiplies(device: Device) -> bool:
             raise errors.from_cuda(error, "matmul") from None
         _multiplies[device.slot] = found
     return found
+
+
+@functools.cache
+def has_tensor_cores(device: Device) -> bool:
+    """Whether a GPU has the instructions that kernels of 16-bit floats multiply with."""
+    from kiln.cuda import get_device_capability  # loaded already, as tensors are there
+
+    return get_device_capability(device.slot) >= (8, 0)
 
 
 def build(

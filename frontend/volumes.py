@@ -5,12 +5,13 @@ skipped, as within planes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from kiln import functional as F
+from kiln.ir.graph import AttrValue
 from kiln.ir.ops.base import OPS
-from kiln.promotion import apply, broadcast_to, full_like_number
+from kiln.promotion import apply, broadcast_to, full_like_number, wide
 
 if TYPE_CHECKING:
     from kiln.tensor import Tensor
@@ -109,21 +110,21 @@ def convolved(
     stride: Sequence[int],
     around: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
+    how: Mapping[str, AttrValue],
 ) -> Tensor:
     """x [N, C, D, H, W], w [O, C/groups, KD, KH, KW] -> [N, O, *size]; `around` is the padding before and behind each
-    dimension."""
+    dimension, `how` more attributes: the groups, and whether tensor cores multiply."""
     planes, n = _planes(x), x.shape[0]
 
     def one(tap: int, places: _Run) -> Tensor:
         images = _batch(places.of(planes))
         attrs = {"stride": tuple(stride[1:]), "padding": tuple(around[2:]), "dilation": tuple(dilation[1:])}
-        y = apply(_CONV2D, images, _tap(w, tap), **attrs, groups=groups)
+        y = apply(_CONV2D, images, _tap(w, tap), **attrs, **how)
         return F.reshape(y, (places.planes, n, *y.shape[1:]))
 
     met = _meetings(x.shape[2], size[0], w.shape[2], stride[0], around[0], dilation[0])
     total = _summed(((positions, one(tap, places)) for tap, places, positions in met), size[0])
-    return nothing(x, w, (n, w.shape[0], *size)) if total is None else total
+    return nothing(wide(x), wide(w), (n, w.shape[0], *size)) if total is None else total
 
 
 def transposed(
@@ -133,7 +134,7 @@ def transposed(
     stride: Sequence[int],
     around: Sequence[int],
     dilation: Sequence[int],
-    groups: int,
+    how: Mapping[str, AttrValue],
 ) -> Tensor:
     """The gradient of `convolved` by x [N, C, *size], given that by its result: x [N, O, D, H, W], w [O, C/groups, KD,
     KH, KW]."""
@@ -142,9 +143,9 @@ def transposed(
     def one(tap: int, positions: _Run) -> Tensor:
         images = _batch(positions.of(planes))
         attrs = {"stride": tuple(stride[1:]), "padding": tuple(around[2:]), "dilation": tuple(dilation[1:])}
-        y = apply(_CONV2D_INPUT, images, _tap(w, tap), size=tuple(size[1:]), **attrs, groups=groups)
+        y = apply(_CONV2D_INPUT, images, _tap(w, tap), size=tuple(size[1:]), **attrs, **how)
         return F.reshape(y, (positions.planes, n, *y.shape[1:]))
 
     met = _meetings(size[0], x.shape[2], w.shape[2], stride[0], around[0], dilation[0])
     total = _summed(((places, one(tap, positions)) for tap, places, positions in met), size[0])
-    return nothing(x, w, (n, w.shape[1] * groups, *size)) if total is None else total
+    return nothing(wide(x), wide(w), (n, w.shape[1] * cast("int", how["groups"]), *size)) if total is None else total

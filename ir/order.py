@@ -23,7 +23,8 @@ reduction over the last dimension followed by the serial reduction over the othe
 skipped: they do not exist, but their numbers are counted. The gradient by the images is one over (kh, kw, o), that
 by the weights one over (n, oh, ow).
 
-*scan*: one ascending chain along the dimension (or descending), the first element standing alone.
+*scan*: one ascending chain along the dimension (or descending), the first element standing alone. (GPUs have another
+order for long lines of floats: codegen/cuda/scan_text.py.)
 
 The identity of + is -0.0 (x + -0.0 is x for every x, also -0.0); an empty sum is +0.0, an empty product 1.
 """

@@ -19,6 +19,9 @@ from kiln.runtime.cuda_memory import copy_on_device as copy_on_device
 from kiln.runtime.cuda_memory import copy_parts_to_device as copy_parts_to_device
 from kiln.runtime.cuda_memory import copy_to_device as copy_to_device
 from kiln.runtime.cuda_memory import copy_to_host as copy_to_host
+from kiln.runtime.cuda_memory import foreign as foreign
+from kiln.runtime.cuda_memory import hand_over as hand_over
+from kiln.runtime.cuda_memory import taken as taken
 from kiln.runtime.cuda_program import CudaExecutable as CudaExecutable
 from kiln.runtime.cuda_program import load as load
 from kiln.runtime.cuda_recording import Pool as Pool

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import threading
 import weakref
@@ -31,8 +32,10 @@ STREAMS: Final = 32
 """Streams per GPU besides the default stream."""
 
 _NO_MEMORY: Final = 2
+_NOT_INITIALIZED: Final = 3
+_NOT_READY: Final = 600
 _NO_DRIVER: Final = (34, 35, 803, 804)  # stub library, too old or absent, does not fit, does not fit forward
-_STICKY: Final = frozenset({214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719})
+_STICKY: Final = frozenset({214, 226, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 721, 810, 911})
 """After these no call of the process on that GPU works any more."""
 
 
@@ -76,6 +79,11 @@ class Stream:
         with self.device.guarded("waiting for the GPU"):
             self.handle.synchronize()
 
+    def done(self) -> bool:
+        """Whether all work on it is done; CudaError when some of it failed."""
+        with self.device.guarded("asking for a stream's state"):
+            return self.device.session.ready(self.device.session.runtime.streamQuery(self.ptr))
+
 
 class _Thread(threading.local):
     """What each thread has of its own: kiln's current device, the current streams, the devices it has used, and the
@@ -86,6 +94,7 @@ class _Thread(threading.local):
         self.device = 0
         self.streams: dict[int, Stream] = {}
         self.bound = False
+        self.captures = False  # a program of this thread is recorded as a graph
 
 
 local: Final = _Thread()
@@ -160,17 +169,18 @@ class Gpu:
     # ------------------------------------------------------------------------------------------ the current device
 
     def enter(self) -> int:
-        """Make it CUDA's current device on this thread; what was, for `leave`, or -1 if nothing changed."""
+        """Make it CUDA's current device on this thread, with its context, which launches need; what was, for `leave`,
+        or -1 if nothing changed. CudaError."""
         session = self.session
-        if session.count == 1:
-            if not local.bound:
-                session.runtime.setDevice(0)
-                local.bound = True
+        if session.count == 1 and local.bound:
             return -1
-        before: int = session.runtime.getDevice()
-        if before == self.index and local.bound:
-            return -1
-        session.runtime.setDevice(self.index)
+        try:
+            before: int = session.runtime.getDevice()
+            if before == self.index and local.bound:
+                return -1
+            session.runtime.setDevice(self.index)
+        except session.errors as error:
+            raise self.failure(error, "choosing a GPU") from None
         local.bound = True
         return before
 
@@ -233,10 +243,9 @@ class Gpu:
 
     def choose(self) -> None:
         """Make it this thread's current device, for kiln and for other libraries."""
-        with self.guarded("choosing a GPU"):
-            local.device = self.index
-        if self.session.count > 1:
-            self.session.runtime.setDevice(self.index)
+        self.check()
+        self.enter()  # to stay
+        local.device = self.index
 
     def wait_for(self, event: Any) -> None:
         """Until what an event marks is done; CudaError when some of it failed."""
@@ -246,6 +255,12 @@ class Gpu:
             _waits.notice()
         with self.guarded("waiting for an event"):
             event.synchronize()
+
+    def done(self, event: Any) -> bool:
+        """Whether what an event marks is done; CudaError when some of it failed (CuPy's `event.done` is then false for
+        ever)."""
+        with self.guarded("asking for an event's state"):
+            return self.session.ready(self.session.runtime.eventQuery(event.ptr))
 
     def new_stream(self) -> Stream:
         """A stream that does not wait for the default stream: one of `STREAMS` in turn, which are never given back, so
@@ -257,6 +272,10 @@ class Gpu:
                 with self.guarded("making a stream"):
                     self._streams.append(Stream(self, self.session.cupy.cuda.Stream(non_blocking=True)))
             return self._streams[k]
+
+    def known(self, ptr: int) -> Stream | None:
+        """The stream of `new_stream` that CUDA knows by this handle, if it is one of these."""
+        return next((s for s in self._streams if s.ptr == ptr), None)
 
     def new_event(self, timing: bool = False) -> Any:
         """An event of CuPy's."""
@@ -274,7 +293,7 @@ class Gpu:
         except (self.session.out_of_memory, *self.session.errors) as error:
             if getattr(error, "status", _NO_MEMORY) != _NO_MEMORY:
                 raise self.failure(error, f"allocating {nbytes:,} bytes") from None
-            if local.recording is not None:
+            if local.recording is not None or local.captures:  # no wait is allowed
                 raise self.no_memory(f"allocating {nbytes:,} bytes") from None
             memory = self._malloc_again(nbytes, stream)
         used = self._pool.used_bytes()
@@ -283,39 +302,58 @@ class Gpu:
         return memory
 
     def _taken(self, nbytes: int, stream: Stream) -> Any:
-        if stream.ptr == 0:
-            return self._pool.malloc(nbytes or 1)
         recording = local.recording
-        pool = self._pool if recording is None or recording.place is not self else recording.memory
-        with stream.handle:  # CuPy's pool has its memory by CuPy's current stream
+        pool = self._pool
+        if recording is not None and recording.place is self and stream.ptr:
+            pool = recording.memory
+        # CuPy's pool has its memory by CuPy's current stream, which is the program's to choose.
+        if self.session.current_stream().ptr == stream.ptr:
+            return pool.malloc(nbytes or 1)
+        with stream.handle:
             return pool.malloc(nbytes or 1)
 
     def _malloc_again(self, nbytes: int, stream: Stream) -> Any:
         """Once more, without what only waited to be collected; idle memory the pool has given back itself."""
         self.peak_reserved = max(self.peak_reserved, self.reserved())
         gc.collect()
-        self.session.runtime.deviceSynchronize()
+        self.settle()
         self._take_back()
         try:
             return self._taken(nbytes, stream)
         except (self.session.out_of_memory, *self.session.errors):
             raise self.no_memory(f"allocating {nbytes:,} bytes") from None
 
+    def settle(self) -> None:
+        """Wait for all of its work, while this is CUDA's current device and this thread records nothing. What another
+        thread records as a graph would be lost by it: that comes first."""
+        with self.recording:
+            self.session.runtime.deviceSynchronize()
+
     def no_memory(self, what: str) -> CudaError:
         """With all sizes."""
-        free, total = self.session.runtime.memGetInfo()
-        used, held = self.used(), self.reserved()
-        return CudaError(
-            "memory",
-            f"out of memory on GPU {self.index}, {what}: {used:,} bytes are used by tensors and programs, "
-            f"{held - used:,} more are kept for reuse, and {free:,} of the GPU's {total:,} bytes are free",
-            "use smaller batches, drop tensors that are not needed, or look for other processes on this GPU",
-        )
+        message = f"out of memory on GPU {self.index}, {what}"
+        fix = "use smaller batches, drop tensors that are not needed, or look for other processes on this GPU"
+        runtime = self.session.runtime
+        try:
+            before = runtime.getDevice()
+            runtime.setDevice(self.index)
+            try:
+                free, total = runtime.memGetInfo()
+                used, held = self.used(), self.reserved()
+            finally:
+                runtime.setDevice(before)
+        except self.session.errors as error:  # not even a context has room
+            return CudaError("memory", f"{message} ({error})", fix)
+        message += f": {used:,} bytes are used by tensors and programs, {held - used:,} more are kept for reuse, "
+        return CudaError("memory", f"{message}and {free:,} of the GPU's {total:,} bytes are free", fix)
 
     def release_idle(self) -> None:
         """Give what the pool keeps for reuse back to the GPU, while this is CUDA's current device."""
+        if local.recording is not None:
+            unrecorded("giving memory back")
         self.peak_reserved = max(self.peak_reserved, self.reserved())
-        self._pool.free_all_blocks()  # not of `pools`: graphs use them
+        with self.recording:  # cudaFree may wait for the GPU
+            self._pool.free_all_blocks()  # not of `pools`: graphs use them
 
     def used(self) -> int:
         """Bytes in use, while this is CUDA's current device."""
@@ -332,14 +370,15 @@ class Gpu:
             return
         events = []
         try:
-            with self.guarded("keeping memory for another stream"):
-                for stream in streams:
-                    event = self.new_event()
+            for stream in streams:
+                with stream.device.guarded("keeping memory for another stream"):
+                    event = stream.device.new_event()
                     stream.handle.record(event)
                     events.append(event)
         except CudaError:  # the GPU has failed, which the next call says: nobody will use this memory
             return
-        self.lent.append((events, memory))
+        if not all(event.done for event in events):
+            self.lent.append((events, memory))
 
     def _take_back(self) -> None:
         for _ in range(len(self.lent)):
@@ -362,6 +401,7 @@ class Session:
         self.launch: Callable[..., None] = cuda.driver.launchKernel
         self.copy: Callable[[int, int, int, int, int], None] = cuda.runtime.memcpyAsync
         self.errors: tuple[type[Exception], ...] = (cuda.runtime.CUDARuntimeError, cuda.driver.CUDADriverError)
+        self.current_stream: Callable[[], Any] = cuda.get_current_stream
         self.out_of_memory: type[Exception] = cuda.memory.OutOfMemoryError
         self.debug = debugging()
         try:
@@ -371,13 +411,29 @@ class Session:
             if status in _NO_DRIVER:
                 message = f"there is no NVIDIA driver that CuPy can use ({error})"
                 raise CudaError("driver", message, "install one, or use the CPU") from None
+            if status == _NOT_INITIALIZED:
+                message = f"CUDA can't be used in this process ({error}): as after a fork of one that had used it"
+                raise CudaError("driver", message, _SPAWN) from None
             raise CudaError("device", f"there is no GPU ({error})", "use the CPU") from None
         self.gpus = [Gpu(self, index) for index in range(self.count)]
+
+    def ready(self, status: int) -> bool:
+        """What the status of a query means: done, or not yet. Anything else is raised as CuPy's error."""
+        if status not in (0, _NOT_READY):
+            raise self.runtime.CUDARuntimeError(status)
+        return status == 0
+
+
+def said(error: BaseException) -> str:
+    """What an error says, in one line: CuPy's may be a page, with what went wrong below."""
+    return " ".join(re.sub("={9,}", "", str(error).rpartition("Original error:")[2]).split())
 
 
 _lock: Final = threading.Lock()
 _opened: list[Session] = []
+_inherited: Final[list[Session]] = []
 _forked = False
+_SPAWN: Final = 'start processes with multiprocessing.set_start_method("spawn")'
 
 
 def session() -> Session:
@@ -389,14 +445,14 @@ def session() -> Session:
         raise CudaError(
             "driver",
             "CUDA was used before this process was forked, and can't be used in a child",
-            'start processes with multiprocessing.set_start_method("spawn")',
+            _SPAWN,
         )
     with _lock:
         try:
             import cupy
         except ImportError as error:
             fix = "pip install 'cupy-cuda13x[ctk]', or use the CPU"
-            raise CudaError("cupy", f"GPUs need CuPy, which can't be imported ({error})", fix) from None
+            raise CudaError("cupy", f"GPUs need CuPy, which can't be imported ({said(error)})", fix) from None
         if not _opened or _opened[0].cupy is not cupy:
             made = Session(cupy)
             _opened[:] = [made]
@@ -443,7 +499,7 @@ def synchronize(index: int = 0) -> None:
     if _waits.mode:
         _waits.notice()
     with found.guarded("waiting for the GPU"):
-        found.session.runtime.deviceSynchronize()
+        found.settle()
 
 
 def _after_fork() -> None:
@@ -452,6 +508,7 @@ def _after_fork() -> None:
         _forked = True
         for each in _opened[0].gpus:
             each.fault = "CUDA was used before this process was forked, and can't be used in a child"
+        _inherited.extend(_opened)  # CuPy's streams and events would be destroyed with it, which fails in a child
         _opened.clear()
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from kiln.ir.gpu_program import CudaStep, Launch, Loop, Memory, Product, number
 from kiln.ir.types import Dim
-from kiln.runtime.cuda_driver import WITHIN, CudaError, Stream
+from kiln.runtime.cuda_driver import WITHIN, CudaError, Stream, local
 from kiln.runtime.sequence import ProgramError
 
 if TYPE_CHECKING:
@@ -265,12 +265,12 @@ class Replay:
         with place.recording:
             queue = Stream(place, place.session.cupy.cuda.Stream(non_blocking=True))
             queue.handle.begin_capture()
-            frame.stream, self._recording = queue, True
+            frame.stream, self._recording, local.captures = queue, True, True
             try:
                 try:
                     plain(frame)
                 finally:
-                    frame.stream, self._recording = self.stream, False
+                    frame.stream, self._recording, local.captures = self.stream, False, False
                     made = queue.handle.end_capture()
             except objections as error:
                 place.check()

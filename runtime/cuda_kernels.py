@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from kiln.ir.gpu_program import OPTIONS, CudaText
 from kiln.runtime import cache
-from kiln.runtime.cuda_driver import CudaError, Gpu
+from kiln.runtime.cuda_driver import CudaError, Gpu, said
 
 _KIND: Final = "cubins"
 _LOG_LINES: Final = 8
@@ -33,10 +33,8 @@ def functions(place: Gpu, name: str, kernels: Sequence[CudaText]) -> dict[str, i
 
 
 def _load(place: Gpu, kernels: Sequence[CudaText], cubin: bytes) -> None:
-    handle, path = tempfile.mkstemp(suffix=".cubin", prefix="kiln")  # CuPy loads from files
+    path = _written(cubin)  # CuPy loads from files
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(cubin)
         module = place.session.cupy.RawModule(path=path)
         for kernel in kernels:
             function = module.get_function(kernel.name).kernel
@@ -44,6 +42,21 @@ def _load(place: Gpu, kernels: Sequence[CudaText], cubin: bytes) -> None:
             place.kernels[kernel.source] = function.ptr
     finally:
         os.unlink(path)
+
+
+def _written(cubin: bytes) -> str:
+    """The path of a new file."""
+    path = ""
+    try:
+        handle, path = tempfile.mkstemp(suffix=".cubin", prefix="kiln")
+        with os.fdopen(handle, "wb") as file:
+            file.write(cubin)
+    except OSError as error:
+        if path:
+            os.unlink(path)
+        message = f"machine code is loaded from a file, and none can be written ({error})"
+        raise CudaError("compile", message, "set TMPDIR to a folder with room for it") from None
+    return path
 
 
 def _cubin(place: Gpu, name: str, kernels: Sequence[CudaText]) -> bytes:
@@ -66,7 +79,9 @@ def _nvrtc_version(place: Gpu) -> str:
         return str(place.session.nvrtc.getVersion())
     except (RuntimeError, OSError, ImportError) as error:  # which one depends on how CuPy was installed
         raise CudaError(
-            "compile", f"NVRTC, which compiles kernels, was not found ({error})", "pip install 'cupy-cuda13x[ctk]'"
+            "compile",
+            f"NVRTC, which compiles kernels, was not found ({said(error)})",
+            "pip install 'cupy-cuda13x[ctk]'",
         ) from None
 
 

@@ -17,6 +17,7 @@ from kiln.runtime.cuda_driver import (
     TO_DEVICE,
     TO_HOST,
     WITHIN,
+    CudaError,
     Gpu,
     Stream,
     current_device,
@@ -26,6 +27,8 @@ from kiln.runtime.cuda_driver import (
 )
 from kiln.runtime.memory import Buffer
 
+LEGACY: Final = 1
+"""The default stream, as other libraries number it, for whom 0 is none."""
 STAGED: Final = 1 << 16
 """Bytes up to which a copy to a GPU goes through memory of kiln's own, so that nobody waits."""
 STAGED_ASYNC: Final = 1 << 26  # the same where the caller asked not to wait
@@ -42,8 +45,14 @@ class PinnedBuffer(Buffer):
     def allocate(nbytes: int) -> PinnedBuffer:
         """Uninitialised memory, for all GPUs. CudaError without a GPU, and when the system pins no more."""
         place = gpu(current_device())
-        with place.guarded(f"pinning {nbytes:,} bytes"):
-            memory = place.session.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
+        try:
+            with place.guarded(f"pinning {nbytes:,} bytes"):
+                memory = place.session.cupy.cuda.alloc_pinned_memory(max(1, nbytes))
+        except CudaError as error:
+            if error.kind != "memory":
+                raise
+            message = f"the system pins no {nbytes:,} bytes more of the host's memory"
+            raise CudaError("memory", message, "pin less, or raise the limit (ulimit -l)") from None
         return PinnedBuffer(memory.ptr, nbytes, memory, 0)
 
 
@@ -55,7 +64,7 @@ class DeviceBuffer(Buffer):
     def __init__(self, ptr: int, nbytes: int, memory: Any, device: int) -> None:
         super().__init__(ptr, nbytes, None, 0)
         self._memory = memory
-        self._users: dict[int, Stream] | None = None
+        self._users: dict[Stream, None] | None = None
         self.device = device
 
     @staticmethod
@@ -109,11 +118,11 @@ class DeviceBuffer(Buffer):
         before what that stream then has is done."""
         if self._users is None:
             self._users = {}
-        self._users[stream.ptr] = stream
+        self._users[stream] = None
 
     def __del__(self) -> None:
         if self._users:
-            users = list(self._users.values())
+            users = list(self._users)
             users[0].device.lend(users, self._memory)
 
     def as_numpy(
@@ -261,3 +270,42 @@ def copy_on_device(dst: DeviceBuffer, dst_offset: int, src: DeviceBuffer, src_of
         stream.handle.record(done)
         with other.guarded("waiting for another GPU"):
             there.handle.wait_event(done)
+
+
+# ------------------------------------------------------------------------------------------- other libraries' memory
+
+
+def foreign(ptr: int, nbytes: int, owner: object, index: int) -> DeviceBuffer:
+    """Memory of another library on a GPU: `owner` is kept until nobody uses it, and what the current stream has by then
+    is done."""
+    made = DeviceBuffer(ptr, nbytes, owner, index)
+    made.record_stream(gpu(index).stream())
+    return made
+
+
+def taken(index: int, ask: Callable[[int], Any]) -> Any:
+    """What `ask` returns: another library hands over memory of a GPU, for a stream whose number it is told. What we do
+    there comes after what it has done."""
+    if local.recording is not None:
+        unrecorded("taking another library's memory")
+    place = gpu(index)
+    with place.guarded("taking another library's memory"):
+        return ask(place.stream().ptr or LEGACY)
+
+
+def hand_over(buffer: DeviceBuffer, stream: int) -> None:
+    """Another library's stream uses this memory from now on, after what the current stream has. When it is dropped, it
+    is not reused before that stream is done, if that is the default stream or one of kiln's."""
+    place = gpu(buffer.device)
+    queue = place.stream()
+    if stream == (queue.ptr or LEGACY):
+        return
+    if local.recording is not None:
+        unrecorded("handing memory to another stream")
+    with place.guarded("handing memory to another library"):
+        event = place.new_event()
+        queue.handle.record(event)
+        place.session.runtime.streamWaitEvent(stream, event.ptr)
+    ours = place.default if stream == LEGACY else place.known(stream)
+    if ours is not None:
+        buffer.record_stream(ours)

@@ -7,12 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 from kiln.runtime import cache, cuda_driver, targets, threads
 
+_NONE = "not installed"
+_CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
+"""What CuPy is called where it is installed."""
+
 
 def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return _NONE
 
 
 _TOLD = ("sse4", "avx", "fma", "f16c", "bmi", "amx", "asimd", "neon", "sve", "vnni", "bf16")
@@ -54,7 +58,7 @@ def environment() -> dict[str, str]:
         if target.fma
         else "bit-equal on this machine only (no FMA)",
         "threads": str(threads.get_num_threads()),
-        "cupy": _version("cupy-cuda13x"),
+        "cupy": next((f"{v} ({name})" for name in _CUPY if (v := _version(name)) != _NONE), _NONE),
         "devices": _devices(),
         "cache": str(root) if root is not None else "off (KILN_CACHE=0)",
     }

@@ -59,7 +59,7 @@ def settings_are_as_before() -> Iterator[None]:
     from kiln.base import MODES, PRODUCTS, STAGES
 
     switches: tuple[tuple[Any, tuple[str, ...]], ...] = (
-        (PRODUCTS, ("library", "mode", "tf32")),
+        (PRODUCTS, ("library", "mode", "tf32", "cores")),
         (STAGES, ("enabled",)),
         (
             MODES,

@@ -18,6 +18,7 @@ from typing import Final, cast
 from kiln.codegen.blocks import ceil_div
 from kiln.codegen.cuda import attention_plain as plain
 from kiln.codegen.cuda import attention_tensor as tensors
+from kiln.codegen.cuda import tensor_cores
 from kiln.codegen.cuda.function import emit_function
 from kiln.codegen.cuda.literals import C_TYPES, literal
 from kiln.codegen.cuda.template import Filled, Template
@@ -167,7 +168,7 @@ def number_format(dtype: DType, tensor: bool) -> tuple[str, ...]:
         f"C unit() {{ return {'0x1.715476p+0f' if tensor else '1'}; }}",
     ]
     if tensor:
-        texts += [tensors.products(dtype.name), tensors.ASSEMBLY]
+        texts += [tensor_cores.products(dtype.name), tensors.EXP2, tensor_cores.ASSEMBLY]
         functions += [
             f"void mma(C (&sum)[4], const unsigned (&a)[4], unsigned b, unsigned c) {{ k_mma_{dtype}(sum, a, b, c); }}",
             f"unsigned pair(C low, C high) {{ return k_pair_{dtype}(low, high); }}",

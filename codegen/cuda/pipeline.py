@@ -9,25 +9,23 @@ from typing import Final, cast
 
 from kiln.codegen import plan as plans
 from kiln.codegen.control import Flow, flow_step, inner_of
-from kiln.codegen.cuda import attention, fft, linalg, spectral
+from kiln.codegen.cuda import attention, convolution, fft, linalg, scan, sort, spectral
 from kiln.codegen.cuda.contraction import CONTRACTIONS, contraction
 from kiln.codegen.cuda.emit import emit_scheduled
 from kiln.codegen.cuda.host import flow, host_call, memory, with_looks
 from kiln.codegen.cuda.pieces import Form, Formed, Part, formed, together
 from kiln.codegen.cuda.products import Planned, is_product, product, product_step
 from kiln.codegen.cuda.schedule import Scheduled, launches
-from kiln.codegen.cuda.sort import lower_sort
 from kiln.codegen.cuda.template import Template
 from kiln.codegen.cuda.together import Together, gathered
 from kiln.codegen.domain import definition
-from kiln.codegen.layout import Layout, assign, is_view
+from kiln.codegen.layout import Layout, assign, is_layout
 from kiln.codegen.library import library_step
 from kiln.codegen.lower import Lowered, Style, lower
 from kiln.codegen.pipeline import Layouts, place_values, prepare, write_back
 from kiln.codegen.plan import Argument, Plan, Pointer, Step, pointer
-from kiln.codegen.scan import SCANS, lower_scan
 from kiln.codegen.scatter import lower_scatter
-from kiln.codegen.sort import SORTS
+from kiln.codegen.sort import SORTS, lower_sort
 from kiln.codegen.steps import Note, Strides, body_key, digest
 from kiln.ir import loops as L
 from kiln.ir.gpu_program import CudaProgram, CudaStep, CudaText, Launch, Memory, Workspace
@@ -41,8 +39,11 @@ STYLE: Final = Style(nested="parallel", stack_bytes=1 << 14)
 """All independent loops become the grid; two rows of a kernel lie in shared memory."""
 TEMPLATES: Final[dict[str, Template]] = {
     **attention.TEMPLATES,
+    **convolution.TEMPLATES,
     **fft.TEMPLATES,
     **linalg.TEMPLATES,
+    **scan.TEMPLATES,
+    **sort.TEMPLATES,
     **spectral.TEMPLATES,
 }
 """Kernels whose text is written by hand, by the op's name."""
@@ -89,7 +90,7 @@ class _Pipeline:
         plan.constants += [table for _, table in self.tables.values()]
         reused = plans.take_over(graph, donated, plan.steps, layouts, strides)
         graph = write_back(graph, plan, layouts, strides, self._fusion)
-        plan.steps = self._gathered(plan.steps, graph, [*graph.aliases, *reused])
+        plan.steps = self._gathered(plan.steps, graph, [*graph.aliases, *reused], layouts)
         slots = place_values(graph, plan)
         aliases = tuple((a.output, a.input) for a in (*graph.aliases, *reused))
         workspaces: list[Workspace] = []
@@ -142,15 +143,13 @@ class _Pipeline:
             return Step(op, symbol, (), _arguments(op, layouts, sizes))
         if name in SORTS:
             return self._kernel(op, layouts, lower_sort(op, strides, STYLE), name)
-        if name in SCANS:
-            return self._kernel(op, layouts, lower_scan(op, strides, STYLE), name)
         if isinstance(lower_as, Scatter):
             return self._scatter(op, layouts, strides)
         if isinstance(lower_as, Library):
             return library_step(op, layouts, self.sites)
         if isinstance(lower_as, Control):
             return flow_step(op, layouts, lambda inner, strides: self._steps(inner, assign(inner, strides)))
-        if name in ("constant", "full") or (is_view(op) and layouts[op.result] is not None):
+        if name in ("constant", "full") or is_layout(op, layouts):
             return None
         raise TypeError(f"no step for {name} in a fused graph")
 
@@ -161,7 +160,7 @@ class _Pipeline:
         known = self.fusions.get(key)
         if known is None:
             made = self._kernel(op, layouts, lower(body, strides, out_strides, self.sites, STYLE), body.name)
-            if not made.may_fail:  # a check names its own line
+            if not made.may_refuse:  # a check names its own line
                 self.fusions[key] = made
             return made
         assert known.lowered is not None
@@ -205,7 +204,7 @@ class _Pipeline:
 
     # ------------------------------------------------------------------------------------ launches
 
-    def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias]) -> list[Step]:
+    def _gathered(self, steps: list[Step], graph: Graph, aliases: Sequence[Alias], layouts: Layouts) -> list[Step]:
         """The steps, those together that can be one launch."""
         # Launches of one form are of one name and have as many parameters, which is soon known.
         likeness = {s.symbol: (_stem(s), len(s.args)) for s in steps if s.symbol in self.single}
@@ -219,7 +218,7 @@ class _Pipeline:
             found = self.formed[step.symbol]
             return None if found is None else found.form
 
-        return gathered(steps, graph, aliases, form) if any(n > 1 for n in alike.values()) else steps
+        return gathered(steps, graph, aliases, layouts, form) if any(n > 1 for n in alike.values()) else steps
 
     def _run(self, steps: Sequence[Step], plan: Plan, workspaces: list[Workspace]) -> tuple[CudaStep, ...]:
         """What is done for these steps, in order."""

@@ -8,11 +8,12 @@ way: what pieces read and write counts as needed at one time, and gets places of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from kiln.codegen.cuda.pieces import Form
+from kiln.codegen.layout import Layout, is_in_place
 from kiln.codegen.plan import Step
 from kiln.ir.graph import Alias, Graph, Value
 from kiln.ir.types import product
@@ -35,11 +36,17 @@ class Together(Step):
 
 
 def gathered(
-    steps: Sequence[Step], graph: Graph, aliases: Sequence[Alias], form: Callable[[Step], Form | None]
+    steps: Sequence[Step],
+    graph: Graph,
+    aliases: Sequence[Alias],
+    layouts: Mapping[Value, Layout | None],
+    form: Callable[[Step], Form | None],
 ) -> list[Step]:
     """The steps of a graph, some of them together. `aliases`: outputs that are written to the memory of inputs; `form`:
     of what can be a piece."""
-    order = _Order({graph.outputs[a.output]: graph.inputs[a.input] for a in aliases})
+    written = {step.operation.result: layouts[step.operation.result] for step in steps if is_in_place(step.operation)}
+    same = {v: layout.root for v, layout in written.items() if layout is not None}
+    order = _Order({**same, **{graph.outputs[a.output]: graph.inputs[a.input] for a in aliases}})
     outputs = set(graph.outputs)
     latest: dict[Form, int] = {}
     for step in steps:
@@ -96,6 +103,6 @@ class _Order:
             self._read[v] = max(at, self._read.get(v, -1))
         for v in writes:
             self._written[v] = max(at, self._written.get(v, -1))
-        if step.may_fail:
+        if step.may_refuse:
             self._failing = at
         return at

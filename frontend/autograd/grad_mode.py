@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -35,10 +36,10 @@ class _Mode:
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate: `function` runs in this mode."""
-        return _decorate(self, function)
+        return decorated(self, function)
 
 
-def _decorate(mode: _Mode, function: Callable[P, R]) -> Callable[P, R]:
+def decorated(mode: AbstractContextManager[Any], function: Callable[P, R]) -> Callable[P, R]:
     """`function` in a mode; of a generator, every step of it."""
     if inspect.isgeneratorfunction(function):
 
@@ -56,7 +57,7 @@ def _decorate(mode: _Mode, function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def _stepping(mode: _Mode, generator: Any) -> Generator[Any, Any, Any]:
+def _stepping(mode: AbstractContextManager[Any], generator: Any) -> Generator[Any, Any, Any]:
     """Run a generator so that the mode holds inside it, and not between its steps."""
     try:
         with mode:
@@ -99,7 +100,7 @@ class _Bare(_Mode):
         if not callable(function):
             raise ArgumentError(f"takes no {type(function).__name__}", op=cls.__name__, fix=f"{cls.__name__}()")
         made.__init__()  # type: ignore[misc]
-        return _decorate(made, function)
+        return decorated(made, function)
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class inference_mode(_Mode):
         if not callable(mode):
             return made
         made.__init__()  # type: ignore[misc]
-        return _decorate(made, mode)
+        return decorated(made, mode)
 
     def __init__(self, mode: bool = True) -> None:
         super().__init__()
@@ -160,7 +161,7 @@ class set_grad_enabled(_Mode):
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Decorate: `function` runs in this mode (which then does not last outside)."""
         MODES.grad_enabled = self._outside
-        return _decorate(GradMode(self._mode), function)
+        return decorated(GradMode(self._mode), function)
 
 
 def is_grad_enabled() -> bool:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-
 from kiln import functional as F
+from kiln import there
 from kiln.ir import types as T
 from kiln.ir.ops.attention import FLOATS, MOST
 from kiln.ir.ops.base import OPS
@@ -33,7 +32,7 @@ def fused(
         return None
     if mask is not None and (mask._layout.dtype not in (T.bool_, dtype) or mask.requires_grad or is_causal):
         return None
-    if dtype.is_half and not _multiplies_halves(device.slot):
+    if dtype.is_half and not there.has_tensor_cores(device):
         return None
     shapes = [x._layout.shape for x in (q, k, v)]
     if not all(1 <= s[-1] <= MOST for s in shapes):
@@ -57,14 +56,6 @@ def fused(
             return None
         out = apply(OPS["attention"], q, k, v, _as_heads(mask, heads[0], rows), **attrs)
     return F.reshape(out, (*heads[0], rows, size))
-
-
-@functools.cache
-def _multiplies_halves(slot: int) -> bool:
-    """Whether a GPU has the instructions that the kernels of 16-bit floats use."""
-    from kiln.cuda import get_device_capability  # loaded already, as tensors are there
-
-    return get_device_capability(slot) >= (8, 0)
 
 
 def _common(shapes: list[tuple[int, ...]]) -> tuple[int, ...] | None:

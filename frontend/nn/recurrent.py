@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from kiln import functional as F
+from kiln.casting import lowered, recurrent_dtype
 from kiln.creation import empty, zeros
 from kiln.errors import ArgumentError, InvalidValueError, ShapeError
 from kiln.gathering import index_select
@@ -22,6 +23,7 @@ from kiln.nn.linear import check_sizes
 from kiln.nn.module import Module
 from kiln.nn.parameter import Parameter
 from kiln.nn.utils.rnn import PackedSequence
+from kiln.promotion import cast_to
 from kiln.tensor import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
@@ -75,6 +77,13 @@ class _Weights:
 
     def __init__(self, ih: Tensor, hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None, hr: Tensor | None):
         self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr = ih, hh, bias_ih, bias_hh, hr
+
+    def to(self, dtype: DType) -> _Weights:
+        """The same as another dtype."""
+        each = (self.ih, self.hh, self.bias_ih, self.bias_hh, self.hr)
+        ih, hh, *rest = [None if x is None else lowered(x, dtype) for x in each]
+        assert ih is not None and hh is not None
+        return _Weights(ih, hh, *rest)
 
     def step(self, mode: str, x: Tensor, state: State) -> State:
         """One step, from the input's product."""
@@ -250,12 +259,23 @@ class RNNBase(Module):
 
     def _run(self, x: Tensor, sizes: Sequence[int], state: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """All layers over the rows `x`; outputs as rows, and the last states."""
+        low = recurrent_dtype(x._layout.device, self.mode == "LSTM" and not self.proj_size)
+        if low is None:
+            return self._run_as(None, x, sizes, state)
+        begin = [cast_to(s, low) for s in state]
+        return self._run_as(low, cast_to(x, low), sizes, begin)
+
+    def _run_as(
+        self, low: DType | None, x: Tensor, sizes: Sequence[int], state: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`_run`, with weights as `low` unless that is None."""
         last: list[State] = []
         for layer in range(self.num_layers):
             directions: list[list[Tensor]] = []
             for k, suffix in enumerate([f"l{layer}", f"l{layer}_reverse"][: 2 if self.bidirectional else 1]):
                 begin = tuple([s[len(last)] for s in state])
-                outputs, end = _layer(self.mode, self._weights(suffix), x, sizes, begin, reverse=k == 1)
+                weights = self._weights(suffix) if low is None else self._weights(suffix).to(low)
+                outputs, end = _layer(self.mode, weights, x, sizes, begin, reverse=k == 1)
                 directions.append(outputs)
                 last.append(end)
             steps = [F.cat(each, 1) if len(each) > 1 else each[0] for each in zip(*directions, strict=True)]
@@ -354,6 +374,11 @@ def cell_step(
     mode: str, input: Any, state: Sequence[Any], ih: Any, hh: Any, bias_ih: Any = None, bias_hh: Any = None
 ) -> State:
     """The state of a cell after one step from `input`."""
+    low = recurrent_dtype(input._layout.device, False)
+    if low is not None:
+        input, *state = [cast_to(x, low) for x in (input, *state)]
+        weights = _Weights(ih, hh, bias_ih, bias_hh, None).to(low)
+        return weights.step(mode, F.linear(input, weights.ih, weights.bias_ih), tuple(state))
     return _Weights(ih, hh, bias_ih, bias_hh, None).step(mode, F.linear(input, ih, bias_ih), tuple(state))
 
 

@@ -19,7 +19,7 @@ from kiln import dispatch
 from kiln.base import MODES, READONLY, TensorBase, layout_of
 from kiln.ir.types import CPU, Device, Sym
 from kiln.optim.groups import Group
-from kiln.sketch import Sketch, Update, generalised
+from kiln.sketch import Sketch, Update, generalised, written
 
 if TYPE_CHECKING:
     from kiln.optim.optimizer import Optimizer
@@ -127,7 +127,15 @@ class Steps:
         if not numel or not fits or any(t._layout.dtype.kind != "float" for t in tensors):
             return None
         kinds = tuple([(t._layout.dtype, t._layout.shape == ()) for t in tensors])
-        about = type(self.optimizer).update, names, kinds, MODES.default_dtype, dispatch.target(), device
+        about = (
+            type(self.optimizer).update,
+            names,
+            kinds,
+            MODES.default_dtype,
+            dispatch.target(),
+            device,
+            MODES.autocast,
+        )
         variants = _programs.setdefault(about, {})
         update = variants.get(self.fixed)
         if update is None:
@@ -146,8 +154,7 @@ class Steps:
         with Sketch(f"{type(self.optimizer).__name__}_step", made) as sketch:
             self.optimizer.update(p, -grad if options.get("maximize") else grad, state, options)
             graph = generalised(sketch.finish([]), lambda d: Sym("n") if d == _FEW else d)
-        bumps = [(k, t._buffer.version) for k, t in enumerate(made) if t._buffer.version]
-        return Update(graph, bumps, device)
+        return Update(graph, written(made), device)
 
 
 def _is_tensor(x: Any) -> bool:

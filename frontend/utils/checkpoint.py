@@ -2,7 +2,8 @@
 
 The function runs with the tape, which shows where gradients leave it (its arguments, and what it closes over); then one
 node takes the place of all that it put there. On the way back the node calls the function once more, and walks what the
-tape then holds: the same ops in the same order, so gradients are those without a checkpoint, bit for bit.
+tape then holds: the same ops in the same order (autocast is what it was), so gradients are those without a checkpoint,
+bit for bit.
 
 Inside `kiln.compile` and inside `vmap` and `jvp` a checkpoint only calls its function (a compiled function decides
 itself what to compute again).
@@ -31,6 +32,7 @@ from kiln.autograd.tape import (
     resolved,
 )
 from kiln.base import MODES, REQUIRES_GRAD, TensorBase
+from kiln.casting import suspended
 from kiln.errors import ArgumentError, GradError, InvalidValueError
 from kiln.ir.types import TensorType
 from kiln.pytree import flatten, unflatten
@@ -64,7 +66,7 @@ def checkpoint(
     if not MODES.grad_enabled or MODES.recorder is not None or MODES.layers:
         with around:
             return function(*args, **kwargs)
-    before = random.get_rng_state() if preserve_rng_state else None
+    before, mode = random.get_rng_state() if preserve_rng_state else None, MODES.autocast
     start = next_sequence()
     with around:
         returned = function(*args, **kwargs)
@@ -74,7 +76,7 @@ def checkpoint(
         return returned
 
     def call() -> list[Any]:
-        with _state(before), enable_grad(), again:
+        with _state(before), enable_grad(), suspended(mode), again:
             return flatten(function(*args, **kwargs))[0]
 
     held = [t for t in flatten((args, kwargs))[0] if isinstance(t, TensorBase)]

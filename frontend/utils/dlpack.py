@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kiln.interop import from_dlpack
+from kiln.exchange import from_dlpack
 from kiln.tensor import Tensor
 
 __all__ = ["from_dlpack", "to_dlpack"]

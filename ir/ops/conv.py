@@ -6,7 +6,9 @@ position (oh * stride - padding + kh * dilation, likewise) of x at tap (kh, kw).
 nothing (padding) does not exist: it is skipped, never multiplied by zero. The derivative of each one is the other two.
 
 Attributes: `stride` (2), `padding` (before and behind the rows, before and behind the columns), `dilation` (2),
-`groups`; `size` (2) is that of the images for `conv2d_input` and of the taps for `conv2d_weight`.
+`groups`; `size` (2) is that of the images for `conv2d_input` and of the taps for `conv2d_weight`. With `tensor_cores`,
+which 16-bit floats need, a GPU's tensor cores multiply, in their own order; sums are float32, rounded once, or with
+dtype=float32 not at all. Elsewhere it is float32's convolution, rounded in the same way (`ir/passes/spell.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 from kiln.ir import loops as L
 from kiln.ir import order
 from kiln.ir.graph import Attrs
+from kiln.ir.halves import converted, is_half, widened
 from kiln.ir.ops.base import (
     BILINEAR,
     Call,
@@ -35,12 +38,13 @@ from kiln.ir.ops.base import (
     quiet,
     register,
 )
+from kiln.ir.ops.cast import cast
 from kiln.ir.ops.elementwise import FLOATS, add
 from kiln.ir.ops.movement import copy, permute, reshape
 from kiln.ir.order import KBLOCK
-from kiln.ir.types import Dim, Sym, TensorType
+from kiln.ir.types import Dim, DType, Sym, TensorType, dtype_named, float32
 
-ARGUMENTS: Final = ("stride", "padding", "dilation", "groups")
+ARGUMENTS: Final = ("stride", "padding", "dilation", "groups", "tensor_cores")
 Place = tuple[L.Expr, list[L.Expr]]
 """An index along one dimension, and the tests that say whether it is there, as few as are needed."""
 
@@ -108,8 +112,9 @@ def _checked(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[Ten
     a, b = operands
     if a.dtype is not b.dtype:
         raise OpTypeError(op, f"operands have dtypes {a.dtype} and {b.dtype}", "dtype", fix="cast one with .to()")
-    if a.dtype not in FLOATS or a.dtype.is_half:
-        raise OpTypeError(op, f"is not defined for {a.dtype}", "dtype")
+    cores = bool(attrs.get("tensor_cores"))
+    if a.dtype not in FLOATS or a.dtype.is_half is not cores:
+        raise OpTypeError(op, f"is not defined for {a.dtype} {'by' if cores else 'without'} tensor cores", "dtype")
     if a.rank != 4 or b.rank != 4:
         raise OpTypeError(op, f"takes two operands of four dimensions, got {a} and {b}")
     for key, count, least in (("stride", 2, 1), ("padding", 4, 0), ("dilation", 2, 1), ("size", 2, 0)):
@@ -120,6 +125,14 @@ def _checked(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[Ten
     if _groups(attrs) < 1:
         raise OpTypeError(op, f"groups must be at least 1, got {attrs['groups']}", "value")
     return a, b
+
+
+def _rounded(op: str, a: TensorType, attrs: Attrs) -> DType:
+    """The dtype of the result: that of the operands, or float32."""
+    to = attrs.get("dtype", a.dtype)
+    if not isinstance(to, DType) or (to is not a.dtype and not (a.dtype.is_half and to is float32)):
+        raise OpTypeError(op, f"gives {a.dtype}, not {to}", "dtype", "only 16-bit floats can give float32")
+    return to
 
 
 def _shared(op: str, n: Dim, groups: int, what: str) -> int:
@@ -157,7 +170,7 @@ def _conv2d_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tupl
     rows, columns = axes(attrs)
     oh = positions(op, rows, x.shape[2], w.shape[2], "rows")
     ow = positions(op, columns, x.shape[3], w.shape[3], "columns")
-    return (TensorType(x.dtype, (x.shape[0], w.shape[0], oh, ow), x.device),)
+    return (TensorType(_rounded(op, x, attrs), (x.shape[0], w.shape[0], oh, ow), x.device),)
 
 
 def _input_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -170,7 +183,7 @@ def _input_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple
             wanted = axis.size(n, taps)
             _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
     channels = _shared(op, w.shape[1], 1, "channels") * groups
-    return (TensorType(g.dtype, (g.shape[0], channels, *size), g.device),)
+    return (TensorType(_rounded(op, g, attrs), (g.shape[0], channels, *size), g.device),)
 
 
 def _weight_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -183,7 +196,7 @@ def _weight_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tupl
         if isinstance(got, int) and isinstance(n, int):
             wanted = axis.size(n, taps)
             _same(op, wanted, got, f"{n} {dim} give {wanted}, {g} has {got}")
-    return (TensorType(x.dtype, (g.shape[1], shared, *size), x.device),)
+    return (TensorType(_rounded(op, x, attrs), (g.shape[1], shared, *size), x.device),)
 
 
 def _depthwise_types(op: str, operands: Sequence[TensorType], attrs: Attrs) -> tuple[TensorType, ...]:
@@ -321,11 +334,28 @@ def _depthwise_ref(xp: Any, x: Any, g: Any, *, size: tuple[int, int], **attrs: A
     return np.ascontiguousarray(found[:, 0].transpose(1, 2, 0))
 
 
+def _rounded_once(ref: Callable[..., Any]) -> Callable[..., Any]:
+    """`ref` of 16-bit floats: in float32, and rounded once."""
+
+    @functools.wraps(ref)
+    def run(xp: Any, a: Any, b: Any, *, tensor_cores: bool = False, dtype: DType | None = None, **attrs: Any) -> Any:
+        found = ref(xp, widened(a), widened(b), **attrs)
+        return converted(found, dtype_named(a.dtype.name)) if is_half(a.dtype) and dtype is None else found
+
+    return run
+
+
 # --------------------------------------------------------------------------------------- derivatives
 
 
 def _arguments(call: Call) -> dict[str, Any]:
-    return {key: call.attrs[key] for key in ARGUMENTS}
+    return {key: call.attrs[key] for key in ARGUMENTS if key in call.attrs}
+
+
+def _as_operands(call: Call, g: Any) -> Any:
+    """The gradient of a result in the dtype of the operands."""
+    dtype = call.operands[0].ttype.dtype
+    return g if g.ttype.dtype is dtype else cast(g, dtype=dtype)
 
 
 def _spatial(x: Any) -> tuple[int, ...]:
@@ -358,7 +388,7 @@ LAST: Final = (0, 2, 3, 1)
 def _by_weights(x: Any, g: Any, size: tuple[int, ...], given: dict[str, Any]) -> Any:
     """conv2d_weight. Where every channel is a group, with channels last, so that they fill vectors: the same order."""
     channels = x.ttype.shape[1]
-    if not (given["groups"] == channels == g.ttype.shape[1] and channels > 1):
+    if "tensor_cores" in given or not (given["groups"] == channels == g.ttype.shape[1] and channels > 1):
         return conv2d_weight(x, g, size=size, **given)
     last = [copy(permute(v, dims=LAST)) for v in (x, g)]
     walk = {k: v for k, v in given.items() if k != "groups"}
@@ -370,7 +400,7 @@ def _depthwise_vjp(call: Call, t: Any) -> Sequence[Any]:
     x, g = (permute(v, dims=FIRST) for v in call.operands)
     kh, kw, channels = t.ttype.shape
     w = permute(reshape(t, shape=(kh, kw, 1, channels)), dims=(3, 2, 0, 1))
-    given = {**{key: call.attrs[key] for key in ARGUMENTS if key != "groups"}, "groups": channels}
+    given = {**_arguments(call), "groups": channels}
     return (
         permute(conv2d_input(g, w, size=_spatial(x), **given), dims=LAST) if call.needs[0] else None,
         permute(conv2d(x, w, **given), dims=LAST) if call.needs[1] else None,
@@ -378,7 +408,7 @@ def _depthwise_vjp(call: Call, t: Any) -> Sequence[Any]:
 
 
 def _conv2d_vjp(call: Call, g: Any) -> Sequence[Any]:
-    (x, w), given = call.operands, _arguments(call)
+    (x, w), given, g = call.operands, _arguments(call), _as_operands(call, g)
     return (
         conv2d_input(g, w, size=_spatial(x), **given) if call.needs[0] else None,
         _by_weights(x, g, _spatial(w), given) if call.needs[1] else None,
@@ -386,7 +416,7 @@ def _conv2d_vjp(call: Call, g: Any) -> Sequence[Any]:
 
 
 def _input_vjp(call: Call, t: Any) -> Sequence[Any]:
-    (g, w), given = call.operands, _arguments(call)
+    (g, w), given, t = call.operands, _arguments(call), _as_operands(call, t)
     return (
         conv2d(t, w, **given) if call.needs[0] else None,
         _by_weights(t, g, _spatial(w), given) if call.needs[1] else None,
@@ -394,7 +424,7 @@ def _input_vjp(call: Call, t: Any) -> Sequence[Any]:
 
 
 def _weight_vjp(call: Call, t: Any) -> Sequence[Any]:
-    (x, g), given = call.operands, _arguments(call)
+    (x, g), given, t = call.operands, _arguments(call), _as_operands(call, t)
     return (
         conv2d_input(g, t, size=_spatial(x), **given) if call.needs[0] else None,
         conv2d(x, t, **given) if call.needs[1] else None,
@@ -407,7 +437,7 @@ def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any, lower: Lowerin
             name,
             doc,
             functools.partial(infer, name),
-            quiet(ref),
+            quiet(_rounded_once(ref)),
             lower or Template(name),
             vjp=vjp,
             jvp=_bilinear_jvp(name.removesuffix("_direct")),
@@ -422,7 +452,8 @@ def _declare(name: str, doc: str, infer: Any, ref: Any, vjp: Any, lower: Lowerin
 conv2d: Final[OpDef] = _declare(
     "conv2d",
     "conv2d(x, w; stride, padding, dilation, groups): x [N, C, H, W], w [O, C/groups, KH, KW] -> [N, O, OH, OW]. k is "
-    "(kh, kw, c) in the contraction order of ir/order.py; taps outside x are skipped.",
+    "(kh, kw, c) in the contraction order of ir/order.py; taps outside x are skipped. tensor_cores and dtype: see the "
+    "module.",
     _conv2d_types,
     _conv2d_ref,
     _conv2d_vjp,

@@ -200,6 +200,39 @@ class Bench:
         peer = self.peer(lambda t: lambda: given.sum(0))
         self.bandwidth(f"sum of columns {R}x{C}", lambda: across(x), moved // 2, peer)
 
+    # ---------------------------------------------------------------------------------------- scans, sorts, masks
+
+    def scans(self) -> None:
+        R, C, N = self.size(16, 2), self.size(131072, 1500), self.size(1 << 20, 2500)
+        host, line = self.numbers(R, C), self.numbers(N)
+        x, row = kiln.from_numpy(host).cuda(), kiln.from_numpy(line).cuda()
+        given = None if self.torch is None else self.torch.from_numpy(host).cuda()
+        theirs = None if self.torch is None else self.torch.from_numpy(line).cuda()
+        moved = 8 * R * C
+        exact = np.cumsum(host.astype(np.float64), 1)
+        assert np.abs(x.cumsum(1).cpu().numpy() - exact).max() < 1e-5 * np.abs(exact).max()
+        self.bandwidth(f"cumsum {R}x{C}", lambda: x.cumsum(1), moved, self.peer(lambda t: lambda: given.cumsum(1)))
+        turned = kiln.from_numpy(np.ascontiguousarray(host.T)).cuda()
+        other = None if given is None else given.T.contiguous()
+        self.bandwidth(f"cumsum {C}x{R}", lambda: turned.cumsum(0), moved, self.peer(lambda t: lambda: other.cumsum(0)))
+        assert np.array_equal(row.argsort().cpu().numpy(), np.argsort(line, kind="stable"))
+        peer = self.peer(lambda t: lambda: t.sort(theirs, stable=True))
+        self.rate(f"sort {N}", lambda: kiln.sort(row), N, peer)
+        self.rate(f"topk of 50 {R}x{C}", lambda: x.topk(50), R * C, self.peer(lambda t: lambda: given.topk(50)))
+        M = self.size(1 << 24, 3000)
+        many = kiln.from_numpy(self.numbers(M)).cuda()
+        mask = many > 0
+        assert len(many[mask]) == mask.sum().item()
+        if self.torch is not None:
+            large = self.torch.from_numpy(many.cpu().numpy()).cuda()
+            picked = large > 0
+        self.rate(f"mask {M}", lambda: many[mask], M, self.peer(lambda t: lambda: large[picked]))
+
+    def rate(self, name: str, run: Run, elements: int, peer: float | None) -> None:
+        """A row with elements per second."""
+        took = kiln_time(run)
+        self.row(name, took, peer, f"{elements / took / 1e9:6.2f} billion elements/s")
+
     # ---------------------------------------------------------------------------------------- products, training
 
     def gemm(self) -> None:
@@ -434,7 +467,8 @@ def block_of(library: Any) -> Any:
 def sections(bench: Bench) -> Iterator[tuple[str, Run]]:
     """By name, those that matter most first; all but the first need what it finds."""
     for run in (
-        bench.copy, bench.elementwise, bench.rows, bench.host, bench.gemm, bench.attention, bench.training, bench.graphs
+        bench.copy, bench.elementwise, bench.rows, bench.scans, bench.host, bench.gemm, bench.attention,
+        bench.training, bench.graphs,
     ):  # fmt: skip
         yield run.__name__, run
 
@@ -444,7 +478,9 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="only whether there is what this needs")
     parser.add_argument("--small", action="store_true", help="tiny cases: whether it works, not how fast")
     parser.add_argument(
-        "--only", default="", help="sections whose name contains this: copy, elementwise, rows, host, attention, ..."
+        "--only",
+        default="",
+        help="sections whose name contains this: copy, elementwise, rows, scans, host, attention, ...",
     )
     parser.add_argument("--seconds", type=float, default=200, help="start no section after these")
     options = parser.parse_args(given)

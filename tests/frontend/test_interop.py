@@ -137,21 +137,41 @@ def test_dlpack_keeps_memory_alive() -> None:
     assert u.sum().item() == 5000
 
 
+def test_bfloat16_by_dlpack() -> None:
+    """Which NumPy does not hand on."""
+    t = kiln.arange(6).to(kiln.bfloat16).reshape(2, 3)
+    for shared in (kiln.from_dlpack(t.t()), dlpack.from_dlpack(dlpack.to_dlpack(t)).t()):
+        assert shared.data_ptr() == t.data_ptr() and shared.dtype is kiln.bfloat16
+        assert shared.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert kiln.from_dlpack(t, copy=True).data_ptr() != t.data_ptr()
+    copied = kiln.from_dlpack(t.__dlpack__(copy=True))
+    assert copied.data_ptr() != t.data_ptr() and copied.tolist() == t.tolist()
+
+
 def test_dlpack_errors() -> None:
+    still = np.ones(3, np.float32)
+    still.flags.writeable = False
     with pytest.raises(kiln.GradError, match="exported"):
         kiln.ones(2, requires_grad=True).__dlpack__()
     with pytest.raises(TypeError, match="does not export DLPack"):
         kiln.from_dlpack([1.0])
     with pytest.raises(kiln.DeviceError):
         kiln.ones(2).__dlpack__(stream=1)
+    with pytest.raises(BufferError, match="readonly") as caught:
+        kiln.from_dlpack(still).__dlpack__()
+    assert isinstance(caught.value, kiln.ExportError)
+    with pytest.raises(kiln.ExportError, match="holds no tensor any more"):
+        capsule = kiln.ones(2).__dlpack__()
+        kiln.from_dlpack(capsule)
+        kiln.from_dlpack(capsule)
 
     class Elsewhere:
         def __dlpack__(self, **_: Any) -> Any: ...
 
         def __dlpack_device__(self) -> tuple[int, int]:
-            return (2, 1)
+            return (8, 1)
 
-    with pytest.raises(kiln.DeviceError, match="type 2, number 1"):
+    with pytest.raises(kiln.DeviceError, match="Metal"):
         kiln.from_dlpack(Elsewhere())
 
 

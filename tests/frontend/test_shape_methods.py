@@ -156,21 +156,6 @@ def test_switches() -> None:
     assert not kiln.backends.mps.is_available() and kiln.backends.cudnn.version() is None
 
 
-def test_mixed_precision_is_off() -> None:
-    with kiln.autocast("cuda", enabled=False), pytest.warns(UserWarning, match="not there"):
-        scaler = kiln.amp.GradScaler()
-    p = kiln.ones(1, requires_grad=True)
-    optimiser = kiln.optim.SGD([p], 1.0)
-    scaler.scale(p.sum()).backward()
-    scaler.unscale_(optimiser)
-    scaler.step(optimiser)
-    scaler.update()
-    assert p.tolist() == [0.0] and not scaler.is_enabled() and scaler.get_scale() == 1.0
-    scaler.load_state_dict(scaler.state_dict())
-    with pytest.raises(kiln.NotYetError, match="autocast"):
-        kiln.autocast("cpu", dtype=kiln.bfloat16)
-
-
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpoints(reentrant: bool) -> None:
     def f(a: Any, b: Any) -> Any:

@@ -3,6 +3,8 @@
 Environment variables: KILN_REQUIRE_GPU_TESTS=1: no C++ compiler is an error. KILN_SHIM_ORDER (natural, reverse,
 shuffled) and KILN_SHIM_SEED: how threads run. KILN_FAKE_DEFERRED=0: the fake works at once, as no GPU does.
 KILN_FAKE_GPUS, KILN_FAKE_GPU_BYTES: how many, and their memory. KILN_SHIM_CACHE: a folder that keeps what was compiled.
+KILN_FAKE_AS_REAL=1 with `-m gpu`: a rehearsal of a run on a card, which nobody waits for, fails or counts (with
+KILN_FAKE_GPUS=1 on one card).
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class Gpu:
 
 
 def _real_gpu() -> bool:
+    if os.environ.get("KILN_FAKE_AS_REAL") == "1":
+        fake_cupy.install()
     try:
         return bool(importlib.import_module("cupy").cuda.runtime.getDeviceCount())
     except (ImportError, RuntimeError):

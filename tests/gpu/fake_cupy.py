@@ -14,7 +14,9 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,10 +50,19 @@ def _unsigned(value: Any) -> int:
     return number
 
 
+def _size(value: Any) -> int:
+    """As an argument of the C type size_t."""
+    number = operator.index(value)
+    if number < 0:
+        raise OverflowError("can't convert negative value to size_t")
+    return number
+
+
 # ----------------------------------------------------------------------------------------------- cupy.cuda.runtime
 
 
 def getDeviceCount() -> int:
+    state.alive()
     if not state.devices:
         raise CUDARuntimeError(100)
     return len(state.devices)
@@ -88,12 +99,14 @@ def runtimeGetVersion() -> int:
 
 
 def setDevice(device: int) -> None:
+    state.alive()
     if not 0 <= device < len(state.devices):
         raise CUDARuntimeError(101 if state.devices else 100)
-    state.local.device = device
+    state.local.device, state.local.bound = device, True
 
 
 def getDevice() -> int:
+    state.alive()
     if not state.devices:
         raise CUDARuntimeError(100)
     return int(getattr(state.local, "device", 0))
@@ -106,11 +119,78 @@ def deviceSynchronize() -> None:
 
 
 def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
-    fake_device.copy(dst, src, size, kind, stream)
+    fake_device.copy(dst, src, _size(size), kind, stream)
 
 
 def memsetAsync(ptr: int, value: int, size: int, stream: int) -> None:
-    fake_device.fill(ptr, value, size, stream)
+    fake_device.fill(ptr, value, _size(size), stream)
+
+
+def _status(ask: Callable[[], bool]) -> int:
+    """What a query returns: 0, 600 (not ready), or the number of an error, which is not raised."""
+    try:
+        return 0 if ask() else 600
+    except CUDARuntimeError as error:
+        return error.status
+
+
+@locked
+def streamQuery(stream: int) -> int:
+    def ask() -> bool:
+        queue = state.stream(stream)
+        queue.refuse()
+        return _done(queue.last) and queue.device.check() is None
+
+    return _status(ask)
+
+
+@locked
+def streamSynchronize(stream: int) -> None:
+    state.counts["synchronize"] += 1
+    queue = state.stream(stream)
+    queue.refuse()
+    if queue is queue.device.null:
+        for other in queue.device.streams.values():
+            if other.blocking:
+                fake_device.finish(other.last)
+    fake_device.finish(queue.last)
+    queue.device.check()
+
+
+@locked
+def eventQuery(event: int) -> int:
+    def ask() -> bool:
+        found = _events.get(event)
+        if found is None:
+            raise CUDARuntimeError(400)
+        found._settled()
+        return _done(found.work) and found.device.check() is None
+
+    return _status(ask)
+
+
+@locked
+def streamWaitEvent(stream: int, event: int, flags: int = 0) -> None:
+    assert not flags, "not in the subset"
+    queue, found = state.stream(stream), _events.get(event)
+    if found is None:
+        raise CUDARuntimeError(400)
+    if found.mark is not None:
+        capture, seen = found.mark
+        if queue.capture is None and capture.origin.capture is capture:
+            queue.capture = capture  # it takes part from now on
+            capture.streams[queue] = Counter()
+        if queue.capture is not capture:
+            raise CUDARuntimeError(907)
+        capture.streams[queue] |= seen
+        return
+    if found.work is None:
+        return
+    if queue.capture is not None:
+        queue.capture.invalid = True
+        raise CUDARuntimeError(905)
+    if not found.work.done:
+        queue.device.issue(queue, lambda: None).after.append(found.work)
 
 
 # -------------------------------------------------------------------------------------------- streams and events
@@ -167,6 +247,7 @@ class Stream:
 
     def _drop(self) -> None:
         if ptr := getattr(self, "ptr", 0):
+            state.alive()
             state.drop(lambda: state.streams.pop(ptr, None))
 
     __del__ = _native(_drop)
@@ -206,54 +287,42 @@ class Stream:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         stream = state.stream(self.ptr)
         stream.refuse()
-        stream.captured, stream.invalid = [], False
+        assert not stream.blocking, "not in the subset: work of the default stream would end the capture"
+        stream.capture = fake_device.Capture(stream)
         state.counts["capture"] += 1
 
     @locked
     def end_capture(self) -> Graph:
         stream = state.stream(self.ptr)
-        captured, stream.captured = stream.captured, None
-        if captured is None:
-            raise CUDARuntimeError(400, "the stream is not capturing")
-        if stream.invalid:
+        capture = stream.capture
+        if capture is None or capture.origin is not stream:
+            raise CUDARuntimeError(400 if capture is None else 903)
+        for each in capture.streams:
+            each.capture = None
+        if capture.invalid:
             raise CUDARuntimeError(901)
-        return Graph(stream.device, captured)
+        if not capture.joined():
+            raise CUDARuntimeError(904)
+        return Graph(stream.device, capture.work)
 
     def is_capturing(self) -> bool:
         return state.stream(self.ptr).captured is not None
 
     @property
-    @locked
     def done(self) -> bool:
-        stream = state.stream(self.ptr)
-        stream.refuse()
-        done = _done(stream.last)
-        stream.device.check()
-        return done
+        """False also after an error, which is not raised."""
+        return streamQuery(self.ptr) == 0
 
-    @locked
     def synchronize(self) -> None:
-        state.counts["synchronize"] += 1
-        stream = state.stream(self.ptr)
-        stream.refuse()
-        if stream is stream.device.null:
-            for other in stream.device.streams.values():
-                if other.blocking:
-                    fake_device.finish(other.last)
-        fake_device.finish(stream.last)
-        stream.device.check()
+        streamSynchronize(self.ptr)
 
     def record(self, event: Event | None = None) -> Event:
         event = Event() if event is None else event
         event.record(self)
         return event
 
-    @locked
     def wait_event(self, event: Event) -> None:
-        stream = state.stream(self.ptr)
-        work = stream.device.issue(stream, lambda: None) if event.work is not None and not event.work.done else None
-        if work is not None and event.work is not None:
-            work.after.append(event.work)
+        streamWaitEvent(self.ptr, event.ptr)
 
 
 Stream.null = Stream(null=True)
@@ -287,32 +356,40 @@ class Event:
         self.ptr = state.handle()
         self.timed = not disable_timing
         self.work: Work | None = None
-        self.captured = False
+        self.mark: tuple[fake_device.Capture, Counter[StreamState]] | None = None  # where in a capture it is
+        _events[self.ptr] = self
+
+    __del__ = _native(lambda self: state.alive())
+
+    def _settled(self) -> None:
+        """Nothing may be asked of an event that a capture has: the capture is lost."""
+        if self.mark is not None:
+            self.mark[0].invalid = True
+            raise CUDARuntimeError(907)
 
     @property
-    @locked
     def done(self) -> bool:
-        if self.captured:
-            raise CUDARuntimeError(907)
-        done = _done(self.work)
-        self.device.check()
-        return done
+        """False also after an error, which is not raised."""
+        return eventQuery(self.ptr) == 0
 
     @locked
     def record(self, stream: Stream | None = None) -> None:
         queue = state.stream((get_current_stream() if stream is None else stream).ptr)
         if queue.device is not self.device:
             raise CUDARuntimeError(400, "the event and the stream are of different devices")
-        self.captured = queue.captured is not None
-        self.work = self.device.issue(queue, lambda: None)
+        capture = queue.capture
+        self.mark = None if capture is None else (capture, Counter(capture.streams[queue]))
+        self.work = self.device.issue(queue, lambda: None) if capture is None else None
 
     @locked
     def synchronize(self) -> None:
         state.counts["synchronize"] += 1
-        if self.captured:
-            raise CUDARuntimeError(907)
+        self._settled()
         fake_device.finish(self.work)
         self.device.check()
+
+
+_events: Final[weakref.WeakValueDictionary[int, Event]] = weakref.WeakValueDictionary()
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:
@@ -386,18 +463,19 @@ class PooledMemory:
         self.device_id = pool.device.index
         current = get_current_stream()
         self._stream = state.stream(current.ptr)
+        self._captured = self._stream.captured is not None
         self.ptr = pool.device.allocate(nbytes) if nbytes else 0
 
     def free(self) -> None:
         ptr, self.ptr = self.ptr, 0
         if not ptr:
             return
-        pool, stream, size = self._pool, self._stream, self.size
+        pool, stream, size, captured = self._pool, self._stream, self.size, self._captured
 
         def drop() -> None:
             pool.used -= size
             pool.kept.append((stream.handle, size))
-            if stream.captured is not None:  # graphs use it as long as nobody else gets it
+            if captured or stream.captured is not None:  # graphs use it as long as nobody else gets it
                 pool.parked.append(ptr)
                 return
             # Memory is used again in the order of the stream on which it was allocated.
@@ -409,7 +487,8 @@ class PooledMemory:
 
 
 class MemoryPointer:
-    def __init__(self, mem: PooledMemory, offset: int) -> None:
+    def __init__(self, mem: Any, offset: int) -> None:
+        assert mem.ptr != 0 or offset == 0
         self.mem, self.ptr = mem, mem.ptr + offset
         self.device_id = mem.device_id
 
@@ -464,6 +543,9 @@ class _DevicePool:
     @locked
     def free_all_blocks(self, stream: Stream | None = None) -> None:
         gone = [kept for kept in self.kept if stream is None or kept[0] == stream.ptr]
+        if gone:  # cudaFree may wait for the device
+            for capture in {s.capture for s in self.device.streams.values() if s.capture is not None}:
+                capture.invalid = True
         self.kept = [kept for kept in self.kept if kept not in gone]
         self.total -= sum(size for _, size in gone)
         self.device.taken -= sum(size for _, size in gone)
@@ -486,9 +568,7 @@ class MemoryPool:
         return self._pools.setdefault(device.index, _DevicePool(device))
 
     def malloc(self, size: int) -> MemoryPointer:
-        if size < 0:
-            raise OverflowError("can't convert negative value to size_t")
-        return self._pool().malloc(size)
+        return self._pool().malloc(_size(size))
 
     @locked
     def used_bytes(self) -> int:
@@ -584,8 +664,9 @@ def createProgram(src: str, name: str, headers: Sequence[str], include_names: Se
 
 
 @locked
-def compileProgram(prog: int, options: Iterable[str]) -> None:
+def compileProgram(prog: int, options: Sequence[str]) -> None:
     program = _program(prog)
+    len(options)  # which CuPy asks for
     given: dict[str, str] = {}
     program.cubin, program.log = None, ""
     for option in options:
@@ -706,7 +787,9 @@ class RawModule:
         self.file_path = path
 
     def get_function(self, name: str) -> RawKernel:
-        return RawKernel(self.file_path, name)
+        made = RawKernel(self.file_path, name)
+        _ = made.kernel  # loaded now
+        return made
 
 
 def launchKernel(
@@ -742,7 +825,8 @@ def _named(*functions: Callable[..., Any]) -> dict[str, Any]:
 
 _RUNTIME: Final = _named(
     getDeviceCount, getDeviceProperties, memGetInfo, driverGetVersion, runtimeGetVersion, setDevice, getDevice,
-    deviceSynchronize, memcpyAsync, memsetAsync, CUDARuntimeError,
+    deviceSynchronize, memcpyAsync, memsetAsync, streamQuery, streamSynchronize, streamWaitEvent, eventQuery,
+    CUDARuntimeError,
 )  # fmt: skip
 _NVRTC: Final = _named(getVersion, createProgram, compileProgram, getCUBIN, getProgramLog, destroyProgram, NVRTCError)
 _runtime = _module("cupy.cuda.runtime", {"streamNonBlocking": 1, **_COPIES, **_RUNTIME})

@@ -23,9 +23,16 @@ from tests.gpu import shim
 ERRORS: Final = {
     1: ("InvalidValue", "INVALID_VALUE", "invalid argument"),
     2: ("MemoryAllocation", "OUT_OF_MEMORY", "out of memory"),
+    3: ("InitializationError", "NOT_INITIALIZED", "initialization error"),
     21: ("InvalidMemcpyDirection", "UNKNOWN", "invalid copy direction for memcpy"),
+    35: (
+        "InsufficientDriver",
+        "STUB_LIBRARY",
+        "CUDA driver version is insufficient for CUDA runtime version",
+    ),
     100: ("NoDevice", "NO_DEVICE", "no CUDA-capable device is detected"),
     101: ("InvalidDevice", "INVALID_DEVICE", "invalid device ordinal"),
+    201: ("DeviceUninitialized", "INVALID_CONTEXT", "invalid device context"),
     200: ("InvalidKernelImage", "INVALID_IMAGE", "device kernel image is invalid"),
     209: ("NoKernelImageForDevice", "NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"),
     301: ("FileNotFound", "FILE_NOT_FOUND", "file not found"),
@@ -44,11 +51,27 @@ ERRORS: Final = {
         "STREAM_CAPTURE_INVALIDATED",
         "operation failed due to a previous error during capture",
     ),
+    903: (
+        "StreamCaptureUnmatched",
+        "STREAM_CAPTURE_UNMATCHED",
+        "capture was not ended in the same stream as it began",
+    ),
+    904: (
+        "StreamCaptureUnjoined",
+        "STREAM_CAPTURE_UNJOINED",
+        "capturing stream has unjoined work",
+    ),
+    905: (
+        "StreamCaptureIsolation",
+        "STREAM_CAPTURE_ISOLATION",
+        "dependency created on uncaptured work in another stream",
+    ),
     907: ("CapturedEvent", "CAPTURED_EVENT", "operation not permitted on an event last recorded in a capturing stream"),
 }
 _TAG: Final = 1 << 52
 F = TypeVar("F", bound=Callable[..., Any])
 NULL_STREAMS: Final = (0, 1)
+PER_THREAD: Final = 2
 
 
 class CUDARuntimeError(RuntimeError):
@@ -78,17 +101,41 @@ class Work:
         self.time = 0.0
 
 
+class Capture:
+    """What streams are given between the begin and the end of a capture on one of them, in that order."""
+
+    def __init__(self, origin: StreamState) -> None:
+        self.origin = origin
+        self.work: list[Callable[[], None]] = []
+        self.invalid = False
+        self.streams: dict[StreamState, Counter[StreamState]] = {origin: Counter()}
+        """Those that take part: the origin, and whatever waited for one of them. For each, how much of the work of
+        which of them comes before what it is given next."""
+
+    def add(self, stream: StreamState, run: Callable[[], None]) -> None:
+        self.work.append(run)
+        self.streams[stream][stream] += 1
+
+    def joined(self) -> bool:
+        """Whether the origin comes after all that the others were given."""
+        known = self.streams[self.origin]
+        return all(known[s] >= seen[s] for s, seen in self.streams.items())
+
+
 class StreamState:
     def __init__(self, device: Device, handle: int, blocking: bool) -> None:
         self.device, self.handle, self.blocking = device, handle, blocking
         self.last: Work | None = None
-        self.captured: list[Callable[[], None]] | None = None  # instead of being done, while this is not None
-        self.invalid = False
+        self.capture: Capture | None = None  # takes what it is given, while this is not None
+
+    @property
+    def captured(self) -> list[Callable[[], None]] | None:
+        return None if self.capture is None else self.capture.work
 
     def refuse(self) -> None:
         """What may not be asked of a stream that is capturing: the capture is lost."""
-        if self.captured is not None:
-            self.invalid = True
+        if self.capture is not None:
+            self.capture.invalid = True
             raise CUDARuntimeError(900)
 
 
@@ -149,8 +196,8 @@ class Device:
     # ------------------------------------------------------------------------------------------ work
 
     def issue(self, stream: StreamState, run: Callable[[], None]) -> Work:
-        if stream.captured is not None:
-            stream.captured.append(run)
+        if stream.capture is not None:
+            stream.capture.add(stream, run)
             return Work(self, lambda: None, [])
         after = [stream.last]
         if stream is self.null:
@@ -193,6 +240,7 @@ class State:
     """All devices, and what a thread has chosen."""
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         self.devices = [Device(k) for k in range(int(os.environ.get("KILN_FAKE_GPUS", "2")))]
         self.streams: dict[int, StreamState] = {}
         self.handles = 0x1000
@@ -231,10 +279,17 @@ class State:
         while self.dropped:
             self.dropped.popleft()()
 
+    def alive(self) -> None:
+        """There is no CUDA in a forked child."""
+        if os.getpid() != self.process:
+            raise CUDARuntimeError(3)
+
     def device(self) -> Device:
-        """The current device, usable."""
+        """The current device, usable. This thread has its context then."""
+        self.alive()
         if not self.devices:
             raise CUDARuntimeError(100)
+        self.local.bound = True
         device = self.devices[getattr(self.local, "device", 0)]
         device.check()
         return device
@@ -246,6 +301,10 @@ class State:
     def stream(self, handle: int) -> StreamState:
         if handle in NULL_STREAMS:
             return self.device().null
+        if handle == PER_THREAD:
+            device = self.device()
+            made: dict[int, StreamState] = self.local.__dict__.setdefault("per_thread", {})
+            return made.setdefault(device.index, StreamState(device, PER_THREAD, True))
         if handle not in self.streams:
             raise CUDARuntimeError(400, f"{handle:#x} is no stream")
         stream = self.streams[handle]
@@ -377,6 +436,8 @@ functions: dict[int, tuple[shim.Kernel, Device]] = {}
 @locked
 def launch(function: int, grid: tuple[int, ...], block: tuple[int, ...], shared: int, handle: int, params: int) -> None:
     """cuLaunchKernel: the arguments are read now, the kernel runs when its turn comes."""
+    if not getattr(state.local, "bound", False):
+        raise CUDADriverError(201, "no call of the runtime has given this thread a context")
     if function not in functions:
         raise CUDADriverError(400, f"{function:#x} is no function")
     kernel, device = functions[function]
@@ -389,7 +450,7 @@ def launch(function: int, grid: tuple[int, ...], block: tuple[int, ...], shared:
     threads = block[0] * block[1] * block[2]
     if not all(0 < n <= most for n, most in zip(grid + block, (2**31 - 1, 65535, 65535, 1024, 1024, 64), strict=True)):
         raise CUDADriverError(1, f"{kernel.name}: grid {grid}, block {block}")
-    if threads > kernel.threads or shared + kernel.shared > 227 << 10:
+    if threads > kernel.threads or shared + kernel.shared > 48 << 10:  # more must be asked for (funcSetAttribute)
         raise CUDADriverError(1, f"{kernel.name}: {threads} threads, {shared} bytes of dynamic shared memory")
     if kernel.sizes and not params:
         raise CUDADriverError(1, f"{kernel.name}: no arguments")

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import os
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,47 @@ def usage(log: str) -> dict[str, Usage]:
 def warnings(log: str) -> list[str]:
     """Lines of the log that warn."""
     return [line for line in log.splitlines() if "warning" in line.lower()]
+
+
+class MachineCode:
+    """What a cubin (an ELF file) says of itself: `functions`, the global ones; `parameters` of each kernel, as (offset,
+    size) in bytes; where it ends, for which `machine` it is, and for which `architecture`, as 90."""
+
+    def __init__(self, code: bytes) -> None:
+        assert code[:6] == b"\x7fELF\x02\x01"
+        header = struct.unpack_from("<HHIQQQIHHHHHH", code, 16)
+        _, self.machine, _, _, phoff, shoff, flags, _, phsize, phs, shsize, shs, names = header
+        self.architecture = flags >> 8 & 0xFF
+        self._code = code
+        sections = [struct.unpack_from("<IIQQQQIIQQ", code, shoff + k * shsize) for k in range(shs)]
+        ends = [shoff + shs * shsize, phoff + phs * phsize, *(s[4] + s[5] for s in sections if s[1] != 8)]
+        self.end = max(ends)
+        self.functions: set[str] = set()
+        self.parameters: dict[str, list[tuple[int, int]]] = {}
+        for section in sections:
+            at, end, size = section[4], section[4] + section[5], section[9]
+            if section[1] == 2:  # symbols
+                found = [struct.unpack_from("<IB", code, k) for k in range(at, end, size)]
+                strings = sections[section[6]][4]
+                self.functions |= {self._name(strings + name) for name, info in found if info == 0x12}
+            _, info, kernel = self._name(sections[names][4] + section[0]).partition(".nv.info.")
+            if info:
+                self.parameters[kernel] = self._parameters(at, end)
+
+    def _name(self, at: int) -> str:
+        return self._code[at : self._code.index(b"\0", at)].decode()
+
+    def _parameters(self, at: int, end: int) -> list[tuple[int, int]]:
+        found = {}
+        while at < end:
+            form, attribute, size = struct.unpack_from("<BBH", self._code, at)
+            at += 4
+            if form == 4:  # else the size is the value
+                if attribute == 0x17:  # KPARAM_INFO
+                    _, number, offset, packed = struct.unpack_from("<IHHI", self._code, at)
+                    found[number] = offset, packed >> 18
+                at += size
+        return [found[k] for k in sorted(found)]
 
 
 def text(kernels: Sequence[CudaText]) -> str:

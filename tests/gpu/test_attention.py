@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import kiln
-from kiln import nn
+from kiln import nn, there
 from kiln.ir.gpu_program import CudaProgram
 from kiln.ir.ops import OPS
-from kiln.nn import fn_attention, fused_attention
+from kiln.nn import fn_attention
 from kiln.nn.fused_attention import fused
 from tests.codegen.cuda_host import Host
 from tests.codegen.test_cuda_ops import program
@@ -249,9 +249,9 @@ def test_old_gpus_lack_the_instructions(gpu: Gpu, monkeypatch: pytest.MonkeyPatc
     q = kiln.from_numpy(np.zeros((1, 1, 2, 8), np.float16)).to("cuda")
     assert fused(q, q, q, None, False, 1.0, False) is not None
     monkeypatch.setattr(kiln.cuda, "get_device_capability", lambda device: (7, 5))
-    fused_attention._multiplies_halves.cache_clear()
+    there.has_tensor_cores.cache_clear()
     assert fused(q, q, q, None, False, 1.0, False) is None
-    fused_attention._multiplies_halves.cache_clear()
+    there.has_tensor_cores.cache_clear()
 
 
 def test_what_stays_a_composition(gpu: Gpu) -> None:

@@ -26,7 +26,7 @@ def test_they_run(fake: Gpu, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("section", ["graphs", "host", "training"])
+@pytest.mark.parametrize("section", ["graphs", "host", "scans", "training"])
 def test_others_run(section: str, fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmarks, "SAMPLE", 1e-9)
     monkeypatch.setattr(benchmarks, "ROUNDS", 1)

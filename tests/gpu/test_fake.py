@@ -27,11 +27,11 @@ scale(const float *x, float *y, const float by, const long long n)
 
 
 @pytest.fixture
-def cupy(gpu: Gpu) -> Iterator[Any]:
+def cupy(fake: Gpu) -> Iterator[Any]:
     """It works at once unless a test says otherwise."""
     import cupy
 
-    with gpu.deferred(False):
+    with fake.deferred(False):
         yield cupy
 
 
@@ -277,6 +277,80 @@ def test_queries_get_on_and_the_null_stream_waits_for_the_others(cupy: Any, gpu:
         assert arrays.get(a, x).tolist() == [0, 0, 2, 3, 4, 5, 6, 7]
         assert not apart.done and apart.done
         assert arrays.get(a, x).tolist() == [0, 0, 0, 3, 4, 5, 6, 7]
+
+
+def test_queries_return_errors_and_do_not_raise_them(cupy: Any, gpu: Gpu) -> None:
+    runtime = cupy.cuda.runtime
+    event = cupy.cuda.Stream.null.record()
+    assert event.done and runtime.eventQuery(event.ptr) == runtime.streamQuery(0) == 0
+    fake_device.state.devices[0].fail(700, "on purpose")
+    assert not event.done and runtime.eventQuery(event.ptr) == runtime.streamQuery(0) == 700
+    with pytest.raises(runtime.CUDARuntimeError, match="illegal memory access"):
+        event.synchronize()
+    assert gpu.errors() and event.done
+
+
+def test_other_streams_join_a_capture_and_must_come_back(cupy: Any, gpu: Gpu) -> None:
+    arrays, runtime = Arrays(cupy), cupy.cuda.runtime
+    x = np.arange(4, dtype=np.float32)
+    a = arrays.put(x)
+    one, two = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+    before = two.record()
+
+    def capture(back: bool, ask: Any = None) -> Any:
+        one.begin_capture()
+        two.wait_event(one.record())
+        assert two.is_capturing()
+        runtime.memsetAsync(a.ptr, 0, 8, two.ptr)
+        end = two.record()
+        if back:
+            one.wait_event(end)
+        if ask is not None:
+            ask(end)
+        return one.end_capture()
+
+    graph = capture(True)
+    assert (arrays.get(a, x) == x).all() and not two.is_capturing()
+    graph.launch(two)
+    two.synchronize()
+    assert arrays.get(a, x).tolist() == [0, 0, 2, 3]
+    for back, ask, name in (
+        (False, None, "Unjoined"),
+        (True, lambda end: end.done, "Invalidated"),
+        (True, lambda end: two.done, "Invalidated"),
+    ):
+        with pytest.raises(runtime.CUDARuntimeError, match=f"cudaErrorStreamCapture{name}"):
+            capture(back, ask)
+    with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureIsolation"):
+        capture(True, lambda end: one.wait_event(before))
+    with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+        one.end_capture()
+    pool = cupy.cuda.MemoryPool()
+    pool.malloc(512)  # dropped, and kept for reuse
+    with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureInvalidated"):
+        capture(True, lambda end: pool.free_all_blocks())  # cudaFree
+    with pytest.raises(runtime.CUDARuntimeError, match="cudaErrorStreamCaptureUnmatched"):
+        capture(True, lambda end: two.end_capture())
+    one.end_capture()
+
+
+def test_a_launch_needs_a_context_and_little_shared_memory(cupy: Any, tmp_path: Path) -> None:
+    kernel = built(cupy, SCALE, tmp_path, "scale").kernel
+    said: list[str] = []
+
+    def launched(*before: Any) -> None:
+        for call in before:
+            call()
+        try:
+            cupy.cuda.driver.launchKernel(kernel.ptr, 1, 1, 1, 1, 1, 1, 49 << 10, 0, 0, 0)
+        except cupy.cuda.driver.CUDADriverError as error:
+            said.append(str(error))
+
+    for before in ((), (lambda: cupy.cuda.runtime.setDevice(0),)):
+        thread = threading.Thread(target=launched, args=before)
+        thread.start()
+        thread.join()
+    assert said[0].startswith("CUDA_ERROR_INVALID_CONTEXT") and said[1].startswith("CUDA_ERROR_INVALID_VALUE")
 
 
 def test_pinned_memory_is_read_when_the_copy_is_done(cupy: Any, gpu: Gpu) -> None:

@@ -417,6 +417,37 @@ def test_what_can_not_be_recorded() -> None:
         kiln.cuda.CUDAGraph().capture_end()
 
 
+def test_streams_that_join_a_recording() -> None:
+    x, side = sample(), kiln.cuda.Stream()
+    wanted = bits(x * 2 + 1 + x * 3)
+    kiln.cuda.synchronize()
+
+    def record(back: bool) -> tuple[kiln.cuda.CUDAGraph, Any]:
+        g = kiln.cuda.CUDAGraph()
+        with kiln.cuda.graph(g):
+            main = kiln.cuda.current_stream()
+            side.wait_stream(main)
+            with kiln.cuda.stream(side):
+                there = x * 3
+            y = x * 2 + 1
+            if back:
+                main.wait_stream(side)
+            y = y + there
+        return g, y
+
+    g, y = record(True)
+    g.replay()
+    assert bits(y) == wanted
+    with pytest.raises(kiln.DeviceError, match="cudaErrorStreamCaptureUnjoined"):
+        record(False)
+    queued = kiln.cuda.Stream()
+    with (
+        pytest.raises(kiln.DeviceError, match=r"cudaErrorStreamCapture(Isolation|Invalidated)"),
+        kiln.cuda.graph(kiln.cuda.CUDAGraph()),
+    ):
+        kiln.cuda.current_stream().wait_stream(queued)
+
+
 def test_graphed_callables(fake: Gpu) -> None:
     model, w = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6)).cuda(), sample(1)
     plain = [bits(model(sample(k))) for k in range(3)]

@@ -10,9 +10,9 @@ import pytest
 
 from kiln.codegen.cuda.pipeline import TEMPLATES, compile_cuda
 from kiln.ir.gpu_program import CudaText
-from kiln.ir.graph import GraphBuilder
+from kiln.ir.graph import AttrValue, GraphBuilder
 from kiln.ir.ops import OPS
-from kiln.ir.types import TensorType, bfloat16, float32
+from kiln.ir.types import DType, TensorType, bfloat16, float32, float64, int64
 from tests.codegen.test_cuda_ops import GROUPS, WRITTEN, cnn_step, program, some
 from tests.codegen.test_cuda_pieces import scaled_sums
 from tests.gpu import nvrtc
@@ -72,6 +72,26 @@ def heads(size: int) -> dict[str, CudaText]:
     return found
 
 
+def long_lines(name: str, dtype: DType, dim: int = 1) -> dict[str, CudaText]:
+    """The kernels of a scan or a sort of long lines."""
+    attrs: dict[str, AttrValue] = {"descending": False} if name in ("argsort", "topk") else {"dim": dim}
+    attrs |= {"k": 50} if name == "topk" else {"reverse": False} if name in ("cumsum", "recur") else {}
+    builder = GraphBuilder(name)
+    inputs = [builder.input(TensorType(dtype, (50000, 50000))) for _ in range(2 if name == "recur" else 1)]
+    return {k.name: k for k in compile_cuda(builder.build(builder.add(OPS[name], inputs, attrs))).kernels}
+
+
+LONG = (
+    ("cumsum", float32, (0, 1)),
+    ("cumsum", int64, (1,)),
+    ("recur", float64, (0, 1)),
+    ("cumargmax", float64, (0, 1)),
+    ("argsort", float32, (1,)),
+    ("argsort", int64, (1,)),
+    ("topk", float64, (1,)),
+)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_kernels_compile_and_need_what_they_did(architecture: str, request: pytest.FixtureRequest) -> None:
     """The tables are those of one version of NVRTC; with another one only warnings and spills count."""
@@ -79,6 +99,10 @@ def test_kernels_compile_and_need_what_they_did(architecture: str, request: pyte
     made = {name: kernels(name, some(name, 3 if name in TEMPLATES else FEW)) for name in WRITTEN}
     made |= {f"attention, heads of {size}": heads(size) for size in (64, 128)}
     made["pieces of one launch"] = {k.name: k for k in compile_cuda(scaled_sums(56, 1000, 257, "n")).kernels}
+    made |= {
+        f"{name}, long, {dtype}": {k: t for d in dims for k, t in long_lines(name, dtype, d).items()}
+        for name, dtype, dims in LONG
+    }
     every = {k.name: k for texts in made.values() for k in texts.values()}
     text, path = table(made, needs(every.values(), architecture)), GOLDEN / f"{architecture}.txt"
     if request.config.getoption("--update-golden"):
@@ -104,6 +128,32 @@ def test_every_sample_compiles(names: list[str], architecture: str) -> None:
 def test_a_training_step_compiles(architecture: str) -> None:
     nvrtc.need()
     needs(cnn_step()[1].cuda().kernels, architecture)
+
+
+def test_kernels_take_what_launches_give() -> None:
+    """64-bit numbers, as many as the machine code says."""
+    nvrtc.need()
+    names = [
+        "matmul",
+        "where",
+        "sum",
+        "gather",
+        "scatter_add",
+        "topk",
+        "cumsum",
+        "conv2d",
+        "fft",
+        "cholesky",
+        "attention",
+    ]
+    programs = [program(name, sample) for name in names for sample in some(name, 1)]
+    wanted = {x.kernel: len(x.args) + bool(x.error) for p in programs for x in p.launches}
+    every = {k.name: k for p in programs for k in p.kernels}
+    code, _ = nvrtc.compiled(nvrtc.text(list(every.values())), "sm_90")
+    found = nvrtc.MachineCode(code)
+    assert found.end == len(code) and found.architecture == 90 and every.keys() <= found.functions
+    given = {name: found.parameters[name] for name in wanted}
+    assert given == {name: [(8 * k, 8) for k in range(count)] for name, count in wanted.items()} and len(wanted) > 10
 
 
 def test_a_warning_and_a_spill_are_seen() -> None:

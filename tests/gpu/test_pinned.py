@@ -57,6 +57,18 @@ def test_there_is_none_without_a_gpu(fake: Gpu, monkeypatch: pytest.MonkeyPatch)
             make()
 
 
+def test_the_system_may_pin_no_more(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = sys.modules["cupy"].cuda
+
+    def refuse(size: int) -> None:
+        raise cuda.runtime.CUDARuntimeError(2)
+
+    monkeypatch.setattr(cuda, "alloc_pinned_memory", refuse)
+    with pytest.raises(kiln.OutOfMemoryError, match="the system pins no 8 bytes more") as caught:
+        kiln.ones(2).pin_memory()
+    assert "ulimit" in caught.value.fix
+
+
 def test_copies_go_on_while_the_program_does(fake: Gpu) -> None:
     n = 1 << 16  # floats: more than goes through memory of kiln's own
     source, back = kiln.arange(float(n)).pin_memory(), kiln.zeros(n, pin_memory=True)

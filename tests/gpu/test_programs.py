@@ -479,6 +479,7 @@ def test_other_libraries_find_the_memory() -> None:
     x = kiln.zeros(2, 3, device="cuda")
     shown = x.t().__cuda_array_interface__
     address = shown.pop("data")
+    assert shown.pop("descr") == [("", "<f4")]
     assert shown == {"version": 3, "shape": (3, 2), "typestr": "<f4", "strides": (4, 12), "stream": 1}
     assert address == (x.data_ptr(), False)
     with kiln.cuda.stream(s := kiln.cuda.Stream()):

@@ -434,7 +434,7 @@ def test_no_cupy(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.kind == "cupy"
 
 
-@pytest.mark.parametrize(("status", "kind"), [(35, "driver"), (100, "device")])
+@pytest.mark.parametrize(("status", "kind"), [(35, "driver"), (3, "driver"), (100, "device")])
 def test_no_driver_and_no_gpu(fake: Gpu, status: int, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = sys.modules["cupy"]
 
@@ -453,6 +453,40 @@ def test_no_driver_and_no_gpu(fake: Gpu, status: int, kind: str, monkeypatch: py
     assert caught.value.kind == kind
 
 
+def test_a_gpu_that_has_no_room_for_a_context(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where other processes have it all: CUDA says so when the GPU is chosen."""
+    runtime = sys.modules["cupy"].cuda.runtime
+    cuda.check()
+
+    def refuse(device: int = 0) -> None:
+        raise runtime.CUDARuntimeError(2)
+
+    monkeypatch.setattr(runtime, "setDevice", refuse)
+    said: list[str] = []
+
+    def use() -> None:
+        try:
+            DeviceBuffer.allocate(100)
+        except CudaError as error:
+            said.append(f"{error.kind}: {error}")
+
+    thread = threading.Thread(target=use)  # which has no context yet
+    thread.start()
+    thread.join()
+    assert said and said[0].startswith("memory: out of memory on GPU 0, choosing a GPU (cudaErrorMemoryAllocation")
+
+
+def test_an_import_that_fails_is_told_in_a_line(fake: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = "\n==========\nFailed to import CuPy.\n\nOriginal error:\n  OSError: no libnvrtc\n==========\n"
+    (tmp_path / "cupy.py").write_text(f"raise ImportError({text!r})")
+    for name in [n for n in sys.modules if n == "cupy" or n.startswith("cupy.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CudaError) as caught:
+        cuda.check()
+    assert caught.value.message == "GPUs need CuPy, which can't be imported (OSError: no libnvrtc)"
+
+
 @pytest.mark.parametrize("index", [-1, 2, 9])
 def test_no_such_gpu(fake: Gpu, index: int) -> None:
     for use in (lambda: cuda.check(index), lambda: cuda.load(written(COPY), index), lambda: cuda.synchronize(index)):
@@ -463,7 +497,7 @@ def test_no_such_gpu(fake: Gpu, index: int) -> None:
 
 def test_no_nvrtc(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> None:
-        raise RuntimeError('Failure finding "libnvrtc.so.13"')
+        raise RuntimeError('Failure finding "libnvrtc.so.13": No such file\n')
 
     monkeypatch.setattr(sys.modules["cupy"].cuda.nvrtc, "getVersion", missing)
     with pytest.raises(CudaError, match=r"libnvrtc\.so\.13") as caught:
@@ -471,24 +505,33 @@ def test_no_nvrtc(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.kind == "compile" and "ctk" in caught.value.fix
 
 
+def test_no_folder_for_machine_code(fake: Gpu, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(CudaError, match="loaded from a file, and none can be written") as caught:
+        cuda.load(written(COPY))
+    assert caught.value.kind == "compile" and "TMPDIR" in caught.value.fix
+
+
 def test_a_forked_child_says_what_is_wrong(fake: Gpu) -> None:
     call = Call(written(COPY), [random(40)])
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        os.dup2(write, 2)
         said = []
         for use in (call, cuda.check):
             try:
                 use()
             except CudaError as error:
                 said.append(str(error))
+        gc.collect()  # nothing that is dropped calls CUDA
         os.write(write, "|".join(said).encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as file:
         said = file.read()
     os.waitpid(child, 0)
-    assert said.count("forked") == 2
+    assert said.count("forked") == 2 and "ignored" not in said, said
     call()
 
 

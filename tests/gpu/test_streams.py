@@ -110,12 +110,51 @@ def test_out_of_memory(fake: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.loc.file == __file__
 
 
+def test_a_query_tells_of_a_failure(fake: Gpu) -> None:
+    """A loop that waits for `query` ends."""
+    event, stream = kiln.cuda.Event(), kiln.cuda.Stream()
+    event.record(stream)
+    kiln.cuda.synchronize()
+    assert event.query() and stream.query()
+    for query in (event.query, stream.query):
+        fake_device.state.devices[0].fail(700, "on purpose")
+        with pytest.raises(kiln.DeviceError, match="cudaErrorIllegalAddress"):
+            query()
+        assert fake.errors()
+        cuda_driver.session().gpus[0].fault = ""
+
+
+def test_memory_is_of_kilns_stream_whatever_cupys_is(fake: Gpu) -> None:
+    place = cuda_driver.gpu(0)
+    pool = place._pool._pool()
+    kiln.cuda.empty_cache()
+    theirs, mine = place.session.cupy.cuda.Stream(non_blocking=True), kiln.cuda.Stream()
+    with theirs:
+        on_gpu()
+        with kiln.cuda.stream(mine):
+            on_gpu()
+    with mine.queue.handle:
+        on_gpu()
+    assert {stream for stream, _ in pool.kept} == {0, mine.cuda_stream}
+
+
+def test_no_wait_for_the_gpu_while_another_thread_records(fake: Gpu) -> None:
+    place = cuda_driver.gpu(0)
+    for wait in (kiln.cuda.synchronize, kiln.cuda.empty_cache):
+        thread = threading.Thread(target=wait)
+        with place.recording:
+            thread.start()
+            thread.join(0.05)
+            assert thread.is_alive()
+        thread.join()
+
+
 def test_streams_are_equal_by_what_they_are(fake: Gpu) -> None:
     s = kiln.cuda.Stream()
     assert s == s and s != kiln.cuda.Stream() and s.device == kiln.device("cuda:0") and s.cuda_stream
     assert kiln.cuda.default_stream() == kiln.cuda.current_stream() != kiln.cuda.default_stream(1)
     assert kiln.cuda.default_stream().cuda_stream == 0 and len({s, s, kiln.cuda.default_stream()}) == 2
-    assert "cuda:0" in repr(s)
+    assert "cuda:0" in repr(s) and s.__cuda_stream__() == (0, s.cuda_stream)
 
 
 def test_work_goes_to_the_current_stream(fake: Gpu) -> None:
@@ -177,6 +216,25 @@ def test_memory_of_a_tensor_that_another_stream_uses(gpu: Gpu) -> None:
         del other
     with pytest.raises(kiln.KilnError, match=r"expected a kiln\.cuda\.Stream"):
         on_gpu().record_stream(3)
+
+
+def test_memory_that_another_gpu_reads(fake: Gpu) -> None:
+    y, s = kiln.zeros(64, device="cuda:1"), kiln.cuda.Stream()
+    kiln.cuda.synchronize(1)
+    with fake.deferred():
+        with kiln.cuda.stream(s):
+            x = on_gpu()
+        s.synchronize()
+        with cuda_driver.session().cupy.cuda.Device(1):
+            fake_device.copy(y.data_ptr(), x.data_ptr(), 256, 4, 0)
+        for index in (1, 0):  # CUDA has one number for both
+            x.record_stream(kiln.cuda.default_stream(index))
+        del x
+        with kiln.cuda.stream(s):
+            other = kiln.zeros(64, device="cuda")
+        s.synchronize()
+        np.testing.assert_array_equal(y.cpu().numpy(), np.arange(64))
+        del other
 
 
 def test_events(fake: Gpu) -> None:

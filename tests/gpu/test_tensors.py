@@ -292,7 +292,7 @@ def test_operands_on_different_devices() -> None:
 
 def test_what_the_host_can_not_have() -> None:
     x = kiln.ones(2, device="cuda")
-    for use in (x.numpy, lambda: np.asarray(x), lambda: x.__dlpack__(), lambda: np.from_dlpack(x)):
+    for use in (x.numpy, lambda: np.asarray(x)):
         with pytest.raises(DeviceError, match=r"on cuda:0[^$]*cpu\(\)"):
             use()
     assert x.__dlpack_device__() == (2, 0) and x.numpy(force=True).tolist() == [1.0, 1.0]

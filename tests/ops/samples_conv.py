@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.ops.sampling import WIDE_FLOATS, Array, ErrorSample, Sample, draw, generator, specials, t
+from tests.ops.sampling import DTYPES, WIDE_FLOATS, Array, ErrorSample, Sample, draw, generator, specials, t
 
 PLAIN: dict[str, Any] = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "groups": 1}
 Shape = tuple[int, ...]
@@ -85,6 +85,24 @@ def _samples(name: str) -> list[Sample]:
             x, w, given = (3, 1, 10, 10), (2, 1, 2, 2), {"padding": (1, 0, 0, 1)}
             operands = tuple(draw(rng, shape, dtype) for shape in _operand_shapes(name, x, w, given))
             found.append(Sample(f"{dtype}-blocks", operands, _attrs(name, x, w, given)))
+    return found if name.endswith("_direct") else found + _halves(name)
+
+
+def _halves(name: str) -> list[Sample]:
+    """16-bit floats, which tensor cores multiply where there are any."""
+    found = []
+    for dtype in ("float16", "bfloat16"):
+        rng = generator(name, dtype)
+        for label, x, w, given in _CASES:
+            if label in ("one", "strided", "gaps", "groups", "no-images"):
+                shapes = _operand_shapes(name, x, w, given)
+                operands = tuple(draw(rng, shape, dtype, 1.0) for shape in shapes)
+                found.append(Sample(f"{dtype}-{label}", operands, {**_attrs(name, x, w, given), "tensor_cores": True}))
+        _, x, w, given = ("even", (2, 16, 5, 4), (24, 16, 3, 2), {"padding": (1, 1, 1, 1), "dilation": (2, 1)})
+        operands = tuple(draw(rng, shape, dtype, 1.0) for shape in _operand_shapes(name, x, w, given))
+        attrs = {**_attrs(name, x, w, given), "tensor_cores": True}
+        found += [Sample(f"{dtype}-unrounded", operands, {**attrs, "dtype": DTYPES["float32"]})]
+        found += [Sample(f"{dtype}-even", operands, attrs)]
     return found
 
 
@@ -112,6 +130,8 @@ def _errors(name: str) -> list[ErrorSample]:
     found = [
         wrong("dtype", "dtypes", (a, other)),
         wrong("dtype", "not defined for int64", (whole, whole)),
+        wrong("dtype", "not defined for float32 by tensor cores", tensor_cores=True),
+        wrong("dtype", "gives float32, not float64", dtype=DTYPES["float64"]),
         wrong("shape", "four dimensions", (t("float32", 3, 5, 5), b)),
         wrong("value", "stride must be", stride=(0, 1)),
         wrong("value", "padding must be", padding=(1, 1)),
