@@ -38,9 +38,9 @@ from kiln.ir.target import Target
 from kiln.ir.types import Sym, row_major
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    everywhere(stay), everywhere(merge), everywhere(turn), everywhere(fold), everywhere(cse), prune, dce
+    everywhere(merge), everywhere(turn), everywhere(fold), everywhere(cse), prune, dce
 )  # fmt: skip
-"""Exact, target-independent rewrites, in order; also of the graphs inside control flow."""
+"""Exact, target-independent rewrites, in order, of what runs in one place; also of the graphs inside control flow."""
 Layouts = dict[Value, Layout | None]
 MakeFusion = Callable[[Operation, Layouts, "Sequence[Strides | None]"], Step]
 
@@ -78,7 +78,7 @@ def prepare(
     note("captured", graph)
     graph = everywhere(spell_own if libraries else spell)(graph)
     if passes:
-        for rewrite in PASSES:
+        for rewrite in (everywhere(stay), *PASSES):
             graph = rewrite(graph)
         note("simplified", graph)
     if libraries:

@@ -87,15 +87,13 @@ def written(made: Sequence[TensorBase]) -> list[tuple[int, int]]:
 
 
 class Update:
-    """The loaded program of a sketch that only wrote to its arguments (all are on one device): to run on others.
-    `bumps`: how often it wrote to which."""
+    """The program of a sketch that only wrote to its arguments (all are on one device): to run on others. It is made
+    when it is first run. `bumps`: how often it wrote to which."""
 
-    __slots__ = ("_executable", "_many", "_written", "bumps", "device", "graph")
+    __slots__ = ("_many", "_program", "bumps", "device", "graph")
 
     def __init__(self, graph: Graph, bumps: Sequence[tuple[int, int]], device: Device) -> None:
-        program = dispatch.build(graph, [None] * len(graph.inputs), name=graph.name, device=device)
-        self._executable = dispatch.load(program, device)
-        self._written = tuple([i for _, i in sorted(program.aliases)])
+        self._program: tuple[Any, tuple[int, ...]] | None = None
         self._many: dict[int, Update] = {}
         self.graph = graph
         self.bumps = tuple(bumps)
@@ -114,7 +112,15 @@ class Update:
 
     def run(self, tensors: Sequence[TensorBase], sizes: Sequence[int]) -> None:
         """Give `tensors` (contiguous, writable, apart in memory) their new contents; versions count every write."""
+        executable, written = self._program or self._load()
         values = [t._ptr for t in tensors]
-        self._executable.run([*values, *[values[k] for k in self._written], *sizes])
+        executable.run([*values, *[values[k] for k in written], *sizes])
         for k, count in self.bumps:
             tensors[k]._buffer.version += count
+
+    def _load(self) -> tuple[Any, tuple[int, ...]]:
+        """What runs, and the arguments that it writes to."""
+        program = dispatch.build(self.graph, [None] * len(self.graph.inputs), name=self.graph.name, device=self.device)
+        written = tuple([i for _, i in sorted(program.aliases)])
+        self._program = dispatch.load(program, self.device), written
+        return self._program

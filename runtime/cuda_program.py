@@ -103,8 +103,9 @@ class Frame:
     stream: Stream
     bases: list[int]
 
-    def __init__(self, slots: int, launches: Sequence[tuple[int, int, Sequence[int]]]) -> None:
-        self.block = (ctypes.c_int64 * (slots + MOST_WORDS))()  # tables are as long as their kernels take them
+    def __init__(self, slots: int, spare: int, launches: Sequence[tuple[int, int, Sequence[int]]]) -> None:
+        """`slots` arguments, with so many `spare` words behind them."""
+        self.block = (ctypes.c_int64 * (slots + spare))()
         self.address = ctypes.addressof(self.block)
         self.pack = struct.Struct(f"{slots}q").pack_into
         params = (ctypes.c_uint64 * sum(len(args) for _, _, args in launches))()
@@ -207,6 +208,8 @@ class CudaExecutable:
             else:
                 args = [slot(word(a)) for a in (*x.args, *([Memory("error")] if x.error else []))]
             self._calls.append((handles[x.kernel], x.threads, args))
+        # Kernels take tables of some lengths only.
+        self._spare = MOST_WORDS if any(x.pieces for x in self._launches) else 0
         self.base = base
         self._dims = list(known)
         self._moved: list[list[tuple[int, int]]] = [[] for _ in range(program.pointers)]
@@ -239,7 +242,7 @@ class CudaExecutable:
 
     def frame(self, stream: Stream) -> Frame:
         """What one run at a time needs, from now on."""
-        made = Frame(len(self._slots), self._calls)
+        made = Frame(len(self._slots), self._spare, self._calls)
         session = self.place.session
         if not all(map(given, self.program.steps)):
             pinned = session.cupy.cuda.alloc_pinned_memory(_ERROR_BYTES + 8)

@@ -108,8 +108,7 @@ class Steps:
             near = self.near.get(update.device)
             if near is None:
                 near = self.near[update.device] = dispatch.brought(self.scalars, update.device)
-            apart = _apart([t for own, _ in parts for t in own])
-            most = _MOST_TOGETHER if apart else 1
+            most = _MOST_TOGETHER if _disjoint([t for own, _ in parts for t in own]) else 1
             for start in range(0, len(parts), most):
                 chosen = parts[start : start + most]
                 tensors = [t for own, _ in chosen for t in own]
@@ -191,4 +190,12 @@ def _apart(tensors: Sequence[Any]) -> bool:
     if all(b.owner is None for b in buffers):
         return True  # blocks of our allocator never overlap
     spans = sorted([(b.ptr, b.ptr + b.nbytes) for b in buffers])
+    return all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def _disjoint(tensors: Sequence[Any]) -> bool:
+    """Whether no two contiguous tensors share memory; they may lie in one buffer."""
+    if _apart(tensors):
+        return True
+    spans = sorted([(t._ptr, t._ptr + t._layout.nbytes) for t in tensors])
     return all(a[1] <= b[0] for a, b in itertools.pairwise(spans))

@@ -15,6 +15,7 @@ from kiln.ir.graph import AttrValue, GraphBuilder
 from kiln.ir.ops import OPS
 from kiln.ir.types import DType, TensorType, bfloat16, float32, float64, int64
 from tests.codegen.test_cuda_ops import GROUPS, WRITTEN, cnn_step, program, some
+from tests.codegen.test_cuda_pieces import scaled_sums
 from tests.gpu import nvrtc
 from tests.gpu.nvrtc import ARCHITECTURES, Usage
 from tests.ops.samples import Sample, samples
@@ -122,6 +123,7 @@ def test_kernels_compile_and_need_what_they_did(architecture: str, request: pyte
     }
     made |= {f"attention, heads of {size}": heads(size) for size in (64, 128)}
     made |= {f"convolution, {n} channels": convolutions(n) for n in (64, 256)}
+    made["pieces of one launch"] = {k.name: k for k in compile_cuda(scaled_sums(56, 1000, 257, "n")).kernels}
     made |= {
         f"{name}, long, {dtype}": {k: t for d in dims for k, t in long_lines(name, dtype, d).items()}
         for name, dtype, dims in LONG

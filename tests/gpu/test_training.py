@@ -146,6 +146,23 @@ def test_one_launch_for_many_parameters_has_the_cpus_bits(order: str, monkeypatc
         assert trained(mlp, adamw, "cuda", compiled)[0] == wanted
 
 
+def test_gradients_that_lie_in_one_buffer(fake: Gpu) -> None:
+    """As those of buckets do: their parameters are updated together all the same."""
+    found = []
+    for device in ("cpu", "cuda"):
+        params = [kiln.ones(n, device=device).requires_grad_() for n in (3, 5, 8)]
+        flat = kiln.arange(16.0, device=device)
+        for p, grad in zip(params, flat.split([3, 5, 8]), strict=True):
+            p.grad = grad
+        opt = kiln.optim.SGD(params, lr=0.1)
+        opt.step()
+        before = fake.counts["launch"]
+        opt.step()
+        found.append([bits(p) for p in params])
+    assert found[0] == found[1]
+    assert fake.counts["launch"] - before == 2
+
+
 def test_steps_of_parameters_that_share_memory(fake: Gpu) -> None:
     """One after the other, and in order; others are one launch."""
     found = []

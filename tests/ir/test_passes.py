@@ -19,12 +19,26 @@ from kiln.ir.passes.fold import fold
 from kiln.ir.passes.mincut import choose
 from kiln.ir.passes.partition import AtHand, Differentiated, Early, another, can_repeat, split
 from kiln.ir.passes.spell import spell, spell_own
+from kiln.ir.passes.stay import stay
 from kiln.ir.passes.turn import turn
 from kiln.ir.printer import print_graph
 
 
 def lines(*body: str, inputs: str = "%0: float32[2, 3]") -> str:
     return "\n".join([f"graph f({inputs}) {{", *(f"  {x}" for x in body), "}"])
+
+
+def test_what_is_brought_from_elsewhere_is_there() -> None:
+    moved = lines(
+        '%1 = transfer(%0) {source="cpu", target="cuda"} : float32[2, 3]',
+        "%2 = exp(%1) : float32[2, 3]",
+        '%3 = transfer(%2) {source="cuda", target="cpu"} : float32[2, 3]',
+        "return %3, %1",
+    )
+    wanted = lines("%1 = exp(%0) : float32[2, 3]", "return %1, %0")
+    assert print_graph(stay(parse_graph(moved))).strip() == wanted
+    plain = parse_graph(wanted)
+    assert stay(plain) is plain
 
 
 def test_products_read_transposed_are_made_so() -> None:
