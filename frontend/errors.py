@@ -11,6 +11,7 @@ written for it keeps catching what it caught:
     ├── KilnIndexError        (IndexError)                 a dimension, an index or a label out of range
     ├── DeviceError           (RuntimeError)               a device that is not there, operands on different ones
     │   └── OutOfMemoryError  (MemoryError)                a GPU has no room
+    ├── ExportError           (BufferError)                another library can't have a tensor as it asks for it
     ├── DivisionByZeroError   (RuntimeError, ZeroDivisionError)  an integer divided by zero
     ├── LinAlgError           (RuntimeError, numpy.linalg.LinAlgError)  a matrix that can't be inverted, factored, ...
     ├── GradError             (RuntimeError)               autograd was asked for what it can't give

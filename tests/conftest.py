@@ -61,10 +61,8 @@ def settings_are_as_before() -> Iterator[None]:
     switches: tuple[tuple[Any, tuple[str, ...]], ...] = (
         (PRODUCTS, ("library", "mode", "tf32", "cores")),
         (STAGES, ("enabled",)),
-        (
-            MODES,
-            ("grad_enabled", "inference", "compiling", "default_dtype", "device", "door", "gpu", "layers", "recorder"),
-        ),
+        (MODES, ("autocast", "compiling", "default_dtype", "device", "door")),
+        (MODES, ("gpu", "grad_enabled", "inference", "layers", "recorder")),
     )
 
     def settings() -> list[Any]:

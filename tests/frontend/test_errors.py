@@ -20,7 +20,9 @@ def test_every_class_is_documented_and_derives_from_a_builtin() -> None:
         assert c.__doc__
         assert c.__name__ in (errors.__doc__ or "")
         if c is not errors.KilnError:
-            assert any(issubclass(c, b) for b in (RuntimeError, TypeError, ValueError, IndexError, OSError))
+            assert any(
+                issubclass(c, b) for b in (BufferError, IndexError, OSError, RuntimeError, TypeError, ValueError)
+            )
 
 
 def test_message_names_op_operands_line_and_fix() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kiln.codegen.cuda import attention_tensor
+from kiln.codegen.cuda import tensor_cores
 from kiln.ir import types as T
 from kiln.ir.halves import converted
 from tests.gpu import shim
@@ -331,7 +331,7 @@ def test_products_of_fragments_are_products_of_matrices(dtype: T.DType) -> None:
     """a @ b' + a @ turned, of small numbers, whose sums are exact; and zeros where a copy has nothing to copy."""
     rng = np.random.default_rng(0)
     a, b, turned = (rng.integers(-8, 9, (16, 16)).astype(dtype.numpy) for _ in range(3))
-    source = attention_tensor.products(dtype.name) + "\n" + attention_tensor.ASSEMBLY + "\n"
+    source = tensor_cores.products(dtype.name) + "\n" + tensor_cores.ASSEMBLY + "\n"
     wanted = a.astype(np.float32) @ b.astype(np.float32).T + a.astype(np.float32) @ turned.astype(np.float32)
     for order in shim.ORDERS:
         given, made = [Buffer(x.view(np.uint16)) for x in (a, b, turned)], Buffer(np.full(288, 77, np.float32))
@@ -357,7 +357,7 @@ def test_pairs_are_rounded_once(dtype: T.DType) -> None:
         np.inf,
     ]
     x = np.concatenate([np.array(edges, np.float32), floats(200) * np.float32(9)])
-    source = attention_tensor.products(dtype.name) + "\n" + attention_tensor.ASSEMBLY + "\n"
+    source = tensor_cores.products(dtype.name) + "\n" + tensor_cores.ASSEMBLY + "\n"
     made = run(source + NUMBERS.replace("TYPE", dtype.name), x, 2 * x.size, "natural")
     with np.errstate(over="ignore"):
         low, high = (converted(v, dtype).view(np.uint16).astype(np.uint32) for v in (x, -x))

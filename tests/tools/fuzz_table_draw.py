@@ -55,6 +55,7 @@ NOT_ON_TENSORS = frozenset(
         "device",
         "dtypes",
         "errors",
+        "exchange",
         "explain",
         "interop",
         "ir.types",
