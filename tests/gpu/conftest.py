@@ -1,9 +1,10 @@
 """The fixture `gpu`: a CuPy for the test, a fake one unless pytest runs with `-m gpu` where there is a GPU.
 
-Environment variables: KILN_REQUIRE_GPU_TESTS=1: no C++ compiler is an error. KILN_SHIM_ORDER (natural, reverse,
-shuffled) and KILN_SHIM_SEED: how threads run. KILN_FAKE_DEFERRED=0: the fake works at once, as no GPU does.
-KILN_FAKE_GPUS, KILN_FAKE_GPU_BYTES: how many, and their memory. KILN_SHIM_CACHE: a folder that keeps what was compiled.
-KILN_FAKE_AS_REAL=1: `-m gpu` rehearses a run on cards, with the fake in their place (KILN_FAKE_GPUS=1: on one).
+Environment variables: KILN_REQUIRE_GPU_TESTS=1: no C++ compiler is an error; 0: tests with a fake GPU are skipped.
+KILN_SHIM_ORDER (natural, reverse, shuffled) and KILN_SHIM_SEED: how threads run. KILN_FAKE_DEFERRED=0: the fake works
+at once, as no GPU does. KILN_FAKE_GPUS, KILN_FAKE_GPU_BYTES: how many, and their memory. KILN_SHIM_CACHE: a folder that
+keeps what was compiled. KILN_FAKE_AS_REAL=1: `-m gpu` rehearses a run on cards, with the fake in their place
+(KILN_FAKE_GPUS=1: on one).
 """
 
 from __future__ import annotations
