@@ -156,7 +156,7 @@ def test_products_beyond_all_numbers(gpu: Gpu, dtype: Any) -> None:
     """A query whose products are all -inf has NaN, or zeros where there is a mask; others have numbers."""
     large = kiln.full((1, 1, 2, 8), 1e38)
     large[..., 1, :] = 1e-38
-    for mask in (None, kiln.ones(2, 3, dtype=kiln.bool), kiln.zeros(2, 3).to(dtype)):
+    for mask in (None, kiln.ones(2, 3, dtype=kiln.bool)):
         found = []
         for device in ("cpu", "cuda"):
             q, k = (x.detach().to(dtype).to(device).requires_grad_() for x in (large, kiln.full((1, 1, 3, 8), -1e38)))

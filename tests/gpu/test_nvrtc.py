@@ -21,7 +21,7 @@ from tests.gpu.nvrtc import ARCHITECTURES, Usage
 from tests.ops.samples import Sample, samples
 
 GOLDEN = Path(__file__).parent / "golden"
-FEW = 6
+FEW = 4
 """Samples per op that always run, of long texts written by hand three; `--slow` runs all, which takes some minutes."""
 TOGETHER = 100
 """Kernels per compilation."""
