@@ -1,7 +1,6 @@
 """A CuPy without a GPU: the few names of CuPy 14 that kiln's runtime uses, over the devices of `fake_device`.
 
-`install()` puts the modules into `sys.modules`. What is compiled with `nvrtc` are libraries for the CPU: a "cubin" is
-such a library and a line about it, so that it can lie in a cache on disk like a real one.
+`install()` puts the modules into `sys.modules`. What is compiled with `nvrtc` are libraries for the CPU (`fake_nvrtc`).
 """
 
 from __future__ import annotations
@@ -11,16 +10,15 @@ import ctypes
 import hashlib
 import operator
 import os
-import re
 import sys
 import types
 import weakref
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from tests.gpu import fake_device, shim
+from tests.gpu import fake_device, fake_nvrtc, shim
 from tests.gpu.fake_device import CUDADriverError, CUDARuntimeError, StreamState, Work, locked, state
 
 VERSION: Final = "14.2.0"
@@ -621,98 +619,6 @@ class PinnedMemoryPointer:
     __del__ = _native(_give_back)
 
 
-# ------------------------------------------------------------------------------------------------------- nvrtc
-
-
-class NVRTCError(RuntimeError):
-    def __init__(self, status: int) -> None:
-        self.status = status
-        names = {4: "INVALID_PROGRAM", 5: "INVALID_OPTION", 6: "COMPILATION"}
-        super().__init__(f"NVRTC_ERROR_{names[status]} ({status})")
-
-
-class _Program:
-    def __init__(self, source: str, name: str) -> None:
-        self.source, self.name, self.log = source, name, ""
-        self.cubin: bytes | None = None
-
-
-_programs: dict[int, _Program] = {}
-_KNOWN: Final = re.compile(
-    r"--?(gpu-architecture|arch|fmad|ftz|prec-div|prec-sqrt|std|ptxas-options|use_fast_math|default-device|device-as-default-"
-    r"execution-space|lineinfo|generate-line-info|extra-device-vectorization|[DIw].*)(=.*)?"
-)
-
-
-def _program(prog: int) -> _Program:
-    if prog not in _programs:
-        raise NVRTCError(4)
-    return _programs[prog]
-
-
-def getVersion() -> tuple[int, int]:
-    return 13, 1  # raised with what shim_runtime.cpp takes, since "cubins" lie in caches
-
-
-def createProgram(src: str, name: str, headers: Sequence[str], include_names: Sequence[str]) -> int:
-    if not isinstance(src, str) or not isinstance(name, str):
-        raise TypeError("Argument 'src' has incorrect type (expected str)")
-    assert not headers and not include_names, "not in the subset"
-    handle = state.handle()
-    _programs[handle] = _Program(src, name)
-    return handle
-
-
-@locked
-def compileProgram(prog: int, options: Sequence[str]) -> None:
-    program = _program(prog)
-    len(options)  # which CuPy asks for
-    given: dict[str, str] = {}
-    program.cubin, program.log = None, ""
-    for option in options:
-        text = option.encode().decode()
-        if not _KNOWN.fullmatch(text):
-            program.log = f"nvrtc: error: unrecognized option {text} found\n"
-            raise NVRTCError(5)
-        key, _, value = text.lstrip("-").partition("=")
-        given[key] = value
-    unlike = [k for k, v in (("ftz", "true"), ("prec-div", "false"), ("prec-sqrt", "false")) if given.get(k) == v]
-    assert not unlike and "use_fast_math" not in given, f"the CPU has no such arithmetic: {unlike}"
-    arch = given.get("arch", given.get("gpu-architecture", "sm_75"))
-    if not re.fullmatch(r"(sm|compute)_\d+[a-z]?", arch):
-        program.log = f"nvrtc: error: invalid value for --gpu-architecture (-arch): {arch}\n"
-        raise NVRTCError(5)
-    state.counts["compile"] += 1
-    try:
-        library = shim.compiled(program.source, contract=given.get("fmad", "true") != "false", name=program.name)
-    except shim.CompileError as error:
-        program.log = str(error)
-        raise NVRTCError(6) from None
-    if arch.startswith("sm_"):
-        content = library.read_bytes()
-        program.cubin = content + _mark(content, arch) + b"\0"
-
-
-def _mark(content: bytes, arch: str) -> bytes:
-    return f"\nfake cubin {arch} {hashlib.sha256(content).hexdigest()}\n".encode()
-
-
-def getCUBIN(prog: int) -> bytes:
-    program = _program(prog)
-    if program.cubin is None:
-        raise RuntimeError("cubin is requested, but the real arch (sm_XX) is not provided")
-    return program.cubin[:-1]  # as CuPy does
-
-
-def getProgramLog(prog: int) -> str:
-    return _program(prog).log
-
-
-def destroyProgram(prog: int) -> None:
-    _program(prog)
-    del _programs[prog]
-
-
 # ----------------------------------------------------------------------------------------------- modules, launches
 
 
@@ -737,7 +643,7 @@ def _load(path: str) -> shim.Library:
             raise CUDADriverError(301, path)
         content, found, tail = Path(path).read_bytes().removesuffix(b"\0").rpartition(b"\nfake cubin ")
         arch = tail.decode(errors="replace").partition(" ")[0]
-        if not found or found + tail != _mark(content, arch):
+        if not found or found + tail != fake_nvrtc.mark(content, arch):
             raise CUDADriverError(200, f"{path} is cut or changed")
         properties = getDeviceProperties(device.index)
         if arch.rstrip("abcdefghijklmnopqrstuvwxyz") not in _runs_on(properties["major"], properties["minor"]):
@@ -828,7 +734,10 @@ _RUNTIME: Final = _named(
     deviceSynchronize, memcpyAsync, memsetAsync, streamQuery, streamSynchronize, streamWaitEvent, eventQuery,
     CUDARuntimeError,
 )  # fmt: skip
-_NVRTC: Final = _named(getVersion, createProgram, compileProgram, getCUBIN, getProgramLog, destroyProgram, NVRTCError)
+_NVRTC: Final = _named(
+    fake_nvrtc.getVersion, fake_nvrtc.createProgram, fake_nvrtc.compileProgram, fake_nvrtc.getCUBIN,
+    fake_nvrtc.getProgramLog, fake_nvrtc.destroyProgram, fake_nvrtc.NVRTCError,
+)  # fmt: skip
 _runtime = _module("cupy.cuda.runtime", {"streamNonBlocking": 1, **_COPIES, **_RUNTIME})
 _driver = _module("cupy.cuda.driver", _named(CUDADriverError, launchKernel))
 _nvrtc = _module("cupy.cuda.nvrtc", _NVRTC)
